@@ -1,0 +1,1 @@
+"""Client-side token-bucket rate limiter for the OpenAI API and its compatibles."""
