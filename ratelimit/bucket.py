@@ -1,0 +1,85 @@
+"""The arithmetic of one limit, and why it is what it is.
+
+Owns one number. Knows no clock (every verb takes the time), no line, no other bucket, no I/O.
+
+How a bucket works, and why
+---------------------------
+A limit of 30,000 tokens per minute is a bucket that holds 30,000 tokens and refills by 500 a second, all the time. One could keep its level
+and the time at which it was last looked at. We keep the *moment at which it is next full*, ``full_at`` (the generic cell rate algorithm, GCRA,
+of ITU-T I.371), and everything else follows:
+
+    level(now) = burst - (full_at - now) * rate                                     at most burst
+
+    t = 0    full                            full_at =  0    level 30,000
+             take 20,000, which is 40 s      full_at = 40    level 10,000
+    t = 10   nothing was done, yet           full_at = 40    level 15,000
+             take 20,000?  fits at 20: 40 + 40 - 60          so wait, until t = 20
+    t = 20   take 20,000                     full_at = 80    level      0
+    t = 25   the first call used 8,000 only  full_at = 56    level 14,500    give back 12,000, which is 24 s
+    t = 26   the second used 50,000          full_at = 116   level -15,000   a late debit: nobody goes before t = 56 + cost
+
+* Refill is no code at all. A refund is a subtraction, a debt an addition. No verb can forget to update a timestamp.
+* ``moment(amount)`` says when the amount fits if nothing else happens. Whoever sleeps until then and compares moments, not levels, is admitted:
+  there is no rounding residue of 1e-12 tokens to wait for, so no endless spin on a virtual clock.
+* The invariant: ``take(3)`` leaves what three ``take(1)`` leave, and ``give`` undoes ``take``. For amounts up to the burst, what is taken in any
+  window of time never exceeds ``burst + rate * window`` (given-back amounts taken off).
+
+Slack: date the debit at its arrival
+------------------------------------
+The server's bucket is debited when the request *arrives*; ours, when it leaves. If ours was full it starts to refill at once, the server's
+only later: for ``lag * rate`` tokens we would believe in a level that the server does not have, and a burst sent on that belief gets 429s.
+So the debit is dated ``now + slack``, the latest arrival that is plausible: ``full_at = max(full_at, now + slack) + amount / rate``. If every
+request arrives within the slack, in whatever order, our ``full_at`` is never before the server's (both are "the latest of a start plus all
+that came after it"; each of our starts is at or after the server's), so whatever fits here fits there. It costs burst - a full bucket of a
+minute with a slack of 2 s lends 58 s of it - and never rate: a bucket in use has ``full_at`` beyond ``now + slack`` anyway. A bucket of only a
+second would lose rate too, so the slack is held below half of the bucket's own window.
+
+Oversize
+--------
+A cost above the burst, but within the limit, goes when the bucket is full and leaves it in debt: ``moment`` treats it like the burst, ``take``
+takes all of it.
+"""
+
+from __future__ import annotations
+
+from ratelimit.limits import Limit
+
+
+class Bucket:
+    """One limit's state: the moment, in seconds of the caller's clock, at which it is next full.
+
+    ``seconds_per_unit`` is 1 / rate, ``window`` the seconds that refill an empty bucket.
+    """
+
+    __slots__ = ("burst", "corrected", "full_at", "limit", "name", "seconds_per_unit", "window")
+
+    def __init__(self, limit: Limit, now: float) -> None:
+        self.limit = limit
+        self.name = limit.name
+        self.burst = float(limit.amount if limit.burst is None else limit.burst)
+        self.seconds_per_unit = limit.per / limit.amount
+        self.window = self.burst * self.seconds_per_unit
+        self.full_at = now
+        self.corrected = 0.0  # seconds by which `correct` has moved full_at in all: a lease subtracts what came since its own admission
+
+    def level(self, now: float) -> float:
+        """What could be taken at ``now``, in the limit's unit; below zero in debt."""
+        return self.burst - max(self.full_at - now, 0.0) / self.seconds_per_unit
+
+    def moment(self, amount: float) -> float:
+        """When ``amount`` fits if nothing else happens; in the past if it fits already."""
+        return self.full_at + min(amount, self.burst) * self.seconds_per_unit - self.window
+
+    def take(self, amount: float, now: float, slack: float = 0.0) -> None:
+        """Debit ``amount``, dated ``slack`` seconds after ``now``; the caller has seen that `moment` is not after ``now``."""
+        self.full_at = max(self.full_at, now + min(slack, self.window / 2)) + amount * self.seconds_per_unit
+
+    def give(self, amount: float, now: float) -> None:
+        """Give ``amount`` back, or debit it late when negative."""
+        self.full_at = max(self.full_at, now) - amount * self.seconds_per_unit
+
+    def correct(self, seconds: float, now: float) -> None:
+        """Move ``full_at`` by ``seconds`` because the server says so: later (positive) means a lower level."""
+        before = max(self.full_at, now)
+        self.full_at = before + seconds
+        self.corrected += seconds
