@@ -1,1 +1,9 @@
-"""Room: estimate."""
+"""A request body in, what it will cost out: billed tokens, expected output, and the charge of the server's limiter.
+
+This is the room's face; other rooms import from here only. Nothing in this room waits, reads a clock or knows HTTP.
+"""
+
+from ratelimit.estimate.estimator import Estimator
+from ratelimit.estimate.results import Estimate, EstimateWarning, EstimatorStatistics, Learned
+
+__all__ = ["Estimate", "EstimateWarning", "Estimator", "EstimatorStatistics", "Learned"]

@@ -1,0 +1,46 @@
+"""What kind of model a name stands for: the few traits the formulas branch on.
+
+Owns the reading of model names (dated, fine-tuned, prefixed, deployed under a name of one's own). Must never hold a
+formula: a trait says what the model is, the formula files say what follows.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ratelimit.estimate.tokenizer import encoding_for
+
+_REASONING = re.compile(r"(?:^|[^a-z0-9])(?:o[134](?:$|-)|gpt-?5)")
+_GPT5 = re.compile(r"(?:^|[^a-z0-9])gpt-?5")
+_OPENAI = re.compile(
+    r"(?:^|[^a-z0-9])(?:gpt|chatgpt|o[134](?:$|-)|text-(?:embedding|davinci|moderation)|davinci|babbage|computer-use|omni-moderation)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The traits of one model name."""
+
+    name: str  # lower case, without a provider's prefix ("openai/") or a fine-tune's ("ft:gpt-4o:org::id" is "gpt-4o")
+    encoding: str
+    gpt5: bool
+    reasoning: bool  # thinks before it answers: its output holds hidden tokens
+    openai: bool  # a name OpenAI uses: the formulas were fitted on these
+
+
+@lru_cache(maxsize=1024)
+def family(model: str) -> Family:
+    """Return the traits behind `model`; unknown and empty names get the traits of gpt-4o."""
+    name = model.lower()
+    if name.startswith("ft:"):
+        name = name[3:].split(":", 1)[0]
+    name = name.rsplit("/", 1)[-1]
+    return Family(
+        name=name,
+        encoding=encoding_for(model),
+        gpt5=bool(_GPT5.search(name)),
+        reasoning=bool(_REASONING.search(name)) and "gpt-5-chat" not in name,
+        openai=bool(_OPENAI.search(name)),
+    )

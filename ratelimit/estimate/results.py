@@ -1,0 +1,60 @@
+"""What this room hands out: frozen results, the statistics, and its one warning.
+
+Owns the shapes other rooms read. Must never hold a rule, a number that is fitted, or a cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Endpoint: TypeAlias = Literal["chat.completions", "responses", "embeddings", "completions", "images", "audio", "moderations", "other"]
+Confidence: TypeAlias = Literal["exact", "formula", "learned", "guess"]
+
+
+class EstimateWarning(RuntimeWarning):
+    """An estimate is rougher than usual and says why; the call itself goes on. Given once a kind per estimator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one request will cost, as far as its body tells.
+
+    All amounts are tokens (`images` is a number of pictures). `confidence` is "exact" where the formula met the bill on
+    practically every recorded call, "formula" where it is known to be a few tokens off at times, "learned" where usage
+    corrected it, "guess" where only a size is known.
+    """
+
+    endpoint: Endpoint
+    model: str  # "" when unknown
+    prompt_tokens: int  # what will be billed for the prompt: usage.prompt_tokens, usage.input_tokens
+    output_tokens: int  # expected output over all choices: what a reserve should hold
+    max_output_tokens: int | None  # the most the body allows over all choices; None: the body sets no bound
+    charge: int  # what the server's token limiter takes at admission
+    images: int = 0  # pictures in the prompt, or asked for on the images endpoint
+    confidence: Confidence = "guess"
+    kind: str = "text"  # what the prompt holds, for learning: "text", "tools", "images+tools", ...
+    site: str = ""  # the call site that asked, for learning its output
+    choices: int = 1  # n, times the number of prompts on the completions endpoint
+    formula_tokens: int = 0  # prompt_tokens before the learned ratio; what `learn` compares the bill with
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What usage taught about one model and kind of content, or one model and call site."""
+
+    model: str
+    kind: str  # kind of content; "" in the rows of call sites
+    site: str  # call site; "" in the rows of content kinds
+    samples: int
+    ratio: float  # usage / formula, 1.0 in the rows of call sites
+    expected_output: int | None  # tokens per choice; None until enough answers were seen
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatorStatistics:
+    """A snapshot of what an estimator has learned and which warnings it gave."""
+
+    prompts: tuple[Learned, ...]
+    outputs: tuple[Learned, ...]
+    warnings: tuple[str, ...]

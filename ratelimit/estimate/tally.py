@@ -1,0 +1,47 @@
+"""The running sum one request is counted into: tokens for the bill, sizes for the charge, and how sure we are.
+
+Owns nothing but the sum, so that every formula takes one walk over the request. Must never know what a field means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ratelimit.estimate.models import Family
+from ratelimit.estimate.plain import utf8
+from ratelimit.estimate.results import Confidence
+from ratelimit.estimate.tokenizer import count
+
+_ORDER: tuple[Confidence, ...] = ("exact", "formula", "learned", "guess")
+
+
+@dataclass(slots=True)
+class Tally:
+    """One request's sums; tokens in the model's own encoding, bytes in UTF-8."""
+
+    family: Family
+    tokens: int = 0
+    text_bytes: int = 0  # of text content alone: what the server's limiter counts
+    messages: int = 0
+    token_ids: int = 0
+    prompts: int = 1
+    images: int = 0
+    files: int = 0
+    hidden: int = 0
+    kinds: set[str] = field(default_factory=set)
+    confidence: Confidence = "exact"
+
+    def tok(self, text: str) -> int:
+        """Tokens of `text` alone; nothing is added to the sum."""
+        return count(text, self.family.encoding) if text else 0
+
+    def content(self, text: str) -> None:
+        """Add a text the server both bills and charges."""
+        if text:
+            self.tokens += count(text, self.family.encoding)
+            self.text_bytes += utf8(text)
+
+    def doubt(self, confidence: Confidence) -> None:
+        """Be at most this sure of the sum."""
+        if _ORDER.index(confidence) > _ORDER.index(self.confidence):
+            self.confidence = confidence
