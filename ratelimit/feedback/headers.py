@@ -86,15 +86,14 @@ def infer_period(limit: float, remaining: float, reset: float) -> float | None:
     """Tell the period from `reset = (limit - remaining) * period / limit`, which servers that drip truncate to milliseconds.
 
     Returns one of `PERIODS`, or None when none fits or more than one does (a full bucket, or one whose reset is below 1 ms).
-    `remaining` is cut to whole units while `reset` comes from the true level, so up to one unit less may be used than shows (5-50 %
-    of the recorded token headers, requests too: 10000, 9997 left, 22.564s), and two either way where limits are 150 million and more.
+    `remaining` is cut to whole units while `reset` comes from the true level, so up to one unit less may be used than shows (5-50 % of
+    the recorded token headers, requests too: 10000, 9997 left, 22.564s), though never less than one: the headers are written when this
+    request has just been paid. Where limits are 150 million and more, two units either way.
     """
     used = limit - remaining
-    if used <= 0 or limit <= 0:
+    if not (used >= 1 and limit >= 1 and reset >= 0):
         return None
-    fitting = _fitting(limit, used, used, reset)
-    if not fitting and used > 1:
-        fitting = _fitting(limit, used - 1, used, reset)
+    fitting = _fitting(limit, max(used - 1, 1.0), used, reset)
     if not fitting and used > 20 and limit >= 150_000_000:
         fitting = _fitting(limit, used - 2, used + 2, reset)
     return fitting[0] if len(fitting) == 1 else None
