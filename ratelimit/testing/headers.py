@@ -1,0 +1,93 @@
+"""The rate-limit headers of an answer, in the dialects seen in the wild.
+
+Owns: names, number and duration formats, and the faults of variant L. What must never come in: levels of its own, deciding.
+Formats (source: 1,309 recorded header sets): `0s`, `12ms`, `1.31s`, `6m0s`, `1m40.31s`, `1h8m25.745s`, truncated to milliseconds.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ratelimit.testing.buckets import RESIDUE
+
+if TYPE_CHECKING:
+    from ratelimit.testing.gates import Reading
+    from ratelimit.testing.variants import Style
+
+__all__ = ["HeaderWriter", "Headers", "duration"]
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def duration(seconds: float) -> str:
+    """`seconds` in the server's form, truncated to milliseconds."""
+    milliseconds = int(max(0.0, seconds) * 1000 + RESIDUE)
+    if milliseconds < 1000:
+        return f"{milliseconds}ms" if milliseconds else "0s"
+    rest, milliseconds = divmod(milliseconds, 1000)
+    minutes, whole = divmod(rest, 60)
+    hours, minutes = divmod(minutes, 60)
+    fraction = f".{milliseconds:03d}".rstrip("0") if milliseconds else ""
+    return f"{f'{hours}h' if hours else ''}{f'{minutes}m' if hours or minutes else ''}{whole}{fraction}s"
+
+
+def _nanoseconds(seconds: float) -> str:
+    """Groq's form: the same, down to the nanosecond."""
+    if seconds < 1:
+        return f"{seconds * 1000:.6f}".rstrip("0").rstrip(".") + "ms" if seconds > 0 else "0s"
+    minutes, rest = divmod(seconds, 60)
+    return (f"{int(minutes)}m" if minutes else "") + f"{rest:.9f}".rstrip("0").rstrip(".") + "s"
+
+
+class HeaderWriter:
+    """Writes one server's headers; keeps the last ones for those that go stale."""
+
+    def __init__(self, style: Style, faults: Sequence[str], generator: random.Random) -> None:
+        self._style, self._faults, self._random = style, faults, generator
+        self._last: Headers = []
+
+    def write(self, readings: Sequence[Reading], cost: float) -> Headers:
+        """The headers for these readings; `cost` is what the call took from the token limit."""
+        headers = self._mistral(readings, cost) if self._style == "mistral" else self._named(readings)
+        fault = self._random.choice(["", *self._faults]) if self._faults else ""
+        stale, self._last = self._last, headers
+        match fault:
+            case "missing":
+                return []
+            case "stale":
+                return stale or headers
+            case "project-only":
+                return [(name if b"-project-" in name else b"-project-".join(name.rsplit(b"-", 1)), value) for name, value in headers]
+            case "-1":
+                return [(name, b"-1" if b"-remaining-" in name else value) for name, value in headers]
+            case "0s":
+                return [(name, b"0s" if b"-reset-" in name else value) for name, value in headers]
+            case _:
+                return headers
+
+    def _named(self, readings: Sequence[Reading]) -> Headers:
+        headers: Headers = []
+        for reading in readings:
+            if name := reading.dimension.header:
+                left = int(max(0.0, reading.left) + RESIDUE)
+                values = (("limit", str(round(reading.limit))), ("remaining", str(left)), ("reset", self._reset(reading.reset)))
+                headers += [(f"x-ratelimit-{kind}-{name}".encode(), value.encode()) for kind, value in values]
+        return headers
+
+    def _reset(self, seconds: float) -> str:
+        if self._style == "azure":
+            return str(math.ceil(seconds - RESIDUE))
+        return _nanoseconds(seconds) if self._style == "groq" else duration(seconds)
+
+    def _mistral(self, readings: Sequence[Reading], cost: float) -> Headers:
+        headers: Headers = []
+        for reading in readings:
+            if reading.dimension.header:
+                name = f"{'req' if reading.dimension.unit == 'requests' else 'tokens'}-minute"
+                headers.append((f"x-ratelimit-limit-{name}".encode(), str(round(reading.limit)).encode()))
+                headers.append((f"x-ratelimit-remaining-{name}".encode(), str(int(max(0.0, reading.left))).encode()))
+        headers.append((b"x-ratelimit-tokens-query-cost", str(round(cost)).encode()))
+        return headers
