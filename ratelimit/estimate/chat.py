@@ -1,59 +1,134 @@
 """What a chat.completions prompt costs.
 
-Owns the messages: their texts, names, calls and results. Must never know a limiter, a charge, or an answer's length.
-Source of every figure: recorded chat calls with their usage.
+Owns the messages: their texts, names, tool calls and results, and what surrounds the tools and the response format.
+Must never know a limiter, a charge, or an answer's length.
+Source of every figure: recorded chat calls with their usage; an odd constant is the sum of markers nobody documented.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+from ratelimit.estimate.calls import Call, calls_of, compact, result_list, tool_uses
+from ratelimit.estimate.content import add_content, text_of
+from ratelimit.estimate.formats import chat_format, format_text
 from ratelimit.estimate.plain import items, obj, text
-from ratelimit.estimate.tally import Tally
+from ratelimit.estimate.tools import chat_functions, namespace
 
-PER_MESSAGE = 3  # <|im_start|>, the separator, <|im_end|>
-ANSWER = 3  # <|im_start|>assistant<|im_sep|>
-ANSWER_REASONING = 2
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ratelimit.estimate.tally import Tally
+
+PER_MESSAGE = 3  # the markers around a role and a content
+ANSWER, ANSWER_REASONING = 3, 2  # the opened answer
+HEADER = 4  # a message that holds tools or a format where no system message could take them in
+GPT5_ASSISTANT = 2  # its channel
+GPT5_TOOLS = 85  # what gpt-5 is told about channels as soon as there are functions
+CALL, CALL_O, CALL_GPT5, CALL_EARLY = 13, 16, 19, 11  # a call and its result beside name, arguments and content
+PARALLEL = 20  # several calls of one answer, told as one call of "multi_tool_use.parallel"
+NAMED, NAMED_EARLY = 6, 3  # tool_choice naming a function, beside that name
+SEARCH_PREVIEW = "search-preview"  # models that bill the texts alone
 
 
 def count_chat(body: Mapping[str, object], tally: Tally) -> None:
     """Add the prompt of a chat body to `tally`."""
-    messages = items(body.get("messages"))
-    for message in messages:
-        _message(obj(message), tally)
+    messages = [obj(message) for message in items(body.get("messages"))]
     tally.messages += len(messages)
-    if messages:
-        tally.tokens += ANSWER_REASONING if tally.family.reasoning else ANSWER
+    if not messages:
+        return
+    _preamble(body, messages, tally)
+    position = 0
+    while position < len(messages):
+        calls = calls_of(messages[position])
+        if calls:
+            position += _turn(calls, messages[position:], tally)
+        else:
+            _message(messages[position], tally)
+            position += 1
+    tally.tokens += ANSWER_REASONING if tally.family.reasoning else ANSWER
+    if SEARCH_PREVIEW in tally.family.name:
+        tally.tokens -= (PER_MESSAGE + 1) * len(messages) + ANSWER
+        tally.doubt("formula")
 
 
 def _message(message: Mapping[str, object], tally: Tally) -> None:
     role = text(message.get("role"))
     tally.tokens += PER_MESSAGE + tally.tok(role)
     if tally.family.gpt5 and role == "assistant":
-        tally.tokens += 2
+        tally.tokens += GPT5_ASSISTANT
     name = text(message.get("name"))
     if name:
-        tally.tokens += 1 + tally.tok(name)
-    _content(message.get("content"), tally)
+        tally.tokens += tally.tok(f":{name}")
+    add_content(message.get("content"), tally)
 
 
-def _content(content: object, tally: Tally) -> None:
-    if isinstance(content, str):
-        tally.content(content)
+def _turn(calls: Sequence[Call], messages: Sequence[Mapping[str, object]], tally: Tally) -> int:
+    """Add an assistant message with `calls` and the results that follow it; return how many messages that were."""
+    tally.kinds.add("results")
+    tally.doubt("formula")
+    results: list[str] = []
+    for message in messages[1:]:
+        if text(message.get("role")) not in {"tool", "function"}:
+            break
+        results.append(text_of(message.get("content")))
+    for message in messages[1 : 1 + len(results)]:
+        add_content(message.get("content"), tally, billed=len(calls) == 1 or tally.family.gpt5)
+    said = text_of(messages[0].get("content"))
+    if said:
+        tally.tokens += PER_MESSAGE + tally.tok("assistant")
+        tally.content(said)
+    if len(calls) > 1 and not tally.family.gpt5:
+        tally.tokens += PARALLEL + tally.tok(tool_uses(calls)) + tally.tok(result_list(results))
+        return 1 + len(results)
+    for name, arguments in calls:
+        traits = tally.family
+        tally.tokens += CALL_GPT5 if traits.gpt5 else CALL_O if traits.reasoning else CALL_EARLY if traits.early else CALL
+        tally.tokens += tally.tok(name) + tally.tok(f".{name}")
+        tally.tokens += tally.tok(arguments if traits.early else compact(arguments))
+    return 1 + len(results)
+
+
+def _preamble(body: Mapping[str, object], messages: Sequence[Mapping[str, object]], tally: Tally) -> None:
+    """Add functions and the response format: the server appends both to a leading system message, or makes one."""
+    functions = chat_functions(body)
+    answer = chat_format(body)
+    if not functions and answer is None:
         return
-    for part in items(content):
-        if isinstance(part, str):
-            tally.content(part)
-            continue
-        read = obj(part)
-        kind = text(read.get("type"))
-        if kind == "image_url":
-            tally.images += 1
-            tally.kinds.add("images")
-            tally.doubt("guess")
-        elif kind in {"file", "input_audio"}:
-            tally.files += kind == "file"
-            tally.kinds.add("files")
-            tally.doubt("guess")
-        else:
-            tally.content(text(read.get("text")) or text(read.get("refusal")))
+    tally.doubt("formula")
+    leads = text(messages[0].get("role")) in {"system", "developer"}
+    system = text_of(messages[0].get("content")) if leads else ""
+    parts = [system] if system else []
+    if functions:
+        tally.kinds.add("tools")
+        parts.append(namespace(functions, early=tally.family.early))
+        tally.tokens += _around_tools(body, functions, tally, leads=leads)
+    if answer is not None:
+        tally.kinds.add("schema")
+        parts.append(format_text(answer))
+        if not functions:
+            tally.tokens += _around_format(text(answer.get("name")), messages, tally)
+    tally.tokens += tally.tok("\n\n".join(parts)) - tally.tok(system)
+    if not leads and not tally.family.gpt5:
+        tally.tokens += HEADER
+
+
+def _around_tools(body: Mapping[str, object], functions: Sequence[Mapping[str, object]], tally: Tally, *, leads: bool) -> int:
+    traits = tally.family
+    if traits.gpt5:
+        # A function without a description saves a token here; which marker it is nobody knows.
+        return GPT5_TOOLS - leads - (not text(functions[0].get("description")))
+    if traits.reasoning:
+        return 2 if leads else 0
+    choice = obj(body.get("tool_choice")) or obj(body.get("function_call"))
+    name = text(obj(choice.get("function") or choice).get("name"))
+    named = tally.tok(f"functions.{name}") + (NAMED_EARLY if traits.early else NAMED) if name else 0
+    return named - 1
+
+
+def _around_format(name: str, messages: Sequence[Mapping[str, object]], tally: Tally) -> int:
+    if tally.family.gpt5:
+        return tally.tok(name) + 2
+    # Every answer, past ones included, is marked with the name of the format it is in; not so when there are tools.
+    answers = 1 + sum(text(message.get("role")) == "assistant" for message in messages)
+    return answers * (tally.tok(name) + 2)

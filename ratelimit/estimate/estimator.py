@@ -19,8 +19,10 @@ from ratelimit.estimate.endpoints import endpoint_of
 from ratelimit.estimate.learning import Memory
 from ratelimit.estimate.models import Family, family
 from ratelimit.estimate.plain import obj, text
+from ratelimit.estimate.responses import count_responses
 from ratelimit.estimate.results import Estimate, EstimateWarning, EstimatorStatistics
 from ratelimit.estimate.tally import Tally
+from ratelimit.estimate.texts import count_texts
 from ratelimit.estimate.tokenizer import count
 
 HEAVY = 50_000  # characters of uncounted text above which a worker thread is cheaper than a stalled event loop
@@ -89,6 +91,12 @@ class Estimator:
         tally = Tally(traits)
         if endpoint == "chat.completions":
             count_chat(body, tally)
+        elif endpoint == "responses":
+            count_responses(body, tally)
+        elif endpoint in {"embeddings", "moderations"}:
+            count_texts(body.get("input"), tally)
+        elif endpoint == "completions":
+            count_texts(body.get("prompt"), tally)
         kind = "+".join(sorted(tally.kinds)) or "text"
         prompt = tally.tokens
         with self._lock:

@@ -35,11 +35,12 @@ class Tally:
         """Tokens of `text` alone; nothing is added to the sum."""
         return count(text, self.family.encoding) if text else 0
 
-    def content(self, text: str) -> None:
-        """Add a text the server both bills and charges."""
+    def content(self, text: str, *, billed: bool = True) -> None:
+        """Add a text the server charges and, unless told otherwise, bills."""
         if text:
-            self.tokens += count(text, self.family.encoding)
             self.text_bytes += utf8(text)
+            if billed:
+                self.tokens += count(text, self.family.encoding)
 
     def doubt(self, confidence: Confidence) -> None:
         """Be at most this sure of the sum."""

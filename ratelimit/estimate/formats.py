@@ -1,0 +1,81 @@
+"""Response formats: what a JSON schema for the answer adds to the prompt.
+
+Owns the text a format becomes. Must never know a message or a limiter.
+Source: recorded calls with `json_schema` formats: the schema is printed as it was sent, escaped to ASCII, without the keys in
+`_UNPRINTED`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from ratelimit.estimate.plain import items, obj, text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_UNPRINTED = frozenset(
+    [
+        "additionalProperties",
+        "required",
+        "default",
+        "format",
+        "pattern",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "minLength",
+        "maxLength",
+        "minItems",
+        "maxItems",
+        "uniqueItems",
+    ]
+)
+_NAMED = frozenset({"properties", "$defs", "definitions"})  # their keys are names, not keywords
+_DEEPEST = 40
+
+
+def chat_format(body: Mapping[str, object]) -> Mapping[str, object] | None:
+    """Return the `json_schema` (name, description, schema) of a chat body's response_format, None without one."""
+    wanted = body.get("response_format")
+    if isinstance(wanted, type):
+        return _of_class(wanted)
+    answer = obj(wanted)
+    return obj(answer.get("json_schema")) if text(answer.get("type")) == "json_schema" else None
+
+
+def responses_format(body: Mapping[str, object]) -> Mapping[str, object] | None:
+    """Return the `json_schema` format (name, description, schema) of a Responses body, None without one."""
+    wanted = body.get("text_format")
+    if isinstance(wanted, type):
+        return _of_class(wanted)
+    answer = obj(obj(body.get("text")).get("format"))
+    return answer if text(answer.get("type")) == "json_schema" else None
+
+
+def format_text(answer: Mapping[str, object]) -> str:
+    """Print a format as the models are shown it."""
+    description = text(answer.get("description"))
+    schema = json.dumps(_printed(answer.get("schema"), 0), separators=(",", ":"), default=str)
+    return f"# Response Formats\n\n## {text(answer.get('name'))}\n\n" + (f"// {description}\n" if description else "") + schema
+
+
+def _printed(schema: object, depth: int, *, named: bool = False) -> object:
+    if depth > _DEEPEST:
+        return {}
+    fields = obj(schema)
+    if fields:
+        kept = fields.items() if named else ((key, value) for key, value in fields.items() if key not in _UNPRINTED)
+        return {str(key): _printed(value, depth + 1, named=not named and key in _NAMED) for key, value in kept}
+    if isinstance(schema, (list, tuple)):
+        return [_printed(item, depth + 1) for item in items(schema)]
+    return schema
+
+
+def _of_class(model: type) -> Mapping[str, object] | None:
+    """Read a pydantic class given to the SDK's `parse`, which sends its schema."""
+    schema = getattr(model, "model_json_schema", None)
+    return {"name": model.__name__, "schema": schema()} if callable(schema) else None

@@ -1,0 +1,89 @@
+"""What a Responses prompt costs.
+
+Owns the input items: messages, calls and results, what the server keeps for the caller, and what surrounds tools and formats.
+Must never know a limiter, a charge, or an answer's length.
+Source of every figure: recorded Responses calls with their usage, April 2025 and later.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ratelimit.estimate.calls import compact
+from ratelimit.estimate.content import add_content
+from ratelimit.estimate.formats import format_text, responses_format
+from ratelimit.estimate.plain import items, obj, text
+from ratelimit.estimate.tools import namespace, responses_functions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ratelimit.estimate.tally import Tally
+
+PER_MESSAGE, ANSWER, ANSWER_REASONING, GPT5_ASSISTANT = 3, 3, 2, 2  # as in chat
+CALL, CALL_GPT5, CALL_GPT54 = 11, 17, 20  # a call and its result beside name, arguments and content
+KEPT_CALL = 3  # a call that carries the id the server gave it
+TOOLS, TOOLS_GPT5 = -3, 3
+FORMAT, FORMAT_GPT5 = -1, -2
+
+
+def count_responses(body: Mapping[str, object], tally: Tally) -> None:
+    """Add the prompt of a Responses body to `tally`."""
+    instructions = text(body.get("instructions"))
+    if instructions:
+        _message("system", instructions, tally)
+    given = body.get("input")
+    if isinstance(given, str):
+        _message("user", given, tally)
+    for item in items(given):
+        _item(obj(item), tally)
+    tally.tokens += ANSWER_REASONING if tally.family.reasoning else ANSWER
+    _surroundings(body, tally)
+
+
+def _message(role: str, content: object, tally: Tally) -> None:
+    tally.messages += 1
+    tally.tokens += PER_MESSAGE + tally.tok(role)
+    if tally.family.gpt5 and role == "assistant":
+        tally.tokens += GPT5_ASSISTANT
+    add_content(content, tally)
+
+
+def _item(item: Mapping[str, object], tally: Tally) -> None:
+    kind = text(item.get("type"))
+    if kind == "function_call":
+        _call(item, tally)
+    elif kind == "function_call_output":
+        tally.kinds.add("results")
+        add_content(item.get("output"), tally)
+    elif kind in {"", "message"} and "role" in item:
+        _message(text(item.get("role")), item.get("content"), tally)
+    elif item:
+        tally.kinds.add("items")
+        tally.doubt("guess")
+
+
+def _call(item: Mapping[str, object], tally: Tally) -> None:
+    tally.kinds.add("results")
+    tally.doubt("formula")
+    name = text(item.get("name"))
+    traits = tally.family
+    tally.tokens += CALL_GPT54 if traits.gpt54 else CALL_GPT5 if traits.gpt5 else CALL
+    tally.tokens += KEPT_CALL if item.get("id") else 0
+    tally.tokens += 2 * tally.tok(f".{name}") + tally.tok(compact(text(item.get("arguments"))))
+
+
+def _surroundings(body: Mapping[str, object], tally: Tally) -> None:
+    functions = responses_functions(body)
+    answer = responses_format(body)
+    traits = tally.family
+    if functions:
+        tally.kinds.add("tools")
+        tally.doubt("formula")
+        undescribed = traits.gpt5 and not text(functions[0].get("description"))
+        tally.tokens += tally.tok(namespace(functions)) + (TOOLS_GPT5 if traits.gpt5 else TOOLS) - undescribed
+    if answer is not None:
+        tally.kinds.add("schema")
+        tally.doubt("formula")
+        tally.tokens += tally.tok(format_text(answer))
+        tally.tokens += tally.tok(text(answer.get("name"))) + (FORMAT_GPT5 if traits.gpt5 else FORMAT)
