@@ -1,33 +1,155 @@
 """How many tokens a text is, and which encoding a model's name stands for.
 
-Owns the counting of one text. Must never know what a message, a request or an endpoint is.
+Owns the counting of one text: the memory of what was counted before, the slices a big text is counted in, and the size that
+serves while there is no vocabulary. Must never know what a message, a request or an endpoint is.
+
+Why in slices. tiktoken releases the GIL while it counts, but then holds it to build a list of every token: 6 to 24 ms for
+1 MB, during which an event loop stands still; it fails with a panic on some 200,000 blanks in a row. Slices of 8 to 16
+thousand characters cost nothing and hold the GIL for less than 1 ms.
+
+Why exact all the same. No pattern of tiktoken's lets a token reach across any of the places in `_SEAM`, and none looks
+back, so a text cut there counts as the whole does. A text without such a place (a million equal letters, CJK without
+punctuation, binary) is cut where the slice ends and counts up to two tokens more per 16,384 characters: within 0.1 %.
+
+Why tiktoken. quicktok counts eight times faster and agrees with it on all text of this world, but not on all text: it
+knows letters that came with Unicode 17, so 4,664 code points before 's count otherwise. tiktoken is the reference here.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TypeAlias
+
 from tiktoken.model import encoding_name_for_model
 
-from ratelimit.estimate import vocabulary
+from ratelimit.estimate.vocabulary import Vocabularies
+
+_Key: TypeAlias = tuple[str, int, int]  # encoding, length, hash
 
 DEFAULT_ENCODING = "o200k_base"
+LONGEST_NAME = 200  # characters of a model's name that are read
+SLICE = 16_384  # characters
+REMEMBERED = 10_000  # texts in each of two generations; an entry has some 250 bytes whatever the size of its text
+BYTES_PER_TOKEN = 4  # while no vocabulary is at hand
+
+_SEAM = re.compile(
+    r"(?<=\S)[ ]"  # before a blank that follows something: blanks only ever lead a token
+    r"|(?<=\S\n)(?=[^\W\d_])"  # after a line's end, before a letter: line ends close a token
+    r"|(?<=[A-Za-z0-9ぁ-ゖ一-龥가-힣])(?=[!-&(-/:-@\[-`{-~、。，：；？！])"  # between letters and any sign but the apostrophe
+)
+
+# gpt-4o, 4.1 and 4.5, however they are spelled: tiktoken's table takes "gpt-4-1-mini" and "ft:gpt-4.1" for a gpt-4.
+_NEWER_GPT4 = re.compile(r"gpt[-_ ]?4(?:o|[-_ ]o(?:mni)?(?![a-z])|[-_. ]?[15](?!\d))")
+# What tells the encoding inside a name that the table does not know, the most telling first.
+_CONTAINED = (
+    (re.compile(r"(?:text|code)[-_]?davinci|cushman|codex[-_]?00"), "p50k_base"),
+    (re.compile(r"gpt[-_ ]?(?:3|4)"), "cl100k_base"),
+    (re.compile(r"embedding|ada[-_]?002|(?:davinci|babbage)[-_]?002"), "cl100k_base"),
+    (re.compile(r"llama[-_ ]?3|qwen"), "cl100k_base"),  # grown from it: 0.0 and 6 % more tokens on 2,454 recorded texts
+)
+
+vocabularies = Vocabularies()
+
+
+class _Memory:
+    """The counts of the texts seen most recently, in two generations: neither a hit nor a miss walks, sorts or locks.
+
+    When the young generation is full it becomes the old one, and what was old is forgotten; a hit makes young again. Threads
+    that meet here may forget a generation early, never count wrongly.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._young: dict[_Key, int] = {}
+        self._old: dict[_Key, int] = {}
+
+    def get(self, key: _Key) -> int | None:
+        known = self._young.get(key)
+        if known is None:
+            known = self._old.get(key)
+            if known is not None:
+                self.put(key, known)
+        return known
+
+    def put(self, key: _Key, tokens: int) -> None:
+        if len(self._young) >= self._size:
+            self._old, self._young = self._young, {}
+        self._young[key] = tokens
+
+
+_memory = _Memory(REMEMBERED)
 
 
 def count(text: str, encoding: str) -> int:
-    """Tokens of `text` in `encoding`, as tiktoken counts them with special tokens as plain text."""
-    tokenizer = vocabulary.load(encoding)
+    """Count the tokens of `text` in `encoding`, as tiktoken does with special tokens taken for plain text.
+
+    Never raises: lone surrogates count as the replacement character does, an unknown encoding is taken for the default.
+    While the vocabulary is not on this machine the nearest encoding counts, or the size of the text. Thread-safe.
+    """
+    tokenizer = vocabularies.load(encoding) or vocabularies.stand_in(encoding)
     if tokenizer is None:
-        return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
-    return len(tokenizer.encode_ordinary(text))
-
-
-def encoding_for(model: str) -> str:
-    """The name of the encoding that `model` uses; the nearest one for a name that says nothing."""
-    try:
-        return encoding_name_for_model(model)
-    except KeyError:
-        return DEFAULT_ENCODING
+        return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
+    key = _key(text, tokenizer.name)
+    known = _memory.get(key)
+    if known is None:
+        known = sum(len(tokenizer.encode_ordinary(piece)) for piece in slices(text))
+        _memory.put(key, known)
+    return known
 
 
 def exact(encoding: str) -> bool:
-    """Whether `count` in `encoding` is tiktoken's own figure."""
-    return vocabulary.load(encoding) is not None
+    """Whether `count` in `encoding` is tiktoken's own figure; False while a stand-in or the size serves."""
+    return vocabularies.load(encoding) is not None
+
+
+def ready(encoding: str) -> bool:
+    """Whether `count` in `encoding` starts at once; before that its first call loads a vocabulary, which takes 0.5 s."""
+    return vocabularies.ready(encoding)
+
+
+def counted(text: str, encoding: str) -> bool:
+    """Whether `count` remembers `text`, so that counting it again costs nothing. Loads nothing."""
+    if not vocabularies.ready(encoding):
+        return False
+    tokenizer = vocabularies.load(encoding) or vocabularies.stand_in(encoding)
+    return tokenizer is not None and _memory.get(_key(text, tokenizer.name)) is not None
+
+
+def _key(text: str, encoding: str) -> _Key:
+    """What stands for a text in the memory, which keeps no text alive. A subclass that defines equality has no own hash."""
+    return encoding, len(text), str.__hash__(text)
+
+
+def slices(text: str) -> Iterator[str]:
+    """Cut `text` where the counts of the slices add up to the count of the whole, or after SLICE characters."""
+    at = 0
+    while len(text) - at > SLICE:
+        seam = _SEAM.search(text, at + SLICE // 2, at + SLICE)
+        cut = seam.start() if seam else at + SLICE
+        yield text[at:cut]
+        at = cut
+    yield text[at:]
+
+
+def encoding_for(model: str) -> str:
+    """Name the encoding that `model` uses.
+
+    Tiktoken's own table says it, dated names included, for the name without a provider ("openai/gpt-4o") and without the
+    marks of a fine-tune. Else what the name contains, for Azure deployments ("my-gpt4o"). An unknown name, and a model of
+    another maker, gets the default. Never raises.
+    """
+    return _encoding_for(model[:LONGEST_NAME].lower())
+
+
+@lru_cache(maxsize=1024)
+def _encoding_for(model: str) -> str:
+    name = model.removeprefix("ft:").split(":", 1)[0]  # "ft:gpt-4o:org::id", "davinci:ft-org"
+    name = name.rsplit("/", 1)[-1]
+    if _NEWER_GPT4.search(name):
+        return "o200k_base"
+    try:
+        return encoding_name_for_model(name)
+    except KeyError:
+        return next((encoding for pattern, encoding in _CONTAINED if pattern.search(name)), DEFAULT_ENCODING)
