@@ -5,7 +5,7 @@ Owns: the meaning of foreign bytes. Must never come in: the limiter, its line, i
 
 from ratelimit.feedback.headers import Reading, parse_duration, read_headers
 from ratelimit.feedback.outcome import Outcome, read_exception
-from ratelimit.feedback.refusals import Refusal, read_refusal
+from ratelimit.feedback.refusals import Refusal, read_error, read_refusal
 from ratelimit.feedback.usage import SSEUsage, StreamUsage, Usage, read_usage
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "StreamUsage",
     "Usage",
     "parse_duration",
+    "read_error",
     "read_exception",
     "read_headers",
     "read_refusal",

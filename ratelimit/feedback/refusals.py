@@ -31,6 +31,7 @@ _QUOTA = frozenset({"insufficient_quota", "credit_balance_exhausted", "insuffici
 _BILLING = ("billing_", "account_deactivated", "access_terminated")
 _SPENT = ("_spend_limit_exceeded", "_usage_limit_exceeded")
 _OVERLOADED = frozenset({"server_is_overloaded", "overloaded_error", "engine_overloaded", "service_tier_capacity_exceeded", "server_overloaded"})
+_LIMITED = frozenset({"rate_limit_exceeded", "rate_limit_error", "slow_down", "tokens", "requests", "input-images"})
 _PER = {"second": 1.0, "sec": 1.0, "s": 1.0, "minute": MINUTE, "min": MINUTE, "hour": 3_600.0, "day": 86_400.0, "month": 30 * 86_400.0}
 
 _ON = re.compile(r"\bon (?P<kind>[a-z_ -]{1,40}?)[ _]per[ _](?P<per>second|sec|minute|min|hour|day|month)\b", re.IGNORECASE)
@@ -104,6 +105,16 @@ def read_refusal(status: object, headers: Mapping[str, str] | Iterable[tuple[str
         code=code or kind_of_error,
         message=message,
     )
+
+
+def read_error(error: object) -> Refusal | None:
+    """Read an error that came inside an answer that began with 200 (a stream's, a failed Response's); None when it is no refusal."""
+    names = {text(field(error, name), 100).lower() for name in ("code", "type")} - {""}
+    if names & _OVERLOADED:
+        return read_refusal(503, None, {"error": error})
+    if names & (_QUOTA | _LIMITED) or any(name.endswith(_SPENT) or name.startswith(_BILLING) for name in names):
+        return read_refusal(429, None, {"error": error})
+    return None
 
 
 def _error(body: object) -> Mapping[str, object]:

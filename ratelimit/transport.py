@@ -1,0 +1,356 @@
+"""The HTTP door: every attempt of a client, the SDK's own retries included, passes the limiter, and every answer steers it.
+
+Owns how a client is wrapped, and the two transports, for threads and for tasks, which only translate: admit, send, hear. Imports no HTTP
+library: any transport of httpx's or httpx2's shape is wrapped by its names (`handle_request` or `handle_async_request`, `close` or `aclose`).
+Must never come in: arithmetic, waiting of its own, knowledge of bodies (`transport_metering.py` has it).
+
+What is wrapped is the client's inner transport and those of its proxies, in a *copy* of the client: the client that was given stays as it was,
+unmetered, and shares its connections with the copy. Close one of them, when both are done. Copies made of the copy (`with_options`) are metered
+as well, since all of them share one HTTP client. Realtime and Responses over WebSocket go past HTTP, and so past this door.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from ratelimit.errors import InvalidArgument, LimiterWarning
+from ratelimit.feedback import read_refusal
+from ratelimit.lease import Lease, current_lease
+from ratelimit.transport_metering import Tap, body_of, endpoint_of, explained, plain_body, readable_only, tap_of, warn_once
+
+if TYPE_CHECKING:
+    from ratelimit.limiter import RateLimiter
+    from ratelimit.reservation import Reservation
+
+C = TypeVar("C")
+
+_REFUSING = frozenset({402, 413, 429, 503, 529})
+_LARGEST_ERROR = 1_000_000  # bytes of a refusal's body that are read for its text
+
+
+def wrap(limiter: RateLimiter, client: C, *, timeout: float | None = None, priority: str | float = "normal") -> C:
+    """Return a client of the same type whose every HTTP attempt waits for its turn at `limiter`.
+
+    :param client: `openai.OpenAI`, `AsyncOpenAI`, their Azure forms and subclasses, or a bare `httpx` or `httpx2` client, sync or async.
+        Wrapping a client twice with one limiter changes nothing more.
+    :param timeout: seconds that an attempt may wait at most; raises `WaitTimeout` out of the call, which the SDK does not retry. The SDK's own
+        timeout does not run while an attempt waits here.
+    :param priority: of all calls of this client; as in `RateLimiter.reserve`.
+
+    A call that the decorator or a context manager of the same limiter has admitted is not paid twice: its first attempt uses that lease.
+    """
+    door = Door(limiter, timeout, priority)
+    inner = getattr(client, "_client", None)
+    if _is_http_client(client):
+        return door.http_client(client)  # type: ignore[no-any-return]  # a copy, so of the same type
+    if _is_http_client(inner) and callable(make := getattr(client, "copy", None)):
+        return make(http_client=door.http_client(inner))  # type: ignore[no-any-return]  # the SDK says Self
+    raise InvalidArgument(
+        f"wrap() takes an OpenAI or AsyncOpenAI client, or an httpx or httpx2 client, not {type(client).__name__}; around other clients use"
+        " the decorator or limiter.reserve(...)"
+    )
+
+
+def _is_http_client(client: object) -> bool:
+    transport = getattr(client, "_transport", None)
+    return isinstance(getattr(client, "_mounts", None), dict) and (
+        hasattr(transport, "handle_request") or hasattr(transport, "handle_async_request")
+    )
+
+
+class Door:
+    """What both transports of one client share: the limiter, how long and how urgently to wait, and what an answer means."""
+
+    __slots__ = ("limiter", "priority", "timeout")
+
+    def __init__(self, limiter: RateLimiter, timeout: float | None, priority: str | float) -> None:
+        limiter.reserve(tokens=0, timeout=timeout, priority=priority)  # says now what is wrong with them
+        self.limiter = limiter
+        self.timeout = timeout
+        self.priority = priority
+
+    def http_client(self, client: Any) -> Any:
+        """Copy an HTTP client and put the door before each of its transports."""
+        wrapped = copy.copy(client)
+        wrapped._transport = self._before(client._transport, client)  # noqa: SLF001  # httpx has no public way to its transports
+        wrapped._mounts = {  # noqa: SLF001
+            pattern: transport and self._before(transport, client)
+            for pattern, transport in client._mounts.items()  # noqa: SLF001
+        }
+        return wrapped
+
+    def _before(self, transport: Any, client: Any) -> Any:
+        if isinstance(transport, (Transport, AsyncTransport)) and transport.door.limiter is self.limiter:
+            return transport
+        if hasattr(transport, "handle_async_request"):
+            return AsyncTransport(self, transport, client)
+        return Transport(self, transport, client)
+
+    def claim(self, request: Any) -> Reservation | Lease | None:
+        """Find what a request has to pay: a reservation still to be admitted, a lease that was admitted for it, or None: nothing."""
+        if request.method != "POST":
+            return None
+        metered = endpoint_of(request.url.path)
+        if metered is None:
+            return None
+        endpoint, deployment = metered
+        limiter = self.limiter
+        if endpoint == "files":
+            return limiter.reserve(requests=1, timeout=self.timeout, priority=self.priority) if limiter._only is not None else None  # noqa: SLF001  # one room
+        readable_only(request)
+        lease = current_lease()
+        if lease is not None and lease.claim():
+            return lease
+        body = body_of(request, endpoint, deployment)
+        return limiter.reserve_for(body, endpoint=endpoint, timeout=self.timeout, priority=self.priority)
+
+    def heard(self, lease: Lease, response: Any) -> Tap | None:
+        """Hear the head of an answer that is no refusal; the tap sees its body, None when that tells nothing."""
+        status: int = response.status_code
+        lease.observe(response.headers, status=status)
+        if 200 <= status < 300:
+            return tap_of(lease, response.headers)
+        if 400 <= status < 500 and lease.estimate is not None and status not in {408, 409}:
+            # A bad request is charged like a good one (13 of 13 recorded 400s), and no more: it has no output.
+            lease.settle(tokens=lease.estimate.charge, output_tokens=0)
+        else:
+            lease.close()
+        return None
+
+    def refused(self, lease: Lease, response: Any, raw: bytes) -> bytes:
+        """Hear a refusal; return the body to hand on, which is `raw` unless there is advice to add."""
+        headers = response.headers
+        body = plain_body(raw, headers)
+        refusal = read_refusal(response.status_code, headers, body)
+        if refusal is None:
+            lease.close()
+            return raw
+        lease.refuse(refusal)
+        if not refusal.hopeless:
+            return raw
+        headers["x-should-retry"] = "false"
+        told = explained(body, refusal)
+        if told is None:
+            warn_once(refusal.advice, refusal.advice, LimiterWarning)
+            return raw
+        headers.pop("content-encoding", None)
+        if "content-length" in headers:
+            headers["content-length"] = str(len(told))
+        return told
+
+
+class Disguised:
+    """Passes for the object it stands before, also with `isinstance`: HTTP clients check their streams' base class."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    @property
+    def __class__(self) -> type:
+        return type(self._inner)
+
+    @__class__.setter
+    def __class__(self, value: type) -> None:
+        raise TypeError("a stream in disguise keeps its class")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class Transport:
+    """Stands before a sync transport; any object with `handle_request` and `close` can be one."""
+
+    def __init__(self, door: Door, inner: Any, owner: object) -> None:
+        self.door = door
+        self._inner = inner
+        self._owner = owner  # the client that was copied closes its connections when it is collected: keep it
+
+    def handle_request(self, request: Any) -> Any:
+        """Admit the request, send it, hear the answer."""
+        claim = self.door.claim(request)
+        if claim is None:
+            return self._inner.handle_request(request)
+        lease = claim if isinstance(claim, Lease) else claim.admit()
+        try:
+            response = self._inner.handle_request(request)
+        except BaseException as error:
+            lease.fail(error)
+            raise
+        if response.status_code in _REFUSING:
+            response.stream = self._refused(lease, response)
+        else:
+            tap = self.door.heard(lease, response)
+            if tap is not None:
+                response.stream = Tapped(response.stream, tap)
+        return response
+
+    def _refused(self, lease: Lease, response: Any) -> Any:
+        chunks: list[bytes] = []
+        rest = iter(response.stream)
+        broken: BaseException | None = None
+        try:
+            size = 0
+            for chunk in rest:
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > _LARGEST_ERROR:
+                    break
+        except Exception as error:  # noqa: BLE001  # raised again where the client reads the body
+            broken = error
+        except BaseException:
+            lease.close()
+            raise
+        return Replayed(response.stream, [self.door.refused(lease, response, b"".join(chunks))], rest, broken)
+
+    def close(self) -> None:
+        """Close the inner transport."""
+        self._inner.close()
+
+    def __enter__(self) -> Self:
+        self._inner.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._inner.__exit__(kind, error, trace)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_inner"], name)
+
+
+class Tapped(Disguised):
+    """A body that the tap sees pass."""
+
+    def __init__(self, inner: Any, tap: Tap) -> None:
+        super().__init__(inner)
+        self._tap = tap
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for chunk in self._inner:
+                self._tap.feed(chunk)
+                yield chunk
+        except Exception as error:
+            self._tap.fail(error)
+            raise
+        finally:
+            self._tap.end()
+
+    def close(self) -> None:
+        """Close the body; settle by what has passed."""
+        try:
+            self._inner.close()
+        finally:
+            self._tap.end()
+
+
+class Replayed(Disguised):
+    """A refusal's body, once more for the client: what was read, then the rest or the error that broke it off."""
+
+    def __init__(self, inner: Any, read: list[bytes], rest: Any, broken: BaseException | None) -> None:
+        super().__init__(inner)
+        self._read = read
+        self._rest = rest
+        self._broken = broken
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._read
+        if self._broken is not None:
+            raise self._broken
+        yield from self._rest
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self._read:
+            yield chunk
+        if self._broken is not None:
+            raise self._broken
+        async for chunk in self._rest:
+            yield chunk
+
+
+class AsyncTransport:
+    """Stands before an async transport; any object with `handle_async_request` and `aclose` can be one."""
+
+    def __init__(self, door: Door, inner: Any, owner: object) -> None:
+        self.door = door
+        self._inner = inner
+        self._owner = owner
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Admit the request, send it, hear the answer."""
+        claim = self.door.claim(request)
+        if claim is None:
+            return await self._inner.handle_async_request(request)
+        lease = claim if isinstance(claim, Lease) else await claim.admit_async()
+        try:
+            response = await self._inner.handle_async_request(request)
+        except BaseException as error:
+            lease.fail(error)
+            raise
+        if response.status_code in _REFUSING:
+            response.stream = await self._refused(lease, response)
+        else:
+            tap = self.door.heard(lease, response)
+            if tap is not None:
+                response.stream = AsyncTapped(response.stream, tap)
+        return response
+
+    async def _refused(self, lease: Lease, response: Any) -> Any:
+        chunks: list[bytes] = []
+        rest = aiter(response.stream)
+        broken: BaseException | None = None
+        try:
+            size = 0
+            async for chunk in rest:
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > _LARGEST_ERROR:
+                    break
+        except Exception as error:  # noqa: BLE001  # raised again where the client reads the body
+            broken = error
+        except BaseException:
+            lease.close()
+            raise
+        return Replayed(response.stream, [self.door.refused(lease, response, b"".join(chunks))], rest, broken)
+
+    async def aclose(self) -> None:
+        """Close the inner transport."""
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._inner.__aexit__(kind, error, trace)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_inner"], name)
+
+
+class AsyncTapped(Disguised):
+    """A body that the tap sees pass."""
+
+    def __init__(self, inner: Any, tap: Tap) -> None:
+        super().__init__(inner)
+        self._tap = tap
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._inner:
+                self._tap.feed(chunk)
+                yield chunk
+        except Exception as error:
+            self._tap.fail(error)
+            raise
+        finally:
+            self._tap.end()
+
+    async def aclose(self) -> None:
+        """Close the body; settle by what has passed."""
+        try:
+            await self._inner.aclose()
+        finally:
+            self._tap.end()

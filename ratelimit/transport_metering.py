@@ -1,0 +1,266 @@
+"""What the HTTP door knows of requests and answers: which calls cost, what they ask for, and what an answer settles.
+
+Owns the table of endpoints, the reading of a request's body, and the taps: readers that see an answer's bytes pass. Sync and async doors
+share all of it. Must never come in: waiting, the network, an HTTP library (requests, answers and headers are used by their names only).
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+import zlib
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from ratelimit.errors import EstimateWarning, LimiterWarning
+from ratelimit.feedback import Refusal, SSEUsage, read_error, read_usage
+from ratelimit.lease import Lease
+
+ENDPOINTS: Final[Mapping[str, str]] = {
+    "chat/completions": "chat.completions",
+    "responses": "responses",
+    "embeddings": "embeddings",
+    "completions": "completions",
+    "images/generations": "images",
+    "images/edits": "images",
+    "images/variations": "images",
+    "audio/speech": "audio",
+    "audio/transcriptions": "audio",
+    "audio/translations": "audio",
+    "moderations": "moderations",
+    "files": "files",
+    "uploads": "files",
+}
+"""Ends of paths of the calls that cost, whatever host, version or deployment stands before them; only a POST does.
+
+A file's upload costs one request of limits that hold for all models. Anything else passes unmetered: lists, batches, fine-tuning, reading a
+stored response back. Limits are a model's, and no model answers these.
+"""
+
+_KEPT: Final = 65_536  # bytes at the end of a JSON answer, where every provider puts the usage
+_FIELDS: Final = frozenset({"model", "prompt", "n", "size", "quality", "input", "response_format"})
+_warned: set[str] = set()
+
+
+def warn_once(kind: str, message: str, category: type[LimiterWarning] = EstimateWarning) -> None:
+    """Warn once per kind and process; what is wrong with one body is wrong with the next thousand."""
+    if kind not in _warned:
+        _warned.add(kind)
+        warnings.warn(message, category, stacklevel=2)
+
+
+# ---- requests -----------------------------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=512)
+def endpoint_of(path: str) -> tuple[str, str] | None:
+    """Tell (endpoint, deployment) of a URL's path; None when calls to it are not metered. The deployment is "" outside Azure."""
+    parts = path.strip("/").split("/")
+    endpoint = ENDPOINTS.get("/".join(parts[-2:])) or ENDPOINTS.get(parts[-1])
+    if endpoint is None:
+        return None
+    deployment = parts[parts.index("deployments") + 1] if "deployments" in parts[:-1] else ""
+    return endpoint, deployment
+
+
+def body_of(request: Any, endpoint: str, deployment: str) -> Mapping[str, Any]:
+    """Read what a request asks for: its JSON, or the fields of its form. One warning, and what is known, when it cannot be read."""
+    try:
+        content = request.content
+    except RuntimeError:  # the library's RequestNotRead: the body is a stream, which is not ours to consume
+        content = None
+    body: object = None
+    if content:
+        try:
+            body = json.loads(content)
+        except (ValueError, RecursionError):
+            body = None
+    if not isinstance(body, Mapping):
+        body = _form(request)
+        if body is None:
+            warn_once(
+                f"unread {endpoint}",
+                f"the body of a call to {endpoint} could not be read (it is streamed, or not JSON): it is admitted as one request with the"
+                " default number of tokens; to meter it exactly use limiter.reserve(tokens=...) around the call",
+            )
+            body = {}
+    if deployment and "model" not in body:
+        return {**body, "model": deployment}
+    return body
+
+
+def _form(request: Any) -> Mapping[str, Any] | None:
+    """Read the small fields of a multipart form, as the library keeps them until it sends; None when there are none."""
+    fields = getattr(getattr(request, "stream", None), "fields", None)
+    if not isinstance(fields, list):
+        return None
+    found: dict[str, Any] = {}
+    for field in fields:
+        name, value = getattr(field, "name", None), getattr(field, "value", None)
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        if name in _FIELDS and isinstance(value, (str, int)):
+            found[name] = int(value) if name == "n" and str(value).isascii() and str(value).isdigit() else value
+    return found
+
+
+def readable_only(request: Any) -> None:
+    """Ask for encodings that the taps can read: the standard library inflates gzip and deflate, but neither br nor zstd."""
+    accepted = request.headers.get("accept-encoding")
+    if accepted and ("br" in accepted or "zstd" in accepted):
+        kept = [coding for coding in accepted.split(",") if coding.split(";")[0].strip() not in {"br", "zstd"}]
+        request.headers["accept-encoding"] = ",".join(kept).strip() or "identity"
+
+
+# ---- answers ------------------------------------------------------------------------------------------------------------------------------
+
+
+class Tap:
+    """Sees one answer's body pass and settles its lease at the end: by its usage, by its text, or by keeping the reserve.
+
+    `feed` takes the bytes as they came from the network; then `end` or `fail`, of which the first call counts.
+    """
+
+    __slots__ = ("_done", "_inflate", "_lease", "_reader")
+
+    def __init__(self, lease: Lease, reader: JsonReader | SSEUsage | None, inflate: Inflate | None) -> None:
+        self._lease = lease
+        self._reader = reader
+        self._inflate = inflate
+        self._done = False
+
+    def feed(self, piece: bytes) -> None:
+        """See a piece pass."""
+        if self._reader is not None:
+            if self._inflate is not None:
+                piece = self._inflate.feed(piece)
+            self._reader.feed(piece)
+
+    def end(self) -> None:
+        """The body ended, or whoever reads it has closed it."""
+        if self._done:
+            return
+        self._done = True
+        reader, lease = self._reader, self._lease
+        if reader is None:
+            lease.close()
+            return
+        reader.close()
+        if reader.usage is not None:
+            lease.settle(reader.usage)
+        refusal = read_error(reader.error) if reader.error is not None else None
+        if refusal is not None:
+            lease.refuse(refusal)
+        elif reader.usage is None and isinstance(reader, SSEUsage):
+            lease.text(reader.text)
+        elif reader.usage is None:
+            lease.close()
+
+    def fail(self, error: BaseException) -> None:
+        """The body broke off: what a stream has said until then counts, else the reserve is kept."""
+        if isinstance(self._reader, SSEUsage):
+            self.end()
+        elif not self._done:
+            self._done = True
+            self._lease.fail(error)
+
+
+class JsonReader:
+    """Keeps a JSON body, or the end of a large one, for its usage."""
+
+    __slots__ = ("_cut", "_parts", "_size", "error", "usage")
+
+    def __init__(self) -> None:
+        self.usage: Any = None
+        self.error: object = None
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._cut = False
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next bytes."""
+        self._parts.append(piece)
+        self._size += len(piece)
+        if self._size > 4 * _KEPT:
+            self._parts = [b"".join(self._parts)[-_KEPT - 1 :]]
+            self._size = len(self._parts[0])
+            self._cut = True
+
+    def close(self) -> None:
+        """Read what was taken."""
+        body = b"".join(self._parts)
+        if self._cut or len(body) > _KEPT:
+            self.usage = read_usage(body)
+            return
+        try:
+            answer = json.loads(body)
+        except (ValueError, RecursionError):  # broken off, or no JSON: nothing is known
+            return
+        self.usage = read_usage(answer)
+        if self.usage is None and isinstance(answer, Mapping):
+            self.error = answer.get("error")
+
+
+class Inflate:
+    """Undoes gzip and deflate in passing; what cannot be undone becomes nothing, with one warning."""
+
+    __slots__ = ("_begun", "_zlib")
+
+    def __init__(self) -> None:
+        self._zlib: Any = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either header
+        self._begun = False
+
+    def feed(self, piece: bytes) -> bytes:
+        """Return what `piece` adds to the plain body."""
+        if self._zlib is None:
+            return b""
+        try:
+            plain: bytes = self._zlib.decompress(piece)
+        except zlib.error:
+            if self._begun:
+                self._zlib = None
+                warn_once("broken encoding", "an answer's body is not what its content-encoding says: its reserve is kept")
+                return b""
+            self._begun = True
+            self._zlib = zlib.decompressobj(-zlib.MAX_WBITS)  # deflate without a header, which some servers send
+            return self.feed(piece)
+        self._begun = True
+        return plain
+
+
+def tap_of(lease: Lease, headers: Mapping[str, str]) -> Tap:
+    """Make the tap for an answer with these headers."""
+    kind = headers.get("content-type") or ""
+    reader: JsonReader | SSEUsage | None = None
+    if "event-stream" in kind:
+        reader = SSEUsage()
+    elif "json" in kind:
+        reader = JsonReader()
+    coding = (headers.get("content-encoding") or "").strip().lower()
+    if reader is not None and coding not in {"", "identity", "gzip", "x-gzip", "deflate"}:
+        warn_once(
+            f"encoding {coding}",
+            f"an answer came encoded as {coding[:20]!r}, which was not asked for: its usage cannot be read, its reserve is kept",
+        )
+        reader = None
+    return Tap(lease, reader, Inflate() if reader is not None and coding not in {"", "identity"} else None)
+
+
+def plain_body(raw: bytes, headers: Mapping[str, str]) -> bytes:
+    """Undo an answer's content-encoding; as far as it can be undone."""
+    coding = (headers.get("content-encoding") or "").strip().lower()
+    return Inflate().feed(raw) if coding in {"gzip", "x-gzip", "deflate"} else raw
+
+
+def explained(body: bytes, refusal: Refusal) -> bytes | None:
+    """Add the advice to the message of a hopeless refusal's body, where the SDK shows it; None when the body has no such place."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        return None
+    error["message"] = f"{error['message']} [ratelimit: {refusal.advice}]"
+    return json.dumps(answer).encode()
