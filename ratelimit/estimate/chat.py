@@ -37,7 +37,6 @@ def count_chat(body: Mapping[str, object], tally: Tally) -> None:
     tally.messages += len(messages)
     if not messages:
         return
-    _preamble(body, messages, tally)
     position = 0
     while position < len(messages):
         calls = calls_of(messages[position])
@@ -46,6 +45,7 @@ def count_chat(body: Mapping[str, object], tally: Tally) -> None:
         else:
             _message(messages[position], tally)
             position += 1
+    _preamble(body, messages, tally)
     tally.tokens += ANSWER_REASONING if tally.family.reasoning else ANSWER
     if SEARCH_PREVIEW in tally.family.name:
         tally.tokens -= (PER_MESSAGE + 1) * len(messages) + ANSWER
@@ -106,7 +106,7 @@ def _preamble(body: Mapping[str, object], messages: Sequence[Mapping[str, object
     if answer is not None:
         tally.kinds.add("schema")
         parts.append(format_text(answer))
-        if not functions:
+        if not functions and (tally.family.gpt5 or not tally.images):
             tally.tokens += _around_format(text(answer.get("name")), messages, tally)
     tally.tokens += tally.tok("\n\n".join(parts)) - tally.tok(system)
     if not leads and not tally.family.gpt5:
@@ -129,6 +129,6 @@ def _around_tools(body: Mapping[str, object], functions: Sequence[Mapping[str, o
 def _around_format(name: str, messages: Sequence[Mapping[str, object]], tally: Tally) -> int:
     if tally.family.gpt5:
         return tally.tok(name) + 2
-    # Every answer, past ones included, is marked with the name of the format it is in; not so when there are tools.
+    # Every answer, past ones included, is marked with the name of the format it is in; not so with tools or pictures.
     answers = 1 + sum(text(message.get("role")) == "assistant" for message in messages)
     return answers * (tally.tok(name) + 2)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ratelimit.estimate.tally import Tally
 
+_PICTURES = {"image_url", "input_image", "computer_screenshot"}
 _FILES = {"file", "input_file", "input_audio"}
 
 
@@ -36,7 +37,7 @@ def add_content(content: object, tally: Tally, *, billed: bool = True) -> None:
             continue
         part = obj(item)
         kind = text(part.get("type"))
-        if kind in {"image_url", "input_image", "computer_screenshot"}:
+        if kind in _PICTURES:
             add_image(part, tally)
         elif kind in _FILES:
             tally.files += kind != "input_audio"
@@ -44,6 +45,11 @@ def add_content(content: object, tally: Tally, *, billed: bool = True) -> None:
             tally.doubt("guess")
         else:
             tally.content(_text(part), billed=billed)
+
+
+def is_picture(part: Mapping[str, object]) -> bool:
+    """Tell whether a part is a picture."""
+    return text(part.get("type")) in _PICTURES
 
 
 def _text(part: Mapping[str, object]) -> str:
