@@ -56,7 +56,8 @@ class Reading:
     `name`: what is counted: "requests", "tokens", "project_tokens", "project_requests", "input_images", "input_tokens", ...;
     names not listed here come as the server spells them, with "_" for "-".
     `limit`: amount per period. `remaining`: amount left, between 0 and `limit`. `reset`: seconds until the bucket is full (a window
-    server: until the window ends). `period`: seconds. Each is None where the server did not say, or said nonsense.
+    server: until the window ends). `period`: seconds. `drips`: the reset is written with units, as servers whose buckets refill all the time
+    do; plain numbers are the end of a window. Each of the figures is None where the server did not say, or said nonsense.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Reading:
     remaining: float | None
     reset: float | None
     period: float | None
+    drips: bool = False
 
 
 @lru_cache(maxsize=1024)
@@ -155,12 +157,12 @@ def _reading(name: str, period: float | None, said: Mapping[str, str], date: str
         reset = _until(spoken, date)
     if period is None:
         period = _renewal(said.get("renewalperiod"))
-    # Only a reset with units drips: plain numbers are the seconds to the end of a window (Azure, Cerebras, Mistral).
-    if period is None and limit is not None and remaining is not None and reset is not None and spoken[-1:].isalpha():
+    drips = reset is not None and spoken.endswith("s")
+    if period is None and drips and limit is not None and remaining is not None and reset is not None:
         period = infer_period(limit, remaining, reset)
     if period is None and groq and name == "requests":
         period = DAY  # Groq's -requests headers are documented as requests per day, its -tokens as per minute
-    return Reading(name, limit, remaining, reset, period)
+    return Reading(name, limit, remaining, reset, period, drips)
 
 
 def _renewal(said: str | None) -> float | None:

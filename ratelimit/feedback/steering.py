@@ -1,0 +1,163 @@
+"""From what headers say to what should be believed: limits that are learned, and how far our level is from the server's.
+
+Owns two judgements: which limits hold (`Knowledge`) and by how many seconds a bucket's ``full_at`` should move (`Drift`). Must never come in:
+clocks (moments are arguments), buckets, locks: the lane applies what is answered here.
+
+Which limits hold
+-----------------
+The first figures are believed at once, later changes when two answers in a row say the same, so that one header that lies cannot close or
+open anything. A period that cannot be told yet (nothing is used, or resets are below 1 ms) is taken for a minute, as all but a few recorded
+limits are, until an answer tells it. A project's limits hold beside the organization's: of two limits on the same thing the lower counts.
+
+How far off we are
+------------------
+Call k's header tells the server's level when k arrived. Our own level right after k's admission is known from k's lease, so the difference is
+the drift, once what was corrected since is taken off. Three things blur it:
+
+* *When* k arrived lies between its sending and its headers: a lower level is believed for the earliest arrival, a higher one for the latest.
+* *Reserves*: we hold the expected output of all that is in flight, the server only its charge. So ours is lower than the server's by rights;
+  a higher level is believed only of a call that flew alone, and then less its own reserve.
+* *Order*: calls admitted after k may have arrived before it, and their debits show in k's header. With 100 in flight at once that looks like a
+  drift of dozens of calls, now up, now down. So when others were admitted after k, as many headers (at most 8) have to agree, and the smallest
+  drift of them counts. A call that nothing overtook is believed alone, at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from ratelimit.feedback.headers import MINUTE, Reading
+from ratelimit.limits import Limit
+
+DIMENSIONS: Final = {
+    "requests": "requests",
+    "tokens": "tokens",
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "project_requests": "requests",
+    "project_tokens": "tokens",
+    "input_images": "images",
+}
+"""What a reading's name limits, in the limiter's words; readings of other names are not acted on."""
+
+AGREEING: Final = 8
+_Key = tuple[str, float]
+
+
+class Knowledge:
+    """The limits that the headers of one family of models have shown so far."""
+
+    __slots__ = ("_amounts", "_guessed", "_pending")
+
+    def __init__(self) -> None:
+        self._amounts: dict[_Key, float] = {}
+        self._guessed: set[str] = set()  # dimensions whose period is not known yet
+        self._pending: dict[_Key, float] = {}
+
+    def hear(self, readings: Iterable[Reading]) -> list[Limit] | None:
+        """Take one answer's readings; return all limits known now when they have changed, else None."""
+        said, guessed = _said(readings)
+        before = dict(self._amounts)
+        for name in {name for name, _ in said} & self._guessed - guessed:
+            self._guessed.discard(name)  # the period is told at last: forget the guess, unless it was right
+            if (name, MINUTE) not in said:
+                self._amounts.pop((name, MINUTE), None)
+        pending: dict[_Key, float] = {}
+        for (name, period), amount in said.items():
+            if name in guessed and any(known == name for known, _ in self._amounts) and (name, period) not in self._amounts:
+                continue  # a full bucket says nothing about the period that is known by now
+            known_amount = self._amounts.get((name, period))
+            if known_amount is None:
+                self._amounts[name, period] = amount
+                if name in guessed:
+                    self._guessed.add(name)
+            elif amount != known_amount:
+                pending[name, period] = amount
+                if self._pending.get((name, period)) == amount:
+                    self._amounts[name, period] = amount
+        self._pending = pending
+        return None if before == self._amounts else self.limits()
+
+    def limits(self) -> list[Limit]:
+        """All limits known now."""
+        return [Limit(name, amount, per=period) for (name, period), amount in self._amounts.items()]
+
+
+def _said(readings: Iterable[Reading]) -> tuple[dict[_Key, float], set[str]]:
+    """Sort one answer's limits by dimension and period; the second value is the dimensions whose period is a guess."""
+    said: dict[_Key, float] = {}
+    guessed: set[str] = set()
+    for reading in readings:
+        name = DIMENSIONS.get(reading.name)
+        if name is None or reading.limit is None:
+            continue
+        if reading.period is None:
+            guessed.add(name)
+        key = name, reading.period or MINUTE
+        said[key] = min(said.get(key, reading.limit), reading.limit)
+    return said, guessed
+
+
+def level_of(readings: Iterable[Reading], name: str, period: float) -> float | None:
+    """Tell what the server has left of one limit, in its unit; None when it did not say, or said two things that cannot both be.
+
+    :param name: the dimension, in the limiter's words. :param period: seconds.
+    """
+    left: list[float] = []
+    for reading in readings:
+        if DIMENSIONS.get(reading.name) == name and (reading.period or period) == period and reading.remaining is not None:
+            limit = reading.limit
+            if limit is not None and reading.reset is not None and reading.drips:
+                apart = abs((limit - reading.remaining) * period / limit - reading.reset)
+                if apart > 0.002 + 2 * period / limit:  # truncated to ms and to units; beyond that one of the two lies
+                    continue
+            left.append(reading.remaining)
+    return min(left, default=None)
+
+
+class Drift:
+    """How far one bucket is from the server's, told by header after header."""
+
+    __slots__ = ("_recent",)
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=AGREEING)
+
+    def hear(
+        self,
+        level: float,
+        *,
+        burst: float,
+        seconds_per_unit: float,
+        sent: float,
+        heard: float,
+        full_at: float,
+        corrected: float,
+        excess: float,
+        later: int,
+        alone: bool,
+    ) -> float:
+        """Take the server's level as one answer shows it; return the seconds by which ``full_at`` should move: later means lower.
+
+        :param level: what the server has left, in the limit's unit, right after this call's charge.
+        :param burst: our bucket's capacity, in the same unit.
+        :param sent, heard: when the call was admitted and when its headers came, in seconds of one clock.
+        :param full_at: our bucket's right after this call's admission, less what had been corrected until then.
+        :param corrected: seconds corrected in all until now.
+        :param excess: what the call holds beyond the server's charge, in the limit's unit.
+        :param later: how many calls were admitted between its admission and its headers.
+        :param alone: no other call was in flight when it was admitted.
+        """
+        lowest = sent + (burst - level - 1) * seconds_per_unit - full_at  # the level is cut to whole units
+        self._recent.append(lowest)
+        needed = min(later, AGREEING - 1) + 1
+        if len(self._recent) >= needed:
+            down = min(list(self._recent)[-needed:]) - corrected
+            if down > 0:
+                return down
+        if alone and later == 0:
+            highest = heard + (burst - level) * seconds_per_unit - (full_at - excess * seconds_per_unit)
+            return min(highest - corrected, 0.0)
+        return 0.0
