@@ -42,41 +42,64 @@ takes all of it.
 
 from __future__ import annotations
 
+from math import inf
+
 from ratelimit.limits import Limit
 
 
 class Bucket:
     """One limit's state: the moment, in seconds of the caller's clock, at which it is next full.
 
-    ``seconds_per_unit`` is 1 / rate, ``window`` the seconds that refill an empty bucket.
+    ``seconds_per_unit`` is 1 / rate, ``window`` the seconds that refill an empty bucket; ``slack`` the first guess of it, in seconds.
     """
 
-    __slots__ = ("burst", "corrected", "full_at", "limit", "name", "seconds_per_unit", "window")
+    __slots__ = ("_least_slack", "before", "burst", "corrected", "full_at", "limit", "name", "seconds_per_unit", "slack", "window")
 
-    def __init__(self, limit: Limit, now: float) -> None:
+    def __init__(self, limit: Limit, now: float, slack: float = 0.0) -> None:
         self.limit = limit
         self.name = limit.name
         self.burst = float(limit.amount if limit.burst is None else limit.burst)
         self.seconds_per_unit = limit.per / limit.amount
         self.window = self.burst * self.seconds_per_unit
-        self.full_at = now
+        self._least_slack = min(slack, self.window / 30)
+        self.slack = 0.0
+        self.expect(slack)
+        self.full_at = self.before = now
         self.corrected = 0.0  # seconds by which `correct` has moved full_at in all: a lease subtracts what came since its own admission
+
+    def expect(self, slack: float) -> None:
+        """Expect requests to arrive at most ``slack`` seconds after they were admitted."""
+        self.slack = min(max(slack, self._least_slack), self.window / 2)
 
     def level(self, now: float) -> float:
         """What could be taken at ``now``, in the limit's unit; below zero in debt."""
         return self.burst - max(self.full_at - now, 0.0) / self.seconds_per_unit
 
     def moment(self, amount: float) -> float:
-        """When ``amount`` fits if nothing else happens; in the past if it fits already."""
-        return self.full_at + min(amount, self.burst) * self.seconds_per_unit - self.window
+        """When ``amount`` fits if nothing else happens; in the past if it fits already, inf if it never will."""
+        if amount > self.burst:
+            return self.full_at if amount <= self.limit.amount else inf
+        return self.full_at + amount * self.seconds_per_unit - self.window
 
-    def take(self, amount: float, now: float, slack: float = 0.0) -> None:
-        """Debit ``amount``, dated ``slack`` seconds after ``now``; the caller has seen that `moment` is not after ``now``."""
-        self.full_at = max(self.full_at, now + min(slack, self.window / 2)) + amount * self.seconds_per_unit
+    def take(self, amount: float, now: float) -> bool:
+        """Debit ``amount``, dated `slack` after ``now``, if its `moment` has come; else change nothing and return False."""
+        start = self.full_at
+        due = amount * self.seconds_per_unit
+        if start + due - self.window > now and (amount <= self.burst or start > now or amount > self.limit.amount):
+            return False
+        arrival = now + self.slack
+        self.before = start
+        self.full_at = (max(arrival, start)) + due
+        return True
+
+    def untake(self) -> None:
+        """Undo the `take` that was the last verb: another bucket could not pay."""
+        self.full_at = self.before
 
     def give(self, amount: float, now: float) -> None:
         """Give ``amount`` back, or debit it late when negative."""
-        self.full_at = max(self.full_at, now) - amount * self.seconds_per_unit
+        start = self.full_at
+        self.full_at = (max(now, start)) - amount * self.seconds_per_unit
 
     def correct(self, seconds: float, now: float) -> None:
         """Move ``full_at`` by ``seconds`` because the server says so: later (positive) means a lower level."""

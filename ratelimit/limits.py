@@ -43,9 +43,7 @@ SHORT_FORMS: Final = {
     "itpm": ("input_tokens", 60.0),
     "otpm": ("output_tokens", 60.0),
 }
-_TEXT = re.compile(
-    r"\s*(?P<amount>[\d_.,]+)\s*(?P<scale>[kKmM]?)\s*(?:(?P<short>[a-z]+)|(?P<name>[a-z_]+)\s*(?:/|per)\s*(?P<per>[a-z]+))\s*"
-)
+_TEXT = re.compile(r"\s*(?P<amount>[\d_.,]+)\s*(?P<scale>[kKmM]?)\s*(?:(?P<short>[a-z]+)|(?P<name>[a-z_]+)\s*(?:/|per)\s*(?P<per>[a-z]+))\s*")
 
 
 def amount_of(value: object, what: str) -> float:

@@ -229,15 +229,15 @@ class Inflate:
         return plain
 
 
-def tap_of(lease: Lease, headers: Mapping[str, str]) -> Tap:
-    """Make the tap for an answer with these headers."""
+def tap_of(lease: Lease, headers: Mapping[str, str], *, plain: bool = False) -> Tap:
+    """Make the tap for an answer with these headers; `plain` says that its encoding has been undone already."""
     kind = headers.get("content-type") or ""
     reader: JsonReader | SSEUsage | None = None
     if "event-stream" in kind:
         reader = SSEUsage()
     elif "json" in kind:
         reader = JsonReader()
-    coding = (headers.get("content-encoding") or "").strip().lower()
+    coding = "" if plain else (headers.get("content-encoding") or "").strip().lower()
     if reader is not None and coding not in {"", "identity", "gzip", "x-gzip", "deflate"}:
         warn_once(
             f"encoding {coding}",

@@ -1,1 +1,53 @@
-"""Room: stores."""
+"""Where buckets live.
+
+A store holds the buckets of one family of models and takes from all of them in one step, or from none. It knows no line and no waiting
+(nothing of `flow.py`): it answers when to ask again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from ratelimit.bucket import Bucket
+from ratelimit.limits import Cost, Limits
+
+Grant = tuple[tuple[Bucket, float], ...]
+"""What a payment leaves: per bucket its ``full_at`` right after, less the corrections until then. Drift is measured from it."""
+
+
+class Store(Protocol):
+    """Atomic over all its buckets, safe from any thread; `give` also from finalizers and signal handlers."""
+
+    limits: Limits
+
+    def take(self, cost: Cost, now: float) -> Grant | float:
+        """Pay all, or answer the moment (seconds of the caller's clock, inf: not before somebody gives back) at which to ask again."""
+
+    def give(self, cost: Cost, now: float, ends: bool) -> None:
+        """Give amounts back (negative: debit late); ``ends`` says that the call is over and its concurrency slot free."""
+
+    def expect(self, slack: float) -> None:
+        """Expect requests to arrive at most ``slack`` seconds after they were admitted (see `bucket.py`)."""
+
+    def moment(self, cost: Cost) -> float:
+        """When ``cost`` would fit if nothing else happened."""
+
+    def close(self, until: float) -> None:
+        """Admit nobody before ``until``."""
+
+    def levels(self, now: float) -> Mapping[tuple[str, float], float]:
+        """The level of each bucket, by (name, period in seconds)."""
+
+    def buckets_of(self, name: str) -> Sequence[Bucket]:
+        """The buckets of one dimension, for corrections."""
+
+    def correct(self, bucket: Bucket, seconds: float, now: float) -> None:
+        """Move one bucket's ``full_at``: the server says that its level is lower (positive) or higher (negative)."""
+
+    def replace(self, limits: Limits, now: float) -> None:
+        """Hold other limits from now on; what is owed under a limit of the same name and period stays owed."""
+
+    @property
+    def in_flight(self) -> int:
+        """Calls between admission and settlement."""

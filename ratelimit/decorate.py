@@ -1,0 +1,178 @@
+"""The decorator's door: one call of a function, one admission.
+
+Owns how a call's arguments become a request, and what its result settles: an answer, a stream, an awaitable. Admits through the limiter's
+reservations; knows no buckets and no HTTP.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ratelimit.errors import InvalidArgument
+from ratelimit.feedback import read_usage
+from ratelimit.streams import MeteredStream
+
+if TYPE_CHECKING:
+    from ratelimit.lease import Lease
+    from ratelimit.limiter import RateLimiter
+    from ratelimit.reservation import Reservation
+
+F = TypeVar("F", bound=Callable[..., Any])
+_VARIADIC = inspect.Parameter.VAR_POSITIONAL
+_KEYWORDS = inspect.Parameter.VAR_KEYWORD
+
+
+def decorator(limiter: RateLimiter, request: Callable[..., Any] | None, timeout: float | None, priority: str | float) -> Callable[[F], F]:
+    """Make the decorator for these settings; it keeps the function's kind and signature."""
+    if request is not None and not callable(request):
+        raise InvalidArgument(f"request= is a function that makes the request body of the call's arguments, not {request!r}")
+
+    def decorate(function: F) -> F:
+        body_of = _body_maker(function, request)
+        site = getattr(function, "__qualname__", "")
+
+        def reserve(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reservation:
+            return limiter.reserve_for(body_of(args, kwargs), timeout=timeout, priority=priority, site=site)
+
+        return _wrap(function, reserve)
+
+    return decorate
+
+
+def _wrap(function: F, reserve: Callable[[tuple[Any, ...], dict[str, Any]], Reservation]) -> F:
+    wrapper: Callable[..., Any]
+    if inspect.isasyncgenfunction(function):
+
+        @functools.wraps(function)
+        async def async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+            stream = MeteredStream(function(*args, **kwargs), await reserve(args, kwargs).admit_async())
+            try:
+                chunk = await anext(stream)
+                while True:
+                    sent = yield chunk
+                    chunk = await (anext(stream) if sent is None else stream.asend(sent))
+            except StopAsyncIteration:
+                return
+            finally:
+                await stream.aclose()
+
+        wrapper = async_generator
+    elif inspect.isgeneratorfunction(function):
+
+        @functools.wraps(function)
+        def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            return (yield from MeteredStream(function(*args, **kwargs), reserve(args, kwargs).admit()))
+
+        wrapper = generator
+    elif inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004  # an object with an async __call__
+
+        @functools.wraps(function)
+        async def coroutine(*args: Any, **kwargs: Any) -> Any:
+            lease = await reserve(args, kwargs).admit_async()
+            return _settled(lease, await _awaited(lease, function(*args, **kwargs)))
+
+        wrapper = coroutine
+    else:
+
+        @functools.wraps(function)
+        def plain(*args: Any, **kwargs: Any) -> Any:
+            lease = reserve(args, kwargs).admit()
+            try:
+                with lease.current():
+                    result = function(*args, **kwargs)
+            except BaseException as error:
+                lease.fail(error)
+                raise
+            return _settled(lease, result)
+
+        wrapper = plain
+    return wrapper  # type: ignore[return-value]  # the same kind of callable, with the same signature
+
+
+async def _awaited(lease: Lease, awaitable: Awaitable[Any]) -> Any:
+    try:
+        with lease.current():
+            return await awaitable
+    except BaseException as error:
+        lease.fail(error)
+        raise
+
+
+def _settled(lease: Lease, result: Any) -> Any:
+    """Settle by what the function returned, and return it: itself, or a stream that settles when it ends."""
+    usage = read_usage(result)
+    if usage is not None:
+        lease.settle(usage)
+    elif hasattr(result, "__anext__") or hasattr(result, "__next__"):
+        return MeteredStream(result, lease)
+    elif inspect.isawaitable(result):
+
+        async def later() -> Any:
+            return _settled(lease, await _awaited(lease, result))
+
+        return later()
+    else:
+        lease.close()
+    return result
+
+
+def _body_maker(
+    function: Callable[..., Any], request: Callable[..., Any] | None
+) -> Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Any]]:
+    """Return what turns a call's arguments into a request body; refuse, now, what could only fail at the first call."""
+    if not callable(function):
+        raise InvalidArgument(f"the limiter decorates functions, not {function!r}; below @classmethod or @staticmethod, not above")
+    name = getattr(function, "__qualname__", repr(function))
+    parameters = list(inspect.signature(function).parameters.values())
+    if request is not None:
+        _match(name, parameters, request)
+
+        def made(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
+            body = request(*args, **kwargs)
+            if not isinstance(body, Mapping):
+                raise InvalidArgument(f"request= of {name} must return the request body, a mapping, not {type(body).__name__}")
+            return body
+
+        return made
+    if not parameters or any(parameter.kind is _VARIADIC for parameter in parameters):
+        raise InvalidArgument(
+            f"the arguments of {name}{inspect.signature(function)} cannot be read as a request body by their names; "
+            "say how they become one: @limiter.limit(request=lambda ...: {...})"
+        )
+    signature = inspect.signature(function)
+    first = parameters[0].name if parameters[0].name in {"self", "cls"} else None
+    rest = next((parameter.name for parameter in parameters if parameter.kind is _KEYWORDS), None)
+
+    def named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
+        if not args:
+            return kwargs
+        fields = dict(signature.bind(*args, **kwargs).arguments)
+        if first is not None:
+            fields.pop(first, None)
+        if rest is not None:
+            fields.update(fields.pop(rest, {}))
+        return fields
+
+    return named
+
+
+def _match(name: str, parameters: list[inspect.Parameter], request: Callable[..., Any]) -> None:
+    try:
+        wanted = inspect.signature(request).parameters.values()
+    except ValueError:  # some builtins have no signature: they say what they miss when they are called
+        return
+    if inspect.iscoroutinefunction(request):
+        raise InvalidArgument(f"request= of {name} must be a plain function: it is called before there is anything to await")
+    if any(parameter.kind in {_VARIADIC, _KEYWORDS} for parameter in parameters):
+        return
+    known = {parameter.name for parameter in parameters}
+    missing = [
+        parameter.name
+        for parameter in wanted
+        if parameter.kind not in {_VARIADIC, _KEYWORDS} and parameter.default is parameter.empty and parameter.name not in known
+    ]
+    if missing:
+        raise InvalidArgument(f"request= of {name} wants {', '.join(missing)}, but {name} takes {', '.join(known) or 'no arguments'}")

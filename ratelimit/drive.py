@@ -1,0 +1,133 @@
+"""The only file that waits.
+
+Owns clocks, gates and the two drivers that carry out what `flow.py` yields: one for async code (asyncio and trio, through anyio), one for
+threads. Knows nothing of limits, costs and models.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator
+from math import inf
+from typing import Any, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from ratelimit.flow import Command, Rest, Take
+from ratelimit.stores import Grant, Store
+
+T = TypeVar("T")
+
+TICK = 1e-6  # seconds; rest at least so long: a shorter delay can be lost in rounding, and the same moment would come for ever
+
+
+class Clock:
+    """Real, monotonic time, and how a thread waits in it. Tests pass a virtual one (`ratelimit.testing`)."""
+
+    now: Callable[[], float] = staticmethod(time.monotonic)
+    """Seconds since some fixed moment."""
+
+    def park(self, event: threading.Event, seconds: float | None) -> None:
+        """Block the calling thread until ``event`` is set, at most ``seconds``."""
+        event.wait(seconds)
+
+
+class ThreadGate:
+    """What one thread waits at."""
+
+    __slots__ = ("_clock", "_event")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._event = threading.Event()
+
+    def wake(self) -> bool:
+        """Let the thread go on; from any thread."""
+        self._event.set()
+        return True
+
+    def wait(self, seconds: float) -> None:
+        """Wait until woken, at most ``seconds``."""
+        self._clock.park(self._event, None if seconds == inf else seconds)
+        self._event.clear()
+
+
+class AsyncGate:
+    """What one task waits at; woken from its own event loop, another one or a thread."""
+
+    __slots__ = ("_event", "_post", "_thread")
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+        self._thread = threading.get_ident()
+        # Both event loops take callbacks from other threads, under different names.
+        native: Any = anyio.lowlevel.current_token().native_token
+        self._post: Callable[[Callable[[], None]], object] = (
+            native.call_soon_threadsafe if hasattr(native, "call_soon_threadsafe") else native.run_sync_soon
+        )
+
+    def _set(self) -> None:
+        self._event.set()
+
+    def wake(self) -> bool:
+        """Let the task go on; False when its event loop is gone."""
+        try:
+            if self._thread == threading.get_ident():
+                self._event.set()
+            else:
+                self._post(self._set)
+        except RuntimeError:  # asyncio: "Event loop is closed"; trio: RunFinishedError; the message differs, the meaning does not
+            return False
+        return True
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until woken, at most ``seconds``."""
+        if seconds == inf:
+            await self._event.wait()
+        else:
+            with anyio.move_on_after(seconds):
+                await self._event.wait()
+        self._event = anyio.Event()
+
+
+Flow = Generator[Command, Any, T]
+
+
+def _answer(command: Command, store: Store, clock: Clock) -> Grant | float:
+    return store.take(command.cost, clock.now()) if isinstance(command, Take) else store.moment(command.cost)  # type: ignore[union-attr]
+
+
+def run(flow: Flow[T], store: Store, clock: Clock, gate: ThreadGate) -> T:
+    """Drive ``flow`` in the calling thread."""
+    answer: object = None
+    try:
+        while True:
+            command = flow.send(answer)
+            if isinstance(command, Rest):
+                gate.wait(max(command.until - clock.now(), TICK))
+                answer = clock.now()
+            else:
+                answer = _answer(command, store, clock)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    finally:
+        flow.close()
+
+
+async def run_async(flow: Flow[T], store: Store, clock: Clock, gate: AsyncGate) -> T:
+    """Drive ``flow`` in the calling task; cancelling it while it rests leaves the line as if it had never come."""
+    answer: object = None
+    try:
+        while True:
+            command = flow.send(answer)
+            if isinstance(command, Rest):
+                await gate.wait(max(command.until - clock.now(), TICK))
+                answer = clock.now()
+            else:
+                answer = _answer(command, store, clock)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    finally:
+        flow.close()

@@ -1,0 +1,81 @@
+"""How a call is admitted, written once.
+
+Owns the order of events: join the line, become the head, pay everything, leave. Yields what has to be done outside and is sent the answer, so
+it knows no clock, no store and no way of waiting; `drive.py` has one driver for async and one for threads.
+
+Only the head asks the store, and only the head waits on time. The others wait to be woken: by the head that leaves (served, cancelled or out of
+time) or by whoever gives something back. A head that is woken asks again, so a refund is heard of at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from math import inf, isfinite
+from typing import TypeVar
+
+from ratelimit.errors import WaitTimeout
+from ratelimit.limits import Cost
+from ratelimit.line import Line, Place
+
+GrantT = TypeVar("GrantT")
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Pay ``cost``; the answer is a grant, or the moment (float) at which to ask again."""
+
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """Tell the moment at which ``cost``, the sum of several calls, would fit."""
+
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Wait until woken, at most until the moment ``until``; the answer is the time it is then."""
+
+    until: float
+
+
+Command = Take | When | Rest
+
+
+def admit(line: Line, place: Place, now: float, deadline: float = inf) -> Generator[Command, GrantT | float, GrantT]:
+    """Wait for the turn of ``place`` and pay; return the grant.
+
+    :param now: the time it is; all moments are seconds of the same clock.
+    :param deadline: raise `WaitTimeout` at this moment, or before it as soon as the predicted moment lies beyond it.
+    """
+    if deadline < inf:
+        ahead = line.ahead_of(place.rank)
+        total = {name: ahead.get(name, 0) + place.cost.get(name, 0) for name in {*ahead, *place.cost}}
+        _check((yield When(total)), now, deadline)
+    line.join(place)
+    try:
+        while True:
+            until = inf
+            if line.head is place:
+                answer = yield Take(place.cost)
+                if not isinstance(answer, float):
+                    return answer
+                until = answer
+                _check(until, now, deadline)
+            if now >= deadline:
+                raise WaitTimeout("no capacity within the timeout; allow a longer one, or send less")
+            answer = yield Rest(min(until, deadline))
+            now = answer if isinstance(answer, float) else now
+    finally:
+        line.leave(place)
+
+
+def _check(moment: object, now: float, deadline: float) -> None:
+    if isinstance(moment, float) and isfinite(moment) and moment > deadline:
+        raise WaitTimeout(
+            f"the wait would be {moment - now:,.1f} s, the timeout is {max(deadline - now, 0.0):,.1f} s; allow a longer one, or send less",
+            predicted=moment - now,
+        )

@@ -1,0 +1,142 @@
+"""One family of models: its line, its store, and the verbs that all doors use.
+
+Owns the order "newcomers pass only an empty line", the slack, and the counters. Knows no request bodies and no answers: costs in, grants out.
+"""
+
+from __future__ import annotations
+
+import math
+from math import inf
+from typing import TYPE_CHECKING
+
+from ratelimit import drive
+from ratelimit.errors import WouldBlock
+from ratelimit.flow import admit
+from ratelimit.limits import Cost, Limits
+from ratelimit.line import Line, Place
+from ratelimit.stores import Grant
+from ratelimit.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from ratelimit.estimate import Estimator
+    from ratelimit.lease import Accounting
+
+FIRST_SLACK = 2.0  # seconds; a burst of hundreds of calls takes a Python client that long to put on the wire
+SLACK_SAMPLES = 64  # answers seen before the slack may follow them; then the longest of the last 64 to 128 counts
+SLACK_MARGIN = 1.5
+
+
+class Slack:
+    """How long after its admission a request may arrive, at most: a guess until enough answers were seen, then what they say.
+
+    The time to an answer's headers is an upper bound of the time to the request's arrival, so the slack is the longest time to headers seen
+    lately, plus half, and never above the first guess (long generations say nothing about the network).
+    """
+
+    __slots__ = ("_previous", "_recent", "_seen", "first", "seconds")
+
+    def __init__(self, first: float) -> None:
+        self.seconds = self.first = first
+        self._previous = inf
+        self._recent = 0.0
+        self._seen = 0
+
+    def observe(self, seconds: float) -> bool:
+        """Hear of one answer whose headers came ``seconds`` after its admission; say whether the slack has changed."""
+        self._seen += 1
+        if seconds > self._recent:
+            self._recent = seconds
+        elif self._seen < SLACK_SAMPLES:
+            return False
+        before = self.seconds
+        if self._seen >= SLACK_SAMPLES:
+            self._previous, self._recent, self._seen = self._recent, 0.0, 0
+        self.seconds = min(max(self._previous, self._recent) * SLACK_MARGIN, self.first)
+        return self.seconds != before
+
+
+class Lane:
+    """Admits the calls of one family, in order.
+
+    :param family: the pattern of model names that share this lane.
+    :param slack: see `bucket.py`, seconds.
+    """
+
+    def __init__(self, family: str, limits: Limits, clock: drive.Clock, slack: float, accounting: Accounting, estimator: Estimator) -> None:
+        self.family = family
+        self.accounting = accounting
+        self.estimator = estimator
+        self.clock = clock
+        self.now = clock.now
+        self.line = Line()
+        self.store = MemoryStore(limits, clock.now(), slack)
+        self.slack = Slack(slack)
+        self.refused = 0
+        self.closed_until = -inf
+        self.longest_wait = 0.0
+        self.drift: dict[str, float] = {}
+
+    def enter_now(self, cost: Cost, rank: float) -> Grant | float:
+        """Pay at once, or answer the moment at which that may be possible (inf: unknown)."""
+        if self.line.entries and not self.line.admits(rank):
+            return inf
+        return self.store.take(cost, self.now())
+
+    def enter(self, cost: Cost, rank: float, arrival: float, deadline: float) -> Grant:
+        """Wait in the calling thread until ``cost`` is paid."""
+        gate = drive.ThreadGate(self.clock)
+        place = Place(rank, cost, gate.wake)
+        grant: Grant = drive.run(admit(self.line, place, arrival, deadline), self.store, self.clock, gate)
+        self._count(arrival)
+        return grant
+
+    async def enter_async(self, cost: Cost, rank: float, arrival: float, deadline: float) -> Grant:
+        """Wait in the calling task until ``cost`` is paid."""
+        gate = drive.AsyncGate()
+        place = Place(rank, cost, gate.wake)
+        grant: Grant = await drive.run_async(admit(self.line, place, arrival, deadline), self.store, self.clock, gate)
+        self._count(arrival)
+        return grant
+
+    def _count(self, arrival: float) -> None:
+        self.longest_wait = max(self.longest_wait, self.now() - arrival)
+
+    def refuse_now(self, moment: float) -> WouldBlock:
+        """Make the error of `acquire_nowait`."""
+        wait = moment - self.now() if math.isfinite(moment) else None
+        return WouldBlock("no capacity now" + (f", try again in {wait:.3f} s" if wait else ": others wait or are in flight"), wait=wait)
+
+    def answered(self, seconds: float) -> None:
+        """Hear that an answer, or its headers, came ``seconds`` after its admission."""
+        if self.slack.observe(seconds):
+            self.store.expect(self.slack.seconds)
+
+    def give(self, cost: Cost, ends: bool) -> None:
+        """Give amounts back, debit late what is negative; safe from anywhere, also from finalizers and signal handlers."""
+        self.store.give(cost, self.now(), ends)
+        self.line.nudge()
+
+    def close(self, seconds: float) -> None:
+        """Admit nobody for so long: the server said so, once for everybody."""
+        self.closed_until = max(self.closed_until, self.now() + seconds)
+        self.store.close(self.closed_until)
+
+    def owe(self, name: str, used: float) -> None:
+        """Hear from a refusal that ``used`` of the limit's amount was used: the level is at most what that leaves."""
+        now = self.now()
+        for bucket in self.store.buckets_of(name):
+            late = (
+                now + min(used, bucket.limit.amount) * bucket.seconds_per_unit - (bucket.limit.amount - bucket.burst) * bucket.seconds_per_unit
+            )
+            if late > max(bucket.full_at, now):
+                self.store.correct(bucket, late - max(bucket.full_at, now), now)
+
+    def next_moment(self) -> float | None:
+        """In how many seconds the head of the line may go; None when nobody waits, inf when it waits for a call to end."""
+        head = self.line.head
+        return None if head is None else max(self.store.moment(head.cost) - self.now(), 0.0)
+
+    def forget_others(self) -> None:
+        """After a fork: the waiters, the calls in flight and whoever held the locks belong to the parent process."""
+        self.line.forget_all()
+        self.store = MemoryStore(self.store.limits, self.now(), self.slack.first)

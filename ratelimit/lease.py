@@ -1,0 +1,217 @@
+"""What a call holds from its admission to its settlement.
+
+Owns the translation of answers, refusals and exceptions into amounts, by the accounting that was chosen. Waits for nothing: a lease may be
+settled from any thread, task, finalizer or signal handler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Literal
+
+from ratelimit.errors import InvalidArgument
+from ratelimit.feedback import Refusal, Usage, read_exception, read_refusal, read_usage
+from ratelimit.limits import LARGEST, amount_of
+
+if TYPE_CHECKING:
+    from ratelimit.estimate import Estimate
+    from ratelimit.lane import Lane
+    from ratelimit.stores import Grant
+
+Accounting = Literal["reconcile", "never_refund", "charge"]
+
+_current: ContextVar[Lease | None] = ContextVar("ratelimit_current_lease", default=None)
+
+
+def current_lease() -> Lease | None:
+    """The lease of the decorator or context manager around this code, if any: what it admitted need not pay again."""
+    return _current.get()
+
+
+class Current:
+    """While entered, `current_lease` is this lease."""
+
+    __slots__ = ("_lease", "_token")
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._token: Token[Lease | None] | None = None
+
+    def __enter__(self) -> Lease:
+        self._token = _current.set(self._lease)
+        return self._lease
+
+    def __exit__(self, *_: object) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            try:
+                _current.reset(token)
+            except ValueError:  # left in another context than entered (a generator closed by the event loop): set nothing there
+                _current.set(None)
+
+
+class Lease:
+    """One admitted call: what was paid for it, and how that is settled.
+
+    ``cost`` is what it holds now. It ends at its first `settle`, `cancel`, `refuse` or `close`, which frees its concurrency slot; later figures
+    still correct the buckets: the newest counts.
+    """
+
+    # No __slots__: with defaults on the class a lease is made in five assignments, and one is made for every call.
+    _spent: dict[str, float] | None = None
+    _ended = False
+    _claimed = False
+    _headers_seen = False
+
+    def __init__(self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, grant: Grant, sent_at: float) -> None:
+        self._lane = lane
+        self._grant = grant
+        self.reserved = cost
+        self.estimate = estimate
+        self.sent_at = sent_at
+
+    def __del__(self) -> None:
+        if not self._ended:
+            self.close()
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """What it holds now, by dimension: what was reserved until it is settled, then what was used."""
+        return self.reserved if self._spent is None else self.reserved | self._spent
+
+    def __repr__(self) -> str:
+        held = ", ".join(f"{name}={amount:,.12g}" for name, amount in self.cost.items())
+        return f"<Lease {held}, {'ended' if self._ended else 'in flight'}>"
+
+    def current(self) -> Current:
+        """Make this the `current_lease` while the returned context manager is entered."""
+        return Current(self)
+
+    def claim(self) -> bool:
+        """Use the admission for one HTTP attempt; True the first time only: a retry has to be admitted on its own."""
+        if self._claimed:
+            return False
+        self._claimed = True
+        return True
+
+    def settle(self, answer: object = None, /, *, tokens: float | None = None, **amounts: float) -> None:
+        """Replace the reserve by what was really used; the difference goes back, or is debited late.
+
+        :param answer: anything that carries usage: an SDK response, its ``usage``, a dict of either, the JSON text; or the tokens as a number.
+        :param tokens: the tokens used, given by hand; other dimensions likewise by their names.
+
+        With ``accounting="reconcile"`` a known admission charge is the least that stays debited (a server that takes a charge and does not
+        settle has taken it for good). With "never_refund" and "charge" the reserve stays: the server keeps it, whatever was used.
+        Settling twice is allowed; the newest figure counts. Raises `InvalidArgument` on what carries no usage or amounts that cannot be: then
+        nothing has changed.
+        """
+        if tokens.__class__ is int and answer is None and not amounts and 0 <= tokens <= LARGEST:
+            self._settle({"tokens": tokens})  # the common case, without a detour
+            return
+        used = amounts
+        if answer is not None:
+            used = {**self._read(answer), **amounts}
+        if tokens is not None:
+            used["tokens"] = tokens
+        for name, amount in used.items():
+            if amount.__class__ is not int or not 0 <= amount <= LARGEST:
+                amount_of(amount, f"settle({name}=)")
+        if not used:
+            raise InvalidArgument("settle() needs the answer, its usage, or amounts such as tokens=1200; to keep the reserve call close()")
+        self._settle(used)
+
+    def _read(self, answer: object) -> dict[str, float]:
+        if isinstance(answer, (int, float)) and not isinstance(answer, bool):
+            return {"tokens": answer}
+        usage = read_usage(answer)
+        if usage is None:
+            raise InvalidArgument(
+                f"settle() found no usage in a {type(answer).__name__}; pass the response, its usage, or tokens=...; the reserve is kept"
+            )
+        if self.estimate is not None:
+            self._lane.estimator.learn(self.estimate, prompt_tokens=usage.prompt_tokens, output_tokens=usage.output_tokens)
+        return self._used(usage)
+
+    def _used(self, usage: Usage) -> dict[str, float]:
+        least = 0 if self.estimate is None else self.estimate.charge
+        return {
+            "tokens": max(usage.total_tokens, least),
+            "input_tokens": usage.prompt_tokens,
+            "output_tokens": usage.output_tokens,
+        }
+
+    def _settle(self, used: dict[str, float]) -> None:
+        lane = self._lane
+        back = {}
+        if lane.accounting == "reconcile":
+            held = self.reserved if self._spent is None else self.cost
+            for name, amount in used.items():
+                back[name] = held.get(name, 0) - amount
+            self._spent = used if self._spent is None else self._spent | used
+        ends = not self._ended
+        self._ended = True
+        lane.store.give(back, lane.now(), ends)
+        if lane.line.entries:
+            lane.line.nudge()
+
+    def close(self) -> None:
+        """End the call and keep the reserve: nothing is known of what it used."""
+        if not self._ended:
+            self._ended = True
+            self._lane.give({}, True)
+
+    def cancel(self) -> None:
+        """Give everything back: nothing was sent."""
+        back, self._spent = self.cost, dict.fromkeys(self.cost, 0)
+        ended, self._ended = self._ended, True
+        self._lane.give(back, not ended)
+
+    def fail(self, error: BaseException) -> None:
+        """Settle by an exception: nothing was sent - give back all; a 429 - as `refuse` says; anything else - keep the reserve."""
+        outcome = read_exception(error)
+        if outcome.kind == "nothing_sent":
+            self.cancel()
+        elif outcome.refusal is not None:
+            self.refuse(outcome.refusal)
+        else:
+            self.close()
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Hear that the server refused this call: count it, close the line until the named moment, believe what it says of its level.
+
+        The reserve is not simply given back: the refusal proves that our level was too high, and a refund would bring the next one (simulated:
+        59 of 300 calls lost with the refund, 1 without). When the refusal names what was used, the level is set from that instead.
+        """
+        lane = self._lane
+        lane.refused += 1
+        if refusal.wait:
+            lane.close(refusal.wait)
+        if refusal.used is not None and refusal.kind in self.cost:
+            tokens = {name: amount for name, amount in self.cost.items() if name != "requests"}
+            self._spent = dict.fromkeys(tokens, 0)
+            ended, self._ended = self._ended, True
+            lane.store.give(tokens, lane.now(), not ended)
+            lane.owe(refusal.kind, refusal.used)
+            lane.line.nudge()
+        else:
+            self.close()
+
+    def observe(self, headers: Mapping[str, str], *, status: int = 200, body: object = None) -> None:
+        """Hear the answer's headers as soon as they are there; with a status of 429 they are a refusal."""
+        if status == 429:
+            refusal = read_refusal(status, headers, body)
+            if refusal is not None:
+                self.refuse(refusal)
+            return
+        if not self._headers_seen:
+            self._headers_seen = True
+            self._lane.answered(self._lane.now() - self.sent_at)
+
+    def text(self, text: str) -> None:
+        """Settle by the text that passed when a stream ended without usage: prompt as estimated, output as counted."""
+        if self.estimate is None or self._ended:
+            self.close()
+            return
+        output = self._lane.estimator.count_text(text, self.estimate.model)
+        self._settle(self._used(Usage(self.estimate.prompt_tokens, output, self.estimate.prompt_tokens + output)))

@@ -1,0 +1,291 @@
+"""The limiter: requests in, leases out.
+
+Owns what a user configures and asks for: limits by model, accounting, priorities, the ways to reserve. Turns requests into costs with the
+estimator and finds their lane; the lanes admit. The decorator and the wrapping of streams live in `decorate.py`, HTTP in `transport.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeVar, get_args, overload
+
+from ratelimit import decorate, drive
+from ratelimit.errors import InvalidArgument, LimiterWarning
+from ratelimit.estimate import Estimate, Estimator
+from ratelimit.lane import FIRST_SLACK, Lane
+from ratelimit.lease import Accounting, Lease
+from ratelimit.limits import LARGEST, Cost, Limits, amount_of, family_of
+from ratelimit.reservation import Reservation, body_of, deadline_of
+from ratelimit.statistics import Statistics, lane_statistics
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PATIENCE: Final = MappingProxyType({"interactive": 0.0, "normal": 10.0, "batch": 60.0})
+"""Seconds by which a call of each priority lets later ones of a lower patience overtake it."""
+
+_living: weakref.WeakSet[RateLimiter] = weakref.WeakSet()
+
+
+class RateLimiter:
+    """Admits each call when every limit can pay for it, in order; safe to share by any mix of threads and event loops (asyncio, trio).
+
+    :param rpm: requests per minute; likewise ``tpm`` (tokens), ``rpd`` and ``tpd`` (per day), ``rps`` (per second). They hold for all models
+        together; limits of each model are given by ``limits``.
+    :param limits: `Limits` for everything, or a mapping from model patterns to `Limits` (see `limits.family_of`); "*" catches the rest.
+    :param concurrency: at most so many calls in flight.
+    :param burst: the share of each limit, 0 < burst <= 1, that may go at once; 1 (a full period, as api.openai.com allows) by default.
+    :param slack: seconds after its admission at which a request reaches the server, at most; see `bucket.py`. Follows what is observed, down.
+    :param accounting: "reconcile" reserves prompt and expected output and settles to the usage, both ways (OpenAI today);
+        "never_refund" reserves prompt and maximum output for good (OpenAI until 2025, Azure); "charge" takes only what the server takes at
+        admission (Gemini). Source: simulated and recorded servers, which differ in just this.
+    :param output: the output to expect: "max" (what the body allows), "learned", or tokens; by default "max" where the body has a maximum.
+    :param priorities: patience in seconds by name; `PATIENCE` by default.
+    :param clock: where the time comes from; real by default.
+
+    Without any limit a limiter admits everything, until a wrapped client has learned the limits from the first answer's headers.
+    """
+
+    def __init__(
+        self,
+        *,
+        rpm: float | None = None,
+        tpm: float | None = None,
+        rpd: float | None = None,
+        tpd: float | None = None,
+        rps: float | None = None,
+        limits: Limits | Mapping[str, Limits] | None = None,
+        concurrency: int | None = None,
+        burst: float = 1.0,
+        slack: float = FIRST_SLACK,
+        accounting: Accounting = "reconcile",
+        output: Literal["max", "learned"] | int | None = None,
+        priorities: Mapping[str, float] = PATIENCE,
+        clock: drive.Clock | None = None,
+    ) -> None:
+        if accounting not in get_args(Accounting):
+            raise InvalidArgument(f"accounting= is one of {', '.join(get_args(Accounting))}, not {accounting!r}")
+        if not isinstance(burst, (int, float)) or isinstance(burst, bool) or not 0 < burst <= 1:
+            raise InvalidArgument(f"burst= is the share of each limit that may go at once, above 0 and at most 1, not {burst!r}")
+        own = Limits(rpm=rpm, tpm=tpm, rpd=rpd, tpd=tpd, rps=rps, concurrency=concurrency)
+        if isinstance(limits, Limits):
+            own = Limits(*own, *limits, concurrency=own.concurrency or limits.concurrency)
+            limits = None
+        if limits is not None and (not isinstance(limits, Mapping) or not limits or not all(isinstance(v, Limits) for v in limits.values())):
+            raise InvalidArgument(f"limits= is a Limits or a mapping from model names to Limits, not {limits!r}")
+        if limits is not None and (len(own) or own.concurrency):
+            raise InvalidArgument('with limits= by model, put the other limits into it as well, under "*" or each model')
+        self.accounting: Accounting = accounting
+        self.clock = clock or drive.Clock()
+        self.estimator = Estimator(output=output)
+        self.priorities = {name: amount_of(patience, f"the patience of {name!r}") for name, patience in priorities.items()}
+        self._slack = amount_of(slack, "slack=")
+        by_family = {"*": own} if limits is None else dict(limits)
+        self._lanes = {family: self._lane(family, _with_burst(given, burst)) for family, given in by_family.items()}
+        self._only = next(iter(self._lanes.values())) if list(self._lanes) == ["*"] else None
+        self._lane_by_model: dict[str, Lane] = {}
+        self._forked = False
+        self._quick = self._only
+        _living.add(self)
+
+    # ---- doors ----------------------------------------------------------------------------------------------------------------------------
+
+    @overload
+    def __call__(self, function: F, /) -> F: ...
+    @overload
+    def __call__(self, function: None = None, /) -> Callable[[F], F]: ...
+    def __call__(self, function: F | None = None, /) -> F | Callable[[F], F]:
+        """Decorate a function whose keyword arguments are the request body; see `limit` for any other."""
+        return self.limit() if function is None else self.limit()(function)
+
+    def limit(
+        self,
+        *,
+        request: Callable[..., Any] | None = None,
+        timeout: float | None = None,
+        priority: str | float = "normal",
+    ) -> Callable[[F], F]:
+        """Decorate an async function, a function, a generator or an async generator: each call waits for its turn, and settles itself.
+
+        :param request: makes the request body of the call's arguments; without it the arguments themselves, by their names, are the body.
+        """
+        self._patience(priority)
+        deadline_of(timeout, 0.0)
+        return decorate.decorator(self, request, timeout, priority)
+
+    def reserve(
+        self,
+        request: object = None,
+        /,
+        *,
+        tokens: float | None = None,
+        requests: float | None = None,
+        cost: Cost | None = None,
+        timeout: float | None = None,
+        priority: str | float = "normal",
+        endpoint: str | None = None,
+        **body: Any,
+    ) -> Reservation:
+        """Make a context manager, for ``with`` and ``async with``, that waits on entry and hands out the `Lease`.
+
+        :param request: the request body; or give its fields as keyword arguments.
+        :param tokens: the cost by hand instead of a body; ``requests`` (1 by default) and any other dimension in ``cost``.
+        :param timeout: seconds to wait at most; raises `WaitTimeout` at once when the predicted wait is longer.
+        :param priority: a name of ``priorities`` or the patience itself, in seconds.
+        """
+        return Reservation(self, request, tokens, requests, cost, timeout, priority, endpoint, body)
+
+    def reserve_for(
+        self,
+        body: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        priority: str | float = "normal",
+        endpoint: str | None = None,
+        site: str = "",
+    ) -> Reservation:
+        """Like `reserve`, for a body whose fields might be named like this method's arguments; ``site`` names the call site, to learn by."""
+        return Reservation(self, body, None, None, None, timeout, priority, endpoint, {}, site)
+
+    async def acquire(self, request: object = None, /, *, tokens: float | None = None, timeout: float | None = None, **rest: Any) -> Lease:
+        """Wait for capacity in the calling task; the lease is the caller's to settle. Arguments as for `reserve`.
+
+        Does not yield to the event loop when there is capacity.
+        """
+        lane = self._quick
+        if lane is not None and request is None and timeout is None and not rest and not lane.line.entries:
+            # The common case - a cost by hand, one lane, nobody waiting - without a detour.
+            if tokens.__class__ is not int or not 0 <= tokens <= LARGEST:
+                tokens = amount_of(tokens or 0, "tokens=")
+            cost: dict[str, float] = {"requests": 1, "tokens": tokens}
+            now = lane.now()
+            grant = lane.store.take(cost, now)
+            if grant.__class__ is tuple:
+                return Lease(lane, cost, None, grant, now)
+        reservation = self.reserve(request, tokens=tokens, timeout=timeout, **rest)
+        return await reservation.admit_async()
+
+    def acquire_sync(self, request: object = None, /, **rest: Any) -> Lease:
+        """Wait for capacity in the calling thread; the lease is the caller's to settle. Arguments as for `reserve`."""
+        return self.reserve(request, **rest).admit()
+
+    def acquire_nowait(self, request: object = None, /, **rest: Any) -> Lease:
+        """Take capacity if there is some and nobody waits for it; else raise `WouldBlock`. Arguments as for `reserve`."""
+        return self.reserve(request, **rest).admit_now()
+
+    def estimate(self, request: object = None, /, *, endpoint: str | None = None, **body: Any) -> Estimate:
+        """What a request would cost, without taking it: its prompt, expected output and admission charge, in tokens."""
+        return self.estimator.estimate(body_of(request, body), endpoint=endpoint)
+
+    def statistics(self) -> Statistics:
+        """A frozen snapshot: levels, line lengths, next moments, 429s seen, what was learned."""
+        now = self.clock.now()
+        return Statistics({family: lane_statistics(lane, now) for family, lane in self._lanes.items()}, self.estimator.statistics())
+
+    # ---- what the doors stand on ----------------------------------------------------------------------------------------------------------
+
+    def lane_of(self, model: str) -> Lane:
+        """The lane of a model; one without limits, with a warning, when none were given for it."""
+        if self._only is not None:
+            return self._only
+        lane = self._lane_by_model.get(model)
+        if lane is None:
+            family = family_of(model, self._lanes)
+            if family is None:
+                warnings.warn(f'no limit is given for model {model!r}: it passes without waiting; add it, or "*", to limits=', LimiterWarning, 4)
+                family = model
+                self._lanes[family] = self._lane(family, Limits())
+            lane = self._lanes[family]
+            if len(self._lane_by_model) < 10_000:  # names come from requests: do not let them fill the memory
+                self._lane_by_model[model] = lane
+        return lane
+
+    def _lane(self, family: str, limits: Limits) -> Lane:
+        return Lane(family, limits, self.clock, self._slack, self.accounting, self.estimator)
+
+    def cost_of(self, estimate: Estimate) -> dict[str, float]:
+        """What an estimate makes a call pay, by the accounting."""
+        prompt, output, charge = estimate.prompt_tokens, estimate.output_tokens, estimate.charge
+        if self.accounting == "charge":
+            tokens = charge
+        elif self.accounting == "never_refund":
+            tokens = max(prompt, charge) + output
+        else:
+            tokens = max(prompt + output, charge)
+        return {"requests": 1, "tokens": tokens, "input_tokens": prompt, "output_tokens": output, "images": estimate.images}
+
+    def _by_hand(self, tokens: float | None, requests: float | None, cost: Cost | None) -> dict[str, float]:
+        paid: dict[str, float] = {"requests": 1}
+        if tokens is not None:
+            paid["tokens"] = amount_of(tokens, "tokens=")
+        if cost is not None:
+            paid.update({name: amount_of(amount, f"the cost of {name!r}") for name, amount in dict(cost).items()})
+        if requests is not None:
+            paid["requests"] = amount_of(requests, "requests=")
+        return paid
+
+    def _patience(self, priority: str | float) -> float:
+        if isinstance(priority, str):
+            if priority not in self.priorities:
+                raise InvalidArgument(f"priority= is one of {', '.join(self.priorities)}, or the patience in seconds, not {priority!r}")
+            return self.priorities[priority]
+        return amount_of(priority, "priority=, the patience in seconds,")
+
+    def _admit_now(self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, priority: str | float) -> Lease | float:
+        if self._forked:
+            self._warn_of_fork()
+        arrival = lane.now()
+        answer = lane.enter_now(cost, arrival + self._patience(priority))
+        return answer if isinstance(answer, float) else Lease(lane, cost, estimate, answer, arrival)
+
+    def _admit(self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, priority: str | float, timeout: float | None) -> Lease:
+        answer = self._admit_now(lane, cost, estimate, priority)
+        if isinstance(answer, Lease):
+            return answer
+        arrival = lane.now()
+        grant = lane.enter(cost, arrival + self._patience(priority), arrival, deadline_of(timeout, arrival))
+        return Lease(lane, cost, estimate, grant, lane.now())
+
+    async def _admit_async(
+        self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, priority: str | float, timeout: float | None
+    ) -> Lease:
+        answer = self._admit_now(lane, cost, estimate, priority)
+        if isinstance(answer, Lease):
+            return answer
+        arrival = lane.now()
+        grant = await lane.enter_async(cost, arrival + self._patience(priority), arrival, deadline_of(timeout, arrival))
+        return Lease(lane, cost, estimate, grant, lane.now())
+
+    def _warn_of_fork(self) -> None:
+        self._forked = False
+        self._quick = self._only
+        warnings.warn(
+            f"this limiter was copied into process {os.getpid()} by a fork: each process now spends the whole limit; "
+            "create one limiter per process with its share of the limit",
+            LimiterWarning,
+            stacklevel=5,
+        )
+
+    def _after_fork(self) -> None:
+        self._forked = True
+        self._quick = None
+        for lane in self._lanes.values():
+            lane.forget_others()
+
+
+def _after_fork() -> None:
+    for limiter in list(_living):
+        limiter._after_fork()  # noqa: SLF001  # the same module
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _with_burst(limits: Limits, burst: float) -> Limits:
+    if burst == 1:
+        return limits
+    return Limits(*(limit.with_burst(burst) for limit in limits), concurrency=limits.concurrency)

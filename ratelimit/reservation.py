@@ -1,0 +1,134 @@
+"""A call that is about to be admitted.
+
+Owns what `with` and `async with` do around a call, and the choice of estimating here or in a worker thread. Admits through the limiter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+
+from ratelimit.errors import InvalidArgument
+from ratelimit.limits import Cost, amount_of
+
+if TYPE_CHECKING:
+    from ratelimit.estimate import Estimate
+    from ratelimit.lane import Lane
+    from ratelimit.lease import Current, Lease
+    from ratelimit.limiter import RateLimiter
+
+
+class Reservation:
+    """A call that is about to be admitted: ``with`` or ``async with`` waits for its turn and settles it at the end.
+
+    An exception settles by what is known of it (see `Lease.fail`); without one the reserve stays as it is unless the block settled.
+    """
+
+    __slots__ = ("_ask", "_current", "_endpoint", "_lease", "_limiter", "_priority", "_request", "_site", "_timeout")
+
+    def __init__(
+        self,
+        limiter: RateLimiter,
+        request: object,
+        tokens: float | None,
+        requests: float | None,
+        cost: Cost | None,
+        timeout: float | None,
+        priority: str | float,
+        endpoint: str | None,
+        body: dict[str, Any],
+        site: str = "",
+    ) -> None:
+        self._limiter = limiter
+        self._timeout = timeout
+        self._priority = priority
+        self._endpoint = endpoint
+        self._site = site
+        self._lease: Lease | None = None
+        self._current: Current | None = None
+        by_hand = not (tokens is None and requests is None and cost is None)
+        if by_hand and (request is not None or body.keys() - {"model"}):
+            raise InvalidArgument("give the request body or its cost (tokens=, requests=, cost=), not both")
+        self._ask = limiter._by_hand(tokens, requests, cost) if by_hand else None  # noqa: SLF001  # limiter and reservation are one room
+        self._request = body if by_hand else body_of(request, body)
+        limiter._patience(priority)  # noqa: SLF001  # a bad priority is told before anything waits
+        deadline_of(timeout, 0.0)
+
+    def _priced(self) -> tuple[Lane, dict[str, float], Estimate | None]:
+        limiter = self._limiter
+        if self._ask is not None:
+            return limiter.lane_of(str(self._request.get("model", ""))), self._ask, None
+        estimate = limiter.estimator.estimate(self._request, endpoint=self._endpoint, site=self._site)
+        return limiter.lane_of(estimate.model), limiter.cost_of(estimate), estimate
+
+    def admit(self) -> Lease:
+        """Wait in the calling thread."""
+        return self._limiter._admit(*self._priced(), self._priority, self._timeout)  # noqa: SLF001
+
+    async def admit_async(self) -> Lease:
+        """Wait in the calling task; a big prompt is counted in a worker thread."""
+        if self._ask is None and self._limiter.estimator.heavy(self._request):
+            priced = await anyio.to_thread.run_sync(self._priced)
+        else:
+            priced = self._priced()
+        return await self._limiter._admit_async(*priced, self._priority, self._timeout)  # noqa: SLF001
+
+    def admit_now(self) -> Lease:
+        """Admit at once or raise `WouldBlock`."""
+        lane, cost, estimate = self._priced()
+        answer = self._limiter._admit_now(lane, cost, estimate, self._priority)  # noqa: SLF001
+        if isinstance(answer, Lease):
+            return answer
+        raise lane.refuse_now(answer)
+
+    def _enter(self, lease: Lease) -> Lease:
+        self._lease = lease
+        self._current = lease.current()
+        return self._current.__enter__()
+
+    def _exit(self, error: BaseException | None) -> None:
+        lease, current = self._lease, self._current
+        self._lease = self._current = None
+        if lease is None or current is None:
+            raise InvalidArgument("this reservation was left without having been entered; use it with `with` or `async with`, once at a time")
+        current.__exit__()
+        if error is None:
+            lease.close()
+        else:
+            lease.fail(error)
+
+    def _fresh(self) -> None:
+        if self._lease is not None:
+            raise InvalidArgument("this reservation is in use; make one with limiter.reserve(...) for each call")
+
+    def __enter__(self) -> Lease:
+        self._fresh()
+        return self._enter(self.admit())
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._exit(error)
+
+    async def __aenter__(self) -> Lease:
+        self._fresh()
+        return self._enter(await self.admit_async())
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._exit(error)
+
+
+def body_of(request: object, fields: dict[str, Any]) -> Mapping[str, Any]:
+    """The request body, given whole, as fields, or both."""
+    if request is None:
+        return fields
+    if not isinstance(request, Mapping):
+        raise InvalidArgument(f"a request is a mapping with the body's fields (model=, messages=, ...), not {type(request).__name__}")
+    return {**request, **fields} if fields else request
+
+
+def deadline_of(timeout: float | None, now: float) -> float:
+    """The moment at which waiting ends, inf without a timeout; raise `InvalidArgument` for one that cannot be."""
+    return inf if timeout is None else now + amount_of(timeout, "timeout=, in seconds,")

@@ -1,0 +1,73 @@
+"""What a limiter shows of itself: frozen snapshots.
+
+Owns the shapes and their labels. Computes nothing but the time left until a moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from ratelimit.estimate import EstimatorStatistics
+
+if TYPE_CHECKING:
+    from ratelimit.lane import Lane
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatistics:
+    """One family of models at one moment. Levels are in the unit of their limit and below zero in debt; times are seconds."""
+
+    levels: Mapping[str, float]
+    """by "tokens/60s"-like labels"""
+    waiting: int
+    in_flight: int
+    next_in: float | None
+    """when the head of the line may go; None when nobody waits"""
+    admitted: int
+    ended: int
+    refused: int
+    """429s that happened all the same"""
+    longest_wait: float
+    closed_for: float
+    """how long a refusal still keeps the line closed"""
+    slack: float
+    drift: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A snapshot of a limiter: one entry per family of models, and what the estimator learned."""
+
+    lanes: Mapping[str, LaneStatistics]
+    estimator: EstimatorStatistics
+
+    @property
+    def waiting(self) -> int:
+        """Calls in all lines."""
+        return sum(lane.waiting for lane in self.lanes.values())
+
+    @property
+    def refused(self) -> int:
+        """429s seen, over all lanes."""
+        return sum(lane.refused for lane in self.lanes.values())
+
+
+def lane_statistics(lane: Lane, now: float) -> LaneStatistics:
+    """Take the snapshot of one lane at ``now``."""
+    store = lane.store
+    return LaneStatistics(
+        levels=MappingProxyType({f"{name}/{per:g}s": level for (name, per), level in store.levels(now).items()}),
+        waiting=len(lane.line),
+        in_flight=store.in_flight,
+        next_in=lane.next_moment(),
+        admitted=store.admitted,
+        ended=store.ended,
+        refused=lane.refused,
+        longest_wait=lane.longest_wait,
+        closed_for=max(lane.closed_until - now, 0.0),
+        slack=lane.slack.seconds,
+        drift=MappingProxyType(dict(lane.drift)),
+    )

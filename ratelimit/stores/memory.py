@@ -1,0 +1,179 @@
+"""Buckets in this process's memory.
+
+Owns atomicity: one lock over all buckets of a family. Never waits for anything but that lock, knows no clock and no line.
+
+`give` must also work when it interrupts the holder of the lock in the same thread (a finalizer of an abandoned stream, run by the garbage
+collector in the middle of `take`; a signal handler). It therefore never blocks: what cannot be done at once is left in an inbox that the holder
+empties after it has let go of the lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import inf
+
+from ratelimit.bucket import Bucket
+from ratelimit.errors import RequestTooLarge
+from ratelimit.limits import Cost, Limits, whole
+from ratelimit.line import insist
+from ratelimit.stores import Grant
+
+
+class MemoryStore:
+    """The buckets of one family, full at the start.
+
+    :param limits: any number of limits; none at all admits everything.
+    :param now: seconds of the clock whose moments all other calls will name.
+    :param slack: the first guess of it, in seconds; see `bucket.py`.
+    """
+
+    __slots__ = ("_buckets", "_closed_until", "_concurrency", "_inbox", "_lock", "_slack", "admitted", "ended", "limits", "marking")
+
+    def __init__(self, limits: Limits, now: float, slack: float = 0.0) -> None:
+        self.limits = limits
+        self._slack = slack
+        self._buckets = tuple(Bucket(limit, now, slack) for limit in limits)
+        self._concurrency = limits.concurrency
+        self.marking = False  # whether grants carry marks: only who listens to headers pays for them
+        self.admitted = 0
+        self.ended = 0
+        self._closed_until = -inf
+        self._lock = threading.Lock()
+        self._inbox: deque[Callable[[], None]] = deque()
+
+    @property
+    def in_flight(self) -> int:
+        """Calls between admission and settlement."""
+        return self.admitted - self.ended
+
+    def take(self, cost: Cost, now: float) -> Grant | float:
+        """Pay every bucket in one step, or none: then answer the moment at which to ask again (inf: when a call ends).
+
+        Raises `RequestTooLarge` for a cost that no amount of waiting makes fit.
+        """
+        lock = self._lock
+        if not lock.acquire(False):
+            insist(lock)
+        try:
+            if self._concurrency is not None and self.admitted - self.ended >= self._concurrency:
+                return inf
+            if self._closed_until > now:
+                return self.moment(cost)
+            for bucket in self._buckets:
+                amount = cost.get(bucket.name)
+                if amount and not bucket.take(amount, now):
+                    return self._undo(cost, bucket)
+            self.admitted += 1
+            return tuple([(bucket, bucket.full_at - bucket.corrected) for bucket in self._buckets]) if self.marking else ()
+        finally:
+            lock.release()
+            if self._inbox:
+                self._empty_inbox()
+
+    def _undo(self, cost: Cost, failed: Bucket) -> float:
+        """Undo the payments before the bucket that could not pay, and tell the moment at which all can."""
+        for bucket in self._buckets:
+            if bucket is failed:
+                break
+            if cost.get(bucket.name):
+                bucket.untake()
+        self.refuse_oversize(cost)
+        return max(bucket.moment(amount) for bucket in self._buckets if (amount := cost.get(bucket.name)))
+
+    def give(self, cost: Cost, now: float, ends: bool) -> None:
+        """Give amounts back, or debit late what is negative; never blocks."""
+        lock = self._lock
+        if not lock.acquire(False):
+            self._soon(partial(self._give, cost, now, ends))
+            return
+        if ends:
+            self.ended += 1
+        for bucket in self._buckets:
+            amount = cost.get(bucket.name)
+            if amount:
+                bucket.give(amount, now)
+        lock.release()
+        if self._inbox:
+            self._empty_inbox()
+
+    def _give(self, cost: Cost, now: float, ends: bool) -> None:
+        if ends:
+            self.ended += 1
+        for bucket in self._buckets:
+            amount = cost.get(bucket.name)
+            if amount:
+                bucket.give(amount, now)
+
+    def expect(self, slack: float) -> None:
+        """Expect requests to arrive at most ``slack`` seconds after they were admitted."""
+        self._slack = slack
+        for bucket in self._buckets:
+            bucket.expect(slack)
+
+    def close(self, until: float) -> None:
+        """Admit nobody before ``until``; a later moment wins."""
+        self._soon(lambda: setattr(self, "_closed_until", max(self._closed_until, until)))
+
+    def correct(self, bucket: Bucket, seconds: float, now: float) -> None:
+        """Move one bucket's ``full_at``; never blocks."""
+        self._soon(lambda: bucket.correct(seconds, now))
+
+    def replace(self, limits: Limits, now: float) -> None:
+        """Hold other limits; a bucket of the same name and period keeps what is owed, in the limit's unit."""
+
+        def apply() -> None:
+            owed = {(b.name, b.limit.per): b.burst - b.level(now) for b in self._buckets}
+            self.limits = limits
+            self._concurrency = limits.concurrency
+            self._buckets = tuple(Bucket(limit, now, self._slack) for limit in limits)
+            for bucket in self._buckets:
+                bucket.give(-owed.get((bucket.name, bucket.limit.per), 0.0), now)
+
+        self._soon(apply)
+
+    def _soon(self, apply: Callable[[], None]) -> None:
+        self._inbox.append(apply)
+        self._empty_inbox()
+
+    def _empty_inbox(self) -> None:
+        # Whoever does not get in may leave: the one inside looks into the inbox after letting go.
+        lock = self._lock
+        while self._inbox and lock.acquire(False):
+            try:
+                while self._inbox:
+                    self._inbox.popleft()()
+            finally:
+                lock.release()
+
+    def moment(self, cost: Cost) -> float:
+        """When ``cost`` would fit if nothing else happened; in the past if it fits now.
+
+        Unlike `take`, it also understands the sum of several calls: what exceeds a burst is paid by the rate, after it.
+        """
+        moments = [
+            bucket.full_at + amount * bucket.seconds_per_unit - bucket.window for bucket in self._buckets if (amount := cost.get(bucket.name, 0))
+        ]
+        return max([self._closed_until, *moments])
+
+    def refuse_oversize(self, cost: Cost) -> None:
+        """Raise `RequestTooLarge` for a cost that no amount of waiting makes fit."""
+        for limit in self.limits:
+            if cost.get(limit.name, 0) > limit.amount:
+                raise RequestTooLarge(
+                    f"this call needs {whole(cost[limit.name])} {limit.name}, the limit is {limit}: it can never be admitted; "
+                    "shorten the prompt, lower max_tokens, split the call, or raise the limit if the account allows more",
+                    name=limit.name,
+                    amount=cost[limit.name],
+                    limit=limit.amount,
+                )
+
+    def levels(self, now: float) -> Mapping[tuple[str, float], float]:
+        """The level of each bucket, by (name, period in seconds)."""
+        return {(bucket.name, bucket.limit.per): bucket.level(now) for bucket in self._buckets}
+
+    def buckets_of(self, name: str) -> Sequence[Bucket]:
+        """The buckets of one dimension."""
+        return [bucket for bucket in self._buckets if bucket.name == name]
