@@ -36,8 +36,8 @@ class Meter(Protocol):
     def reset(self, left: float, now: float) -> float:
         """Seconds until the limit is whole again, when `left` units are left at `now`."""
 
-    def wait(self, needed: float, now: float) -> float:
-        """Seconds until `needed` units fit, as a refusal names them."""
+    def wait(self, missing: float, now: float) -> float:
+        """Seconds until `missing` more units are left, as a refusal names them."""
 
     def resize(self, limit: float, now: float) -> None:
         """Go on with another limit; what is used stays used, at most the whole new limit."""
@@ -80,9 +80,9 @@ class LeakyMeter:
         """Everything used drips back."""
         return drip(self.limit - left, self.limit, self.period)
 
-    def wait(self, needed: float, now: float) -> float:
+    def wait(self, missing: float, now: float) -> float:  # noqa: ARG002
         """What is missing drips back."""
-        return drip(needed - self.left(now), self.limit, self.period)
+        return drip(missing, self.limit, self.period)
 
     def resize(self, limit: float, now: float) -> None:
         """A judge of the new size, filled as far as the old one."""
@@ -128,9 +128,9 @@ class LevelMeter:
         """Everything used drips back; `remaining` never shows debt, and neither does this."""
         return drip(self.limit - max(0.0, left), self.limit, self.period)
 
-    def wait(self, needed: float, now: float) -> float:
-        """What is missing drips back; `Used` is clamped at Limit, so with debt this is a lower bound, as recorded."""
-        return drip(needed - max(0.0, self.left(now)), self.limit, self.period)
+    def wait(self, missing: float, now: float) -> float:  # noqa: ARG002
+        """What is missing drips back."""
+        return drip(missing, self.limit, self.period)
 
     def resize(self, limit: float, now: float) -> None:
         """Keep what is used."""
@@ -167,7 +167,7 @@ class WindowMeter:
         self.left(now)
         return self._start + self.period - now
 
-    def wait(self, needed: float, now: float) -> float:  # noqa: ARG002
+    def wait(self, missing: float, now: float) -> float:  # noqa: ARG002
         """Until the window ends."""
         return self.reset(0.0, now)
 

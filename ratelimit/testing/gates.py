@@ -179,8 +179,9 @@ class Gate:
         return None
 
     def _refusal(self, dimension: Dimension, meter: Meter, needed: float, now: float) -> Refusal:
+        """In whole units, as the texts are; `Used` is clamped at Limit, so with debt the named wait is a lower bound, as recorded."""
         limit, left = int(meter.limit), int(max(0.0, meter.left(now)) + RESIDUE)
-        return Refusal(dimension.unit, dimension, limit, limit - left, int(needed), meter.wait(needed, now))
+        return Refusal(dimension.unit, dimension, limit, limit - left, int(needed), meter.wait(needed - left, now))
 
     def _take_request(self, now: float) -> None:
         for pool in self._pools:

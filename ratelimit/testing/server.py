@@ -17,6 +17,7 @@ from ratelimit.errors import InvalidArgument
 from ratelimit.testing.answers import Answers, Latency, PromptCounter
 from ratelimit.testing.desk import Desk, Setup
 from ratelimit.testing.faults import Fault, FaultKind, Faults
+from ratelimit.testing.inprocess import InProcess
 from ratelimit.testing.intake import read_call
 from ratelimit.testing.ledger import Ledger
 from ratelimit.testing.quotas import Quota, Quotas
@@ -145,6 +146,13 @@ class FakeOpenAI:
 
         self._setup.answers.prepare()
         return serving(self, self._connections, host, port)
+
+    def transport(self) -> InProcess:
+        """A transport for `httpx2.AsyncClient`: this server in process, asyncio only, with streams that stream.
+
+        `AsyncOpenAI(base_url="http://fake/v1", api_key="any", http_client=httpx2.AsyncClient(transport=server.transport()))`
+        """
+        return InProcess(self)
 
     def inject(self, kind: FaultKind, *, count: int | None = None, probability: float = 1.0, seconds: float = 0.0, endpoint: str = "") -> None:
         """Let the next `count` requests fail, or each with `probability`; see `ratelimit.testing.faults.Fault` for the kinds."""

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Hashable, MutableMapping
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
+import httpx2
+
 from ratelimit.testing import refusals, replies
 from ratelimit.testing.ledger import Usage
 
@@ -180,9 +182,9 @@ class Session:
         await self._send({"type": "http.response.start", "status": status, "headers": general + headers})
 
     async def _cut(self) -> None:
-        """Cut the connection: abort it over HTTP, raise in process."""
+        """Cut the connection: abort it over HTTP; in process raise what an httpx2 client sees then (the SDK retries no other class)."""
         if self._connection is None:
-            raise ConnectionResetError("the fake server dropped the connection, as it was told to")
+            raise httpx2.RemoteProtocolError("the fake server dropped the connection, as it was told to", request=None)
         self._connection.abort()
         await asyncio.sleep(0)  # lets the web server hear of it before this call returns without an answer
 
