@@ -25,8 +25,8 @@ ANSWER, ANSWER_REASONING = 3, 2  # the opened answer
 HEADER = 4  # a message that holds tools or a format where no system message could take them in
 GPT5_ASSISTANT = 2  # its channel
 GPT5_TOOLS = 85  # what gpt-5 is told about channels as soon as there are functions
-CALL, CALL_O, CALL_GPT5, CALL_EARLY = 13, 16, 19, 11  # a call and its result beside name, arguments and content
-PARALLEL = 20  # several calls of one answer, told as one call of "multi_tool_use.parallel"
+CALL, CALL_O, CALL_GPT5, CALL_EARLY = 13, 16, 19, 10  # a call and its result beside name, arguments and content
+PARALLEL, PARALLEL_GPT5 = 20, 26  # several calls of one answer, told as one call of "multi_tool_use.parallel"
 NAMED, NAMED_EARLY = 6, 3  # tool_choice naming a function, beside that name
 SEARCH_PREVIEW = "search-preview"  # models that bill the texts alone
 
@@ -73,13 +73,13 @@ def _turn(calls: Sequence[Call], messages: Sequence[Mapping[str, object]], tally
             break
         results.append(text_of(message.get("content")))
     for message in messages[1 : 1 + len(results)]:
-        add_content(message.get("content"), tally, billed=len(calls) == 1 or tally.family.gpt5)
+        add_content(message.get("content"), tally, billed=len(calls) == 1)
     said = text_of(messages[0].get("content"))
     if said:
         tally.tokens += PER_MESSAGE + tally.tok("assistant")
         tally.content(said)
-    if len(calls) > 1 and not tally.family.gpt5:
-        tally.tokens += PARALLEL + tally.tok(tool_uses(calls)) + tally.tok(result_list(results))
+    if len(calls) > 1:
+        tally.tokens += (PARALLEL_GPT5 if tally.family.gpt5 else PARALLEL) + tally.tok(tool_uses(calls)) + tally.tok(result_list(results))
         return 1 + len(results)
     for name, arguments in calls:
         traits = tally.family
@@ -106,8 +106,7 @@ def _preamble(body: Mapping[str, object], messages: Sequence[Mapping[str, object
     if answer is not None:
         tally.kinds.add("schema")
         parts.append(format_text(answer))
-        if not functions and (tally.family.gpt5 or not tally.images):
-            tally.tokens += _around_format(text(answer.get("name")), messages, tally)
+        tally.tokens += _around_format(text(answer.get("name")), messages, tally, leads=leads, tools=bool(functions))
     tally.tokens += tally.tok("\n\n".join(parts)) - tally.tok(system)
     if not leads and not tally.family.gpt5:
         tally.tokens += HEADER
@@ -126,9 +125,13 @@ def _around_tools(body: Mapping[str, object], functions: Sequence[Mapping[str, o
     return named - 1
 
 
-def _around_format(name: str, messages: Sequence[Mapping[str, object]], tally: Tally) -> int:
+def _around_format(
+    name: str, messages: Sequence[Mapping[str, object]], tally: Tally, *, leads: bool, tools: bool
+) -> int:
     if tally.family.gpt5:
-        return tally.tok(name) + 2
-    # Every answer, past ones included, is marked with the name of the format it is in; not so with tools or pictures.
-    answers = 1 + sum(text(message.get("role")) == "assistant" for message in messages)
-    return answers * (tally.tok(name) + 2)
+        return 0 if tools else tally.tok(name) + 2 - leads
+    if tally.images:
+        return 0
+    # Every answer, past ones included, is marked with the format's name; a call is none, nor what may become one.
+    answers = sum(text(message.get("role")) == "assistant" and not calls_of(message) for message in messages)
+    return (answers + (not tools)) * (tally.tok(name) + 2)

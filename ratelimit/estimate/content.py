@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ratelimit.estimate.images import add_image
 from ratelimit.estimate.plain import items, obj, text
+from ratelimit.estimate.unseen import add_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,9 +41,7 @@ def add_content(content: object, tally: Tally, *, billed: bool = True) -> None:
         if kind in _PICTURES:
             add_image(part, tally)
         elif kind in _FILES:
-            tally.files += kind != "input_audio"
-            tally.kinds.add("files")
-            tally.doubt("guess")
+            add_file(part, tally)
         else:
             tally.content(_text(part), billed=billed)
 

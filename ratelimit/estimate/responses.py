@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ratelimit.estimate.calls import compact
+from ratelimit.estimate.calls import Call, compact, tool_uses
 from ratelimit.estimate.content import add_content, is_picture
 from ratelimit.estimate.formats import format_text, responses_format
 from ratelimit.estimate.plain import items, obj, text
 from ratelimit.estimate.tools import namespace, responses_functions
+from ratelimit.estimate.unseen import PRO, built_in, opaque
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,13 +23,12 @@ if TYPE_CHECKING:
 
 PER_MESSAGE, ANSWER, ANSWER_REASONING, GPT5_ASSISTANT = 3, 3, 2, 2  # as in chat
 CALL, CALL_GPT5, CALL_GPT54 = 11, 17, 20  # a call and its result beside name, arguments and content
+PARALLEL_GPT54, RESULT_GPT54 = 16, 7  # several calls in a row told as one, and each of their results
 KEPT_CALL = 3  # a call that carries the id the server gave it
 TOOLS, TOOLS_GPT5 = -3, 3
 FORMAT = 1
 BARE_PICTURES = 1  # a message of pictures alone
 TOOLS_LATER = 85  # tools brought by an item of the input
-SEALED, SEALED_FRAME, SEALED_LEAST = 0.14, 112, 16  # tokens per character of an encrypted item, less its frame
-PRO = 1_520  # what reasoning.mode "pro" is told
 
 
 def count_responses(body: Mapping[str, object], tally: Tally) -> None:
@@ -46,19 +46,18 @@ def count_responses(body: Mapping[str, object], tally: Tally) -> None:
 
 def _items(given: list[Mapping[str, object]], tally: Tally) -> None:
     asked = max((place for place, item in enumerate(given) if text(item.get("role")) == "user"), default=-1)
+    row: list[Mapping[str, object]] = []  # the calls since the last item that was none
     for place, item in enumerate(given):
+        kind = text(item.get("type"))
+        if kind == "function_call":
+            row.append(item)
+            continue
+        _calls(row, tally)
+        row = []
         # The model is shown its own reasoning until the user speaks again, then never more.
-        if text(item.get("type")) != "reasoning" or place > asked:
-            _item(item, tally)
-
-
-def opaque(item: Mapping[str, object]) -> int:
-    """Guess the tokens of an encrypted item (reasoning, compaction) from its length; 0 for items the server only refers to.
-
-    Source: 64 recorded calls that sent reasoning back, 9 with a compaction: 100 more characters are about 14 more tokens.
-    """
-    sealed = text(item.get("encrypted_content"))
-    return max(SEALED_LEAST, round(SEALED * len(sealed)) - SEALED_FRAME) if sealed else 0
+        if kind != "reasoning" or place > asked:
+            _item(kind, item, tally)
+    _calls(row, tally)
 
 
 def _message(role: str, content: object, tally: Tally) -> None:
@@ -72,11 +71,8 @@ def _message(role: str, content: object, tally: Tally) -> None:
         tally.tokens += BARE_PICTURES
 
 
-def _item(item: Mapping[str, object], tally: Tally) -> None:
-    kind = text(item.get("type"))
-    if kind == "function_call":
-        _call(item, tally)
-    elif kind == "function_call_output":
+def _item(kind: str, item: Mapping[str, object], tally: Tally) -> None:
+    if kind == "function_call_output":
         tally.kinds.add("results")
         add_content(item.get("output"), tally)
     elif kind in {"", "message"} and "role" in item:
@@ -90,14 +86,22 @@ def _item(item: Mapping[str, object], tally: Tally) -> None:
         tally.tokens += opaque(item)
 
 
-def _call(item: Mapping[str, object], tally: Tally) -> None:
+def _calls(row: list[Mapping[str, object]], tally: Tally) -> None:
+    """Add calls that stand in a row; their results come as items of their own."""
+    if not row:
+        return
     tally.kinds.add("results")
     tally.doubt("formula")
-    name = text(item.get("name"))
     traits = tally.family
-    tally.tokens += CALL_GPT54 if traits.gpt54 else CALL_GPT5 if traits.gpt5 else CALL
-    tally.tokens += KEPT_CALL if item.get("id") else 0
-    tally.tokens += 2 * tally.tok(f".{name}") + tally.tok(compact(text(item.get("arguments"))))
+    calls = [Call(text(item.get("name")), text(item.get("arguments"))) for item in row]
+    tally.tokens += KEPT_CALL * sum(bool(item.get("id")) for item in row)
+    if traits.gpt54 and len(calls) > 1:
+        tally.tokens += PARALLEL_GPT54 + tally.tok(tool_uses(calls))
+        tally.tokens += sum(RESULT_GPT54 + tally.tok(f".{name}") for name, _ in calls)
+        return
+    for name, arguments in calls:
+        tally.tokens += CALL_GPT54 if traits.gpt54 else CALL_GPT5 if traits.gpt5 else CALL
+        tally.tokens += 2 * tally.tok(f".{name}") + tally.tok(compact(arguments))
 
 
 def _surroundings(body: Mapping[str, object], tally: Tally) -> None:
@@ -105,6 +109,12 @@ def _surroundings(body: Mapping[str, object], tally: Tally) -> None:
     if obj(body.get("reasoning")).get("mode") == "pro" and not traits.name.endswith("-pro"):
         tally.tokens += PRO
         tally.doubt("guess")
+    for tool in items(body.get("tools")):
+        extra = built_in(text(obj(tool).get("type")), traits)
+        if extra:
+            tally.kinds.add("built-in")
+            tally.doubt("guess")
+            tally.tokens += extra
     functions = responses_functions(body)
     answer = responses_format(body)
     if functions:
