@@ -4,6 +4,6 @@ This is the room's face; other rooms import from here only. Nothing in this room
 """
 
 from ratelimit.estimate.estimator import Estimator
-from ratelimit.estimate.results import Estimate, EstimateWarning, EstimatorStatistics, Learned
+from ratelimit.estimate.results import Estimate, EstimatorStatistics, Learned
 
-__all__ = ["Estimate", "EstimateWarning", "Estimator", "EstimatorStatistics", "Learned"]
+__all__ = ["Estimate", "Estimator", "EstimatorStatistics", "Learned"]

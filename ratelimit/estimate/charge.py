@@ -29,6 +29,7 @@ class Load:
     attachments: int = 0  # image and file parts
     images: int = 0  # image parts alone
     max_tokens: int | None = None  # what the body allows for one choice
+    charged_max: int | None = None  # the part of it OpenAI's older rules look at
     prompt_tokens: int = 0  # the billed prompt, as estimated
     hidden: int = 0  # tokens of the prompt the server adds on Responses: charged, not billed
 
@@ -41,7 +42,7 @@ def _chat(load: Load) -> int:
 
 
 def _chat_with_answer(load: Load) -> int:
-    answer = LEGACY_ANSWER if load.max_tokens is None else load.max_tokens
+    answer = LEGACY_ANSWER if load.charged_max is None else load.charged_max
     return -(-load.text_bytes // 4) + load.messages + load.choices * answer + PICTURE * load.attachments
 
 
@@ -50,7 +51,7 @@ def _completions(load: Load) -> int:
 
 
 def _completions_with_answer(load: Load) -> int:
-    answer = LEGACY_ANSWER if load.max_tokens is None else load.max_tokens
+    answer = LEGACY_ANSWER if load.charged_max is None else load.charged_max
     return load.text_bytes // 4 + load.token_ids + load.choices * load.prompts * answer
 
 

@@ -125,9 +125,7 @@ def _around_tools(body: Mapping[str, object], functions: Sequence[Mapping[str, o
     return named - 1
 
 
-def _around_format(
-    name: str, messages: Sequence[Mapping[str, object]], tally: Tally, *, leads: bool, tools: bool
-) -> int:
+def _around_format(name: str, messages: Sequence[Mapping[str, object]], tally: Tally, *, leads: bool, tools: bool) -> int:
     if tally.family.gpt5:
         return 0 if tools else tally.tok(name) + 2 - leads
     if tally.images:

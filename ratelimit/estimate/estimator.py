@@ -6,35 +6,41 @@ Must never hold a formula, wait, or talk to anybody: the limiter decides when an
 
 from __future__ import annotations
 
-import datetime as dt
+import dataclasses
 import threading
 import warnings
-from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from ratelimit.errors import EstimateWarning
 from ratelimit.estimate import charge as charging
 from ratelimit.estimate import output as answers
 from ratelimit.estimate.chat import count_chat
 from ratelimit.estimate.endpoints import endpoint_of
 from ratelimit.estimate.learning import Memory
 from ratelimit.estimate.models import Family, family
+from ratelimit.estimate.plain import count as number
 from ratelimit.estimate.plain import obj, text
 from ratelimit.estimate.responses import count_responses
-from ratelimit.estimate.results import Estimate, EstimateWarning, EstimatorStatistics
+from ratelimit.estimate.results import Estimate, EstimatorStatistics
 from ratelimit.estimate.tally import Tally
 from ratelimit.estimate.texts import count_texts
-from ratelimit.estimate.tokenizer import count
+from ratelimit.estimate.tokenizer import count, exact
+from ratelimit.estimate.weight import heavy
 
-HEAVY = 50_000  # characters of uncounted text above which a worker thread is cheaper than a stalled event loop
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Mapping
+
+    from ratelimit.estimate.results import Endpoint
 
 
 class Estimator:
     """Estimates requests for one limiter. Safe to share between threads; its memory is bounded.
 
     :param output: what to hold for an answer: "max" the bound the body sets, "learned" what nine of ten answers of this
-        model and call site stay within, a number of tokens per choice, or None: the bound if there is one, else
-        learned.
+        model and call site stay within, a number of tokens per choice, or None: the bound if there is one, else learned.
     :param charge: which rule the server charges by: None for OpenAI's of today, a date, or a name from `charge.NAMED`.
+    :raises ValueError: `charge` is no such name.
     """
 
     def __init__(
@@ -47,36 +53,59 @@ class Estimator:
         self._output = output
         self._regime = charge
         self._memory = Memory()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards the memory and the warnings; never held while counting
         self._warned: dict[str, None] = {}
 
     def estimate(self, request: object, *, endpoint: str | None = None, site: str = "") -> Estimate:
         """Say what `request` (the body, as a mapping) will cost.
+
+        :param endpoint: "chat.completions", "responses", ..., or a URL's path; guessed from the body's keys when None.
+        :param site: names the place in the caller's program, whose answers are learned apart from those of others.
 
         Never raises: a request that cannot be read is a guess, and one warning.
         """
         try:
             return self._estimate(obj(request), endpoint, site)
         except Exception as error:  # noqa: BLE001 # a user's call must not fail because its estimate did
-            self._warn(type(error).__name__, f"could not estimate a request ({error!r}); holding a flat reserve")
+            kind = type(error).__name__
+            self._warn(f"unreadable:{kind}", f"A request could not be read ({kind}: {error}); its cost is a flat guess.")
             reserve = answers.PLAIN_RESERVE
             return Estimate("other", "", reserve, reserve, None, reserve, site=site)
 
     def heavy(self, request: object) -> bool:
-        """Whether `request` holds so much uncounted text that a worker thread should count it."""
-        del request
-        return False
+        """Tell whether `request` holds so much uncounted text that a worker thread should estimate it. Cheap; never raises."""
+        try:
+            return heavy(request)
+        except Exception as error:  # noqa: BLE001 # as above; an odd request is better read where it can block nobody
+            self._warn(f"unreadable:{type(error).__name__}", f"A request could not be read ({error!r}).")
+            return True
 
-    def learn(self, estimate: Estimate, *, prompt_tokens: int | None, output_tokens: int | None) -> None:
-        """Take in what a call with this estimate was really billed, in tokens; None where the answer did not say."""
+    def learn(
+        self,
+        estimate: Estimate,
+        *,
+        prompt_tokens: int | None,
+        output_tokens: int | None,
+        response_id: str = "",
+        reasoning_tokens: int = 0,
+    ) -> None:
+        """Take in what a call with this estimate was really billed, in tokens; None where the answer did not say.
+
+        `response_id` and `reasoning_tokens` (a part of `output_tokens`) are worth giving for Responses that the server
+        keeps: a later request with that `previous_response_id`, or of the same conversation, pays for them again.
+        """
         with self._lock:
             if prompt_tokens and estimate.formula_tokens:
                 self._memory.billed(estimate.model, estimate.kind, prompt_tokens / estimate.formula_tokens)
             if output_tokens is not None and output_tokens >= 0:
                 self._memory.answered(estimate.model, estimate.site, -(-output_tokens // max(estimate.choices, 1)))
+            if prompt_tokens and estimate.endpoint == "responses":
+                kept = prompt_tokens - estimate.fixed_tokens + (output_tokens or 0) - reasoning_tokens
+                for name in filter(None, (response_id, estimate.conversation)):
+                    self._memory.keep(name, max(kept, 0))
 
     def count_text(self, text: str, model: str) -> int:
-        """Tokens of `text` for `model`: what a stream that ended without usage has answered so far."""
+        """Count `text` for `model`, in tokens: what a stream that ended without usage has answered so far."""
         return count(text, family(model).encoding)
 
     def statistics(self) -> EstimatorStatistics:
@@ -86,37 +115,35 @@ class Estimator:
 
     def _estimate(self, body: Mapping[str, object], named: str | None, site: str) -> Estimate:
         model = text(body.get("model"))
-        traits = family(model)
         endpoint = endpoint_of(named, body)
+        traits = family(model)
+        if endpoint == "embeddings":  # every embedding model counts this way, whatever a deployment is called
+            traits = dataclasses.replace(traits, encoding="cl100k_base")
         tally = Tally(traits)
-        if endpoint == "chat.completions":
-            count_chat(body, tally)
-        elif endpoint == "responses":
-            count_responses(body, tally)
-        elif endpoint in {"embeddings", "moderations"}:
-            count_texts(body.get("input"), tally)
-        elif endpoint == "completions":
-            count_texts(body.get("prompt"), tally)
+        _count(body, endpoint, tally)
+        if not traits.openai or not exact(traits.encoding):
+            tally.doubt("guess")
+        conversation = self._add_kept(body, tally) if endpoint == "responses" else ""
         kind = "+".join(sorted(tally.kinds)) or "text"
-        prompt = tally.tokens
         with self._lock:
             factor = self._memory.correction(model, kind)
+        prompt = tally.tokens
         if factor != 1.0:
-            tally.doubt("learned")
+            tally.confidence = "learned"
             prompt = round(prompt * factor)
-        choices = answers.choices(body, endpoint)  # of each prompt
+        bound, choices = answers.bound(body, endpoint), answers.choices(body, endpoint)
         total = choices * tally.prompts
-        bound = answers.bound(body, endpoint)
         load = charging.Load(
             endpoint=endpoint,
             text_bytes=tally.text_bytes,
             messages=tally.messages,
             choices=choices,
-            attachments=tally.images + tally.files,
             prompts=tally.prompts,
             token_ids=tally.token_ids,
+            attachments=tally.images + tally.files,
             images=tally.images,
             max_tokens=bound,
+            charged_max=answers.charged_bound(body, endpoint),
             prompt_tokens=prompt,
             hidden=tally.hidden,
         )
@@ -133,10 +160,12 @@ class Estimator:
             site=site,
             choices=total,
             formula_tokens=tally.tokens,
+            fixed_tokens=tally.fixed,
+            conversation=conversation,
         )
 
     def _expected(self, bound: int | None, traits: Family, model: str, endpoint: str, site: str) -> int:
-        """Tokens to hold for one answer."""
+        """Return the tokens to hold for one answer."""
         if isinstance(self._output, int):
             expected = self._output
         elif bound is not None and self._output != "learned":
@@ -144,8 +173,24 @@ class Estimator:
         else:
             with self._lock:
                 seen = self._memory.expected(model, site)
+            if seen is None and bound is not None:
+                return bound  # until enough was seen, as sure as can be
             expected = answers.reserve(traits, endpoint) if seen is None else seen
         return expected if bound is None else min(expected, bound)
+
+    def _add_kept(self, body: Mapping[str, object], tally: Tally) -> str:
+        """Add what the server keeps and bills again; return the conversation's id, "" without one."""
+        named = body.get("conversation")
+        conversation = text(named) or text(obj(named).get("id"))
+        asked = text(body.get("previous_response_id")) or conversation
+        if not asked and not obj(body.get("prompt")):
+            return ""
+        tally.kinds.add("kept")
+        with self._lock:
+            kept = self._memory.kept(asked)
+        tally.doubt("guess" if kept is None else "formula")
+        tally.tokens += kept or 0
+        return conversation
 
     def _warn(self, kind: str, message: str) -> None:
         with self._lock:
@@ -153,3 +198,22 @@ class Estimator:
                 return
             self._warned[kind] = None
         warnings.warn(message, EstimateWarning, stacklevel=3)
+
+
+def _count(body: Mapping[str, object], endpoint: Endpoint, tally: Tally) -> None:
+    """Add the prompt of `body` to `tally`."""
+    if endpoint == "chat.completions":
+        count_chat(body, tally)
+    elif endpoint == "responses":
+        count_responses(body, tally)
+    elif endpoint in {"embeddings", "moderations"}:
+        count_texts(body.get("input"), tally)
+    elif endpoint == "completions":
+        count_texts(body.get("prompt"), tally)
+    elif endpoint == "images":
+        tally.content(text(body.get("prompt")))
+        tally.images = number(body.get("n")) or 1
+        tally.doubt("guess")
+    else:
+        tally.content(text(body.get("input")) or text(body.get("prompt")))
+        tally.doubt("guess")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ratelimit.estimate.plain import obj, text
 
 try:
-    import imagesize
+    import imagesize  # type: ignore[import-untyped]
 except ImportError:  # the extra "images" is not installed: every picture is then priced as one behind a URL
     imagesize = None
 

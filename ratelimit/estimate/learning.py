@@ -21,6 +21,7 @@ BOUND = 4.0  # a ratio never leaves 1/BOUND..BOUND; a formula further off than t
 ANSWERS = 64  # answers remembered per model and site
 ENOUGH = 16  # answers before their quantile replaces the reserve
 QUANTILE = 0.9
+KEPT = 4096  # responses and conversations whose length is remembered
 
 T = TypeVar("T")
 
@@ -62,11 +63,12 @@ class _Answers:
 
 
 class Memory:
-    """Ratios and answers, bounded to `ROWS` each."""
+    """Ratios and answers, bounded to `ROWS` each, and how long the conversations kept by the server are."""
 
     def __init__(self) -> None:
         self._ratios: OrderedDict[tuple[str, str], _Ratio] = OrderedDict()
         self._answers: OrderedDict[tuple[str, str], _Answers] = OrderedDict()
+        self._kept: OrderedDict[str, int] = OrderedDict()
 
     def correction(self, model: str, kind: str) -> float:
         """Return the factor for a formula's prompt tokens: 1.0 until enough bills disagree with it."""
@@ -85,6 +87,17 @@ class Memory:
     def answered(self, model: str, site: str, tokens: int) -> None:
         """Take in that an answer had `tokens` tokens per choice."""
         _row(self._answers, (model, site), _Answers).add(tokens)
+
+    def keep(self, name: str, tokens: int) -> None:
+        """Remember that what the server keeps under `name`, a response's or a conversation's id, has `tokens` tokens."""
+        self._kept[name] = tokens
+        self._kept.move_to_end(name)
+        if len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+
+    def kept(self, name: str) -> int | None:
+        """Return the tokens the server keeps under `name`, None when they were never seen."""
+        return self._kept.get(name)
 
     def prompts(self) -> tuple[Learned, ...]:
         """List the rows of content kinds."""

@@ -41,6 +41,11 @@ def bound(body: Mapping[str, object], endpoint: str) -> int | None:
     return None
 
 
+def charged_bound(body: Mapping[str, object], endpoint: str) -> int | None:
+    """Return the bound the dated charge rules look at: on Chat `max_tokens` alone, never `max_completion_tokens`."""
+    return count(body.get("max_tokens")) if endpoint == "chat.completions" else bound(body, endpoint)
+
+
 def reserve(family: Family, endpoint: str) -> int:
     """Tokens to hold for one answer while nothing else is known."""
     if endpoint not in {"chat.completions", "responses"}:

@@ -14,7 +14,7 @@ from ratelimit.estimate.content import add_content, is_picture
 from ratelimit.estimate.formats import format_text, responses_format
 from ratelimit.estimate.plain import items, obj, text
 from ratelimit.estimate.tools import namespace, responses_functions
-from ratelimit.estimate.unseen import PRO, built_in, opaque
+from ratelimit.estimate.unseen import PRO, built_in, hidden, opaque
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,12 +36,13 @@ def count_responses(body: Mapping[str, object], tally: Tally) -> None:
     instructions = text(body.get("instructions"))
     if instructions:
         _message("system", instructions, tally)
+    _surroundings(body, tally)
+    tally.fixed = tally.tokens
     given = body.get("input")
     if isinstance(given, str):
         _message("user", given, tally)
     _items([obj(item) for item in items(given)], tally)
     tally.tokens += ANSWER_REASONING if tally.family.reasoning else ANSWER
-    _surroundings(body, tally)
 
 
 def _items(given: list[Mapping[str, object]], tally: Tally) -> None:
@@ -94,7 +95,9 @@ def _calls(row: list[Mapping[str, object]], tally: Tally) -> None:
     tally.doubt("formula")
     traits = tally.family
     calls = [Call(text(item.get("name")), text(item.get("arguments"))) for item in row]
-    tally.tokens += KEPT_CALL * sum(bool(item.get("id")) for item in row)
+    for item in row:
+        spaced = text(item.get("namespace"))
+        tally.tokens += (KEPT_CALL if item.get("id") else 0) + (2 + tally.tok(f".{spaced}") if spaced else 0)
     if traits.gpt54 and len(calls) > 1:
         tally.tokens += PARALLEL_GPT54 + tally.tok(tool_uses(calls))
         tally.tokens += sum(RESULT_GPT54 + tally.tok(f".{name}") for name, _ in calls)
@@ -116,6 +119,7 @@ def _surroundings(body: Mapping[str, object], tally: Tally) -> None:
             tally.doubt("guess")
             tally.tokens += extra
     functions = responses_functions(body)
+    tally.hidden = hidden(traits, functions=bool(functions))
     answer = responses_format(body)
     if functions:
         tally.kinds.add("tools")

@@ -1,4 +1,4 @@
-"""What this room hands out: frozen results, the statistics, and its one warning.
+"""What this room hands out: frozen results and the statistics.
 
 Owns the shapes other rooms read. Must never hold a rule, a number that is fitted, or a cache.
 """
@@ -10,10 +10,6 @@ from typing import Literal, TypeAlias
 
 Endpoint: TypeAlias = Literal["chat.completions", "responses", "embeddings", "completions", "images", "audio", "moderations", "other"]
 Confidence: TypeAlias = Literal["exact", "formula", "learned", "guess"]
-
-
-class EstimateWarning(RuntimeWarning):
-    """An estimate is rougher than usual and says why; the call itself goes on. Given once a kind per estimator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +33,8 @@ class Estimate:
     site: str = ""  # the call site that asked, for learning its output
     choices: int = 1  # n, times the number of prompts on the completions endpoint
     formula_tokens: int = 0  # prompt_tokens before the learned ratio; what `learn` compares the bill with
+    fixed_tokens: int = 0  # of these: instructions and tools, sent anew with every request of a conversation the server keeps
+    conversation: str = ""  # its id, where the body names one
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ class Tally:
     prompts: int = 1
     images: int = 0
     files: int = 0
-    hidden: int = 0
+    hidden: int = 0  # tokens the server adds on Responses, charged and not billed
+    fixed: int = 0  # of `tokens`: those sent anew with every request of a conversation the server keeps
     kinds: set[str] = field(default_factory=set)
     confidence: Confidence = "exact"
 

@@ -33,9 +33,8 @@ class Printer:
         """Print the root schema as the type of a function's single parameter; empty when it has no properties."""
         if not obj(self._root.get("properties")):
             return ""
-        title = "" if self._early else text(self._root.get("title"))
-        body = self._object(self._root, 0)
-        return f"// {title}\n{body}" if title else body
+        above = [] if self._early else self._comments(self._root)
+        return "\n".join([*above, self._object(self._root, 0)])
 
     def _object(self, schema: Mapping[str, object], depth: int) -> str:
         required = items(schema.get("required"))

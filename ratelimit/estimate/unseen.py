@@ -39,6 +39,21 @@ PAGE = 400  # tokens of a PDF's page: its text; 3 to 737 seen
 CHAT_FILE = 213  # what Chat adds to a file, tokens
 FILE = 600  # a file of which nothing is known
 SOUND, SOUND_BYTES = 10, 16_000  # tokens a second; bytes a second of common speech files
+# (how the model's name begins, tokens without functions, tokens with); the first match holds
+_HIDDEN: tuple[tuple[str, int, int], ...] = (
+    ("gpt-5.4", 163, 449),
+    ("gpt-5.5", 163, 449),
+    ("gpt-5.6", 163, 449),
+    ("gpt-5", 217, 493),
+    ("o4-mini", 207, 264),
+    ("o3", 61, 61),
+    ("gpt-4o", 19, 217),
+    ("gpt-4.1", 19, 217),
+    ("gpt-4.5", 19, 217),
+    ("gpt-3.5", 5, 5),
+    ("gpt-4", 5, 5),
+    ("", 19, 217),
+)
 _PAGE = re.compile(rb"/Type\s*/Page\b")
 _READ = 4_194_304  # base64 characters of a file looked at
 
@@ -74,3 +89,12 @@ def add_file(part: Mapping[str, object], tally: Tally) -> None:
         tally.tokens += tally.tok(raw.decode("utf-8", "replace"))
     else:
         tally.tokens += PAGE * max(len(_PAGE.findall(raw)), 1) if raw else FILE
+
+
+def hidden(family: Family, *, functions: bool) -> int:
+    """Return the tokens the server writes before a Responses prompt: its limiter takes them, the bill leaves them out.
+
+    Source: 238 recorded Responses calls with rate-limit headers.
+    """
+    _, plain, tooled = next(row for row in _HIDDEN if family.name.startswith(row[0]))
+    return tooled if functions else plain

@@ -1,0 +1,52 @@
+"""How much work an estimate will be, and whether it had better leave the event loop for a thread.
+
+Owns the threshold. Must never count a token: it adds up lengths and asks the tokenizer what it knows already.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ratelimit.estimate.models import family
+from ratelimit.estimate.plain import obj, text
+from ratelimit.estimate.tokenizer import counted, ready
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HEAVY = 50_000  # characters of uncounted text; some 10 ms of counting
+MOST_PARTS = 10_000  # values looked at before a request is called heavy for their number alone
+
+
+def heavy(request: object) -> bool:
+    """Tell whether `request` holds more than HEAVY characters nobody has counted yet, or the vocabulary is still to be loaded."""
+    body = obj(request)
+    encoding = family(text(body.get("model"))).encoding
+    if not ready(encoding):
+        return True
+    fresh = 0
+    long: list[str] = []
+    for parts, value in enumerate(_texts(body)):
+        if parts > MOST_PARTS:
+            return True
+        if not value.startswith("data:"):  # pictures and files are not read
+            fresh += len(value)
+            long.append(value)
+    return fresh > HEAVY and sum(len(value) for value in long if not counted(value, encoding)) > HEAVY
+
+
+def _texts(body: object) -> Iterator[str]:
+    """Walk the texts of a request, without recursion; objects of the SDK show their content."""
+    waiting = [body]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, (list, tuple)):
+            waiting.extend(value)
+        else:
+            content = getattr(value, "content", None)
+            if isinstance(content, (str, list)):
+                waiting.append(content)
