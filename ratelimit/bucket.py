@@ -42,9 +42,10 @@ takes all of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 
-from ratelimit.limits import Limit
+from ratelimit.limits import Cost, Limit
 
 
 class Bucket:
@@ -83,26 +84,50 @@ class Bucket:
 
     def take(self, amount: float, now: float) -> bool:
         """Debit ``amount``, dated `slack` after ``now``, if its `moment` has come; else change nothing and return False."""
-        start = self.full_at
-        due = amount * self.seconds_per_unit
-        if start + due - self.window > now and (amount <= self.burst or start > now or amount > self.limit.amount):
-            return False
-        arrival = now + self.slack
-        self.before = start
-        self.full_at = (max(arrival, start)) + due
-        return True
-
-    def untake(self) -> None:
-        """Undo the `take` that was the last verb: another bucket could not pay."""
-        self.full_at = self.before
+        return take_all((self,), {self.name: amount}, now)
 
     def give(self, amount: float, now: float) -> None:
         """Give ``amount`` back, or debit it late when negative."""
-        start = self.full_at
-        self.full_at = (max(now, start)) - amount * self.seconds_per_unit
+        give_all((self,), {self.name: amount}, now)
 
     def correct(self, seconds: float, now: float) -> None:
         """Move ``full_at`` by ``seconds`` because the server says so: later (positive) means a lower level."""
         before = max(self.full_at, now)
         self.full_at = before + seconds
         self.corrected += seconds
+
+
+def take_all(buckets: Sequence[Bucket], cost: Cost, now: float) -> bool:
+    """Debit every bucket that ``cost`` names, if the moment of each has come; else change none and return False.
+
+    One pass in one frame, because every call pays for it: debit until one bucket cannot pay, then undo.
+    """
+    for bucket in buckets:
+        amount = cost.get(bucket.name)
+        if amount:
+            start = bucket.full_at
+            due = amount * bucket.seconds_per_unit
+            if start + due - bucket.window > now and (amount <= bucket.burst or start > now or amount > bucket.limit.amount):
+                _undo(buckets, cost, bucket)
+                return False
+            arrival = now + bucket.slack
+            bucket.before = start
+            bucket.full_at = (start if start > arrival else arrival) + due
+    return True
+
+
+def _undo(buckets: Sequence[Bucket], cost: Cost, failed: Bucket) -> None:
+    for bucket in buckets:
+        if bucket is failed:
+            return
+        if cost.get(bucket.name):
+            bucket.full_at = bucket.before
+
+
+def give_all(buckets: Sequence[Bucket], cost: Cost, now: float) -> None:
+    """Give back to every bucket what ``cost`` names, or debit it late where it is negative."""
+    for bucket in buckets:
+        amount = cost.get(bucket.name)
+        if amount:
+            start = bucket.full_at
+            bucket.full_at = (start if start > now else now) - amount * bucket.seconds_per_unit

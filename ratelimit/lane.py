@@ -14,6 +14,7 @@ from ratelimit.errors import WouldBlock
 from ratelimit.flow import admit
 from ratelimit.limits import Cost, Limits
 from ratelimit.line import Line, Place
+from ratelimit.steering import Steering
 from ratelimit.stores import Grant
 from ratelimit.stores.memory import MemoryStore
 
@@ -74,7 +75,7 @@ class Lane:
         self.refused = 0
         self.closed_until = -inf
         self.longest_wait = 0.0
-        self.drift: dict[str, float] = {}
+        self.steering = Steering(self, learns=not len(limits))
 
     def enter_now(self, cost: Cost, rank: float) -> Grant | float:
         """Pay at once, or answer the moment at which that may be possible (inf: unknown)."""
@@ -120,6 +121,7 @@ class Lane:
         """Admit nobody for so long: the server said so, once for everybody."""
         self.closed_until = max(self.closed_until, self.now() + seconds)
         self.store.close(self.closed_until)
+        self.line.nudge()
 
     def owe(self, name: str, used: float) -> None:
         """Hear from a refusal that ``used`` of the limit's amount was used: the level is at most what that leaves."""

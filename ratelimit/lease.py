@@ -11,7 +11,7 @@ from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Literal
 
 from ratelimit.errors import InvalidArgument
-from ratelimit.feedback import Refusal, Usage, read_exception, read_refusal, read_usage
+from ratelimit.feedback import Refusal, Usage, read_exception, read_headers, read_refusal, read_usage
 from ratelimit.limits import LARGEST, amount_of
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Lease:
 
     def __init__(self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, grant: Grant, sent_at: float) -> None:
         self._lane = lane
-        self._grant = grant
+        self.grant = grant
         self.reserved = cost
         self.estimate = estimate
         self.sent_at = sent_at
@@ -107,19 +107,31 @@ class Lease:
         nothing has changed.
         """
         if tokens.__class__ is int and answer is None and not amounts and 0 <= tokens <= LARGEST:
-            self._settle({"tokens": tokens})  # the common case, without a detour
-            return
-        used = amounts
-        if answer is not None:
-            used = {**self._read(answer), **amounts}
+            used = {"tokens": tokens}
+        else:
+            used = self._amounts(answer, tokens, amounts)
+        lane = self._lane
+        back = {}
+        if lane.accounting == "reconcile":
+            held = self.reserved if self._spent is None else self.cost
+            for name, amount in used.items():
+                back[name] = held.get(name, 0) - amount
+            self._spent = used if self._spent is None else self._spent | used
+        ends = not self._ended
+        self._ended = True
+        lane.store.give(back, lane.now(), ends)
+        if lane.line.entries:
+            lane.line.nudge()
+
+    def _amounts(self, answer: object, tokens: float | None, amounts: dict[str, float]) -> dict[str, float]:
+        used = amounts if answer is None else {**self._read(answer), **amounts}
         if tokens is not None:
             used["tokens"] = tokens
         for name, amount in used.items():
-            if amount.__class__ is not int or not 0 <= amount <= LARGEST:
-                amount_of(amount, f"settle({name}=)")
+            amount_of(amount, f"settle({name}=)")
         if not used:
             raise InvalidArgument("settle() needs the answer, its usage, or amounts such as tokens=1200; to keep the reserve call close()")
-        self._settle(used)
+        return used
 
     def _read(self, answer: object) -> dict[str, float]:
         if isinstance(answer, (int, float)) and not isinstance(answer, bool):
@@ -140,20 +152,6 @@ class Lease:
             "input_tokens": usage.prompt_tokens,
             "output_tokens": usage.output_tokens,
         }
-
-    def _settle(self, used: dict[str, float]) -> None:
-        lane = self._lane
-        back = {}
-        if lane.accounting == "reconcile":
-            held = self.reserved if self._spent is None else self.cost
-            for name, amount in used.items():
-                back[name] = held.get(name, 0) - amount
-            self._spent = used if self._spent is None else self._spent | used
-        ends = not self._ended
-        self._ended = True
-        lane.store.give(back, lane.now(), ends)
-        if lane.line.entries:
-            lane.line.nudge()
 
     def close(self) -> None:
         """End the call and keep the reserve: nothing is known of what it used."""
@@ -185,28 +183,31 @@ class Lease:
         """
         lane = self._lane
         lane.refused += 1
-        if refusal.wait:
-            lane.close(refusal.wait)
+        lane.steering.refused(refusal)
         if refusal.used is not None and refusal.kind in self.cost:
-            tokens = {name: amount for name, amount in self.cost.items() if name != "requests"}
-            self._spent = dict.fromkeys(tokens, 0)
-            ended, self._ended = self._ended, True
-            lane.store.give(tokens, lane.now(), not ended)
+            back = {name: amount for name, amount in self.cost.items() if name != "requests"}
+            self._spent = dict.fromkeys(back, 0)
+            ends, self._ended = not self._ended, True
+            lane.store.give(back, lane.now(), ends)
             lane.owe(refusal.kind, refusal.used)
             lane.line.nudge()
         else:
             self.close()
 
     def observe(self, headers: Mapping[str, str], *, status: int = 200, body: object = None) -> None:
-        """Hear the answer's headers as soon as they are there; with a status of 429 they are a refusal."""
-        if status == 429:
-            refusal = read_refusal(status, headers, body)
-            if refusal is not None:
-                self.refuse(refusal)
+        """Hear the answer's headers as soon as they are there: limits, levels, and with a status of 429 or the like a refusal."""
+        lane = self._lane
+        if not lane.store.marking:
+            lane.steering.listen()
+        refusal = read_refusal(status, headers, body)
+        if refusal is not None:
+            self.refuse(refusal)
             return
+        now = lane.now()
         if not self._headers_seen:
             self._headers_seen = True
-            self._lane.answered(self._lane.now() - self.sent_at)
+            lane.answered(now - self.sent_at)
+            lane.steering.heard(self, read_headers(headers), now)
 
     def text(self, text: str) -> None:
         """Settle by the text that passed when a stream ended without usage: prompt as estimated, output as counted."""
@@ -214,4 +215,4 @@ class Lease:
             self.close()
             return
         output = self._lane.estimator.count_text(text, self.estimate.model)
-        self._settle(self._used(Usage(self.estimate.prompt_tokens, output, self.estimate.prompt_tokens + output)))
+        self.settle(**self._used(Usage(self.estimate.prompt_tokens, output, self.estimate.prompt_tokens + output)))

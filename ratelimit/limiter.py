@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, get_args, overload
 
-from ratelimit import decorate, drive
+from ratelimit import decorate, drive, transport
 from ratelimit.errors import InvalidArgument, LimiterWarning
 from ratelimit.estimate import Estimate, Estimator
 from ratelimit.lane import FIRST_SLACK, Lane
@@ -23,6 +23,7 @@ from ratelimit.reservation import Reservation, body_of, deadline_of
 from ratelimit.statistics import Statistics, lane_statistics
 
 F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C")
 
 PATIENCE: Final = MappingProxyType({"interactive": 0.0, "normal": 10.0, "batch": 60.0})
 """Seconds by which a call of each priority lets later ones of a lower patience overtake it."""
@@ -83,6 +84,7 @@ class RateLimiter:
         self.estimator = Estimator(output=output)
         self.priorities = {name: amount_of(patience, f"the patience of {name!r}") for name, patience in priorities.items()}
         self._slack = amount_of(slack, "slack=")
+        self._listens = False
         by_family = {"*": own} if limits is None else dict(limits)
         self._lanes = {family: self._lane(family, _with_burst(given, burst)) for family, given in by_family.items()}
         self._only = next(iter(self._lanes.values())) if list(self._lanes) == ["*"] else None
@@ -185,6 +187,16 @@ class RateLimiter:
         now = self.clock.now()
         return Statistics({family: lane_statistics(lane, now) for family, lane in self._lanes.items()}, self.estimator.statistics())
 
+    def wrap(self, client: C, *, timeout: float | None = None, priority: str | float = "normal") -> C:
+        """Return a client of the same type whose every HTTP attempt, SDK retries included, waits for its turn; see `transport.wrap`."""
+        return transport.wrap(self, client, timeout=timeout, priority=priority)
+
+    def listen(self) -> None:
+        """Expect headers of every answer from now on: each family starts with one call and goes on from the level that its headers show."""
+        self._listens = True
+        for lane in self._lanes.values():
+            lane.steering.listen()
+
     # ---- what the doors stand on ----------------------------------------------------------------------------------------------------------
 
     def lane_of(self, model: str) -> Lane:
@@ -204,7 +216,10 @@ class RateLimiter:
         return lane
 
     def _lane(self, family: str, limits: Limits) -> Lane:
-        return Lane(family, limits, self.clock, self._slack, self.accounting, self.estimator)
+        lane = Lane(family, limits, self.clock, self._slack, self.accounting, self.estimator)
+        if self._listens:
+            lane.steering.listen()
+        return lane
 
     def cost_of(self, estimate: Estimate) -> dict[str, float]:
         """What an estimate makes a call pay, by the accounting."""

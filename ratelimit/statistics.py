@@ -35,6 +35,7 @@ class LaneStatistics:
     """how long a refusal still keeps the line closed"""
     slack: float
     drift: Mapping[str, float]
+    """by how much the server's headers have moved each level in all, in its limit's unit; negative: others use the limit too"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,5 +70,5 @@ def lane_statistics(lane: Lane, now: float) -> LaneStatistics:
         longest_wait=lane.longest_wait,
         closed_for=max(lane.closed_until - now, 0.0),
         slack=lane.slack.seconds,
-        drift=MappingProxyType(dict(lane.drift)),
+        drift=MappingProxyType(dict(lane.steering.applied)),
     )

@@ -12,14 +12,21 @@ from typing import Protocol
 from ratelimit.bucket import Bucket
 from ratelimit.limits import Cost, Limits
 
-Grant = tuple[tuple[Bucket, float], ...]
-"""What a payment leaves: per bucket its ``full_at`` right after, less the corrections until then. Drift is measured from it."""
+Marks = tuple[tuple[Bucket, float], ...]
+"""Per bucket its ``full_at`` right after a payment, less the corrections until then: the level that this call's headers should confirm."""
+
+Grant = tuple[int, int, Marks] | tuple[()]
+"""What a payment leaves: the number of calls admitted so far and of those in flight, this one included, and the marks. Empty unless headers
+are listened to."""
 
 
 class Store(Protocol):
     """Atomic over all its buckets, safe from any thread; `give` also from finalizers and signal handlers."""
 
     limits: Limits
+    marking: bool
+    admitted: int
+    ended: int
 
     def take(self, cost: Cost, now: float) -> Grant | float:
         """Pay all, or answer the moment (seconds of the caller's clock, inf: not before somebody gives back) at which to ask again."""
@@ -32,6 +39,9 @@ class Store(Protocol):
 
     def moment(self, cost: Cost) -> float:
         """When ``cost`` would fit if nothing else happened."""
+
+    def hold(self, concurrency: int | None) -> None:
+        """Let at most so many calls be in flight for now; None goes back to what the limits say."""
 
     def close(self, until: float) -> None:
         """Admit nobody before ``until``."""

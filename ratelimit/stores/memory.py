@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import inf
 
-from ratelimit.bucket import Bucket
+from ratelimit.bucket import Bucket, give_all, take_all
 from ratelimit.errors import RequestTooLarge
 from ratelimit.limits import Cost, Limits, whole
 from ratelimit.line import insist
@@ -30,12 +30,13 @@ class MemoryStore:
     :param slack: the first guess of it, in seconds; see `bucket.py`.
     """
 
-    __slots__ = ("_buckets", "_closed_until", "_concurrency", "_inbox", "_lock", "_slack", "admitted", "ended", "limits", "marking")
+    __slots__ = ("_buckets", "_closed_until", "_concurrency", "_held", "_inbox", "_lock", "_slack", "admitted", "ended", "limits", "marking")
 
     def __init__(self, limits: Limits, now: float, slack: float = 0.0) -> None:
         self.limits = limits
         self._slack = slack
         self._buckets = tuple(Bucket(limit, now, slack) for limit in limits)
+        self._held: int | None = None
         self._concurrency = limits.concurrency
         self.marking = False  # whether grants carry marks: only who listens to headers pays for them
         self.admitted = 0
@@ -62,24 +63,19 @@ class MemoryStore:
                 return inf
             if self._closed_until > now:
                 return self.moment(cost)
-            for bucket in self._buckets:
-                amount = cost.get(bucket.name)
-                if amount and not bucket.take(amount, now):
-                    return self._undo(cost, bucket)
+            if not take_all(self._buckets, cost, now):
+                return self._later(cost)
             self.admitted += 1
-            return tuple([(bucket, bucket.full_at - bucket.corrected) for bucket in self._buckets]) if self.marking else ()
+            if not self.marking:
+                return ()
+            marks = tuple([(bucket, bucket.full_at - bucket.corrected) for bucket in self._buckets])
+            return self.admitted, self.admitted - self.ended, marks
         finally:
             lock.release()
             if self._inbox:
                 self._empty_inbox()
 
-    def _undo(self, cost: Cost, failed: Bucket) -> float:
-        """Undo the payments before the bucket that could not pay, and tell the moment at which all can."""
-        for bucket in self._buckets:
-            if bucket is failed:
-                break
-            if cost.get(bucket.name):
-                bucket.untake()
+    def _later(self, cost: Cost) -> float:
         self.refuse_oversize(cost)
         return max(bucket.moment(amount) for bucket in self._buckets if (amount := cost.get(bucket.name)))
 
@@ -91,10 +87,7 @@ class MemoryStore:
             return
         if ends:
             self.ended += 1
-        for bucket in self._buckets:
-            amount = cost.get(bucket.name)
-            if amount:
-                bucket.give(amount, now)
+        give_all(self._buckets, cost, now)
         lock.release()
         if self._inbox:
             self._empty_inbox()
@@ -102,16 +95,18 @@ class MemoryStore:
     def _give(self, cost: Cost, now: float, ends: bool) -> None:
         if ends:
             self.ended += 1
-        for bucket in self._buckets:
-            amount = cost.get(bucket.name)
-            if amount:
-                bucket.give(amount, now)
+        give_all(self._buckets, cost, now)
 
     def expect(self, slack: float) -> None:
         """Expect requests to arrive at most ``slack`` seconds after they were admitted."""
         self._slack = slack
         for bucket in self._buckets:
             bucket.expect(slack)
+
+    def hold(self, concurrency: int | None) -> None:
+        """Let at most so many calls be in flight for now; None goes back to what the limits say."""
+        self._held = concurrency
+        self._concurrency = concurrency or self.limits.concurrency
 
     def close(self, until: float) -> None:
         """Admit nobody before ``until``; a later moment wins."""
@@ -127,7 +122,7 @@ class MemoryStore:
         def apply() -> None:
             owed = {(b.name, b.limit.per): b.burst - b.level(now) for b in self._buckets}
             self.limits = limits
-            self._concurrency = limits.concurrency
+            self._concurrency = self._held or limits.concurrency
             self._buckets = tuple(Bucket(limit, now, self._slack) for limit in limits)
             for bucket in self._buckets:
                 bucket.give(-owed.get((bucket.name, bucket.limit.per), 0.0), now)

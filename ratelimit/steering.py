@@ -1,0 +1,135 @@
+"""The hand that turns a lane's buckets to what the server says: headers after every answer, refusals, the cold start.
+
+Owns when a judgement of `feedback/steering.py` is applied, and how. Knows no HTTP and reads no clock; it is called with what was heard and when.
+
+* *Cold start.* Nobody knows how full the server's buckets are. A lane that listens to headers sends one call and holds the rest until its
+  headers are there; then it goes at full speed from the real level. A call that fails without headers leaves the next one to try.
+* *Limits.* Where none were given they are learned, and changed when the server changes them. Limits that were given hold; headers then only
+  correct levels.
+* *Levels.* Down at once; up only where the server has the same limit as we: who was given a share of the limit keeps to the share.
+* *Refusals.* The line closes until the named moment, for everybody; where none is named, or the server is overloaded or asks to slow down,
+  for a pause that doubles with each refusal until an answer comes through.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from ratelimit.feedback import Reading, Refusal
+from ratelimit.feedback.steering import DIMENSIONS, Drift, Knowledge, level_of
+from ratelimit.limits import Limits
+
+if TYPE_CHECKING:
+    from ratelimit.lane import Lane
+    from ratelimit.lease import Lease
+
+FIRST_PAUSE: Final = 1.0
+"""Seconds, where a refusal names no moment."""
+LONGEST_PAUSE: Final = 60.0
+
+
+class Steering:
+    """What one lane has heard so far.
+
+    :param learns: no limits were given: take them from the headers.
+    """
+
+    def __init__(self, lane: Lane, *, learns: bool) -> None:
+        self._lane = lane
+        self._learns = learns
+        self._knowledge = Knowledge()
+        self._drifts: dict[tuple[str, float], Drift] = {}
+        self._pause = FIRST_PAUSE
+        self._lock = threading.Lock()
+        self.probing = False
+        self.applied: dict[str, float] = {}
+
+    def listen(self) -> None:
+        """Headers will be heard from now on: keep marks, and start with one call."""
+        store = self._lane.store
+        if not store.marking:
+            store.marking = True
+            self.probing = True
+            store.hold(1)
+
+    def heard(self, lease: Lease, readings: Sequence[Reading], now: float) -> None:
+        """Hear the limits that an answer's headers show."""
+        lane = self._lane
+        with self._lock:
+            self._pause = FIRST_PAUSE
+            if self._learns and (known := self._knowledge.hear(readings)) is not None:
+                before = {(limit.name, limit.per) for limit in lane.store.limits}
+                lane.store.replace(Limits(*known, concurrency=lane.store.limits.concurrency), now)
+                self._start(lease, readings, before, now)
+            elif readings:
+                self._follow(lease, readings, now)
+            if self.probing:
+                self.probing = False
+                lane.store.hold(None)
+        lane.line.nudge()
+
+    def _start(self, lease: Lease, readings: Sequence[Reading], known: set[tuple[str, float]], now: float) -> None:
+        """Fill the buckets of newly learned limits to the server's level, less what this call has reserved beyond its charge."""
+        for limit in self._lane.store.limits:
+            if (limit.name, limit.per) in known:
+                continue
+            level = level_of(readings, limit.name, limit.per)
+            for bucket in self._lane.store.buckets_of(limit.name):
+                if bucket.limit.per == limit.per:
+                    held = _excess(lease, limit.name) + (0 if level is None else max(bucket.burst - level, 0))
+                    self._lane.store.correct(bucket, held * bucket.seconds_per_unit, now)
+
+    def _follow(self, lease: Lease, readings: Sequence[Reading], now: float) -> None:
+        grant = lease.grant
+        if not grant:
+            return
+        serial, in_flight, marks = grant
+        store = self._lane.store
+        limits = {(DIMENSIONS.get(reading.name), reading.period): reading.limit for reading in readings}
+        for bucket, mark in marks:
+            name, per = bucket.name, bucket.limit.per
+            level = level_of(readings, name, per)
+            if level is None:
+                continue
+            excess = _excess(lease, name)
+            seconds = self._drifts.setdefault((name, per), Drift()).hear(
+                level,
+                burst=bucket.burst,
+                seconds_per_unit=bucket.seconds_per_unit,
+                sent=lease.sent_at,
+                heard=now,
+                full_at=mark,
+                corrected=bucket.corrected,
+                excess=excess,
+                later=store.admitted - serial,
+                alone=in_flight == 1,
+            )
+            same = limits.get((name, per), limits.get((name, None))) == bucket.limit.amount
+            if seconds > 0 or (seconds < 0 and same):
+                store.correct(bucket, seconds, now)
+                label = f"{name}/{per:g}s"
+                self.applied[label] = self.applied.get(label, 0.0) - seconds / bucket.seconds_per_unit
+
+    def failed(self) -> None:
+        """A call ended without headers: while probing, its slot is free for the next one to try."""
+        self._lane.line.nudge()
+
+    def refused(self, refusal: Refusal) -> None:
+        """Close the line for as long as the refusal says; a moment it does not name is guessed, and doubled each time."""
+        with self._lock:
+            pause = refusal.wait or 0.0
+            if not pause or refusal.slow_down or refusal.overloaded:
+                pause = max(pause, self._pause)
+                self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        if not refusal.hopeless:
+            self._lane.close(pause)
+
+
+def _excess(lease: Lease, name: str) -> float:
+    """What a call holds beyond the server's charge, in the unit of ``name``: its expected output, mostly."""
+    held = lease.reserved.get(name, 0)
+    if name == "tokens" and lease.estimate is not None:
+        return max(held - lease.estimate.charge, 0)
+    return held if name == "output_tokens" else 0
