@@ -7,12 +7,10 @@ Source: recorded calls; that arguments are printed anew without spaces, and para
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ratelimit.estimate.plain import items, obj, text
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 
 class Call(NamedTuple):

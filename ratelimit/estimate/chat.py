@@ -7,18 +7,14 @@ Source of every figure: recorded chat calls with their usage; an odd constant is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from ratelimit.estimate.calls import Call, calls_of, compact, result_list, tool_uses
 from ratelimit.estimate.content import add_content, text_of
 from ratelimit.estimate.formats import chat_format, format_text
 from ratelimit.estimate.plain import items, obj, text
+from ratelimit.estimate.tally import Tally
 from ratelimit.estimate.tools import chat_functions, namespace
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from ratelimit.estimate.tally import Tally
 
 PER_MESSAGE = 3  # the markers around a role and a content
 ANSWER, ANSWER_REASONING = 3, 2  # the opened answer
@@ -29,6 +25,7 @@ CALL, CALL_O, CALL_GPT5, CALL_EARLY = 13, 16, 19, 10  # a call and its result be
 PARALLEL, PARALLEL_GPT5 = 20, 26  # several calls of one answer, told as one call of "multi_tool_use.parallel"
 NAMED, NAMED_EARLY = 6, 3  # tool_choice naming a function, beside that name
 SEARCH_PREVIEW = "search-preview"  # models that bill the texts alone
+O1_PREVIEW = 12  # what o1-preview adds to each message, and once more
 
 
 def count_chat(body: Mapping[str, object], tally: Tally) -> None:
@@ -49,6 +46,9 @@ def count_chat(body: Mapping[str, object], tally: Tally) -> None:
     tally.tokens += ANSWER_REASONING if tally.family.reasoning else ANSWER
     if SEARCH_PREVIEW in tally.family.name:
         tally.tokens -= (PER_MESSAGE + 1) * len(messages) + ANSWER
+        tally.doubt("formula")
+    if tally.family.name.startswith("o1-preview"):
+        tally.tokens += O1_PREVIEW * (len(messages) + 1)
         tally.doubt("formula")
 
 

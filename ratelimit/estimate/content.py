@@ -5,16 +5,12 @@ Owns the kinds of parts and their counting. Must never know roles, tools or endp
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from ratelimit.estimate.images import add_image
 from ratelimit.estimate.plain import items, obj, text
+from ratelimit.estimate.tally import Tally
 from ratelimit.estimate.unseen import add_file
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ratelimit.estimate.tally import Tally
 
 _PICTURES = {"image_url", "input_image", "computer_screenshot"}
 _FILES = {"file", "input_file", "input_audio"}

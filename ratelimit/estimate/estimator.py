@@ -7,9 +7,11 @@ Must never hold a formula, wait, or talk to anybody: the limiter decides when an
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import threading
 import warnings
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 from ratelimit.errors import EstimateWarning
 from ratelimit.estimate import charge as charging
@@ -21,17 +23,11 @@ from ratelimit.estimate.models import Family, family
 from ratelimit.estimate.plain import count as number
 from ratelimit.estimate.plain import obj, text
 from ratelimit.estimate.responses import count_responses
-from ratelimit.estimate.results import Estimate, EstimatorStatistics
+from ratelimit.estimate.results import Endpoint, Estimate, EstimatorStatistics
 from ratelimit.estimate.tally import Tally
 from ratelimit.estimate.texts import count_texts
 from ratelimit.estimate.tokenizer import count, exact
 from ratelimit.estimate.weight import heavy
-
-if TYPE_CHECKING:
-    import datetime as dt
-    from collections.abc import Mapping
-
-    from ratelimit.estimate.results import Endpoint
 
 
 class Estimator:

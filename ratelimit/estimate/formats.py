@@ -8,12 +8,10 @@ Source: recorded calls with `json_schema` formats: the schema is printed as it w
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from functools import lru_cache
 
-from ratelimit.estimate.plain import items, obj, text
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from ratelimit.estimate.plain import dumped, items, obj, text
 
 _UNPRINTED = frozenset(
     [
@@ -36,6 +34,7 @@ _UNPRINTED = frozenset(
 )
 _NAMED = frozenset({"properties", "$defs", "definitions"})  # their keys are names, not keywords
 _DEEPEST = 40
+LONGEST_KEPT = 100_000  # characters of a schema whose print is kept
 
 
 def chat_format(body: Mapping[str, object]) -> Mapping[str, object] | None:
@@ -59,8 +58,15 @@ def responses_format(body: Mapping[str, object]) -> Mapping[str, object] | None:
 def format_text(answer: Mapping[str, object]) -> str:
     """Print a format as the models are shown it."""
     description = text(answer.get("description"))
-    schema = json.dumps(_printed(answer.get("schema"), 0), separators=(",", ":"), default=str)
-    return f"# Response Formats\n\n## {text(answer.get('name'))}\n\n" + (f"// {description}\n" if description else "") + schema
+    schema = json.dumps(answer.get("schema"), default=dumped, skipkeys=True)
+    printed = (_schema if len(schema) <= LONGEST_KEPT else _schema.__wrapped__)(schema)
+    return f"# Response Formats\n\n## {text(answer.get('name'))}\n\n" + (f"// {description}\n" if description else "") + printed
+
+
+@lru_cache(maxsize=64)
+def _schema(schema: str) -> str:
+    """Print a schema given as a JSON text, which is a key that cannot change."""
+    return json.dumps(_printed(json.loads(schema), 0), separators=(",", ":"))
 
 
 def _printed(schema: object, depth: int, *, named: bool = False) -> object:

@@ -11,20 +11,18 @@ import base64
 import binascii
 import io
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
+from ratelimit.estimate.models import Family
 from ratelimit.estimate.plain import obj, text
+from ratelimit.estimate.tally import Tally
 
 try:
     import imagesize  # type: ignore[import-untyped]
 except ImportError:  # the extra "images" is not installed: every picture is then priced as one behind a URL
     imagesize = None
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ratelimit.estimate.models import Family
-    from ratelimit.estimate.tally import Tally
 
 TILE, BOX, SHORTEST = 512, 2048, 768  # pixels: a tile, the box a picture is fitted into, its shortest side after that
 PATCH = 32  # pixels

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from ratelimit.estimate.tokenizer import encoding_for
 
-_REASONING = re.compile(r"(?:^|[^a-z0-9])(?:o[134](?:$|-)|gpt-?5)")
+_REASONING = re.compile(r"(?:^|[^a-z0-9])(?:o[134](?:$|-)|gpt-?5|computer-use)")
 _GPT5 = re.compile(r"(?:^|[^a-z0-9])gpt-?5")
 _EARLY = {"gpt-4", "gpt-4-0613", "gpt-4-0314", "gpt-4-32k", "gpt-4-32k-0613", "gpt-3.5-turbo-0613", "gpt-3.5-turbo-16k-0613"}
 _GPT54 = re.compile(r"gpt-?5[.][4-9]")

@@ -30,6 +30,11 @@ def obj(value: object) -> Mapping[str, object]:
     return _NOTHING
 
 
+def dumped(value: object) -> object:
+    """Stand in for what JSON has no form for: objects of the SDK as mappings, anything else as nothing."""
+    return dict(obj(value)) or None
+
+
 def items(value: object) -> Sequence[object]:
     """`value` as a sequence: lists and tuples as they are, anything else (texts, generators) empty."""
     return value if isinstance(value, (list, tuple)) else ()

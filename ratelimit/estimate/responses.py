@@ -7,25 +7,22 @@ Source of every figure: recorded Responses calls with their usage, April 2025 an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from ratelimit.estimate.calls import Call, compact, tool_uses
 from ratelimit.estimate.content import add_content, is_picture
 from ratelimit.estimate.formats import format_text, responses_format
 from ratelimit.estimate.plain import items, obj, text
+from ratelimit.estimate.tally import Tally
 from ratelimit.estimate.tools import namespace, responses_functions
 from ratelimit.estimate.unseen import PRO, built_in, hidden, opaque
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ratelimit.estimate.tally import Tally
-
-PER_MESSAGE, ANSWER, ANSWER_REASONING, GPT5_ASSISTANT = 3, 3, 2, 2  # as in chat
+PER_MESSAGE, ANSWER, ANSWER_SHORT, GPT5_ASSISTANT = 3, 3, 2, 2  # as in chat
 CALL, CALL_GPT5, CALL_GPT54 = 11, 17, 20  # a call and its result beside name, arguments and content
 PARALLEL_GPT54, RESULT_GPT54 = 16, 7  # several calls in a row told as one, and each of their results
 KEPT_CALL = 3  # a call that carries the id the server gave it
-TOOLS, TOOLS_GPT5 = -3, 3
+TOOLS, TOOLS_O, TOOLS_GPT5 = -3, 3, 3  # beside their text
+FORCED = 6  # a function the model has to call, beside its name
 FORMAT = 1
 BARE_PICTURES = 1  # a message of pictures alone
 TOOLS_LATER = 85  # tools brought by an item of the input
@@ -42,7 +39,7 @@ def count_responses(body: Mapping[str, object], tally: Tally) -> None:
     if isinstance(given, str):
         _message("user", given, tally)
     _items([obj(item) for item in items(given)], tally)
-    tally.tokens += ANSWER_REASONING if tally.family.reasoning else ANSWER
+    tally.tokens += ANSWER_SHORT if tally.family.reasoning or tally.family.early else ANSWER
 
 
 def _items(given: list[Mapping[str, object]], tally: Tally) -> None:
@@ -108,6 +105,7 @@ def _calls(row: list[Mapping[str, object]], tally: Tally) -> None:
 
 
 def _surroundings(body: Mapping[str, object], tally: Tally) -> None:
+    """Add tools, the answer's format and what the server is known to write beside them."""
     traits = tally.family
     if obj(body.get("reasoning")).get("mode") == "pro" and not traits.name.endswith("-pro"):
         tally.tokens += PRO
@@ -120,13 +118,23 @@ def _surroundings(body: Mapping[str, object], tally: Tally) -> None:
             tally.tokens += extra
     functions = responses_functions(body)
     tally.hidden = hidden(traits, functions=bool(functions))
-    answer = responses_format(body)
     if functions:
         tally.kinds.add("tools")
         tally.doubt("formula")
-        undescribed = traits.gpt5 and not text(functions[0].get("description"))
-        tally.tokens += tally.tok(namespace(functions)) + (TOOLS_GPT5 if traits.gpt5 else TOOLS) - undescribed
+        tally.tokens += tally.tok(namespace(functions)) + _around_tools(body, functions, tally)
+    answer = responses_format(body)
     if answer is not None:
         tally.kinds.add("schema")
         tally.doubt("formula")
         tally.tokens += tally.tok(format_text(answer)) + (0 if traits.gpt5 else FORMAT)
+
+
+def _around_tools(body: Mapping[str, object], functions: list[Mapping[str, object]], tally: Tally) -> int:
+    if tally.family.gpt5:
+        return TOOLS_GPT5 - (not text(functions[0].get("description")))  # as in chat, nobody knows why
+    choice = body.get("tool_choice")
+    name = text(obj(choice).get("name"))
+    if choice == "required" and len(functions) == 1:
+        name = text(functions[0].get("name"))
+    forced = tally.tok(f"functions.{name}") + FORCED if name and not tally.family.reasoning else 0
+    return (TOOLS_O if tally.family.reasoning else TOOLS) + forced

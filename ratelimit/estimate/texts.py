@@ -6,12 +6,8 @@ Source: 317 recorded embedding calls and 119 completions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ratelimit.estimate.plain import items, obj, text
-
-if TYPE_CHECKING:
-    from ratelimit.estimate.tally import Tally
+from ratelimit.estimate.tally import Tally
 
 
 def count_texts(given: object, tally: Tally) -> None:

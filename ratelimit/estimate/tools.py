@@ -6,18 +6,26 @@ Source of every figure: recorded calls with tools and their usage.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
-from ratelimit.estimate.plain import items, obj, text
+from ratelimit.estimate.plain import dumped, items, obj, text
 from ratelimit.estimate.typescript import Printer, commented
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+LONGEST_KEPT = 100_000  # characters of definitions whose print is kept
 
 
 def namespace(functions: Iterable[Mapping[str, object]], *, early: bool = False) -> str:
     """Print function definitions (objects with name, description, parameters) as the models are shown them."""
-    printed = "\n\n".join(_function(function, early=early) for function in functions)
+    definitions = json.dumps([dict(function) for function in functions], default=dumped, skipkeys=True)
+    return (_namespace if len(definitions) <= LONGEST_KEPT else _namespace.__wrapped__)(definitions, early=early)
+
+
+@lru_cache(maxsize=64)
+def _namespace(definitions: str, *, early: bool) -> str:
+    """Print the definitions in a JSON text, which is a key that cannot change: agents send the same tools at every step."""
+    printed = "\n\n".join(_function(obj(function), early=early) for function in json.loads(definitions))
     return f"# Tools\n\n## functions\n\nnamespace functions {{\n\n{printed}\n\n}} // namespace functions"
 
 

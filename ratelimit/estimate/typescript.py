@@ -7,12 +7,9 @@ Source of every rule: recorded calls with function tools, where a wrong newline 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from ratelimit.estimate.plain import items, obj, text
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 DEEPEST = 24  # levels printed; a schema that refers to itself ends here
 _SIMPLE = {"string": "string", "number": "number", "integer": "number", "boolean": "boolean", "null": "null"}

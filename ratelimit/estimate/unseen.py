@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
+from ratelimit.estimate.models import Family
 from ratelimit.estimate.plain import obj, text
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ratelimit.estimate.models import Family
-    from ratelimit.estimate.tally import Tally
+from ratelimit.estimate.tally import Tally
 
 SEALED, SEALED_FRAME, SEALED_LEAST = 0.14, 112, 16  # tokens per character of an encrypted item, less its frame
 PRO = 1_520  # tokens of what reasoning.mode "pro" is told; 7 calls: 1,514 to 1,531

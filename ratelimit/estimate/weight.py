@@ -5,14 +5,11 @@ Owns the threshold. Must never count a token: it adds up lengths and asks the to
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from ratelimit.estimate.models import family
 from ratelimit.estimate.plain import obj, text
 from ratelimit.estimate.tokenizer import counted, ready
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 HEAVY = 50_000  # characters of uncounted text; some 10 ms of counting
 MOST_PARTS = 10_000  # values looked at before a request is called heavy for their number alone
