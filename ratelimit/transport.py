@@ -40,18 +40,20 @@ def wrap(limiter: RateLimiter, client: C, *, timeout: float | None = None, prior
         timeout does not run while an attempt waits here.
     :param priority: of all calls of this client; as in `RateLimiter.reserve`.
 
-    A call that the decorator or a context manager of the same limiter has admitted is not paid twice: its first attempt uses that lease.
+    The limiter hears the headers of every answer from now on: it starts with one call, learns the limits that were not given, and follows
+    the server's levels. A call that the decorator or a context manager of the same limiter has admitted is not paid twice: its first attempt
+    uses that lease.
     """
     door = Door(limiter, timeout, priority)
-    inner = getattr(client, "_client", None)
-    if _is_http_client(client):
-        return door.http_client(client)  # type: ignore[no-any-return]  # a copy, so of the same type
-    if _is_http_client(inner) and callable(make := getattr(client, "copy", None)):
-        return make(http_client=door.http_client(inner))  # type: ignore[no-any-return]  # the SDK says Self
-    raise InvalidArgument(
-        f"wrap() takes an OpenAI or AsyncOpenAI client, or an httpx or httpx2 client, not {type(client).__name__}; around other clients use"
-        " the decorator or limiter.reserve(...)"
-    )
+    inner = client if _is_http_client(client) else getattr(client, "_client", None)
+    if not _is_http_client(inner) or not (inner is client or callable(getattr(client, "copy", None))):
+        raise InvalidArgument(
+            f"wrap() takes an OpenAI or AsyncOpenAI client, or an httpx or httpx2 client, not {type(client).__name__}; around other clients"
+            " use the decorator or limiter.reserve(...)"
+        )
+    limiter.listen()
+    wrapped = door.http_client(inner)
+    return wrapped if inner is client else client.copy(http_client=wrapped)  # type: ignore[no-any-return, attr-defined]  # the SDK's says Self
 
 
 def _is_http_client(client: object) -> bool:

@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ratelimit.feedback.values import amount, decoded, field
+from ratelimit.feedback.values import MOST, amount, decoded, field
 
 _LARGE = 65_536
 """Bytes from which on a body is not decoded whole for its usage: an embeddings answer may be tens of megabytes of numbers."""
@@ -105,6 +105,8 @@ def _first(holder: object, names: tuple[str, ...]) -> int | None:
         return None
     for name in names:
         value = field(holder, name)
+        if value.__class__ is int and 0 <= value <= MOST:
+            return value
         if value is not None and not isinstance(value, str):
             count = amount(value)
             if count is not None:

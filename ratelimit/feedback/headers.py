@@ -19,11 +19,12 @@ Source: 14,941 recorded header observations of api.openai.com, 2023-04 to 2026-0
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 from ratelimit.feedback.values import amount, finite, text
 
@@ -49,8 +50,7 @@ _BY_SIZE = re.compile(r"(?:x-)?ratelimitbysize-(?P<field>limit|remaining|reset)(
 _ANTHROPIC = re.compile(r"anthropic-ratelimit-(?P<name>requests|tokens|input-tokens|output-tokens)-(?P<field>limit|remaining|reset)")
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """One limit as the server shows it.
 
     `name`: what is counted: "requests", "tokens", "project_tokens", "project_requests", "input_images", "input_tokens", ...;
@@ -96,9 +96,9 @@ def infer_period(limit: float, remaining: float, reset: float) -> float | None:
     if not (used >= 1 and limit >= 1 and reset >= 0):
         return None
     fitting = _fitting(limit, max(used - 1, 1.0), used, reset)
-    if not fitting and used > 20 and limit >= 150_000_000:
+    if fitting is None and used > 20 and limit >= 150_000_000:
         fitting = _fitting(limit, used - 2, used + 2, reset)
-    return fitting[0] if len(fitting) == 1 else None
+    return fitting
 
 
 def read_headers(headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]) -> list[Reading]:
@@ -114,12 +114,15 @@ def read_headers(headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | 
         if slot is None:
             continue
         field, name, period = slot
+        said = text(pair[1], 64)
         if field == "date":
-            date = text(pair[1], 64)
+            date = said
         elif field == "groq":
             groq = True
+        elif (known := found.get((name, period))) is not None:
+            known[field] = said
         else:
-            found.setdefault((name, period), {})[field] = text(pair[1], 64)
+            found[name, period] = {field: said}
     readings = (_reading(name, period, said, date, groq=groq) for (name, period), said in found.items())
     return [reading for reading in readings if reading is not None]
 
@@ -175,10 +178,11 @@ def _renewal(said: str | None) -> float | None:
     return max(seconds, MINUTE) if seconds and finite(seconds) else None
 
 
-def _fitting(limit: float, least: float, most: float, reset: float) -> list[float]:
-    """List the known periods that fit when between `least` and `most` is used and `reset` was cut to milliseconds."""
-    low, high = (reset - 1e-6) * limit / most, (reset + 0.001) * limit / least
-    return [period for period in PERIODS if low <= period <= high]
+def _fitting(limit: float, least: float, most: float, reset: float) -> float | None:
+    """Tell the one known period that fits when between `least` and `most` is used and `reset` was cut to milliseconds."""
+    first = bisect_left(PERIODS, (reset - 1e-6) * limit / most)
+    past = bisect_right(PERIODS, (reset + 0.001) * limit / least)
+    return PERIODS[first] if past - first == 1 else None
 
 
 def _until(moment: str, date: str) -> float | None:

@@ -16,8 +16,6 @@ MOST = 1e15
 
 def number(value: object) -> float | None:
     """Read a finite number of either sign from a number or from plain decimal text; None for anything else."""
-    if isinstance(value, bool):
-        return None
     if isinstance(value, str):
         if len(value) > 40 or not value.isascii() or "_" in value:  # float() would take Arabic digits and 1_000
             return None
@@ -25,7 +23,7 @@ def number(value: object) -> float | None:
             value = float(value)
         except ValueError:
             return None
-    if not isinstance(value, (int, float)) or not -MOST <= value <= MOST:  # NaN compares false
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not -MOST <= value <= MOST:  # NaN compares false
         return None
     return float(value)
 
@@ -45,6 +43,8 @@ def text(value: object, most: int = 4_000) -> str:
 
 def field(holder: object, name: str) -> object:
     """Look up `name` in a mapping or an object; None when it is not there, or when looking fails."""
+    if holder.__class__ is dict:  # nearly always; the check against Mapping costs more than all the rest
+        return holder.get(name)
     try:
         if isinstance(holder, Mapping):
             return holder.get(name)
