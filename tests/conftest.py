@@ -1,0 +1,188 @@
+"""What several tests share: virtual clocks, and a player that lets calls arrive at a limiter on asyncio, on trio or on threads.
+
+Owns no expectation. What must never come in: real waiting, and arithmetic of limits: what was played is judged by the tests.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
+
+import anyio
+import pytest
+from hypothesis import HealthCheck, settings
+
+from ratelimit import Lease, RateLimiter, WaitTimeout
+from ratelimit.testing.clocks import ThreadClock, TrioClock, VirtualClock
+
+if TYPE_CHECKING:
+    LoopClock = type[VirtualClock | TrioClock]
+
+settings.register_profile("core", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("core")
+
+
+class Call(TypedDict, total=False):
+    """One call of a script; times are seconds, from its arrival on where not said otherwise."""
+
+    at: float
+    tokens: float
+    patience: float
+    timeout: float | None
+    cancel: float | None
+    hold: float
+    end: Literal["settle", "close", "cancel", "unsent", "error", "drop"]
+    used: float
+
+
+@dataclass
+class Played:
+    """What happened to one call; ``back`` is what it gave back (negative: debited late) and ``serial`` counts arrivals."""
+
+    call: Call
+    arrived: float = -1.0
+    serial: int = -1
+    admitted: float | None = None
+    settled: float | None = None
+    back: float = 0.0
+    outcome: str = ""
+
+    @property
+    def tokens(self) -> float:
+        return self.call["tokens"]
+
+
+@dataclass
+class Play:
+    """A limiter and what its calls met."""
+
+    limiter: RateLimiter
+    clock: Any
+    calls: list[Played] = field(default_factory=list)
+
+    @property
+    def admitted(self) -> list[Played]:
+        """The admitted calls, by the time of their admission."""
+        return sorted((call for call in self.calls if call.admitted is not None), key=lambda call: call.admitted or 0.0)
+
+
+class Player(Protocol):
+    kind: str
+
+    def __call__(self, calls: Sequence[Call], **options: Any) -> Play: ...
+
+
+class Unsent(ConnectionRefusedError):
+    """Nothing was sent."""
+
+
+def finish(lease: Lease, played: Played, now: Callable[[], float]) -> None:
+    """End a lease as the script says."""
+    call = played.call
+    end = call.get("end", "close")
+    if end == "settle":
+        played.back = call["tokens"] - call["used"]
+        lease.settle(tokens=call["used"])
+    elif end == "cancel":
+        played.back = call["tokens"]
+        lease.cancel()
+    elif end == "unsent":
+        played.back = call["tokens"]
+        lease.fail(Unsent("nobody listens"))
+    elif end == "error":
+        lease.fail(ValueError("who knows"))
+    elif end == "close":
+        lease.close()
+    # "drop": forgotten, the garbage collector ends it
+    played.settled = now()
+
+
+def play_async(clock_type: LoopClock, calls: Sequence[Call], options: dict[str, Any]) -> Play:
+    """Each call is a task; cancelled ones are cancelled."""
+    clock = clock_type()
+    play = Play(RateLimiter(clock=clock, **options), clock, [Played(call) for call in calls])
+    serial = iter(range(len(calls)))
+
+    async def one(played: Played) -> None:
+        call = played.call
+        await anyio.sleep(call["at"])
+        played.arrived, played.serial = clock.now(), next(serial)
+        lease = None
+        cancel = call.get("cancel")
+        try:
+            with anyio.move_on_after(float("inf") if cancel is None else cancel):
+                lease = await play.limiter.acquire(tokens=call["tokens"], timeout=call.get("timeout"), priority=call.get("patience", 0.0))
+        except WaitTimeout:
+            played.outcome = "timeout"
+            return
+        if lease is None:
+            played.outcome = "cancelled"
+            return
+        played.outcome, played.admitted = "admitted", clock.now()
+        await anyio.sleep(call.get("hold", 0.0))
+        finish(lease, played, clock.now)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            for played in play.calls:
+                group.start_soon(one, played)
+
+    clock.run(main)
+    return play
+
+
+def play_threads(calls: Sequence[Call], options: dict[str, Any]) -> Play:
+    """Threads cannot be cancelled: there ``cancel`` is one more timeout."""
+    clock = ThreadClock()
+    play = Play(RateLimiter(clock=clock, **options), clock, [Played(call) for call in calls])
+    serial = iter(range(len(calls)))
+
+    def one(played: Played) -> None:
+        call = played.call
+        clock.sleep(call["at"])
+        played.arrived, played.serial = clock.now(), next(serial)
+        limits = [limit for limit in (call.get("timeout"), call.get("cancel")) if limit is not None]
+        try:
+            lease = play.limiter.acquire_sync(tokens=call["tokens"], timeout=min(limits, default=None), priority=call.get("patience", 0.0))
+        except WaitTimeout:
+            played.outcome = "timeout"
+            return
+        played.outcome, played.admitted = "admitted", clock.now()
+        clock.sleep(call.get("hold", 0.0))
+        finish(lease, played, clock.now)
+
+    clock.run(*(lambda played=played: one(played) for played in play.calls))  # a default binds the loop's variable
+    return play
+
+
+@pytest.fixture(scope="session", params=["asyncio", "trio", "threads"])
+def player(request: pytest.FixtureRequest) -> Player:
+    """Plays a script of calls against a new limiter, on virtual time: `player(calls, tpm=600, slack=0)`."""
+    kind: str = request.param
+
+    def play(calls: Sequence[Call], **options: Any) -> Play:
+        options.setdefault("slack", 0.0)
+        if kind == "threads":
+            return play_threads(calls, options)
+        return play_async({"asyncio": VirtualClock, "trio": TrioClock}[kind], calls, options)
+
+    play.kind = kind  # type: ignore[attr-defined]  # a function may carry a name
+    return play  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="session", params=[VirtualClock, TrioClock], ids=["asyncio", "trio"])
+def loop_clock(request: pytest.FixtureRequest) -> LoopClock:
+    """Which class of virtual clock runs the async functions of this test."""
+    kind: LoopClock = request.param
+    return kind
+
+
+@pytest.fixture
+def eager_switching() -> Iterator[None]:
+    """Let threads take turns as often as the interpreter can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
