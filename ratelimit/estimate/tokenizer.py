@@ -26,7 +26,9 @@ from tiktoken.model import encoding_name_for_model
 
 from ratelimit.estimate.vocabulary import Vocabularies
 
-_Key: TypeAlias = tuple[str, int, int]  # encoding, length, hash
+# Encoding, length and hash stand for a text in the memory, which keeps no text alive.
+_Key: TypeAlias = tuple[str, int, int]
+_hash = str.__hash__  # a subclass that defines equality has none of its own
 
 DEFAULT_ENCODING = "o200k_base"
 LONGEST_NAME = 200  # characters of a model's name that are read
@@ -88,15 +90,24 @@ def count(text: str, encoding: str) -> int:
     Never raises: lone surrogates count as the replacement character does, an unknown encoding is taken for the default.
     While the vocabulary is not on this machine the nearest encoding counts, or the size of the text. Thread-safe.
     """
-    tokenizer = vocabularies.load(encoding) or vocabularies.stand_in(encoding)
-    if tokenizer is None:
-        return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
-    key = _key(text, tokenizer.name)
+    key = (encoding, len(text), _hash(text))
     known = _memory.get(key)
-    if known is None:
-        known = sum(len(tokenizer.encode_ordinary(piece)) for piece in slices(text))
-        _memory.put(key, known)
-    return known
+    if known is not None:
+        return known
+    tokenizer = vocabularies.load(encoding)
+    if tokenizer is None:
+        return _without(encoding, text)
+    tokens = sum(len(tokenizer.encode_ordinary(piece)) for piece in slices(text))
+    _memory.put(key, tokens)
+    return tokens
+
+
+def _without(encoding: str, text: str) -> int:
+    """Count without the vocabulary; the result is remembered for the encoding that stands in, as this one may yet come."""
+    stand_in = vocabularies.stand_in(encoding)
+    if stand_in is not None:
+        return count(text, stand_in.name)
+    return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
 
 
 def exact(encoding: str) -> bool:
@@ -111,15 +122,7 @@ def ready(encoding: str) -> bool:
 
 def counted(text: str, encoding: str) -> bool:
     """Whether `count` remembers `text`, so that counting it again costs nothing. Loads nothing."""
-    if not vocabularies.ready(encoding):
-        return False
-    tokenizer = vocabularies.load(encoding) or vocabularies.stand_in(encoding)
-    return tokenizer is not None and _memory.get(_key(text, tokenizer.name)) is not None
-
-
-def _key(text: str, encoding: str) -> _Key:
-    """What stands for a text in the memory, which keeps no text alive. A subclass that defines equality has no own hash."""
-    return encoding, len(text), str.__hash__(text)
+    return _memory.get((encoding, len(text), _hash(text))) is not None
 
 
 def slices(text: str) -> Iterator[str]:
