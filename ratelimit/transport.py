@@ -104,7 +104,7 @@ class Door:
             return limiter.reserve(requests=1, timeout=self.timeout, priority=self.priority) if limiter._only is not None else None  # noqa: SLF001  # one room
         readable_only(request)
         lease = current_lease()
-        if lease is not None and lease.claim():
+        if lease is not None and lease._lane.estimator is limiter.estimator and lease.claim():  # noqa: SLF001  # one room, of this limiter
             return lease
         body = body_of(request, endpoint, deployment)
         return limiter.reserve_for(body, endpoint=endpoint, timeout=self.timeout, priority=self.priority)
