@@ -107,7 +107,7 @@ def take_all(buckets: Sequence[Bucket], cost: Cost, now: float) -> bool:
         if amount:
             start = bucket.full_at
             due = amount * bucket.seconds_per_unit
-            if start + due - bucket.window > now and (amount <= bucket.burst or start > now or amount > bucket.limit.amount):
+            if start + due - bucket.window > now if amount <= bucket.burst else start > now or amount > bucket.limit.amount:
                 _undo(buckets, cost, bucket)
                 return False
             arrival = now + bucket.slack

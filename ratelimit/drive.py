@@ -96,7 +96,7 @@ Flow = Generator[Command, Any, T]
 
 
 def _answer(command: Command, store: Store, clock: Clock) -> Grant | float:
-    return store.take(command.cost, clock.now()) if isinstance(command, Take) else store.moment(command.cost)  # type: ignore[union-attr]
+    return store.take(command.cost, clock.now()) if isinstance(command, Take) else store.moment(command.cost, command.ahead)  # type: ignore[union-attr]
 
 
 def run(flow: Flow[T], store: Store, clock: Clock, gate: ThreadGate) -> T:

@@ -30,9 +30,10 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class When:
-    """Tell the moment at which ``cost``, the sum of several calls, would fit."""
+    """Tell the moment at which ``cost`` would fit after ``ahead``, the sum of several calls, was paid."""
 
     cost: Cost
+    ahead: Cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,7 @@ def admit(line: Line, place: Place, now: float, deadline: float = inf) -> Genera
     :param deadline: raise `WaitTimeout` at this moment, or before it as soon as the predicted moment lies beyond it.
     """
     if deadline < inf:
-        ahead = line.ahead_of(place.rank)
-        total = {name: ahead.get(name, 0) + place.cost.get(name, 0) for name in {*ahead, *place.cost}}
-        _check((yield When(total)), now, deadline)
+        _check((yield When(place.cost, line.ahead_of(place.rank))), now, deadline)
     line.join(place)
     try:
         while True:

@@ -80,6 +80,7 @@ class Lane:
     def enter_now(self, cost: Cost, rank: float) -> Grant | float:
         """Pay at once, or answer the moment at which that may be possible (inf: unknown)."""
         if self.line.entries and not self.line.admits(rank):
+            self.store.refuse_oversize(cost)
             return inf
         return self.store.take(cost, self.now())
 
@@ -136,7 +137,9 @@ class Lane:
     def next_moment(self) -> float | None:
         """In how many seconds the head of the line may go; None when nobody waits, inf when it waits for a call to end."""
         head = self.line.head
-        return None if head is None else max(self.store.moment(head.cost) - self.now(), 0.0)
+        if head is None:
+            return None
+        return inf if self.store.full else max(self.store.moment(head.cost) - self.now(), 0.0)
 
     def forget_others(self) -> None:
         """After a fork: the waiters, the calls in flight and whoever held the locks belong to the parent process."""

@@ -7,6 +7,7 @@ A store holds the buckets of one family of models and takes from all of them in 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from ratelimit.bucket import Bucket
@@ -18,6 +19,9 @@ Marks = tuple[tuple[Bucket, float], ...]
 Grant = tuple[int, int, Marks] | tuple[()]
 """What a payment leaves: the number of calls admitted so far and of those in flight, this one included, and the marks. Empty unless headers
 are listened to."""
+
+
+NOTHING: Cost = MappingProxyType({})
 
 
 class Store(Protocol):
@@ -37,8 +41,8 @@ class Store(Protocol):
     def expect(self, slack: float) -> None:
         """Expect requests to arrive at most ``slack`` seconds after they were admitted (see `bucket.py`)."""
 
-    def moment(self, cost: Cost) -> float:
-        """When ``cost`` would fit if nothing else happened."""
+    def moment(self, cost: Cost, ahead: Cost = NOTHING) -> float:
+        """When ``cost`` would fit if nothing happened but that ``ahead``, the sum of several calls, is paid before it."""
 
     def hold(self, concurrency: int | None) -> None:
         """Let at most so many calls be in flight for now; None goes back to what the limits say."""
@@ -61,3 +65,7 @@ class Store(Protocol):
     @property
     def in_flight(self) -> int:
         """Calls between admission and settlement."""
+
+    @property
+    def full(self) -> bool:
+        """Whether as many calls are in flight as may be."""

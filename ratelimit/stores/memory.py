@@ -19,7 +19,7 @@ from ratelimit.bucket import Bucket, give_all, take_all
 from ratelimit.errors import RequestTooLarge
 from ratelimit.limits import Cost, Limits, whole
 from ratelimit.line import insist
-from ratelimit.stores import Grant
+from ratelimit.stores import NOTHING, Grant
 
 
 class MemoryStore:
@@ -50,6 +50,11 @@ class MemoryStore:
         """Calls between admission and settlement."""
         return self.admitted - self.ended
 
+    @property
+    def full(self) -> bool:
+        """Whether as many calls are in flight as may be."""
+        return self._concurrency is not None and self.in_flight >= self._concurrency
+
     def take(self, cost: Cost, now: float) -> Grant | float:
         """Pay every bucket in one step, or none: then answer the moment at which to ask again (inf: when a call ends).
 
@@ -59,9 +64,13 @@ class MemoryStore:
         if not lock.acquire(False):
             insist(lock)
         try:
+            while self._inbox:  # what was given before this call came must count: nobody wakes it for that again
+                self._inbox.popleft()()
             if self._concurrency is not None and self.admitted - self.ended >= self._concurrency:
+                self.refuse_oversize(cost)
                 return inf
             if self._closed_until > now:
+                self.refuse_oversize(cost)
                 return self.moment(cost)
             if not take_all(self._buckets, cost, now):
                 return self._later(cost)
@@ -143,15 +152,14 @@ class MemoryStore:
             finally:
                 lock.release()
 
-    def moment(self, cost: Cost) -> float:
-        """When ``cost`` would fit if nothing else happened; in the past if it fits now.
-
-        Unlike `take`, it also understands the sum of several calls: what exceeds a burst is paid by the rate, after it.
-        """
-        moments = [
-            bucket.full_at + amount * bucket.seconds_per_unit - bucket.window for bucket in self._buckets if (amount := cost.get(bucket.name, 0))
-        ]
-        return max([self._closed_until, *moments])
+    def moment(self, cost: Cost, ahead: Cost = NOTHING) -> float:
+        """When ``cost`` would fit if nothing happened but that ``ahead``, the sum of several calls, is paid first; past if it fits now."""
+        latest = self._closed_until
+        for bucket in self._buckets:
+            amount, before = min(cost.get(bucket.name, 0), bucket.burst), ahead.get(bucket.name, 0)
+            if amount or before:
+                latest = max(latest, bucket.full_at + (before + amount) * bucket.seconds_per_unit - bucket.window)
+        return latest
 
     def refuse_oversize(self, cost: Cost) -> None:
         """Raise `RequestTooLarge` for a cost that no amount of waiting makes fit."""
