@@ -6,9 +6,9 @@ Owns no expectation. What must never come in: real waiting, and arithmetic of li
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict
 
 import anyio
 import pytest
@@ -39,19 +39,28 @@ class Call(TypedDict, total=False):
 
 @dataclass
 class Played:
-    """What happened to one call; ``back`` is what it gave back (negative: debited late) and ``serial`` counts arrivals."""
+    """What happened to one call; ``serial`` counts arrivals."""
 
     call: Call
     arrived: float = -1.0
     serial: int = -1
     admitted: float | None = None
     settled: float | None = None
-    back: float = 0.0
+    gone: float | None = None
     outcome: str = ""
 
     @property
     def tokens(self) -> float:
         return self.call["tokens"]
+
+
+class Event(NamedTuple):
+    """Amounts that were paid at admission, or given back (negative) or debited late at the end; as they happened, one after the other."""
+
+    time: float
+    admission: bool
+    requests: float
+    tokens: float
 
 
 @dataclass
@@ -61,6 +70,7 @@ class Play:
     limiter: RateLimiter
     clock: Any
     calls: list[Played] = field(default_factory=list)
+    log: list[Event] = field(default_factory=list)
 
     @property
     def admitted(self) -> list[Played]:
@@ -78,25 +88,33 @@ class Unsent(ConnectionRefusedError):
     """Nothing was sent."""
 
 
-def finish(lease: Lease, played: Played, now: Callable[[], float]) -> None:
+def finish(lease: Lease, played: Played, play: Play) -> None:
     """End a lease as the script says."""
     call = played.call
     end = call.get("end", "close")
+    requests, tokens = 0.0, 0.0
     if end == "settle":
-        played.back = call["tokens"] - call["used"]
+        tokens = call["used"] - call["tokens"]
         lease.settle(tokens=call["used"])
     elif end == "cancel":
-        played.back = call["tokens"]
+        requests, tokens = -1, -call["tokens"]
         lease.cancel()
     elif end == "unsent":
-        played.back = call["tokens"]
+        requests, tokens = -1, -call["tokens"]
         lease.fail(Unsent("nobody listens"))
     elif end == "error":
         lease.fail(ValueError("who knows"))
     elif end == "close":
         lease.close()
     # "drop": forgotten, the garbage collector ends it
-    played.settled = now()
+    played.settled = play.clock.now()
+    play.log.append(Event(played.settled, False, requests, tokens))
+
+
+def admit(played: Played, play: Play) -> None:
+    """Note an admission."""
+    played.outcome, played.admitted = "admitted", play.clock.now()
+    play.log.append(Event(played.admitted, True, 1, played.call["tokens"]))
 
 
 def play_async(clock_type: LoopClock, calls: Sequence[Call], options: dict[str, Any]) -> Play:
@@ -115,14 +133,14 @@ def play_async(clock_type: LoopClock, calls: Sequence[Call], options: dict[str, 
             with anyio.move_on_after(float("inf") if cancel is None else cancel):
                 lease = await play.limiter.acquire(tokens=call["tokens"], timeout=call.get("timeout"), priority=call.get("patience", 0.0))
         except WaitTimeout:
-            played.outcome = "timeout"
+            played.outcome, played.gone = "timeout", clock.now()
             return
         if lease is None:
-            played.outcome = "cancelled"
+            played.outcome, played.gone = "cancelled", clock.now()
             return
-        played.outcome, played.admitted = "admitted", clock.now()
+        admit(played, play)
         await anyio.sleep(call.get("hold", 0.0))
-        finish(lease, played, clock.now)
+        finish(lease, played, play)
 
     async def main() -> None:
         async with anyio.create_task_group() as group:
@@ -147,11 +165,11 @@ def play_threads(calls: Sequence[Call], options: dict[str, Any]) -> Play:
         try:
             lease = play.limiter.acquire_sync(tokens=call["tokens"], timeout=min(limits, default=None), priority=call.get("patience", 0.0))
         except WaitTimeout:
-            played.outcome = "timeout"
+            played.outcome, played.gone = "timeout", clock.now()
             return
-        played.outcome, played.admitted = "admitted", clock.now()
+        admit(played, play)
         clock.sleep(call.get("hold", 0.0))
-        finish(lease, played, clock.now)
+        finish(lease, played, play)
 
     clock.run(*(lambda played=played: one(played) for played in play.calls))  # a default binds the loop's variable
     return play
