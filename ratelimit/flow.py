@@ -46,8 +46,8 @@ class Rest:
 Command = Take | When | Rest
 
 
-def admit(line: Line, place: Place, now: float, deadline: float = inf) -> Generator[Command, GrantT | float, GrantT]:
-    """Wait for the turn of ``place`` and pay; return the grant.
+def admit(line: Line, place: Place, now: float, deadline: float = inf) -> Generator[Command, GrantT | float, tuple[GrantT, Cost]]:
+    """Wait for the turn of ``place`` and pay; return the grant and what was paid.
 
     :param now: the time it is; all moments are seconds of the same clock.
     :param deadline: raise `WaitTimeout` at this moment, or before it as soon as the predicted moment lies beyond it.
@@ -59,9 +59,10 @@ def admit(line: Line, place: Place, now: float, deadline: float = inf) -> Genera
         while True:
             until = inf
             if line.head is place:
-                answer = yield Take(place.cost)
+                cost = place.price()
+                answer = yield Take(cost)
                 if not isinstance(answer, float):
-                    return answer
+                    return answer, cost
                 until = answer
                 _check(until, now, deadline)
             if now >= deadline:

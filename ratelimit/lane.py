@@ -6,6 +6,7 @@ Owns the order "newcomers pass only an empty line", the slack, and the counters.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from ratelimit.stores.memory import MemoryStore
 if TYPE_CHECKING:
     from ratelimit.estimate import Estimator
     from ratelimit.lease import Accounting
+
+Price = Callable[[], Cost]
 
 FIRST_SLACK = 2.0  # seconds; a burst of hundreds of calls takes a Python client that long to put on the wire
 SLACK_SAMPLES = 64  # answers seen before the slack may follow them; then the longest of the last 64 to 128 counts
@@ -84,21 +87,21 @@ class Lane:
             return inf
         return self.store.take(cost, self.now())
 
-    def enter(self, cost: Cost, rank: float, arrival: float, deadline: float) -> Grant:
-        """Wait in the calling thread until ``cost`` is paid."""
+    def enter(self, cost: Cost, rank: float, arrival: float, deadline: float, price: Price | None = None) -> tuple[Grant, Cost]:
+        """Wait in the calling thread until the call is paid; return the grant and what was paid."""
         gate = drive.ThreadGate(self.clock)
-        place = Place(rank, cost, gate.wake)
-        grant: Grant = drive.run(admit(self.line, place, arrival, deadline), self.store, self.clock, gate)
+        place = Place(rank, cost, gate.wake, price)
+        paid: tuple[Grant, Cost] = drive.run(admit(self.line, place, arrival, deadline), self.store, self.clock, gate)
         self._count(arrival)
-        return grant
+        return paid
 
-    async def enter_async(self, cost: Cost, rank: float, arrival: float, deadline: float) -> Grant:
-        """Wait in the calling task until ``cost`` is paid."""
+    async def enter_async(self, cost: Cost, rank: float, arrival: float, deadline: float, price: Price | None = None) -> tuple[Grant, Cost]:
+        """Wait in the calling task until the call is paid; return the grant and what was paid."""
         gate = drive.AsyncGate()
-        place = Place(rank, cost, gate.wake)
-        grant: Grant = await drive.run_async(admit(self.line, place, arrival, deadline), self.store, self.clock, gate)
+        place = Place(rank, cost, gate.wake, price)
+        paid: tuple[Grant, Cost] = await drive.run_async(admit(self.line, place, arrival, deadline), self.store, self.clock, gate)
         self._count(arrival)
-        return grant
+        return paid
 
     def _count(self, arrival: float) -> None:
         self.longest_wait = max(self.longest_wait, self.now() - arrival)

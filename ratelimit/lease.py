@@ -119,6 +119,8 @@ class Lease:
             self._spent = used if self._spent is None else self._spent | used
         ends = not self._ended
         self._ended = True
+        if ends and self.grant:
+            back["excess"] = self.reserved.get("excess", 0)
         lane.store.give(back, lane.now(), ends)
         if lane.line.entries:
             lane.line.nudge()
@@ -157,11 +159,11 @@ class Lease:
         """End the call and keep the reserve: nothing is known of what it used."""
         if not self._ended:
             self._ended = True
-            self._lane.give({}, True)
+            self._lane.give({"excess": self.reserved.get("excess", 0)}, True)
 
     def cancel(self) -> None:
         """Give everything back: nothing was sent."""
-        back, self._spent = self.cost, dict.fromkeys(self.cost, 0)
+        back, self._spent = self.cost, dict.fromkeys(self.cost, 0) | {"excess": self.reserved.get("excess", 0)}
         ended, self._ended = self._ended, True
         self._lane.give(back, not ended)
 
@@ -186,7 +188,7 @@ class Lease:
         lane.steering.refused(refusal)
         if refusal.used is not None and refusal.kind in self.cost:
             back = {name: amount for name, amount in self.cost.items() if name != "requests"}
-            self._spent = dict.fromkeys(back, 0)
+            self._spent = dict.fromkeys(back, 0) | {"excess": self.reserved.get("excess", 0)}
             ends, self._ended = not self._ended, True
             lane.store.give(back, lane.now(), ends)
             lane.owe(refusal.kind, refusal.used)

@@ -10,6 +10,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, get_args, overload
 
@@ -221,16 +222,21 @@ class RateLimiter:
             lane.steering.listen()
         return lane
 
-    def cost_of(self, estimate: Estimate) -> dict[str, float]:
-        """What an estimate makes a call pay, by the accounting."""
+    def cost_of(self, estimate: Estimate, lane: Lane) -> dict[str, float]:
+        """What an estimate makes a call pay, by the accounting and by what is known of the lane's server."""
         prompt, output, charge = estimate.prompt_tokens, estimate.output_tokens, estimate.charge
         if self.accounting == "charge":
             tokens = charge
         elif self.accounting == "never_refund":
             tokens = max(prompt, charge) + output
         else:
+            if lane.steering.charges_input_only:
+                output = self.estimator.typical_output(estimate)
             tokens = max(prompt + output, charge)
-        return {"requests": 1, "tokens": tokens, "input_tokens": prompt, "output_tokens": output, "images": estimate.images}
+        cost: dict[str, float] = {"requests": 1, "tokens": tokens, "input_tokens": prompt, "output_tokens": output, "images": estimate.images}
+        if lane.store.marking:
+            cost["excess"] = tokens - charge
+        return cost
 
     def _by_hand(self, tokens: float | None, requests: float | None, cost: Cost | None) -> dict[str, float]:
         paid: dict[str, float] = {"requests": 1}
@@ -261,8 +267,9 @@ class RateLimiter:
         if isinstance(answer, Lease):
             return answer
         arrival = lane.now()
-        grant = lane.enter(cost, arrival + self._patience(priority), arrival, deadline_of(timeout, arrival))
-        return Lease(lane, cost, estimate, grant, lane.now())
+        rank = arrival + self._patience(priority)
+        grant, paid = lane.enter(cost, rank, arrival, deadline_of(timeout, arrival), self._price(estimate, lane))
+        return Lease(lane, dict(paid), estimate, grant, lane.now())
 
     async def _admit_async(
         self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, priority: str | float, timeout: float | None
@@ -271,8 +278,13 @@ class RateLimiter:
         if isinstance(answer, Lease):
             return answer
         arrival = lane.now()
-        grant = await lane.enter_async(cost, arrival + self._patience(priority), arrival, deadline_of(timeout, arrival))
-        return Lease(lane, cost, estimate, grant, lane.now())
+        rank = arrival + self._patience(priority)
+        grant, paid = await lane.enter_async(cost, rank, arrival, deadline_of(timeout, arrival), self._price(estimate, lane))
+        return Lease(lane, dict(paid), estimate, grant, lane.now())
+
+    def _price(self, estimate: Estimate | None, lane: Lane) -> Callable[[], Cost] | None:
+        """How to price a waiting call once more when its turn has come; only who listens to headers knows more by then."""
+        return partial(self.cost_of, estimate, lane) if estimate is not None and lane.store.marking else None
 
     def _warn_of_fork(self) -> None:
         self._forked = False

@@ -52,16 +52,21 @@ class Guard:
 class Place:
     """One waiter's place: what it asks for and how to wake it.
 
-    ``wake`` may be called from any thread and returns False when the waiter is gone (its event loop was closed).
+    ``wake`` may be called from any thread and returns False when the waiter is gone (its event loop was closed). ``price`` tells what the call
+    costs when its turn has come: more may be known by then than when it joined.
     """
 
-    __slots__ = ("cost", "left", "rank", "wake")
+    __slots__ = ("cost", "left", "price", "rank", "wake")
 
-    def __init__(self, rank: float, cost: Cost, wake: Callable[[], bool]) -> None:
+    def __init__(self, rank: float, cost: Cost, wake: Callable[[], bool], price: Callable[[], Cost] | None = None) -> None:
+        self.price = price or self._joined
         self.rank = rank
         self.cost = cost
         self.wake = wake
         self.left = False
+
+    def _joined(self) -> Cost:
+        return self.cost
 
 
 class Line:

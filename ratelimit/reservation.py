@@ -63,7 +63,8 @@ class Reservation:
         if self._ask is not None:
             return limiter.lane_of(str(self._request.get("model", ""))), self._ask, None
         estimate = limiter.estimator.estimate(self._request, endpoint=self._endpoint, site=self._site)
-        return limiter.lane_of(estimate.model), limiter.cost_of(estimate), estimate
+        lane = limiter.lane_of(estimate.model)
+        return lane, limiter.cost_of(estimate, lane), estimate
 
     def admit(self) -> Lease:
         """Wait in the calling thread."""

@@ -44,6 +44,7 @@ class Steering:
         self._pause = FIRST_PAUSE
         self._lock = threading.Lock()
         self.probing = False
+        self.charges_input_only = False
         self.applied: dict[str, float] = {}
 
     def listen(self) -> None:
@@ -76,6 +77,8 @@ class Steering:
             if (limit.name, limit.per) in known:
                 continue
             level = level_of(readings, limit.name, limit.per)
+            if limit.name == "tokens" and level is not None:
+                self._judge(lease, limit.amount - level)
             for bucket in self._lane.store.buckets_of(limit.name):
                 if bucket.limit.per == limit.per:
                     held = _excess(lease, limit.name) + (0 if level is None else max(bucket.burst - level, 0))
@@ -85,7 +88,7 @@ class Steering:
         grant = lease.grant
         if not grant:
             return
-        serial, in_flight, marks = grant
+        serial, in_flight, excess, marks = grant
         store = self._lane.store
         limits = {(DIMENSIONS.get(reading.name), reading.period): reading.limit for reading in readings}
         for bucket, mark in marks:
@@ -93,24 +96,32 @@ class Steering:
             level = level_of(readings, name, per)
             if level is None:
                 continue
-            excess = _excess(lease, name)
+            limit = limits.get((name, per), limits.get((name, None)))
+            if name == "tokens" and limit is not None:
+                self._judge(lease, limit - level)
             seconds = self._drifts.setdefault((name, per), Drift()).hear(
                 level,
                 burst=bucket.burst,
                 seconds_per_unit=bucket.seconds_per_unit,
                 sent=lease.sent_at,
-                heard=now,
+                heard=min(now, lease.sent_at + self._lane.slack.seconds),
                 full_at=mark,
                 corrected=bucket.corrected,
-                excess=excess,
+                excess=excess if name == "tokens" else 0,
                 later=store.admitted - serial,
                 alone=in_flight == 1,
+                input_only=self.charges_input_only,
             )
-            same = limits.get((name, per), limits.get((name, None))) == bucket.limit.amount
-            if seconds > 0 or (seconds < 0 and same):
+            if seconds > 0 or (seconds < 0 and limit == bucket.limit.amount):
                 store.correct(bucket, seconds, now)
                 label = f"{name}/{per:g}s"
                 self.applied[label] = self.applied.get(label, 0.0) - seconds / bucket.seconds_per_unit
+
+    def _judge(self, lease: Lease, used: float) -> None:
+        """Find out what the server charges on arrival: the input only, if all that is used is less than this call's input and maximum."""
+        estimate = lease.estimate
+        if estimate is not None and estimate.max_output_tokens and used < estimate.charge + 0.9 * estimate.max_output_tokens:
+            self.charges_input_only = True
 
     def failed(self) -> None:
         """A call ended without headers: while probing, its slot is free for the next one to try."""

@@ -100,6 +100,15 @@ class Estimator:
                 for name in filter(None, (response_id, estimate.conversation)):
                     self._memory.keep(name, max(kept, 0))
 
+    def typical_output(self, estimate: Estimate) -> int:
+        """Return what nine of ten such calls answer, in tokens over all choices: for servers that do not charge the bound.
+
+        The estimate's own `output_tokens` until enough answers were seen, and never more than that.
+        """
+        with self._lock:
+            seen = self._memory.expected(estimate.model, estimate.site)
+        return estimate.output_tokens if seen is None else min(estimate.output_tokens, seen * estimate.choices)
+
     def count_text(self, text: str, model: str) -> int:
         """Count `text` for `model`, in tokens: what a stream that ended without usage has answered so far."""
         return count(text, family(model).encoding)

@@ -16,7 +16,8 @@ the drift, once what was corrected since is taken off. Three things blur it:
 
 * *When* k arrived lies between its sending and its headers: a lower level is believed for the earliest arrival, a higher one for the latest.
 * *Reserves*: we hold the expected output of all that is in flight, the server only its charge. So ours is lower than the server's by rights;
-  a higher level is believed only of a call that flew alone, and then less its own reserve.
+  a higher level is believed only of a call that flew alone, and then less its own reserve - or, once the server has shown that it charges
+  the input only, less the reserves of all that flew with it, and by halves: calls sent before this one may have arrived after it.
 * *Order*: calls admitted after k may have arrived before it, and their debits show in k's header. With 100 in flight at once that looks like a
   drift of dozens of calls, now up, now down. So when others were admitted after k, as many headers (at most 8) have to agree, and the smallest
   drift of them counts. A call that nothing overtook is believed alone, at once.
@@ -120,9 +121,10 @@ def level_of(readings: Iterable[Reading], name: str, period: float) -> float | N
 class Drift:
     """How far one bucket is from the server's, told by header after header."""
 
-    __slots__ = ("_recent",)
+    __slots__ = ("_highest", "_recent")
 
     def __init__(self) -> None:
+        self._highest: deque[float] = deque(maxlen=AGREEING)
         self._recent: deque[float] = deque(maxlen=AGREEING)
 
     def hear(
@@ -138,6 +140,7 @@ class Drift:
         excess: float,
         later: int,
         alone: bool,
+        input_only: bool,
     ) -> float:
         """Take the server's level as one answer shows it; return the seconds by which ``full_at`` should move: later means lower.
 
@@ -146,9 +149,10 @@ class Drift:
         :param sent, heard: when the call was admitted and when its headers came, in seconds of one clock.
         :param full_at: our bucket's right after this call's admission, less what had been corrected until then.
         :param corrected: seconds corrected in all until now.
-        :param excess: what the call holds beyond the server's charge, in the limit's unit.
+        :param excess: what the calls in flight, this one included, hold beyond the server's charges, in the limit's unit.
         :param later: how many calls were admitted between its admission and its headers.
         :param alone: no other call was in flight when it was admitted.
+        :param input_only: the server is known to charge the input only, when a call arrives.
         """
         lowest = sent + (burst - level - 1) * seconds_per_unit - full_at  # the level is cut to whole units
         self._recent.append(lowest)
@@ -157,7 +161,10 @@ class Drift:
             down = min(list(self._recent)[-needed:]) - corrected
             if down > 0:
                 return down
+        highest = heard + (burst - level) * seconds_per_unit - (full_at - excess * seconds_per_unit)
+        self._highest.append(highest)
         if alone and later == 0:
-            highest = heard + (burst - level) * seconds_per_unit - (full_at - excess * seconds_per_unit)
             return min(highest - corrected, 0.0)
+        if input_only and len(self._highest) == AGREEING:
+            return min(max(self._highest) - corrected, 0.0) / 2
         return 0.0

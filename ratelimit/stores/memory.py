@@ -30,7 +30,20 @@ class MemoryStore:
     :param slack: the first guess of it, in seconds; see `bucket.py`.
     """
 
-    __slots__ = ("_buckets", "_closed_until", "_concurrency", "_held", "_inbox", "_lock", "_slack", "admitted", "ended", "limits", "marking")
+    __slots__ = (
+        "_buckets",
+        "_closed_until",
+        "_concurrency",
+        "_held",
+        "_inbox",
+        "_lock",
+        "_slack",
+        "admitted",
+        "ended",
+        "excess",
+        "limits",
+        "marking",
+    )
 
     def __init__(self, limits: Limits, now: float, slack: float = 0.0) -> None:
         self.limits = limits
@@ -39,6 +52,7 @@ class MemoryStore:
         self._held: int | None = None
         self._concurrency = limits.concurrency
         self.marking = False  # whether grants carry marks: only who listens to headers pays for them
+        self.excess = 0.0
         self.admitted = 0
         self.ended = 0
         self._closed_until = -inf
@@ -77,8 +91,9 @@ class MemoryStore:
             self.admitted += 1
             if not self.marking:
                 return ()
+            self.excess += cost.get("excess", 0)
             marks = tuple([(bucket, bucket.full_at - bucket.corrected) for bucket in self._buckets])
-            return self.admitted, self.admitted - self.ended, marks
+            return self.admitted, self.admitted - self.ended, self.excess, marks
         finally:
             lock.release()
             if self._inbox:
@@ -96,6 +111,8 @@ class MemoryStore:
             return
         if ends:
             self.ended += 1
+            if self.marking:
+                self.excess -= cost.get("excess", 0)
         give_all(self._buckets, cost, now)
         lock.release()
         if self._inbox:
@@ -104,6 +121,8 @@ class MemoryStore:
     def _give(self, cost: Cost, now: float, ends: bool) -> None:
         if ends:
             self.ended += 1
+            if self.marking:
+                self.excess -= cost.get("excess", 0)
         give_all(self._buckets, cost, now)
 
     def expect(self, slack: float) -> None:
