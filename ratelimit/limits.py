@@ -20,6 +20,9 @@ Cost = Mapping[str, float]
 LARGEST: Final = 1e15
 """No amount is believed beyond this: up to here a float still counts single tokens exactly, and no API bills more in a day."""
 
+SMALLEST: Final = 1e-9
+"""No limit and no period is smaller: their quotient, the seconds per unit, stays a number that floats can count with."""
+
 PERIODS: Final = {
     "s": 1.0,
     "sec": 1.0,
@@ -51,13 +54,14 @@ def amount_of(value: object, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidArgument(f"{what} must be a number, not {value!r}")
     if not 0 <= value <= LARGEST:  # False for NaN as well
-        raise InvalidArgument(f"{what} must be between 0 and {LARGEST:.0e}, not {value!r}")
+        shown = repr(value) if isinstance(value, float) or abs(value) <= LARGEST else "so many digits"  # Python refuses to print 4,300
+        raise InvalidArgument(f"{what} must be between 0 and {LARGEST:.0e}, not {shown}")
     return value
 
 
 def _positive(value: object, what: str) -> float:
-    if not amount_of(value, what):
-        raise InvalidArgument(f"{what} must be above 0; to forbid calls do not make them, to allow any leave the limit out")
+    if amount_of(value, what) < SMALLEST:
+        raise InvalidArgument(f"{what} must be above 0, at least {SMALLEST:g}; to forbid calls make none, to allow any leave the limit out")
     return float(value)  # type: ignore[arg-type]  # amount_of let only numbers pass
 
 
