@@ -1,0 +1,212 @@
+"""The arithmetic of one bucket, and of several at once, without any clock."""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimit import Limit
+from ratelimit.bucket import Bucket, take_all
+
+LIMIT = Limit("tokens", 100, 10)
+AMOUNTS = st.floats(0, 100, allow_subnormal=False)
+MOMENTS = st.floats(0, 1e5, allow_subnormal=False)
+
+
+def bucket(limit: Limit = LIMIT, now: float = 0.0, slack: float = 0.0) -> Bucket:
+    """A full one."""
+    return Bucket(limit, now, slack)
+
+
+def test_the_numbers_of_the_essay_are_right() -> None:
+    """The table at the top of bucket.py is what the code does."""
+    tokens = Bucket(Limit("tokens", 30_000), 0.0)
+    assert tokens.take(20_000, 0)
+    assert (tokens.full_at, tokens.level(0)) == (40, 10_000)
+    assert (tokens.full_at, tokens.level(10)) == (40, 15_000)
+    assert not tokens.take(20_000, 10)
+    assert tokens.moment(20_000) == 20
+    assert tokens.take(20_000, 20)
+    assert (tokens.full_at, tokens.level(20)) == (80, 0)
+    tokens.give(12_000, 25)
+    assert (tokens.full_at, tokens.level(25)) == (56, 14_500)
+    tokens.give(-30_000, 26)
+    assert (tokens.full_at, tokens.level(26)) == (116, -15_000)
+    assert tokens.moment(0) == 56
+
+
+@given(amount=st.floats(0.01, 30), now=MOMENTS, used=AMOUNTS)
+def test_taking_three_leaves_what_three_takes_of_one_leave(amount: float, now: float, used: float) -> None:
+    """The size of a call changes nothing but when it fits."""
+    whole, parts = bucket(), bucket()
+    for each in (whole, parts):
+        each.give(-used, now)
+    fits = whole.take(3 * amount, now)
+    if fits:
+        assert all(parts.take(amount, now) for _ in range(3))
+        assert whole.full_at == pytest.approx(parts.full_at, abs=1e-6)
+
+
+@given(used=AMOUNTS, amount=AMOUNTS, now=MOMENTS, later=st.floats(0, 5))
+def test_giving_undoes_taking(used: float, amount: float, now: float, later: float) -> None:
+    """What is given back while the bucket is not full leaves it as if it had never been taken."""
+    touched, untouched = bucket(), bucket()
+    for each in (touched, untouched):
+        each.give(-used - 100, now)  # in use, so that neither is full before the end
+    touched.full_at += amount * touched.seconds_per_unit
+    touched.give(amount, now + later)
+    assert touched.level(now + later) == pytest.approx(untouched.level(now + later), abs=1e-6)
+
+
+@given(amounts=st.lists(AMOUNTS, max_size=20), now=MOMENTS)
+def test_time_that_stands_still_refills_nothing(amounts: list[float], now: float) -> None:
+    """At one moment no more than the burst is taken, whatever the sizes and their order."""
+    held = bucket(now=now)
+    taken = sum(amount for amount in amounts if held.take(amount, now))
+    assert taken <= 100 * (1 + 1e-9)
+    assert held.level(now) == pytest.approx(100 - taken, abs=1e-6)
+
+
+@given(used=st.floats(0, 300), amount=AMOUNTS, now=MOMENTS)
+def test_the_moment_is_when_it_fits_and_not_before(used: float, amount: float, now: float) -> None:
+    """Comparing moments leaves no residue of rounding to wait for: at `moment` it is taken, a microsecond before it is not."""
+    held = bucket(now=now)
+    held.give(-used, now)
+    moment = held.moment(amount)
+    if amount > 0.001 and moment > now:
+        assert not held.take(amount, moment - 1e-6)
+    assert held.take(amount, max(moment, now))
+
+
+@given(used=AMOUNTS, amount=AMOUNTS, now=MOMENTS)
+def test_a_refused_take_changes_nothing(used: float, amount: float, now: float) -> None:
+    """Refusing is not paying."""
+    held = bucket(now=now)
+    held.take(used, now)
+    before = held.full_at
+    if not held.take(amount, now):
+        assert held.full_at == before
+
+
+@given(calls=st.lists(st.tuples(st.floats(0, 3), st.floats(0.001, 100, allow_subnormal=False)), max_size=40))
+def test_a_leaky_bucket_admits_and_refuses_the_same(calls: list[tuple[float, float]]) -> None:
+    """A level that leaks, as aiolimiter keeps it, and a moment agree on every admission, but for a billionth."""
+    held, level, seen, now = bucket(), 0.0, 0.0, 0.0
+    for gap, amount in calls:
+        now += gap
+        level = max(0.0, level - (now - seen) * 10)
+        seen = now
+        room = 100 - level - amount
+        taken = held.take(amount, now)
+        assert taken == (room >= 0) or abs(room) < 1e-6
+        level += amount * taken
+
+
+@given(
+    calls=st.lists(st.tuples(st.floats(0, 4), st.floats(0, 200, allow_subnormal=False), st.floats(0, 2)), max_size=40),
+    settled=st.lists(st.tuples(st.integers(0, 39), st.floats(0, 8), st.floats(-100, 200)), max_size=10),
+    burst=st.sampled_from([100.0, 70.0, 41.0]),
+)
+def test_what_arrives_within_the_slack_in_any_order_fits_at_the_server(calls: Any, settled: Any, burst: float) -> None:
+    """A greedy client whose requests arrive 0 to 2 s late, in any order, oversize ones among them, and settle after: no refusal, ever.
+
+    The server is a level that leaks. A call above the burst is admitted by it when it is full.
+    """
+    limit = Limit("tokens", 100, 10, burst=burst)
+    client, now = Bucket(limit, 0.0, 2.0), 0.0
+    arrivals: list[tuple[float, int, float]] = []
+    give: deque[tuple[float, float]] = deque()
+    ends = {index: (after, back) for index, after, back in settled}
+    pending: list[tuple[float, float]] = []
+    for index, (gap, amount, delay) in enumerate(calls):
+        cost = min(amount, 100)
+        sent = max(now + gap, client.moment(cost))
+        for moment, back in sorted(pending):
+            if moment <= sent:
+                client.give(back, moment)
+                give.append((moment, back))
+                pending.remove((moment, back))
+        sent = max(sent, client.moment(cost), now + gap)
+        assert client.take(cost, sent)
+        arrivals.append((sent + delay, 1, cost))
+        if index in ends:
+            after, back = ends[index]
+            pending.append((sent + delay + after, min(back, cost)))
+        now = sent
+    level, seen = burst, 0.0
+    for moment, is_call, amount in sorted([*arrivals, *((moment, 0, back) for moment, back in give)]):
+        level, seen = min(burst, level + (moment - seen) * 10), moment
+        if is_call:
+            assert level + 1e-6 >= min(amount, burst)
+            level -= amount
+        else:
+            level = min(burst, level + amount)
+
+
+def test_slack_costs_burst_and_never_rate() -> None:
+    """A full bucket lends its burst less the slack's refill, then goes on at the full rate."""
+    held = bucket(slack=2.0)
+    held.expect(2.0)
+    taken = 0
+    while held.take(1, 0.0):
+        taken += 1
+    assert taken == 80
+    assert all(held.take(1, held.moment(1)) for _ in range(1_000))
+    assert held.moment(1) == pytest.approx(100.1, abs=0.01)
+
+
+def test_slack_stays_below_half_of_the_buckets_own_window() -> None:
+    """A bucket of one second would lose rate to a slack of two; it keeps at least half of its burst."""
+    second = Bucket(Limit("requests", 10, 1), 0.0, 2.0)
+    assert second.slack == 0.5
+    taken = sum(second.take(1, second.moment(1)) for _ in range(1_000))
+    assert taken == 1_000
+    assert second.moment(1) <= 100
+
+
+def test_a_call_above_the_burst_goes_when_the_bucket_is_full_and_leaves_it_in_debt() -> None:
+    """Oversize borrows once; the next call waits for the debt."""
+    held = Bucket(Limit("tokens", 100, 10, burst=20), 0.0)
+    assert held.take(5, 0)
+    assert held.moment(90) == 0.5
+    assert not held.take(90, 0.4)
+    assert held.take(90, 0.5)
+    assert held.level(0.5) == -70
+    assert held.moment(20) == pytest.approx(9.5)
+
+
+@pytest.mark.parametrize("idle", [0.0, 5.0, 10.0, 1_000.0, 1e6])
+@pytest.mark.parametrize("burst", [None, 20.0])
+def test_a_cost_above_the_limit_is_never_taken(idle: float, burst: float | None) -> None:
+    """However long a bucket was idle, the impossible stays impossible: idle time is not saved up beyond the burst."""
+    held = Bucket(Limit("tokens", 100, 10, burst=burst), 0.0)
+    assert held.moment(100.5) == inf
+    assert not held.take(100.5, idle)
+    assert held.take(100, idle)
+
+
+def test_a_bucket_that_cannot_pay_undoes_the_others() -> None:
+    """Both or neither: a refusal by the last of three buckets leaves the first two as they were."""
+    buckets = [Bucket(Limit(name, amount), 0.0) for name, amount in (("requests", 10), ("images", 5), ("tokens", 100))]
+    assert take_all(buckets, {"requests": 1, "images": 1, "tokens": 60}, 0.0)
+    before = [one.full_at for one in buckets]
+    assert not take_all(buckets, {"requests": 1, "images": 1, "tokens": 60}, 0.0)
+    assert [one.full_at for one in buckets] == before
+    assert not take_all(buckets, {"requests": 1, "tokens": 60}, 0.0)
+    assert [one.full_at for one in buckets] == before
+    assert take_all(buckets, {"requests": 1, "images": 4, "tokens": 40}, 0.0)
+
+
+def test_a_correction_moves_the_level_and_is_remembered() -> None:
+    """What headers say shifts `full_at`, from now on where the bucket was full."""
+    held = bucket()
+    held.correct(3, now=50)
+    assert held.level(50) == pytest.approx(70)
+    held.correct(-1, now=50)
+    assert held.level(50) == pytest.approx(80)
+    assert held.corrected == 2
