@@ -96,7 +96,7 @@ class Limit:
         if found:
             name, per = SHORT_FORMS.get(found["short"] or "", (found["name"], PERIODS.get(found["per"] or "")))
             digits = found["amount"].replace(",", "").replace("_", "")
-            if name and per and digits.count(".") < 2 and digits != ".":
+            if name and per and digits.count(".") < 2 and digits.strip("."):
                 return cls(name, float(digits) * {"": 1, "k": 1e3, "m": 1e6}[found["scale"]], per)
         raise InvalidArgument(
             f'cannot read the limit {text!r}; write "500 rpm", "30k tpm", "10 requests per second" or Limit("requests", 10, per=1)'
