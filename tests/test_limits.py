@@ -14,22 +14,8 @@ from ratelimit import InvalidArgument, Limit, Limits
 from ratelimit.bucket import Bucket
 from ratelimit.limits import LARGEST, amount_of, family_of, whole
 
-UNUSABLE: list[Any] = [*[0, -1, nan, inf, -inf, 1e16, True, None, "500", [1], 1j, b"1"], *(pytest.param(n * 10**5_000, id=f"{n}e5000") for n in (-1, 1))]
-    0,
-    -1,
-    nan,
-    inf,
-    -inf,
-    1e16,
-    pytest.param(10**5_000, id="5000 digits"),
-    pytest.param(-(10**5_000), id="-5000 digits"),
-    True,
-    None,
-    "500",
-    [1],
-    1j,
-    b"1",
-]
+HUGE = [pytest.param(sign * 10**5_000, id=f"{sign}e5000") for sign in (-1, 1)]  # Python refuses to print them
+UNUSABLE: list[Any] = [0, -1, nan, inf, -inf, 1e16, True, None, "500", [1], 1j, b"1", *HUGE]
 
 
 @pytest.mark.parametrize(
