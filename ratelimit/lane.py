@@ -69,6 +69,7 @@ class Lane:
     def __init__(self, family: str, limits: Limits, clock: drive.Clock, slack: float, accounting: Accounting, estimator: Estimator) -> None:
         self.family = family
         self.accounting = accounting
+        self.settles = accounting in {"reconcile", "refund"}
         self.estimator = estimator
         self.clock = clock
         self.now = clock.now
@@ -78,7 +79,7 @@ class Lane:
         self.refused = 0
         self.closed_until = -inf
         self.longest_wait = 0.0
-        self.steering = Steering(self, learns=not len(limits))
+        self.steering = Steering(self, limits)
 
     def enter_now(self, cost: Cost, rank: float) -> Grant | float:
         """Pay at once, or answer the moment at which that may be possible (inf: unknown)."""
@@ -105,6 +106,18 @@ class Lane:
 
     def _count(self, arrival: float) -> None:
         self.longest_wait = max(self.longest_wait, self.now() - arrival)
+
+    def tokens(self, prompt: int, output: int, charge: int) -> int:
+        """Tokens that a call of this prompt, output and admission charge takes from the server, as far as it is known how the server counts.
+
+        One that settles to the usage has taken no less than its charge in the end (or never settles); one that charges the maximum and gives
+        back what was not answered keeps its own count of the prompt. While headers have not told which, the larger is held.
+        """
+        if self.accounting == "charge":
+            return charge
+        if self.accounting == "reconcile" and self.settles and (self.steering.charges_input_only or not self.store.marking):
+            return max(prompt + output, charge)
+        return max(prompt, charge) + output
 
     def refuse_now(self, moment: float) -> WouldBlock:
         """Make the error of `acquire_nowait`."""

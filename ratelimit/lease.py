@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ratelimit.lane import Lane
     from ratelimit.stores import Grant
 
-Accounting = Literal["reconcile", "never_refund", "charge"]
+Accounting = Literal["reconcile", "refund", "never_refund", "charge"]
 
 _current: ContextVar[Lease | None] = ContextVar("ratelimit_current_lease", default=None)
 
@@ -112,7 +112,7 @@ class Lease:
             used = self._amounts(answer, tokens, amounts)
         lane = self._lane
         back = {}
-        if lane.accounting == "reconcile":
+        if lane.settles:
             held = self.reserved if self._spent is None else self.cost
             for name, amount in used.items():
                 back[name] = held.get(name, 0) - amount
@@ -148,12 +148,11 @@ class Lease:
         return self._used(usage)
 
     def _used(self, usage: Usage) -> dict[str, float]:
-        least = 0 if self.estimate is None else self.estimate.charge
-        return {
-            "tokens": max(usage.total_tokens, least),
-            "input_tokens": usage.prompt_tokens,
-            "output_tokens": usage.output_tokens,
-        }
+        estimate = self.estimate
+        tokens = usage.total_tokens
+        if estimate is not None and estimate.endpoint != "responses":  # a Response is settled to its usage: 80 of 80 recorded ones
+            tokens = self._lane.tokens(usage.prompt_tokens, usage.output_tokens, estimate.charge)
+        return {"tokens": tokens, "input_tokens": usage.prompt_tokens, "output_tokens": usage.output_tokens}
 
     def close(self) -> None:
         """End the call and keep the reserve: nothing is known of what it used."""

@@ -41,9 +41,10 @@ class RateLimiter:
     :param concurrency: at most so many calls in flight.
     :param burst: the share of each limit, 0 < burst <= 1, that may go at once; 1 (a full period, as api.openai.com allows) by default.
     :param slack: seconds after its admission at which a request reaches the server, at most; see `bucket.py`. Follows what is observed, down.
-    :param accounting: "reconcile" reserves prompt and expected output and settles to the usage, both ways (OpenAI today);
-        "never_refund" reserves prompt and maximum output for good (OpenAI until 2025, Azure); "charge" takes only what the server takes at
-        admission (Gemini). Source: simulated and recorded servers, which differ in just this.
+    :param accounting: "reconcile" reserves prompt and expected output and settles to the usage, both ways (OpenAI today); "refund"
+        the same for servers that charge their own count of the prompt and the maximum, and give back what was not answered (Cerebras,
+        Anthropic's output tokens); "never_refund" keeps that reserve for good (OpenAI until 2025, Azure); "charge" takes only what the server
+        takes at admission (Gemini). Source: simulated and recorded servers, which differ in just this.
     :param output: the output to expect: "max" (what the body allows), "learned", or tokens; by default "max" where the body has a maximum.
     :param priorities: patience in seconds by name; `PATIENCE` by default.
     :param clock: where the time comes from; real by default.
@@ -224,18 +225,13 @@ class RateLimiter:
 
     def cost_of(self, estimate: Estimate, lane: Lane) -> dict[str, float]:
         """What an estimate makes a call pay, by the accounting and by what is known of the lane's server."""
-        prompt, output, charge = estimate.prompt_tokens, estimate.output_tokens, estimate.charge
-        if self.accounting == "charge":
-            tokens = charge
-        elif self.accounting == "never_refund":
-            tokens = max(prompt, charge) + output
-        else:
-            if lane.steering.charges_input_only:
-                output = self.estimator.typical_output(estimate)
-            tokens = max(prompt + output, charge)
+        prompt, output = estimate.prompt_tokens, estimate.output_tokens
+        if lane.steering.charges_input_only:
+            output = self.estimator.typical_output(estimate)
+        tokens = lane.tokens(prompt, output, estimate.charge)
         cost: dict[str, float] = {"requests": 1, "tokens": tokens, "input_tokens": prompt, "output_tokens": output, "images": estimate.images}
         if lane.store.marking:
-            cost["excess"] = tokens - charge
+            cost["excess"] = tokens - estimate.charge
         return cost
 
     def _by_hand(self, tokens: float | None, requests: float | None, cost: Cost | None) -> dict[str, float]:

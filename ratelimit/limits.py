@@ -106,6 +106,12 @@ class Limit:
         """Return this limit with a burst of ``share`` (0 < share <= 1) of its amount, unless it has a burst of its own."""
         return self if self.burst is not None else Limit(self.name, self.amount, self.per, self.amount * share)
 
+    def at_most(self, amount: float) -> Limit:
+        """Return this limit, or one of ``amount`` if that is lower; the burst keeps its share."""
+        if amount >= self.amount:
+            return self
+        return Limit(self.name, amount, self.per, None if self.burst is None else self.burst * amount / self.amount)
+
     def __str__(self) -> str:
         period = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "day"}.get(float(self.per), f"{self.per:g} s")
         return f"{self.amount:,.12g} {self.name}/{period}"

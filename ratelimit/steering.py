@@ -4,22 +4,23 @@ Owns when a judgement of `feedback/steering.py` is applied, and how. Knows no HT
 
 * *Cold start.* Nobody knows how full the server's buckets are. A lane that listens to headers sends one call and holds the rest until its
   headers are there; then it goes at full speed from the real level. A call that fails without headers leaves the next one to try.
-* *Limits.* Where none were given they are learned, and changed when the server changes them. Limits that were given hold; headers then only
-  correct levels.
+* *Limits.* Where none were given they are learned, and changed when the server changes them. Limits that were given are only ever lowered, for
+  as long as the server shows lower ones.
 * *Levels.* Down at once; up only where the server has the same limit as we: who was given a share of the limit keeps to the share.
 * *Refusals.* The line closes until the named moment, for everybody; where none is named, or the server is overloaded or asks to slow down,
-  for a pause that doubles with each refusal until an answer comes through.
+  for a pause that doubles as long as refusals go on.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from ratelimit.feedback import Reading, Refusal
 from ratelimit.feedback.steering import DIMENSIONS, Drift, Knowledge, level_of
-from ratelimit.limits import Limits
+from ratelimit.limits import Limit, Limits
 
 if TYPE_CHECKING:
     from ratelimit.lane import Lane
@@ -28,20 +29,28 @@ if TYPE_CHECKING:
 FIRST_PAUSE: Final = 1.0
 """Seconds, where a refusal names no moment."""
 LONGEST_PAUSE: Final = 60.0
+DOUBTS: Final = 3
+"""Refusals for tokens after which a lane that has seen no sign of settlement stops giving back."""
+CROWD_SECONDS: Final = 30.0
+"""How long a bound on the calls in flight that was learned from refusals holds before one more is tried."""
 
 
 class Steering:
     """What one lane has heard so far.
 
-    :param learns: no limits were given: take them from the headers.
+    :param given: the limits that were given; none at all: take them from the headers.
     """
 
-    def __init__(self, lane: Lane, *, learns: bool) -> None:
+    def __init__(self, lane: Lane, given: Limits) -> None:
         self._lane = lane
-        self._learns = learns
+        self._given = given
         self._knowledge = Knowledge()
         self._drifts: dict[tuple[str, float], Drift] = {}
         self._pause = FIRST_PAUSE
+        self._paused_until = -inf
+        self._doubts = 0
+        self._crowd = inf
+        self._crowded_at = -inf
         self._lock = threading.Lock()
         self.probing = False
         self.charges_input_only = False
@@ -59,17 +68,26 @@ class Steering:
         """Hear the limits that an answer's headers show."""
         lane = self._lane
         with self._lock:
-            self._pause = FIRST_PAUSE
-            if self._learns and (known := self._knowledge.hear(readings)) is not None:
+            if (known := self._knowledge.hear(readings)) is not None and (limits := self._limits(known)) is not None:
                 before = {(limit.name, limit.per) for limit in lane.store.limits}
-                lane.store.replace(Limits(*known, concurrency=lane.store.limits.concurrency), now)
+                lane.store.replace(limits, now)
                 self._start(lease, readings, before, now)
             elif readings:
                 self._follow(lease, readings, now)
             if self.probing:
                 self.probing = False
-                lane.store.hold(None)
+                lane.store.hold(None if self._crowd == inf else int(self._crowd))
+            self._thin_out(now)
         lane.line.nudge()
+
+    def _limits(self, known: Sequence[Limit]) -> Limits | None:
+        """The limits to hold now that these are known; None when they are held already. Limits that were given are only ever lowered."""
+        held = self._lane.store.limits
+        if self._given:
+            shown = {(limit.name, limit.per): limit.amount for limit in known}
+            known = [limit.at_most(shown.get((limit.name, limit.per), limit.amount)) for limit in self._given]
+        limits = Limits(*known, concurrency=held.concurrency)
+        return None if limits == held else limits
 
     def _start(self, lease: Lease, readings: Sequence[Reading], known: set[tuple[str, float]], now: float) -> None:
         """Fill the buckets of newly learned limits to the server's level, less what this call has reserved beyond its charge."""
@@ -118,9 +136,9 @@ class Steering:
                 self.applied[label] = self.applied.get(label, 0.0) - seconds / bucket.seconds_per_unit
 
     def _judge(self, lease: Lease, used: float) -> None:
-        """Find out what the server charges on arrival: the input only, if all that is used is less than this call's input and maximum."""
+        """Find out what the server charges on arrival: the input only, if all that is used is less than this call's maximum."""
         estimate = lease.estimate
-        if estimate is not None and estimate.max_output_tokens and used < estimate.charge + 0.9 * estimate.max_output_tokens:
+        if estimate is not None and estimate.max_output_tokens and used < 0.9 * estimate.max_output_tokens:
             self.charges_input_only = True
 
     def failed(self) -> None:
@@ -129,13 +147,46 @@ class Steering:
 
     def refused(self, refusal: Refusal) -> None:
         """Close the line for as long as the refusal says; a moment it does not name is guessed, and doubled each time."""
+        lane = self._lane
+        if refusal.hopeless:
+            return
         with self._lock:
+            now = lane.now()
             pause = refusal.wait or 0.0
+            if not (pause or refusal.period or refusal.slow_down or refusal.overloaded):
+                self._crowded(refusal.limit, now)
+            if refusal.kind == "tokens" and not self.charges_input_only and lane.store.marking:
+                self._doubt()
             if not pause or refusal.slow_down or refusal.overloaded:
-                pause = max(pause, self._pause)
-                self._pause = min(self._pause * 2, LONGEST_PAUSE)
-        if not refusal.hopeless:
-            self._lane.close(pause)
+                if now >= self._paused_until:  # calls that flew together are refused together: that is one refusal
+                    self._pause = min(self._pause * 2, LONGEST_PAUSE) if now < self._paused_until + 2 * self._pause else FIRST_PAUSE
+                    self._paused_until = now + self._pause
+                pause = max(pause, self._paused_until - now)
+        lane.close(pause)
+
+    def _doubt(self) -> None:
+        """Hear that tokens ran out although what calls did not use had been given back: the third time, stop giving back.
+
+        Servers that keep the reserve for good (OpenAI until 2025, Azure) refuse again and again where one settles; one that was seen to charge
+        the input only is not meant.
+        """
+        self._doubts += 1
+        if self._doubts >= DOUBTS:
+            self._lane.settles = False
+
+    def _crowded(self, limit: float | None, now: float) -> None:
+        """Hear a refusal that names neither period nor moment: too many calls are in flight (DeepSeek). Let fewer be so, for a while."""
+        store = self._lane.store
+        self._crowd = max(min(self._crowd, limit or inf, store.in_flight - 1), 1)
+        self._crowded_at = now
+        store.hold(int(self._crowd))
+
+    def _thin_out(self, now: float) -> None:
+        """Allow one more call in flight from time to time since the last refusal for their number."""
+        if self._crowd < inf and now > self._crowded_at + CROWD_SECONDS:
+            self._crowd += 1
+            self._crowded_at = now
+            self._lane.store.hold(int(self._crowd))
 
 
 def _excess(lease: Lease, name: str) -> float:
