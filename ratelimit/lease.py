@@ -167,7 +167,12 @@ class Lease:
         self._lane.give(back, not ended)
 
     def fail(self, error: BaseException) -> None:
-        """Settle by an exception: nothing was sent - give back all; a 429 - as `refuse` says; anything else - keep the reserve."""
+        """Settle by an exception: nothing was sent - give back all; a 429 - as `refuse` says; anything else - keep the reserve.
+
+        A call that has ended before stays as it is: the error is of something after it, or was heard of already, by its headers.
+        """
+        if self._ended:
+            return
         outcome = read_exception(error)
         if outcome.kind == "nothing_sent":
             self.cancel()

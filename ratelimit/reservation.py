@@ -82,9 +82,9 @@ class Reservation:
         """Admit at once or raise `WouldBlock`."""
         lane, cost, estimate = self._priced()
         answer = self._limiter._admit_now(lane, cost, estimate, self._priority)  # noqa: SLF001
-        if isinstance(answer, Lease):
-            return answer
-        raise lane.refuse_now(answer)
+        if isinstance(answer, float):
+            raise lane.refuse_now(answer)
+        return answer
 
     def _enter(self, lease: Lease) -> Lease:
         self._lease = lease
