@@ -103,7 +103,7 @@ def infer_period(limit: float, remaining: float, reset: float) -> float | None:
 
 def read_headers(headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]) -> list[Reading]:
     """Read every limit that an answer's headers show, in the order in which they come; names in any case, str or bytes."""
-    pairs: Iterable[object] = headers.items() if isinstance(headers, Mapping) else headers
+    pairs: Iterable[object] = headers.items() if isinstance(headers, Mapping) else headers if isinstance(headers, Iterable) else ()
     found: dict[tuple[str, float | None], dict[str, str]] = {}
     date = ""
     groq = False

@@ -1,0 +1,227 @@
+"""What a call holds, and every way in which that ends."""
+
+from __future__ import annotations
+
+import gc
+from math import inf, nan
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimit import InvalidArgument, Limit, Limits, RateLimiter, WaitTimeout
+from ratelimit.testing import ThreadClock
+
+USAGE = {"usage": {"prompt_tokens": 10, "completion_tokens": 30, "total_tokens": 40}}
+TEXT = "Rate limit reached for gpt-4o in organization o on tokens per min (TPM): Limit 1000, Used {used}, Requested 100. Please try again in 6s."
+
+
+class Refused(Exception):
+    """A 429 as an SDK raises it."""
+
+    def __init__(self, message: str = "", headers: Any = None) -> None:
+        super().__init__(message)
+        self.status_code = 429
+        self.body = {"error": {"message": message, "type": "tokens", "code": "rate_limit_exceeded"}} if message else None
+        self.response = type("Response", (), {"status_code": 429, "headers": headers or {}})()
+
+
+def limiter(**options: Any) -> RateLimiter:
+    """1,000 tokens and 10 requests a minute, on a clock that stands still."""
+    options.setdefault("limits", Limits(Limit("requests", 10), Limit("tokens", 1_000)))
+    return RateLimiter(slack=0, clock=ThreadClock(), **options)
+
+
+def left(of: RateLimiter) -> tuple[float, float]:
+    """Requests and tokens that are left."""
+    levels = of.statistics().lanes["*"].levels
+    return round(levels["requests/60s"], 6), round(levels["tokens/60s"], 6)
+
+
+def in_flight(of: RateLimiter) -> int:
+    """Calls between admission and settlement."""
+    return of.statistics().lanes["*"].in_flight
+
+
+@pytest.mark.parametrize(
+    ("end", "requests", "tokens"),
+    [
+        (lambda lease: lease.settle(tokens=100), 9, 900),
+        (lambda lease: lease.settle(40), 9, 960),
+        (lambda lease: lease.settle(USAGE), 9, 960),
+        (lambda lease: lease.settle(USAGE["usage"]), 9, 960),
+        (lambda lease: lease.settle(tokens=5_000), 9, -4_000),
+        (lambda lease: lease.settle(tokens=0), 9, 1_000),
+        (lambda lease: lease.settle(tokens=40, requests=0), 10, 960),
+        (lambda lease: lease.close(), 9, 900),
+        (lambda lease: lease.cancel(), 10, 1_000),
+        (lambda lease: lease.fail(ConnectionRefusedError()), 10, 1_000),
+        (lambda lease: lease.fail(WaitTimeout("an inner limiter")), 10, 1_000),
+        (lambda lease: lease.fail(ValueError()), 9, 900),
+        (lambda lease: lease.fail(TimeoutError()), 9, 900),
+        (lambda lease: lease.fail(KeyboardInterrupt()), 9, 900),
+        (lambda lease: lease.fail(Refused()), 9, 900),
+        (lambda lease: lease.fail(Refused(TEXT.format(used=950))), 9, 50),
+        (lambda lease: lease.fail(Refused(TEXT.format(used=1000))), 9, 0),
+        (lambda lease: lease.fail(ExceptionGroup("", [ConnectionRefusedError(), ConnectionRefusedError()])), 10, 1_000),
+    ],
+)
+def test_each_end_leaves_what_is_known(end: Any, requests: float, tokens: float) -> None:
+    """Usage replaces the reserve both ways, nothing sent gives all back, a 429 keeps it or says the level, anything else keeps it."""
+    held = limiter()
+    lease = held.acquire_nowait(tokens=100)
+    assert left(held) == (9, 900)
+    assert in_flight(held) == 1
+    end(lease)
+    assert left(held) == (requests, tokens)
+    assert in_flight(held) == 0
+
+
+@pytest.mark.parametrize("accounting", ["never_refund", "charge"])
+def test_where_the_server_never_refunds_the_reserve_stays(accounting: Any) -> None:
+    """Only what was not sent comes back."""
+    held = limiter(accounting=accounting)
+    held.acquire_nowait(tokens=100).settle(USAGE)
+    assert left(held) == (9, 900)
+    held.acquire_nowait(tokens=100).cancel()
+    assert left(held) == (9, 900)
+    assert in_flight(held) == 0
+
+
+@given(figures=st.lists(st.sampled_from(["close", "cancel", "fail", "unsent"]) | st.integers(0, 3_000), min_size=1, max_size=6))
+def test_of_many_figures_the_newest_counts_and_the_call_ends_once(figures: Any) -> None:
+    """Settled twice, closed in between, cancelled after: the bucket has paid the last figure, and one slot is free."""
+    held = limiter()
+    lease = held.acquire_nowait(tokens=100)
+    other = held.acquire_nowait(tokens=1)
+    expected, requests, ended = 100, 1, False
+    for figure in figures:
+        if isinstance(figure, int):
+            lease.settle(tokens=figure)
+            expected, ended = figure, True
+        elif figure == "cancel":
+            lease.cancel()
+            expected, requests, ended = 0, 0, True
+        else:
+            if figure == "close":
+                lease.close()
+            else:
+                lease.fail(ConnectionRefusedError() if figure == "unsent" else ValueError())
+            if figure == "unsent" and not ended:
+                expected, requests = 0, 0
+            ended = True
+    assert left(held) == (9 - requests, 999 - expected)
+    assert lease.cost["tokens"] == expected
+    assert in_flight(held) == 1
+    other.close()
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError(), WaitTimeout("of another"), Refused(), Refused(TEXT.format(used=0)), ValueError()])
+def test_an_error_after_the_settlement_is_not_this_calls(error: Exception) -> None:
+    """Whoever settled and then fails at something else has still used what was settled; the server refused nothing of it."""
+    held = limiter()
+
+    def work() -> None:
+        with held.reserve(tokens=100) as lease:
+            lease.settle(USAGE)
+            raise error
+
+    with pytest.raises(type(error)):
+        work()
+    assert left(held) == (9, 960)
+    assert held.statistics().refused == 0
+
+
+def test_one_refusal_is_counted_once() -> None:
+    """Heard by its headers first and by its exception afterwards, a 429 is one 429."""
+    held = limiter()
+
+    def work() -> None:
+        with held.reserve(tokens=100) as lease:
+            lease.observe({"retry-after": "7"}, status=429)
+            raise Refused("", {"retry-after": "7"})
+
+    with pytest.raises(Refused):
+        work()
+    assert held.statistics().refused == 1
+    assert held.statistics().lanes["*"].closed_for == pytest.approx(7, abs=0.01)
+
+
+def test_a_refusal_is_shown_and_closes_the_line_once_for_everybody() -> None:
+    """After a 429 nobody goes before the named moment, also who would fit."""
+    held = limiter()
+    clock = held.clock
+    lease = held.acquire_nowait(tokens=1)
+    lease.fail(Refused(TEXT.format(used=100)))
+    assert held.statistics().refused == 1
+    assert held.statistics().lanes["*"].closed_for == pytest.approx(6, abs=0.01)
+    held.acquire_sync(tokens=1)
+    assert clock.now() == pytest.approx(6, abs=0.01)
+
+
+GARBAGE: list[Any] = [
+    *(nan, inf, -1, -0.001, 1e16, 10**18, True, False, "many", [], {}, object(), b"\xff", "", None, pytest.param(10**5_000, id="huge")),
+    *({"usage": None}, {"usage": {"total_tokens": "x"}}, "{broken", 5j),
+]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE, ids=lambda value: str(type(value).__name__))
+def test_settling_with_garbage_is_one_clear_error_that_changes_nothing(garbage: Any) -> None:
+    """Then the reserve stays, the call is still in flight, and a right figure settles it."""
+    held = limiter()
+    lease = held.acquire_nowait(tokens=100)
+    with pytest.raises(InvalidArgument, match=r"settle"):
+        lease.settle(garbage)
+    if not isinstance(garbage, (dict, list, bytes, str)) and garbage is not None:
+        with pytest.raises(InvalidArgument, match=r"settle\(tokens="):
+            lease.settle(tokens=garbage)
+    assert left(held) == (9, 900)
+    assert in_flight(held) == 1
+    lease.settle(tokens=1)
+    assert left(held) == (9, 999)
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"x-ratelimit-limit-tokens": "\x00"}, {"retry-after": "-5"}, {"retry-after": "nan"}, {"a": None}, None, 5, []]
+)
+@pytest.mark.parametrize("status", [200, 429, 500, -1])
+@pytest.mark.parametrize("body", [None, b"\xff\xfe", "{", {"error": 5}, object()])
+def test_garbage_headers_and_bodies_break_nothing(headers: Any, status: int, body: Any) -> None:
+    """Whatever a server sends, observing it raises nothing and hangs nobody."""
+    held = limiter()
+    lease = held.acquire_nowait(tokens=100)
+    lease.observe(headers, status=status, body=body)
+    lease.close()
+    held.acquire_sync(tokens=1)
+    assert held.clock.now() <= 60
+    assert in_flight(held) == 1 or held.statistics().refused == (status == 429)
+
+
+def test_a_forgotten_lease_ends_by_itself_and_keeps_its_reserve() -> None:
+    """Also one that is part of a circle, which only the garbage collector finds."""
+    held = limiter(concurrency=1)
+    lease = held.acquire_nowait(tokens=100)
+    circle: dict[str, Any] = {"lease": lease}
+    circle["self"] = circle
+    del lease, circle
+    gc.collect()
+    assert in_flight(held) == 0
+    assert left(held) == (9, 900)
+
+
+def test_a_lease_may_be_settled_by_any_thread() -> None:
+    """The waiting thread hears of it at once."""
+    held = limiter(concurrency=1)
+    lease = held.acquire_nowait(tokens=100)
+    assert isinstance(held.clock, ThreadClock)
+    held.clock.run(lambda: held.acquire_sync(tokens=1).close(), lambda: lease.settle(tokens=3))
+    assert left(held) == (8, 996)
+
+
+def test_a_lease_shows_itself() -> None:
+    """Its cost and whether it is over."""
+    lease = limiter().acquire_nowait(tokens=1_200 - 300)
+    assert repr(lease) == "<Lease requests=1, tokens=900, in flight>"
+    lease.settle(tokens=7)
+    assert repr(lease) == "<Lease requests=1, tokens=7, ended>"
