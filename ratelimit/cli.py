@@ -1,4 +1,4 @@
-"""The command line: `ratelimit demo`, `estimate`, `serve`.
+"""The command line: `ratelimit demo`, `run`, `estimate`, `serve`.
 
 Owns the arguments, the exit statuses and the promise of no traceback. Must never come in: what a command does (that is `commands/`), and any
 import that a bare installation lacks before the command that needs it was named.
@@ -69,6 +69,11 @@ def _run(chosen: argparse.Namespace) -> int:
         from ratelimit.commands.estimate import estimate  # noqa: PLC0415  # what it imports is an extra
 
         return estimate(chosen.file, rpm=chosen.rpm, tpm=chosen.tpm, each=chosen.each, json_path=chosen.json)
+    if chosen.command == "run":
+        _need("rich")
+        from ratelimit.commands.run import Settings, run  # noqa: PLC0415  # what it imports is an extra
+
+        return run(Settings(**{name: value for name, value in vars(chosen).items() if name != "command"}))
     _need("uvicorn")
     from ratelimit.commands.serve import serve  # noqa: PLC0415  # what it imports is an extra
 
@@ -133,6 +138,8 @@ def _parser() -> Parser:
     estimate.add_argument("--each", action="store_true", help="show each call, not only the sum of each model")
     estimate.add_argument("--json", type=Path, metavar="FILE", help="write the figures of each call there")
 
+    _add_run(commands)
+
     serve = commands.add_parser(
         "serve",
         help="run the fake server, for any client of yours",
@@ -147,6 +154,29 @@ def _parser() -> Parser:
     serve.add_argument("--port", type=_whole(0, 65_535), default=8_080, metavar="N", help="port, 0 for any free one (default: 8080)")
     serve.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="of everything random (default: 0)")
     return parser
+
+
+def _add_run(commands: Any) -> None:
+    run = commands.add_parser(
+        "run",
+        help="ask all requests of a file, at the full rate of the limits",
+        description="Ask every request of a file and append the answers to another, in the form of the Batch API. Run the same command again to"
+        " go on where it ended, however it ended. The API key is read from OPENAI_API_KEY.",
+    )
+    run.add_argument("file", type=Path, metavar="FILE", help="JSONL of request bodies or Batch API lines, plain or gzip")
+    run.add_argument("-o", "--output", type=Path, metavar="FILE", help="results are appended there, one line each")
+    for name, what in (("rpm", "requests per minute"), ("tpm", "tokens per minute"), ("rpd", "requests per day"), ("tpd", "tokens per day")):
+        run.add_argument(f"--{name}", type=_amount, metavar="N", help=f"{what}, of all models together (default: learned from the server)")
+    run.add_argument("--tier", help="limits of an OpenAI usage tier: free, 1 to 5; see ratelimit/tiers.py for what it knows")
+    run.add_argument("--model", metavar="NAME", help="send this in place of the model that each request names")
+    run.add_argument("--base-url", metavar="URL", help="the API (default: OPENAI_BASE_URL, else OpenAI)")
+    run.add_argument("--concurrency", type=_whole(1), metavar="N", help="at most so many requests at once (default: as the limits ask for)")
+    run.add_argument("--priority", choices=("interactive", "normal", "batch"), default="batch", help="patience with others (default: batch)")
+    run.add_argument("--retry-failed", action="store_true", help="send what failed before once more, and only that")
+    run.add_argument("--dry-run", action="store_true", help="send nothing; say what it takes in tokens, money and time")
+    run.add_argument("--price-in", type=_amount, metavar="P", help="price of a million prompt tokens, to show the cost")
+    run.add_argument("--price-out", type=_amount, metavar="P", help="price of a million output tokens")
+    run.add_argument("--json", dest="json_path", type=Path, metavar="FILE", help="write the figures there")
 
 
 def _amount(text: str) -> float:

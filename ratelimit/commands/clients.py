@@ -1,0 +1,143 @@
+"""Three ways of sending the same calls: a semaphore, exponential back-off, and the limiter.
+
+Owns what each client does and what is counted of it. Must never come in: tables, files, the server. All three use the same real client of the
+openai library, and each may have `IN_FLIGHT` calls in flight, so that they differ in one thing only: what they do about the limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import tenacity
+from openai import AsyncOpenAI, RateLimitError
+from openai.resources.chat.completions import AsyncCompletions
+
+from ratelimit.commands.calls import Call
+from ratelimit.commands.plan import Plan
+from ratelimit.limiter import RateLimiter
+
+IN_FLIGHT: Final = 50
+ATTEMPTS: Final = 6  # of the back-off, as the OpenAI cookbook recommends; likewise its waits of 1 to 60 s
+PATIENCE: Final = 25.0  # seconds after which the back-off waits no more; the cookbook's six attempts take up to 31 s
+
+Send = Callable[[Call], Awaitable[Any]]
+
+_PARAMETERS = frozenset(inspect.signature(AsyncCompletions.create).parameters) - {"self"}
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one client has come to. `rejected`: the 429s it saw; `longest_wait`: seconds from the start to the last sending of a call."""
+
+    name: str
+    calls: int
+    answered: int = 0
+    rejected: int = 0
+    failed: int = 0
+    longest_wait: float = 0.0
+    started: float = 0.0
+    seconds: float = 0.0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def sent(self) -> None:
+        """A call goes out, for the first time or again."""
+        self.longest_wait = max(self.longest_wait, time.monotonic() - self.started)
+
+
+async def run_client(tally: Tally, calls: Sequence[Call], base_url: str, plan: Plan) -> None:
+    """Send all calls in the way that the tally's name says, all of them handed over at once; count."""
+    async with AsyncOpenAI(base_url=base_url, api_key="demo", max_retries=0, timeout=120) as client:
+        send = CLIENTS[tally.name](_sender(client, tally), plan)
+        tally.started = time.monotonic()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for call in calls:
+                    group.create_task(_one(send, call, tally))
+        finally:
+            tally.seconds = time.monotonic() - tally.started
+
+
+async def _one(send: Send, call: Call, tally: Tally) -> None:
+    try:
+        answer = await send(call)
+        if isinstance(answer, AsyncIterator):
+            async for _ in answer:
+                pass
+    except Exception as error:  # noqa: BLE001  # whatever becomes of one call, it is counted, with its reason, and the race goes on
+        tally.failed += 1
+        tally.reasons[_reason(error)] += 1
+    else:
+        tally.answered += 1
+
+
+def _reason(error: Exception) -> str:
+    return "429" if isinstance(error, RateLimitError) else f"{type(error).__name__}: {error}"
+
+
+def _sender(client: AsyncOpenAI, tally: Tally) -> Send:
+    async def send(call: Call) -> Any:
+        """One HTTP request; the bill, where it is known, goes with it for the server."""
+        known = {name: value for name, value in call.body.items() if name in _PARAMETERS}
+        other = {name: value for name, value in call.body.items() if name not in _PARAMETERS}
+        headers = {"x-fake-usage": json.dumps(call.usage)} if call.usage else None
+        tally.sent()
+        try:
+            return await client.chat.completions.create(**known, extra_body=other or None, extra_headers=headers)
+        except RateLimitError:
+            tally.rejected += 1
+            raise
+
+    return send
+
+
+def semaphore(send: Send, plan: Plan) -> Send:
+    """So many at once, and no more: what is refused is lost."""
+    del plan
+    slots = asyncio.Semaphore(IN_FLIGHT)
+
+    async def limited(call: Call) -> Any:
+        async with slots:
+            return await _whole(send, call)
+
+    return limited
+
+
+def backoff(send: Send, plan: Plan) -> Send:
+    """The semaphore, and each refused call tries again after a random, doubling time: six attempts within 25 s."""
+    retry = tenacity.retry(
+        retry=tenacity.retry_if_exception_type(RateLimitError),
+        wait=tenacity.wait_random_exponential(min=1, max=60),
+        stop=tenacity.stop_any(tenacity.stop_after_attempt(ATTEMPTS), tenacity.stop_before_delay(PATIENCE)),
+        reraise=True,
+    )
+    retried: Send = retry(semaphore(send, plan))
+    return retried
+
+
+def limiter(send: Send, plan: Plan) -> Send:
+    """The decorator: each call waits until the limits allow it."""
+    limiter = RateLimiter(rpm=plan.rpm, tpm=plan.tpm, concurrency=IN_FLIGHT, accounting=plan.accounting)
+
+    @limiter.limit(request=lambda call: call.body)
+    async def ask(call: Call) -> Any:
+        return await send(call)
+
+    return ask
+
+
+CLIENTS: Final[dict[str, Callable[[Send, Plan], Send]]] = {"semaphore": semaphore, "backoff": backoff, "limiter": limiter}
+
+
+async def _whole(send: Send, call: Call) -> Any:
+    """Send and read to the end, so that a stream keeps its slot as long as it runs."""
+    answer = await send(call)
+    if isinstance(answer, AsyncIterator):
+        return [chunk async for chunk in answer]
+    return answer

@@ -1,0 +1,189 @@
+"""What a run over a file has come to, and how that is shown while it goes on.
+
+Owns counting, rates over the last minute, the estimated end, and the look. Must never come in: sending, files, deciding anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ratelimit.batch import Result
+from ratelimit.limiter import RateLimiter
+
+PLAIN_EVERY: Final = 5.0  # seconds between two plain lines
+MINUTE: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Per million tokens of prompt and of output, in whatever currency; None where nobody gave any."""
+
+    prompt: float | None = None
+    output: float | None = None
+
+    def __bool__(self) -> bool:
+        return self.prompt is not None or self.output is not None
+
+    def of(self, prompt_tokens: float, output_tokens: float) -> float:
+        """What so many tokens cost."""
+        return ((self.prompt or 0) * prompt_tokens + (self.output or 0) * output_tokens) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Of one limit: what was used of it in the last minute, and what it allows in one."""
+
+    name: str
+    used: float
+    allowed: float
+
+
+class Meter:
+    """Counts one run.
+
+    :param left: requests to be sent; `earlier`: results that were there before.
+    :param models: whose limits matter.
+    """
+
+    def __init__(self, limiter: RateLimiter, left: int, earlier: int, models: Iterable[str], prices: Prices) -> None:
+        self._limiter = limiter
+        self._models = tuple(models)
+        self._prices = prices
+        self.left, self.earlier = left, earlier
+        self.done = self.failed = 0
+        self.prompt_tokens = self.output_tokens = self.tokens = 0
+        self.started = time.monotonic()
+        self._samples: deque[tuple[float, int, int, int]] = deque([(self.started, 0, 0, 0)])  # time, admitted, tokens, done
+
+    def hear(self, result: Result) -> None:
+        """Count one more result."""
+        self.done += 1
+        self.failed += not result.ok
+        usage = result.usage
+        if usage is not None:
+            self.prompt_tokens += usage.prompt_tokens
+            self.output_tokens += usage.output_tokens
+            self.tokens += usage.total_tokens
+
+    @property
+    def refused(self) -> int:
+        """429s so far."""
+        return self._limiter.statistics().refused
+
+    @property
+    def admitted(self) -> int:
+        """Attempts that the limiter has let go, the SDK's retries included."""
+        return sum(lane.admitted for lane in self._limiter.statistics().lanes.values())
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self.started
+
+    @property
+    def cost(self) -> float | None:
+        """So far; None where no price was given."""
+        return self._prices.of(self.prompt_tokens, self.output_tokens) if self._prices else None
+
+    def sample(self) -> None:
+        """Note where things stand, at most once a second; the rates of the last minute come of it."""
+        now = time.monotonic()
+        if now - self._samples[-1][0] >= 1:
+            self._samples.append((now, self.admitted, self.tokens, self.done))
+            while len(self._samples) > 2 and self._samples[1][0] <= now - MINUTE:
+                self._samples.popleft()
+
+    def limits(self) -> dict[tuple[str, float], float]:
+        """All limits that hold, learned ones too: amount by (name, seconds), summed over the models' families."""
+        lanes = {id(lane): lane for lane in map(self._limiter.lane_of, self._models)}
+        found: dict[tuple[str, float], float] = {}
+        for lane in lanes.values():
+            for limit in lane.store.limits:
+                found[limit.name, limit.per] = found.get((limit.name, limit.per), 0.0) + limit.amount
+        return found
+
+    def uses(self) -> list[Use]:
+        """What the last minute used of each limit per minute."""
+        _, admitted, tokens, _ = self._samples[0]
+        used = {"requests": ("RPM", self.admitted - admitted), "tokens": ("TPM", self.tokens - tokens)}
+        return [Use(*used[name], allowed) for (name, per), allowed in self.limits().items() if per == MINUTE and name in used]
+
+    def share(self) -> dict[tuple[str, float], float]:
+        """Of what each limit has allowed since the start, its full bucket included, the part that was used."""
+        used = {"requests": self.admitted, "tokens": self.tokens}
+        return {(name, per): used[name] / (amount * (1 + self.seconds / per)) for (name, per), amount in self.limits().items() if name in used}
+
+    def remaining(self) -> float | None:
+        """Seconds until the end, as far as it can be told: at the rate of the limits, at the speed of the last minute at most."""
+        rest = self.left - self.done
+        then, _, _, done = self._samples[0]
+        elapsed = time.monotonic() - then
+        if not self.done or self.done == done or not elapsed:
+            return None
+        guesses = [rest * elapsed / (self.done - done)]
+        need = {"requests": float(rest), "tokens": rest * self.tokens / self.done}
+        levels: dict[str, float] = {}
+        for lane in self._limiter.statistics().lanes.values():
+            for label, level in lane.levels.items():
+                levels[label] = levels.get(label, 0.0) + level
+        for (name, per), amount in self.limits().items():
+            if name in need:
+                guesses.append((need[name] - levels.get(f"{name}/{per:g}s", 0.0)) * per / amount)
+        return max(guesses)
+
+    def told(self) -> str:
+        """All of it but the bar, in one line."""
+        parts = [f"{self.failed} failed", f"{self.refused} 429s"]
+        parts += [f"{use.used:,.0f}/{use.allowed:,.0f} {use.name}" for use in self.uses()]
+        if (cost := self.cost) is not None:
+            parts.append(f"cost {cost:,.2f}")
+        if (seconds := self.remaining()) is not None:
+            parts.append(f"{duration(seconds)} left")
+        return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Show seconds for people: "42 s", "3 min 5 s", "2 h 10 min"."""
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+@contextmanager
+def display(console: Console, meter: Meter) -> Iterator[Callable[[], None]]:
+    """Yield the function to call a few times a second; on a terminal the line lives in place, elsewhere there is one every five seconds."""
+    if console.is_terminal:
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"), TimeElapsedColumn())
+        with Progress(*columns, console=console) as progress:
+            bar = progress.add_task("", total=meter.left + meter.earlier, told="")
+
+            def look() -> None:
+                meter.sample()
+                progress.update(bar, completed=meter.done + meter.earlier, told=meter.told())
+
+            yield look
+            look()
+    else:
+        last = time.monotonic()
+
+        def line() -> None:
+            nonlocal last
+            meter.sample()
+            if time.monotonic() - last >= PLAIN_EVERY:
+                last = time.monotonic()
+                console.print(
+                    f"{meter.done + meter.earlier} of {meter.left + meter.earlier} done, {meter.told()}", highlight=False, markup=False
+                )
+
+        yield line
