@@ -45,7 +45,8 @@ def problem_body(problem: Problem) -> bytes:
 
 def message_of(body: bytes) -> str:
     """The sentence in an error's body."""
-    return str(json.loads(body)["error"]["message"])
+    content = json.loads(body)
+    return str(content.get("error", content)["message"])
 
 
 def refusal_body(refusal: Refusal, call: Call, style: Style) -> bytes:
