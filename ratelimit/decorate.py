@@ -11,6 +11,7 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ratelimit.drive import in_event_loop
 from ratelimit.errors import InvalidArgument
 from ratelimit.feedback import read_usage
 from ratelimit.streams import MeteredStream
@@ -50,10 +51,17 @@ def _wrap(function: F, reserve: Callable[[tuple[Any, ...], dict[str, Any]], Rese
         async def async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
             stream = MeteredStream(function(*args, **kwargs), await reserve(args, kwargs).admit_async())
             try:
-                chunk = await anext(stream)
+                step = stream.__anext__()
                 while True:
-                    sent = yield chunk
-                    chunk = await (anext(stream) if sent is None else stream.asend(sent))
+                    chunk = await step
+                    try:
+                        sent = yield chunk
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:  # noqa: BLE001  # it is the function's to catch, as with `yield from`
+                        step = stream.athrow(error)
+                    else:
+                        step = stream.asend(sent)
             except StopAsyncIteration:
                 return
             finally:
@@ -67,18 +75,26 @@ def _wrap(function: F, reserve: Callable[[tuple[Any, ...], dict[str, Any]], Rese
             return (yield from MeteredStream(function(*args, **kwargs), reserve(args, kwargs).admit()))
 
         wrapper = generator
-    elif inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004  # an object with an async __call__
-
-        @functools.wraps(function)
-        async def coroutine(*args: Any, **kwargs: Any) -> Any:
-            lease = await reserve(args, kwargs).admit_async()
-            return _settled(lease, await _awaited(lease, function(*args, **kwargs)))
-
-        wrapper = coroutine
     else:
+        wrapper = _wrap_function(function, reserve)
+    return wrapper  # type: ignore[return-value]  # the same kind of callable, with the same signature
+
+
+def _wrap_function(function: Callable[..., Any], reserve: Callable[[tuple[Any, ...], dict[str, Any]], Reservation]) -> Callable[..., Any]:
+    async def coroutine(*args: Any, **kwargs: Any) -> Any:
+        lease = await reserve(args, kwargs).admit_async()
+        return _settled(lease, await _awaited(lease, lambda: function(*args, **kwargs)))
+
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004  # an object with an async __call__
+        wrapper: Callable[..., Any] = functools.wraps(function)(coroutine)
+    else:
+        # A plain wrapper around `async def`, as the SDK's methods are: in an event loop it must wait as a task, not block the thread.
+        hidden = inspect.iscoroutinefunction(inspect.unwrap(function))
 
         @functools.wraps(function)
         def plain(*args: Any, **kwargs: Any) -> Any:
+            if hidden and in_event_loop():
+                return coroutine(*args, **kwargs)
             lease = reserve(args, kwargs).admit()
             try:
                 with lease.current():
@@ -89,13 +105,13 @@ def _wrap(function: F, reserve: Callable[[tuple[Any, ...], dict[str, Any]], Rese
             return _settled(lease, result)
 
         wrapper = plain
-    return wrapper  # type: ignore[return-value]  # the same kind of callable, with the same signature
+    return wrapper
 
 
-async def _awaited(lease: Lease, awaitable: Awaitable[Any]) -> Any:
+async def _awaited(lease: Lease, call: Callable[[], Awaitable[Any]]) -> Any:
     try:
         with lease.current():
-            return await awaitable
+            return await call()
     except BaseException as error:
         lease.fail(error)
         raise
@@ -111,7 +127,7 @@ def _settled(lease: Lease, result: Any) -> Any:
     elif inspect.isawaitable(result):
 
         async def later() -> Any:
-            return _settled(lease, await _awaited(lease, result))
+            return _settled(lease, await _awaited(lease, lambda: result))
 
         return later()
     else:
@@ -126,7 +142,11 @@ def _body_maker(
     if not callable(function):
         raise InvalidArgument(f"the limiter decorates functions, not {function!r}; below @classmethod or @staticmethod, not above")
     name = getattr(function, "__qualname__", repr(function))
-    parameters = list(inspect.signature(function).parameters.values())
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some builtins have none
+        raise InvalidArgument(f"the arguments of {name} are not known to Python; decorate a function that calls it") from None
+    parameters = list(signature.parameters.values())
     if request is not None:
         _match(name, parameters, request)
 
@@ -139,17 +159,18 @@ def _body_maker(
         return made
     if not parameters or any(parameter.kind is _VARIADIC for parameter in parameters):
         raise InvalidArgument(
-            f"the arguments of {name}{inspect.signature(function)} cannot be read as a request body by their names; "
+            f"the arguments of {name}{signature} cannot be read as a request body by their names; "
             "say how they become one: @limiter.limit(request=lambda ...: {...})"
         )
-    signature = inspect.signature(function)
+    # A default is sent as well as what is given; of those that stand for "not given" (None, a sentinel) the body has nothing.
+    defaults = {parameter.name: parameter.default for parameter in parameters if isinstance(parameter.default, (str, int, float, list, dict))}
     first = parameters[0].name if parameters[0].name in {"self", "cls"} else None
     rest = next((parameter.name for parameter in parameters if parameter.kind is _KEYWORDS), None)
 
     def named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
         if not args:
-            return kwargs
-        fields = dict(signature.bind(*args, **kwargs).arguments)
+            return defaults | kwargs if defaults else kwargs
+        fields = defaults | signature.bind(*args, **kwargs).arguments
         if first is not None:
             fields.pop(first, None)
         if rest is not None:

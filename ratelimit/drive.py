@@ -54,6 +54,15 @@ class ThreadGate:
         self._event.clear()
 
 
+def in_event_loop() -> bool:
+    """Whether the caller runs in an event loop, so that blocking its thread would stop all that it could wait for."""
+    try:
+        anyio.lowlevel.current_token()
+    except RuntimeError:
+        return False
+    return True
+
+
 class AsyncGate:
     """What one task waits at; woken from its own event loop, another one or a thread."""
 

@@ -106,6 +106,10 @@ class MeteredStream:
         """As an async generator's."""
         return await self._step_async(self._stream.asend, value)
 
+    async def athrow(self, *error: Any) -> Any:
+        """As an async generator's."""
+        return await self._step_async(self._stream.athrow, *error)
+
     async def aclose(self) -> None:
         """Close the stream and settle by what has passed."""
         await self._close_async("aclose")
