@@ -6,11 +6,12 @@ settled from any thread, task, finalizer or signal handler.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Literal
 
-from ratelimit.errors import InvalidArgument
+from ratelimit.errors import EstimateWarning, InvalidArgument
 from ratelimit.feedback import Refusal, Usage, read_exception, read_headers, read_refusal, read_usage
 from ratelimit.limits import LARGEST, amount_of
 
@@ -220,5 +221,10 @@ class Lease:
         if self.estimate is None or self._ended:
             self.close()
             return
-        output = self._lane.estimator.count_text(text, self.estimate.model)
+        try:
+            output = self._lane.estimator.count_text(text, self.estimate.model)
+        except Exception as error:  # noqa: BLE001  # the stream is the user's: it must not end in a failure of ours
+            self.close()
+            warnings.warn(f"could not count what a stream has answered ({error!r}); its reserve is kept", EstimateWarning, stacklevel=2)
+            return
         self.settle(**self._used(Usage(self.estimate.prompt_tokens, output, self.estimate.prompt_tokens + output)))
