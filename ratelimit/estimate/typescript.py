@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 from ratelimit.estimate.plain import items, obj, text
 
-DEEPEST = 24  # levels printed; a schema that refers to itself ends here
+DEEPEST = 24  # levels printed
+MOST = 5_000  # types printed for one function: a few references to references can ask for more than the universe holds
 _SIMPLE = {"string": "string", "number": "number", "integer": "number", "boolean": "boolean", "null": "null"}
 
 
@@ -25,6 +26,8 @@ class Printer:
     def __init__(self, root: Mapping[str, object], *, early: bool = False) -> None:
         self._root = root
         self._early = early
+        self._open: list[str] = []  # the references being printed: a schema that refers to itself ends there
+        self._left = MOST
 
     def parameters(self) -> str:
         """Print the root schema as the type of a function's single parameter; empty when it has no properties."""
@@ -37,8 +40,8 @@ class Printer:
         required = items(schema.get("required"))
         lines: list[str] = []
         for key, value in obj(schema.get("properties")).items():
-            prop = self._resolve(obj(value), depth)
-            printed = self._type(prop, depth + 1)
+            printed = self._type(obj(value), depth + 1)
+            prop = self._resolve(obj(value))
             if self._early and printed == "object" and "type" in prop:
                 continue
             if not self._early or depth == 0:
@@ -51,9 +54,18 @@ class Printer:
         return f"{{ {' '.join(lines)[:-1]} }}"
 
     def _type(self, schema: Mapping[str, object], depth: int) -> str:
-        schema = self._resolve(schema, depth)
-        if depth > DEEPEST:
+        self._left -= 1
+        reference = text(schema.get("$ref"))
+        if depth > DEEPEST or self._left < 0 or reference in self._open:
             return "any"
+        if not reference:
+            return self._plain_type(schema, depth)
+        self._open.append(reference)
+        printed = self._type(self._resolve(schema, steps=1), depth + 1)
+        self._open.pop()
+        return printed
+
+    def _plain_type(self, schema: Mapping[str, object], depth: int) -> str:
         values = items(schema.get("enum"))
         if values:
             return " | ".join(compact(value) for value in values)
@@ -67,11 +79,10 @@ class Printer:
         return self._union(variants, depth) if variants else self._named(text(schema.get("type")), schema, depth)
 
     def _union(self, variants: list[Mapping[str, object]], depth: int) -> str:
-        variants = [self._resolve(variant, depth) for variant in variants]
         printed = [self._type(variant, depth + 1) for variant in variants]
         if "object" in printed:
             return "object"
-        notes = ["" if self._early else _note(variant) for variant in variants]
+        notes = ["" if self._early else _note(self._resolve(variant)) for variant in variants]
         if any(notes):
             return "".join(f"\n| {one}{note}" for one, note in zip(printed, notes, strict=True)) + "\n"
         return " | ".join(printed)
@@ -80,10 +91,10 @@ class Printer:
         if kind in _SIMPLE:
             return _SIMPLE[kind]
         if kind == "array":
-            inner = self._resolve(obj(schema.get("items")), depth)
+            inner = obj(schema.get("items"))
             printed = self._type(inner, depth + 1) if inner else "any"
             if printed.startswith("{\n"):
-                return "\n".join(["Array<", *self._comments(inner), printed, ">"])
+                return "\n".join(["Array<", *self._comments(self._resolve(inner)), printed, ">"])
             return f"{printed}[]"
         if kind == "object" or "properties" in schema:
             return self._object(schema, depth) if obj(schema.get("properties")) else "object"
@@ -97,8 +108,9 @@ class Printer:
             lines.append("//")
         return lines + commented(description)
 
-    def _resolve(self, schema: Mapping[str, object], depth: int) -> Mapping[str, object]:
-        for _ in range(DEEPEST - min(depth, DEEPEST)):
+    def _resolve(self, schema: Mapping[str, object], steps: int = DEEPEST) -> Mapping[str, object]:
+        """Follow `$ref`, at most so many steps; what stands beside a reference adds to what it refers to."""
+        for _ in range(steps):
             reference = schema.get("$ref")
             if not isinstance(reference, str):
                 return schema

@@ -51,7 +51,7 @@ _HIDDEN: tuple[tuple[str, int, int], ...] = (
     ("", 19, 217),
 )
 _PAGE = re.compile(rb"/Type\s*/Page\b")
-_READ = 4_194_304  # base64 characters of a file looked at
+_READ = 1_048_576  # base64 characters of a file looked at
 
 
 def opaque(item: Mapping[str, object]) -> int:

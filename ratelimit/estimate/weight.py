@@ -12,6 +12,7 @@ from ratelimit.estimate.plain import obj, text
 from ratelimit.estimate.tokenizer import counted, ready
 
 HEAVY = 50_000  # characters of uncounted text; some 10 ms of counting
+UNREAD = ("data:image/", "data:audio/", "data:application/pdf")
 MOST_PARTS = 10_000  # values looked at before a request is called heavy for their number alone
 
 
@@ -26,7 +27,7 @@ def heavy(request: object) -> bool:
     for parts, value in enumerate(_texts(body)):
         if parts > MOST_PARTS:
             return True
-        if not value.startswith("data:"):  # pictures and files are not read
+        if not value.startswith(UNREAD):
             fresh += len(value)
             long.append(value)
     return fresh > HEAVY and sum(len(value) for value in long if not counted(value, encoding)) > HEAVY

@@ -1,0 +1,196 @@
+"""What answers teach: their length, the ratio of bill and formula, and how long a kept conversation is."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimit.estimate import Estimate, Estimator
+from ratelimit.estimate.learning import ANSWERS, BELIEVED, BOUND, ENOUGH, KEPT, ROWS, Memory
+
+BODY = {"model": "deepseek-chat", "messages": [{"role": "user", "content": "What is the weather in Ulm today, and tomorrow?"}]}
+
+
+def answered(estimator: Estimator, tokens: list[int], body: dict[str, Any] | None = None, site: str = "") -> Estimate:
+    """The estimate of a body after answers of these lengths."""
+    body = body or BODY
+    for length in tokens:
+        estimator.learn(estimator.estimate(body, site=site), prompt_tokens=None, output_tokens=length)
+    return estimator.estimate(body, site=site)
+
+
+def billed(estimator: Estimator, ratios: list[float]) -> Estimate:
+    """The estimate of BODY after bills that were these multiples of the formula."""
+    for ratio in ratios:
+        estimate = estimator.estimate(BODY)
+        estimator.learn(estimate, prompt_tokens=round(estimate.formula_tokens * ratio), output_tokens=None)
+    return estimator.estimate(BODY)
+
+
+def test_the_bound_is_held_while_there_is_one() -> None:
+    """Without a wish the reserve is the body's bound over all choices, whatever was seen."""
+    body = {**BODY, "max_tokens": 300, "n": 2}
+    estimate = answered(Estimator(), [5] * 100, body)
+
+    assert (estimate.output_tokens, estimate.max_output_tokens, estimate.choices) == (600, 600, 2)
+
+
+def test_a_number_is_held_up_to_the_bound() -> None:
+    """A reserve given as a number is per choice, and never above what the body allows."""
+    assert Estimator(output=70).estimate({**BODY, "n": 3}).output_tokens == 210
+    assert Estimator(output=70).estimate({**BODY, "max_tokens": 50}).output_tokens == 50
+
+
+def test_without_a_bound_a_reserve_is_held_until_enough_was_seen() -> None:
+    """The documented reserve serves, more for models that think first, until a quantile of real answers replaces it."""
+    assert answered(Estimator(), [9] * (ENOUGH - 1)).output_tokens == 256
+    assert answered(Estimator(), [9] * ENOUGH).output_tokens == 9
+    assert Estimator().estimate({"model": "o3-mini", "messages": []}).output_tokens == 1024
+    assert answered(Estimator(), [9] * ENOUGH).max_output_tokens is None
+
+
+def test_learned_output_holds_what_nine_of_ten_answers_need() -> None:
+    """The quantile is over the latest answers and capped by the bound; until enough were seen the bound is held."""
+    body = {**BODY, "max_tokens": 500}
+
+    assert answered(Estimator(output="learned"), [10] * (ENOUGH - 1), body).output_tokens == 500
+    assert answered(Estimator(output="learned"), list(range(1, 101)), body).output_tokens == sorted(range(37, 101))[57]
+    assert answered(Estimator(output="learned"), [900] * ENOUGH, body).output_tokens == 500
+    assert answered(Estimator(output="learned"), [900] * ENOUGH + [7] * ANSWERS, body).output_tokens == 7
+
+
+def test_answers_are_learned_per_choice_and_call_site() -> None:
+    """Two choices share an answer's tokens; what one place in a program sees says nothing about another."""
+    estimator = Estimator(output="learned")
+    answered(estimator, [20] * ENOUGH, {**BODY, "n": 2}, site="here")
+
+    assert estimator.estimate({**BODY, "n": 2}, site="here").output_tokens == 20
+    assert estimator.estimate({**BODY, "n": 4}, site="here").output_tokens == 40
+    assert estimator.estimate(BODY, site="there").output_tokens == 256
+
+
+def test_a_ratio_corrects_once_it_is_believed() -> None:
+    """A model whose bills are half as high again is estimated so after a few bills, and the estimate says that it learned."""
+    assert billed(Estimator(), [1.5] * (BELIEVED - 1)).confidence == "guess"
+    learned = billed(Estimator(), [1.5] * 20)
+
+    assert learned.confidence == "learned"
+    assert learned.prompt_tokens == pytest.approx(1.5 * learned.formula_tokens, rel=0.05)
+
+
+def test_noise_corrects_nothing() -> None:
+    """A formula that is right, or nearly, stays as it is."""
+    estimate = billed(Estimator(), [1.0, 1.01] * 20)
+
+    assert estimate.prompt_tokens == estimate.formula_tokens
+
+
+def test_what_is_learned_is_not_learned_twice() -> None:
+    """Bills are compared with the formula, never with a corrected estimate: a steady ratio stays where it is."""
+    estimator = Estimator()
+    first, second = billed(estimator, [2.0] * 10).prompt_tokens, billed(estimator, [2.0] * 200).prompt_tokens
+
+    assert abs(first - second) <= 1
+
+
+@given(st.lists(st.floats(0.001, 1000), min_size=BELIEVED, max_size=40))
+def test_no_bill_drives_an_estimate_out_of_bounds(ratios: list[float]) -> None:
+    """However absurd the bills, a correction stays within BOUND of the formula."""
+    memory = Memory()
+    for ratio in ratios:
+        memory.billed("m", "text", ratio)
+
+    assert 1 / BOUND - 1e-9 <= memory.correction("m", "text") <= BOUND + 1e-9
+
+
+def test_one_outlier_moves_little_what_many_taught() -> None:
+    """Once many bills were seen, one that is four times off moves the ratio by a tenth."""
+    memory = Memory()
+    for _ in range(50):
+        memory.billed("m", "text", 1.5)
+    memory.billed("m", "text", 6.0)
+
+    assert memory.correction("m", "text") == pytest.approx(1.5, rel=0.11)
+
+
+def test_the_memory_is_bounded() -> None:
+    """Models, call sites and conversations beyond what is remembered push out the longest unused."""
+    memory = Memory()
+    for number in range(2 * ROWS):
+        memory.billed(f"m{number}", "text", 2.0)
+        memory.answered(f"m{number}", "", 5)
+    for number in range(2 * KEPT):
+        memory.keep(f"resp_{number}", number)
+
+    assert len(memory.prompts()) == len(memory.outputs()) == ROWS
+    assert (memory.kept("resp_0"), memory.kept(f"resp_{2 * KEPT - 1}")) == (None, 2 * KEPT - 1)
+
+
+def test_statistics_show_what_was_learned() -> None:
+    """Each row names its model, what it is about, how much was seen and what came of it."""
+    estimator = Estimator()
+    answered(estimator, [9] * ENOUGH, site="here")
+    billed(estimator, [1.5] * 3)
+    shown = estimator.statistics()
+
+    assert [(row.model, row.kind, row.samples) for row in shown.prompts] == [("deepseek-chat", "text", 3)]
+    assert shown.prompts[0].ratio == pytest.approx(1.5, rel=0.05)
+    assert [(row.site, row.expected_output) for row in shown.outputs] == [("here", 9)]
+    assert shown.warnings == ()
+
+
+def test_a_kept_response_is_paid_again() -> None:
+    """A request that goes on from a response pays for what the server kept: prompt and answer, without tools or thoughts."""
+    estimator = Estimator()
+    first = {"model": "gpt-4o", "input": "Hello", "tools": [{"type": "function", "name": "now", "description": "The time"}]}
+    estimate = estimator.estimate(first)
+    estimator.learn(estimate, prompt_tokens=estimate.prompt_tokens, output_tokens=50, response_id="resp_1", reasoning_tokens=20)
+    alone = estimator.estimate({**first, "input": "And now?"}).prompt_tokens
+    after = estimator.estimate({**first, "input": "And now?", "previous_response_id": "resp_1"})
+    lost = estimator.estimate({**first, "input": "And now?", "previous_response_id": "resp_2"})
+
+    assert after.prompt_tokens - alone == estimate.prompt_tokens - estimate.fixed_tokens + 30
+    assert (after.confidence, after.kind) == ("formula", "kept+tools")
+    assert (lost.confidence, lost.prompt_tokens) == ("guess", alone)
+
+
+def test_a_conversation_grows_with_each_answer() -> None:
+    """What is said in a conversation the server keeps is paid again by its next request, by id or by object."""
+    estimator = Estimator()
+    body = {"model": "gpt-4o", "input": "Hello", "conversation": "conv_1"}
+    estimate = estimator.estimate(body)
+    estimator.learn(estimate, prompt_tokens=estimate.prompt_tokens, output_tokens=50)
+
+    assert estimator.estimate(body).prompt_tokens == 2 * estimate.prompt_tokens + 50
+    assert estimator.estimate({**body, "conversation": {"id": "conv_1"}}).prompt_tokens == 2 * estimate.prompt_tokens + 50
+
+
+def test_nothing_is_learned_from_nothing() -> None:
+    """An answer without usage teaches nothing, nor does a bill for an unreadable request."""
+    estimator = Estimator()
+    estimator.learn(estimator.estimate(BODY), prompt_tokens=None, output_tokens=None)
+    estimator.learn(estimator.estimate(None), prompt_tokens=100, output_tokens=None)
+
+    assert estimator.statistics().prompts == estimator.statistics().outputs == ()
+
+
+def test_threads_may_share_an_estimator() -> None:
+    """Many threads estimating and learning at once lose no sample."""
+    estimator = Estimator()
+    estimator.estimate(BODY)
+
+    def work() -> None:
+        for _ in range(200):
+            estimator.learn(estimator.estimate(BODY), prompt_tokens=20, output_tokens=5)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [row.samples for row in (*estimator.statistics().prompts, *estimator.statistics().outputs)] == [800, 800]

@@ -1,0 +1,216 @@
+"""Requests come as JSON, as the SDK's objects, with sentinels and generators inside, and as garbage."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections import UserDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from openai import NOT_GIVEN
+from openai.types.chat import ChatCompletionMessage
+
+from ratelimit.errors import EstimateWarning
+from ratelimit.estimate import Estimator, weight
+from ratelimit.estimate.models import family
+from ratelimit.estimate.plain import LARGEST, count, items, obj, text, utf8
+
+USER = {"role": "user", "content": "What is the weather in Ulm today?"}
+
+
+@dataclasses.dataclass
+class Message:
+    role: str
+    content: str
+
+
+class Furious(Mapping[str, object]):
+    """A mapping that cannot be read."""
+
+    def __getitem__(self, key: str) -> object:
+        raise RuntimeError(f"no {key} for you")
+
+    def __iter__(self) -> Iterator[str]:
+        raise RuntimeError("no keys for you")
+
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("named", "body", "endpoint"),
+    [
+        ("chat.completions", {}, "chat.completions"),
+        ("/v1/chat/completions", {"input": ""}, "chat.completions"),
+        ("https://x.openai.azure.com/openai/deployments/a/chat/completions?api-version=1", {}, "chat.completions"),
+        ("/v1/completions", {}, "completions"),
+        ("/v1/responses", {}, "responses"),
+        ("/v1/embeddings", {}, "embeddings"),
+        ("/v1/images/generations", {}, "images"),
+        ("/v1/audio/speech", {}, "audio"),
+        ("/v1/moderations", {}, "moderations"),
+        ("/v1/batches", {}, "other"),
+        (None, {"messages": []}, "chat.completions"),
+        (None, {"input": "Hi"}, "responses"),
+        (None, {"model": "text-embedding-3-small", "input": "Hi"}, "embeddings"),
+        (None, {"input": "Hi", "dimensions": 3}, "embeddings"),
+        (None, {"model": "omni-moderation-latest", "input": "Hi"}, "moderations"),
+        (None, {"model": "tts-1", "input": "Hi", "voice": "alloy"}, "audio"),
+        (None, {"model": "whisper-1", "file": b""}, "audio"),
+        (None, {"prompt": "Hi"}, "completions"),
+        (None, {"prompt": {"id": "pmpt_1"}}, "responses"),
+        (None, {"model": "gpt-image-1", "prompt": "A cat"}, "images"),
+        (None, {"model": "gpt-4o"}, "other"),
+    ],
+)
+def test_the_endpoint_is_named_or_guessed(named: str | None, body: dict[str, Any], endpoint: str) -> None:
+    """An endpoint's name, a path or an Azure address tells the endpoint; without one the body's keys do."""
+    assert Estimator().estimate(body, endpoint=named).endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "encoding", "reasoning", "openai"),
+    [
+        ("gpt-4o-2024-08-06", "gpt-4o-2024-08-06", "o200k_base", False, True),
+        ("ft:gpt-4o-mini:acme::abc", "gpt-4o-mini", "o200k_base", False, True),
+        ("openai/gpt-5-mini", "gpt-5-mini", "o200k_base", True, True),
+        ("my-gpt5-deployment", "my-gpt5-deployment", "o200k_base", True, True),
+        ("gpt-5-chat-latest", "gpt-5-chat-latest", "o200k_base", False, True),
+        ("gpt-3.5-turbo", "gpt-3.5-turbo", "cl100k_base", False, True),
+        ("o3", "o3", "o200k_base", True, True),
+        ("o4-mini-2025-04-16", "o4-mini-2025-04-16", "o200k_base", True, True),
+        ("claude-opus-4", "claude-opus-4", "o200k_base", False, False),
+        ("solo1-turbo", "solo1-turbo", "o200k_base", False, False),
+        ("", "", "o200k_base", False, False),
+    ],
+)
+def test_a_name_tells_the_model(model: str, name: str, encoding: str, reasoning: bool, openai: bool) -> None:
+    """Dates, fine-tunes, providers and deployment names are seen through; other makers' models are known to be foreign."""
+    traits = family(model)
+
+    assert (traits.name, traits.encoding, traits.reasoning, traits.openai) == (name, encoding, reasoning, openai)
+
+
+def test_generations_differ() -> None:
+    """What a model is told of tools and calls changed with gpt-4's first update, gpt-5 and gpt-5.4."""
+    assert [family(model).early for model in ("gpt-4", "gpt-4-0613", "gpt-4-turbo", "gpt-4o")] == [True, True, False, False]
+    assert [family(model).gpt54 for model in ("gpt-5", "gpt-5.1", "gpt-5.4-nano", "gpt-5.6")] == [False, False, True, True]
+
+
+def test_objects_of_the_sdk_are_read_once_dumped() -> None:
+    """A message of an earlier answer, put back in the list, counts as its JSON does; so do mappings and dataclasses."""
+    said = ChatCompletionMessage.model_validate(
+        {
+            "role": "assistant",
+            "content": "Let me see.",
+            "tool_calls": [{"id": "1", "type": "function", "function": {"name": "now", "arguments": "{}"}}],
+        }
+    )
+    result = {"role": "tool", "tool_call_id": "1", "content": "noon"}
+    estimator = Estimator()
+    plain = estimator.estimate({"messages": [USER, said.model_dump(), result]})
+
+    assert estimator.estimate({"messages": (UserDict(USER), said, UserDict(result))}) == plain
+    assert estimator.estimate({"messages": [Message(**USER)]}) == estimator.estimate({"messages": [USER]})
+
+
+def test_sentinels_count_as_absent() -> None:
+    """What the SDK writes for "not given" is not given."""
+    bare = Estimator().estimate({"model": "gpt-4o", "messages": [USER]})
+    keys = ("tools", "tool_choice", "response_format", "n", "max_tokens", "max_completion_tokens", "functions", "stop")
+
+    assert Estimator().estimate({"model": "gpt-4o", "messages": [USER], **dict.fromkeys(keys, NOT_GIVEN)}) == bare
+
+
+def test_a_generator_is_not_consumed() -> None:
+    """Messages that can be read only once are left for the call."""
+    messages = iter([USER])
+
+    assert Estimator().estimate({"messages": messages}).prompt_tokens == 0
+    assert next(messages) is USER
+
+
+def test_an_unreadable_request_is_a_guess_and_one_warning() -> None:
+    """A request that raises when it is read has an estimate all the same, and the warning is given once a kind."""
+    estimator = Estimator()
+    with pytest.warns(EstimateWarning, match="no .* for you") as caught:
+        first = estimator.estimate(Furious(), site="here")
+
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert estimator.estimate(Furious(), site="here") == first
+    assert (first.confidence, first.endpoint, first.site) == ("guess", "other", "here")
+    assert first.prompt_tokens > 0
+    assert estimator.statistics().warnings == ("unreadable:RuntimeError",)
+
+
+def test_confidence_says_where_a_figure_comes_from() -> None:
+    """Plain messages of OpenAI's models are exact, tools a formula, foreign models a guess."""
+    estimator = Estimator()
+
+    assert estimator.estimate({"model": "gpt-4o", "messages": [USER]}).confidence == "exact"
+    assert estimator.estimate({"model": "gpt-4o", "messages": [USER], "functions": [{"name": "now"}]}).confidence == "formula"
+    assert estimator.estimate({"model": "qwen-max", "messages": [USER]}).confidence == "guess"
+
+
+def test_the_kind_names_what_a_prompt_holds() -> None:
+    """What is learned about pictures with tools is not mixed with what is learned about texts."""
+    part = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    body = {"messages": [{"role": "user", "content": [part]}], "functions": [{"name": "now"}]}
+
+    assert Estimator().estimate({"messages": [USER]}).kind == "text"
+    assert Estimator().estimate(body).kind == "images+tools"
+
+
+def test_only_uncounted_text_is_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request is worth a thread for text nobody has counted yet: not twice, not for pictures, but while a vocabulary is unloaded."""
+    estimator = Estimator()
+    long = {"model": "gpt-4o", "messages": [{"role": "user", "content": "sunny " * 10_000}, {**USER}]}
+    picture = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 99_999}}]}]}
+    estimator.estimate({"model": "gpt-4o", "messages": [USER]})
+
+    assert estimator.heavy(long)
+    estimator.estimate(long)
+    assert not estimator.heavy(long)
+    assert not estimator.heavy(picture)
+    assert not estimator.heavy({"messages": [USER] * 100})
+    assert estimator.heavy({"messages": [USER] * 10_000})
+    assert estimator.heavy({"messages": [Message("user", "cloudy " * 10_000)]})
+    assert not estimator.heavy(None)
+    monkeypatch.setattr(weight, "ready", lambda encoding: encoding == "nothing")
+    assert estimator.heavy({"messages": [USER]})
+
+
+def test_an_unreadable_request_is_heavy() -> None:
+    """What cannot be read is left to a thread, where it can block nobody."""
+    with pytest.warns(EstimateWarning):
+        assert Estimator().heavy(Furious())
+
+
+def test_text_of_a_stream_is_counted() -> None:
+    """What a broken stream has said so far is counted in its model's encoding."""
+    assert Estimator().count_text("Hello world", "gpt-4o") == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(3, 3), (3.9, 3), (0, 0), (-5, 0), (True, None), ("3", None), (None, None), (math.nan, None), (math.inf, LARGEST), (10**400, LARGEST)],
+)
+def test_counts_are_tamed(value: object, number: int | None) -> None:
+    """A count is a whole number that is not negative and not absurd; what is no number is none."""
+    assert count(value) == number
+
+
+def test_each_question_has_an_empty_answer() -> None:
+    """An object, a list and a text are themselves; anything else is the empty one."""
+    assert obj({"a": 1}) == {"a": 1}
+    assert [dict(obj(value)) for value in (None, "a", 3, [1], object(), Message)] == [{}] * 6
+    assert items((1, 2)) == (1, 2)
+    assert [list(items(value)) for value in (None, "ab", {"a": 1}, iter([1]))] == [[]] * 4
+    assert [text(value) for value in ("a", b"a", None, 3)] == ["a", "", "", ""]
+    assert utf8("aä€😀") == 10
+    assert utf8("\ud800") == 3
