@@ -88,7 +88,10 @@ def _read_line(text: str, where: str) -> Call:
     if known is None:
         return _checked(Call(line, origin=where))
     endpoint = line.get("url") if known == "body" else line.get("endpoint")
-    return _checked(Call(line[known], endpoint if isinstance(endpoint, str) else None, where, _bill(line.get("usage"))))
+    body = line[known]
+    if "model" not in body and isinstance(line.get("model"), str):  # Azure's bodies leave it to the deployment
+        body = {**body, "model": line["model"]}
+    return _checked(Call(body, endpoint if isinstance(endpoint, str) else None, where, _bill(line.get("usage"))))
 
 
 def _name(value: object) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,7 @@ def demo(*, calls: Path | None, limit: int, rpm: float | None, tpm: float | None
                     _race(console, tally, work, url, plan, seed)
                 except KeyboardInterrupt:
                     interrupted = True
+                    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is to ask the server and to show it: a moment
                 rows.append(Row.of(tally, server.stop(), plan))
                 if interrupted:
                     break
@@ -159,6 +161,9 @@ def _close(console: Console, rows: Sequence[Row], plan: Plan, *, interrupted: bo
         )
         for row in rows
     ]
+    if not rows:
+        console.print("Interrupted before anything was sent.")
+        return
     console.print()
     console.print(
         table(

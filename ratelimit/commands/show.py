@@ -69,7 +69,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], cap
     """A table whose first column is text and whose others are figures."""
     made = Table(title=title, caption=caption, title_justify="left", caption_justify="left", title_style="bold", caption_style="")
     for number, column in enumerate(columns):
-        made.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0)
+        made.add_column(column, justify="left" if number == 0 else "right", no_wrap=number > 0, overflow="fold")
     for row in rows:
         made.add_row(*row)
     return made
