@@ -21,6 +21,7 @@ __all__ = ["Dimension", "Quota", "Quotas"]
 Quota = Mapping[str, float | None]
 
 DAY = 86_400.0
+MONTH = 30 * DAY  # as recorded: 100,000 tokens a month come back one every 25.92 s
 
 # name of the argument: (unit, period in seconds, what a refusal calls it, its header's name)
 _KNOWN = {
@@ -28,11 +29,12 @@ _KNOWN = {
     "rpm": ("requests", 60.0, "requests per min (RPM)", "requests"),
     "rps": ("requests", 1.0, "requests per sec (RPS)", "requests"),
     "tpd": ("tokens", DAY, "tokens per day (TPD)", "tokens"),
+    "tpmonth": ("tokens", MONTH, "tokens per month", "tokens"),
     "tpm": ("tokens", 60.0, "tokens per min (TPM)", "tokens"),
     "ipm": ("images", 60.0, "images per min (IPM)", "input-images"),
 }
 # Which of several limits of one unit the headers show: RPM is not shown where a daily limit exists, as recorded.
-_SHOWN = {"requests": ("rpd", "rpm", "rps"), "tokens": ("tpm", "tpd"), "images": ("ipm",)}
+_SHOWN = {"requests": ("rpd", "rpm", "rps"), "tokens": ("tpm", "tpd", "tpmonth"), "images": ("ipm",)}
 
 
 @dataclass(frozen=True, slots=True)
