@@ -112,17 +112,20 @@ class Lease:
         else:
             used = self._amounts(answer, tokens, amounts)
         lane = self._lane
+        now = self.sent_at  # early enough for a refund; a late debit needs the time
         back = {}
         if lane.settles:
             held = self.reserved if self._spent is None else self.cost
             for name, amount in used.items():
-                back[name] = held.get(name, 0) - amount
+                back[name] = difference = held.get(name, 0) - amount
+                if difference < 0:
+                    now = lane.now()
             self._spent = used if self._spent is None else self._spent | used
         ends = not self._ended
         self._ended = True
         if ends and self.grant:
             back["excess"] = self.reserved.get("excess", 0)
-        lane.store.give(back, lane.now(), ends)
+        lane.store.give(back, now, ends)
         if lane.line.entries:
             lane.line.nudge()
 

@@ -60,7 +60,7 @@ class Steering:
         """Headers will be heard from now on: keep marks, and start with one call."""
         store = self._lane.store
         if not store.marking:
-            store.marking = True
+            store.mark()
             self.probing = True
             store.hold(1)
 

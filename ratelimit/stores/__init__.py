@@ -44,6 +44,9 @@ class Store(Protocol):
     def moment(self, cost: Cost, ahead: Cost = NOTHING) -> float:
         """When ``cost`` would fit if nothing happened but that ``ahead``, the sum of several calls, is paid before it."""
 
+    def mark(self) -> None:
+        """Let grants carry marks from now on: headers are listened to."""
+
     def hold(self, concurrency: int | None) -> None:
         """Let at most so many calls be in flight for now; None goes back to what the limits say."""
 

@@ -37,6 +37,7 @@ class MemoryStore:
         "_held",
         "_inbox",
         "_lock",
+        "_plain",
         "_slack",
         "admitted",
         "ended",
@@ -56,6 +57,8 @@ class MemoryStore:
         self.admitted = 0
         self.ended = 0
         self._closed_until = -inf
+        self._plain = True
+        self._sort()
         self._lock = threading.Lock()
         self._inbox: deque[Callable[[], None]] = deque()
 
@@ -78,26 +81,45 @@ class MemoryStore:
         if not lock.acquire(False):
             insist(lock)
         try:
-            while self._inbox:  # what was given before this call came must count: nobody wakes it for that again
-                self._inbox.popleft()()
-            if self._concurrency is not None and self.admitted - self.ended >= self._concurrency:
-                self.refuse_oversize(cost)
-                return inf
-            if self._closed_until > now:
-                self.refuse_oversize(cost)
-                return self.moment(cost)
-            if not take_all(self._buckets, cost, now):
+            if self._inbox:
+                self._read_inbox()  # what was given before this call came must count: nobody wakes it for that again
+            if self._plain:
+                if take_all(self._buckets, cost, now):
+                    self.admitted += 1
+                    return ()
                 return self._later(cost)
-            self.admitted += 1
-            if not self.marking:
-                return ()
-            self.excess += cost.get("excess", 0)
-            marks = tuple([(bucket, bucket.full_at - bucket.corrected) for bucket in self._buckets])
-            return self.admitted, self.admitted - self.ended, self.excess, marks
+            return self._take(cost, now)
         finally:
             lock.release()
             if self._inbox:
                 self._empty_inbox()
+
+    def _take(self, cost: Cost, now: float) -> Grant | float:
+        if self.full:
+            self.refuse_oversize(cost)
+            return inf
+        if self._closed_until > now:
+            self.refuse_oversize(cost)
+            return self.moment(cost)
+        self._closed_until = -inf
+        self._sort()
+        if not take_all(self._buckets, cost, now):
+            return self._later(cost)
+        self.admitted += 1
+        if not self.marking:
+            return ()
+        self.excess += cost.get("excess", 0)
+        marks = tuple([(bucket, bucket.full_at - bucket.corrected) for bucket in self._buckets])
+        return self.admitted, self.in_flight, self.excess, marks
+
+    def _sort(self) -> None:
+        """See whether buckets are all that has to be looked at for a call: the common case, and the fast one."""
+        self._plain = not self.marking and self._concurrency is None and self._closed_until == -inf
+
+    def mark(self) -> None:
+        """Let grants carry marks from now on: headers are listened to."""
+        self.marking = True
+        self._sort()
 
     def _later(self, cost: Cost) -> float:
         self.refuse_oversize(cost)
@@ -111,7 +133,7 @@ class MemoryStore:
             return
         if ends:
             self.ended += 1
-            if self.marking:
+            if not self._plain:
                 self.excess -= cost.get("excess", 0)
         give_all(self._buckets, cost, now)
         lock.release()
@@ -121,7 +143,7 @@ class MemoryStore:
     def _give(self, cost: Cost, now: float, ends: bool) -> None:
         if ends:
             self.ended += 1
-            if self.marking:
+            if not self._plain:
                 self.excess -= cost.get("excess", 0)
         give_all(self._buckets, cost, now)
 
@@ -135,10 +157,16 @@ class MemoryStore:
         """Let at most so many calls be in flight for now; None goes back to what the limits say."""
         self._held = concurrency
         self._concurrency = concurrency or self.limits.concurrency
+        self._sort()
 
     def close(self, until: float) -> None:
         """Admit nobody before ``until``; a later moment wins."""
-        self._soon(lambda: setattr(self, "_closed_until", max(self._closed_until, until)))
+
+        def apply() -> None:
+            self._closed_until = max(self._closed_until, until)
+            self._sort()
+
+        self._soon(apply)
 
     def correct(self, bucket: Bucket, seconds: float, now: float) -> None:
         """Move one bucket's ``full_at``; never blocks."""
@@ -151,6 +179,7 @@ class MemoryStore:
             owed = {(b.name, b.limit.per): b.burst - b.level(now) for b in self._buckets}
             self.limits = limits
             self._concurrency = self._held or limits.concurrency
+            self._sort()
             self._buckets = tuple(Bucket(limit, now, self._slack) for limit in limits)
             for bucket in self._buckets:
                 bucket.give(-owed.get((bucket.name, bucket.limit.per), 0.0), now)
@@ -166,10 +195,13 @@ class MemoryStore:
         lock = self._lock
         while self._inbox and lock.acquire(False):
             try:
-                while self._inbox:
-                    self._inbox.popleft()()
+                self._read_inbox()
             finally:
                 lock.release()
+
+    def _read_inbox(self) -> None:
+        while self._inbox:
+            self._inbox.popleft()()
 
     def moment(self, cost: Cost, ahead: Cost = NOTHING) -> float:
         """When ``cost`` would fit if nothing happened but that ``ahead``, the sum of several calls, is paid first; past if it fits now."""
