@@ -30,6 +30,9 @@ class Meter(Protocol):
     def left(self, now: float) -> float:
         """Units that would be admitted at `now`; below zero in debt."""
 
+    def fits(self, amount: float, now: float) -> bool:
+        """Whether `amount` would be admitted at `now`, a rounding residue forgiven."""
+
     def take(self, amount: float, now: float) -> None:
         """Debit `amount`, which was seen to fit at `now`."""
 
@@ -71,6 +74,10 @@ class LeakyMeter:
             half = (below + above) / 2
             below, above = (half, above) if fits(half) else (below, half)
         return below
+
+    def fits(self, amount: float, now: float) -> bool:  # noqa: ARG002
+        """Ask the judge."""
+        return self._judge.has_capacity(max(0.0, amount - RESIDUE))
 
     def take(self, amount: float, now: float) -> None:  # noqa: ARG002
         """Debit without waiting."""
@@ -116,6 +123,10 @@ class LevelMeter:
         self._seen = now
         return self._level
 
+    def fits(self, amount: float, now: float) -> bool:
+        """Look at the level."""
+        return self.left(now) + RESIDUE >= amount
+
     def take(self, amount: float, now: float) -> None:
         """Debit; below zero is allowed."""
         self._level = self.left(now) - amount
@@ -151,6 +162,10 @@ class WindowMeter:
             self._start += (now - self._start) // self.period * self.period
             self._used = 0.0
         return self.limit - self._used
+
+    def fits(self, amount: float, now: float) -> bool:
+        """Look at the count."""
+        return self.left(now) + RESIDUE >= amount
 
     def take(self, amount: float, now: float) -> None:
         """Count into the current window."""

@@ -174,7 +174,7 @@ class Gate:
         for pool in self._pools:
             for dimension, meter in pool.meters:
                 needed = max(cost[dimension.unit], 1)  # even a call that takes nothing yet finds the door shut when nothing is left
-                if (cost[dimension.unit] or dimension.unit != "images") and meter.left(now) + RESIDUE < needed:
+                if (cost[dimension.unit] or dimension.unit != "images") and not meter.fits(needed, now):
                     return self._refusal(dimension, meter, needed, now)
         return None
 
@@ -186,5 +186,5 @@ class Gate:
     def _take_request(self, now: float) -> None:
         for pool in self._pools:
             for dimension, meter in pool.meters:
-                if dimension.unit == "requests" and meter.left(now) + RESIDUE >= 1:
+                if dimension.unit == "requests" and meter.fits(1, now):
                     meter.take(1, now)
