@@ -49,8 +49,8 @@ def limits_of(tier: str, models: Iterable[str]) -> dict[str, Limits]:
         family = family_of(model, table)
         if family is None:
             raise InvalidArgument(
-                f"the table of tiers (as of {AS_OF}) has no limits for {model or 'a request without a model'} at tier {tier}; give --rpm and --tpm, or leave"
-                " all limits out: they are then learned from the server's headers"
+                f"the table of tiers (as of {AS_OF}) has no limits for {model or 'a request without a model'} at tier {tier}; give --rpm and"
+                " --tpm, or leave all limits out: they are then learned from the server's headers"
             )
         found[family] = table[family]
     return found

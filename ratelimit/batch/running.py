@@ -209,9 +209,9 @@ class Batch:
 
     def _grow(self, request: Request) -> None:
         slots = self._slots
-        if self._grows and not slots.available_tokens and slots.total_tokens < MOST_SLOTS:
-            if not self._limiter.lane_of(request.model).line.entries:
-                slots.total_tokens += 1
+        taken = self._grows and not slots.available_tokens and slots.total_tokens < MOST_SLOTS
+        if taken and not self._limiter.lane_of(request.model).line.entries:
+            slots.total_tokens += 1
 
 
 class _Life:
