@@ -1,5 +1,6 @@
 """Client-side token-bucket rate limiter for the OpenAI API and its compatibles: calls wait instead of getting a 429."""
 
+from ratelimit.batch import run
 from ratelimit.errors import (
     EstimateWarning,
     InvalidArgument,
@@ -36,4 +37,5 @@ __all__ = [
     "StoreUnavailable",
     "WaitTimeout",
     "WouldBlock",
+    "run",
 ]
