@@ -66,16 +66,21 @@ def in_event_loop() -> bool:
 class AsyncGate:
     """What one task waits at; woken from its own event loop, another one or a thread."""
 
-    __slots__ = ("_event", "_post", "_thread")
+    __slots__ = ("_closed", "_event", "_post", "_thread")
 
     def __init__(self) -> None:
         self._event = anyio.Event()
         self._thread = threading.get_ident()
         # Both event loops take callbacks from other threads, under different names.
         native: Any = anyio.lowlevel.current_token().native_token
+        self._closed: Callable[[], bool] | None = getattr(native, "is_closed", None)  # trio ends all tasks before it ends
         self._post: Callable[[Callable[[], None]], object] = (
             native.call_soon_threadsafe if hasattr(native, "call_soon_threadsafe") else native.run_sync_soon
         )
+
+    def gone(self) -> bool:
+        """Whether the task can never go on, because its event loop was closed around it."""
+        return self._closed is not None and self._closed()
 
     def _set(self) -> None:
         self._event.set()

@@ -99,7 +99,7 @@ class Lane:
     async def enter_async(self, cost: Cost, rank: float, arrival: float, deadline: float, price: Price | None = None) -> tuple[Grant, Cost]:
         """Wait in the calling task until the call is paid; return the grant and what was paid."""
         gate = drive.AsyncGate()
-        place = Place(rank, cost, gate.wake, price)
+        place = Place(rank, cost, gate.wake, price, gate.gone)
         paid: tuple[Grant, Cost] = await drive.run_async(admit(self.line, place, arrival, deadline), self.store, self.clock, gate)
         self._count(arrival)
         return paid
@@ -160,4 +160,8 @@ class Lane:
     def forget_others(self) -> None:
         """After a fork: the waiters, the calls in flight and whoever held the locks belong to the parent process."""
         self.line.forget_all()
+        listens = self.store.marking
         self.store = MemoryStore(self.store.limits, self.now(), self.slack.first)
+        self.steering.forget_others()
+        if listens:
+            self.steering.listen()

@@ -67,6 +67,7 @@ class Lease:
 
     def __init__(self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, grant: Grant, sent_at: float) -> None:
         self._lane = lane
+        self._store = lane.store  # after a fork the lane has another one: this call ends where it was admitted
         self.grant = grant
         self.reserved = cost
         self.estimate = estimate
@@ -125,7 +126,7 @@ class Lease:
         self._ended = True
         if ends and self.grant:
             back["excess"] = self.reserved.get("excess", 0)
-        lane.store.give(back, now, ends)
+        self._store.give(back, now, ends)
         if lane.line.entries:
             lane.line.nudge()
 
@@ -162,13 +163,17 @@ class Lease:
         """End the call and keep the reserve: nothing is known of what it used."""
         if not self._ended:
             self._ended = True
-            self._lane.give({"excess": self.reserved.get("excess", 0)}, True)
+            self._give({"excess": self.reserved.get("excess", 0)}, True)
 
     def cancel(self) -> None:
         """Give everything back: nothing was sent."""
         back, self._spent = self.cost, dict.fromkeys(self.cost, 0) | {"excess": self.reserved.get("excess", 0)}
         ended, self._ended = self._ended, True
-        self._lane.give(back, not ended)
+        self._give(back, not ended)
+
+    def _give(self, back: dict[str, float], ends: bool) -> None:
+        self._store.give(back, self._lane.now(), ends)
+        self._lane.line.nudge()
 
     def fail(self, error: BaseException) -> None:
         """Settle by an exception: nothing was sent - give back all; a 429 - as `refuse` says; anything else - keep the reserve.
@@ -198,7 +203,7 @@ class Lease:
             back = {name: amount for name, amount in self.cost.items() if name != "requests"}
             self._spent = dict.fromkeys(back, 0) | {"excess": self.reserved.get("excess", 0)}
             ends, self._ended = not self._ended, True
-            lane.store.give(back, lane.now(), ends)
+            self._store.give(back, lane.now(), ends)
             lane.owe(refusal.kind, refusal.used)
             lane.line.nudge()
         else:

@@ -295,6 +295,7 @@ class RateLimiter:
     def _after_fork(self) -> None:
         self._forked = True
         self._quick = None
+        self.estimator.forget_others()
         for lane in self._lanes.values():
             lane.forget_others()
 

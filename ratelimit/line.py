@@ -52,14 +52,22 @@ class Guard:
 class Place:
     """One waiter's place: what it asks for and how to wake it.
 
-    ``wake`` may be called from any thread and returns False when the waiter is gone (its event loop was closed). ``price`` tells what the call
-    costs when its turn has come: more may be known by then than when it joined.
+    ``wake`` may be called from any thread and returns False when the waiter is gone (its event loop was closed); ``gone`` asks for that without
+    waking. ``price`` tells what the call costs when its turn has come: more may be known by then than when it joined.
     """
 
-    __slots__ = ("cost", "left", "price", "rank", "wake")
+    __slots__ = ("cost", "gone", "left", "price", "rank", "wake")
 
-    def __init__(self, rank: float, cost: Cost, wake: Callable[[], bool], price: Callable[[], Cost] | None = None) -> None:
+    def __init__(
+        self,
+        rank: float,
+        cost: Cost,
+        wake: Callable[[], bool],
+        price: Callable[[], Cost] | None = None,
+        gone: Callable[[], bool] | None = None,
+    ) -> None:
         self.price = price or self._joined
+        self.gone = gone
         self.rank = rank
         self.cost = cost
         self.wake = wake
@@ -105,6 +113,8 @@ class Line:
             self._ahead.update(place.cost)
             self._waiting += 1
             self._last_rank = max(self._last_rank, place.rank)
+        while (head := self.head) and head.gone and head.gone():  # it never asks again, and nobody behind it would hear of that
+            self.leave(head)
 
     def leave(self, place: Place) -> None:
         """Give the place up, served or not, and wake the new head if it was the head's; leaving twice does nothing."""

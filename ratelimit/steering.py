@@ -64,6 +64,10 @@ class Steering:
             self.probing = True
             store.hold(1)
 
+    def forget_others(self) -> None:
+        """After a fork: whoever held the lock belongs to the parent process."""
+        self._lock = threading.Lock()
+
     def heard(self, lease: Lease, readings: Sequence[Reading], now: float) -> None:
         """Hear the limits that an answer's headers show."""
         lane = self._lane

@@ -113,6 +113,10 @@ class Estimator:
         """Count `text` for `model`, in tokens: what a stream that ended without usage has answered so far."""
         return count(text, family(model).encoding)
 
+    def forget_others(self) -> None:
+        """After a fork: whoever held the lock belongs to the parent process."""
+        self._lock = threading.Lock()
+
     def statistics(self) -> EstimatorStatistics:
         """Show what was learned so far, and which warnings were given."""
         with self._lock:

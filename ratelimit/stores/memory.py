@@ -131,12 +131,14 @@ class MemoryStore:
         if not lock.acquire(False):
             self._soon(partial(self._give, cost, now, ends))
             return
-        if ends:
-            self.ended += 1
-            if not self._plain:
-                self.excess -= cost.get("excess", 0)
-        give_all(self._buckets, cost, now)
-        lock.release()
+        try:  # as `_give`, in one frame the less
+            if ends:
+                self.ended += 1
+                if not self._plain:
+                    self.excess -= cost.get("excess", 0)
+            give_all(self._buckets, cost, now)
+        finally:
+            lock.release()
         if self._inbox:
             self._empty_inbox()
 

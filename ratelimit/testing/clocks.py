@@ -204,7 +204,7 @@ class ThreadClock(drive.Clock):
             self._parked.pop(event, None)
             if self._stuck:
                 self._stuck = bool(self._parked)  # the last one turns off the light
-                raise Deadlock(f"{self._running} threads wait, none of them for a moment, and nobody is left to wake them")
+                raise Deadlock("every thread of this clock waits, none of them for a moment, and nobody is left to wake them")
 
     def sleep(self, seconds: float) -> None:
         """Let the calling thread wait for ``seconds`` of this time."""

@@ -1,0 +1,311 @@
+"""Gates, drivers and what interrupts them: threads, event loops that are closed, forks, signals, all on one limiter."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+import trio
+
+from ratelimit import Limit, Limits, RateLimiter, WouldBlock
+from ratelimit.testing import ThreadClock, VirtualClock
+
+if TYPE_CHECKING:
+    from tests.conftest import LoopClock
+
+MANY = 1e9
+
+
+def drained(limiter: RateLimiter) -> None:
+    """Nobody waits and nothing is in flight."""
+    lane = limiter.statistics().lanes["*"]
+    assert (lane.waiting, lane.in_flight) == (0, 0)
+    assert lane.admitted == lane.ended
+
+
+@pytest.mark.usefixtures("eager_switching")
+def test_asyncio_trio_and_threads_share_one_limiter_at_the_same_time() -> None:
+    """Two loops and three threads take turns over two slots; every call is served and the sums are exact."""
+    limiter = RateLimiter(limits=Limits(Limit("tokens", 100_000, MANY), concurrency=2), slack=0)
+    calls, errors = 60, []
+
+    async def one(number: int) -> None:
+        async with limiter.reserve(tokens=10, priority=number % 3) as lease:
+            await anyio.lowlevel.checkpoint()
+            lease.settle(tokens=3)
+
+    async def some() -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(calls):
+                group.start_soon(one, number)
+
+    def threaded() -> None:
+        for number in range(calls):
+            with limiter.reserve(tokens=10, priority=number % 3) as lease:
+                lease.settle(tokens=3)
+
+    def watch(work: Any, *args: Any) -> None:
+        try:
+            work(*args)
+        except BaseException as error:  # noqa: BLE001  # shown by the assertion below
+            errors.append(error)
+
+    threads = [
+        threading.Thread(target=watch, args=(lambda: asyncio.run(some()),)),
+        threading.Thread(target=watch, args=(trio.run, some)),
+        *(threading.Thread(target=watch, args=(threaded,)) for _ in range(3)),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert not errors
+    assert not any(thread.is_alive() for thread in threads)
+    drained(limiter)
+    (level,) = limiter.statistics().lanes["*"].levels.values()
+    assert level == pytest.approx(100_000 - 5 * calls * 3, abs=1)
+
+
+@pytest.mark.usefixtures("eager_switching")
+def test_cancelled_waiters_among_threads_leave_nothing_behind() -> None:
+    """Tasks of two loops are cancelled while threads settle: no turn is lost between them."""
+    limiter = RateLimiter(concurrency=1)
+
+    async def some() -> None:
+        async def one(number: int) -> None:
+            with anyio.move_on_after(0.0005 * (number % 4)):
+                async with limiter.reserve(tokens=1):
+                    await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as group:
+            for number in range(80):
+                group.start_soon(one, number)
+
+    def threaded() -> None:
+        for _ in range(80):
+            with limiter.reserve(tokens=1):
+                pass
+
+    threads = [
+        threading.Thread(target=lambda: asyncio.run(some())),
+        threading.Thread(target=trio.run, args=(some,)),
+        threading.Thread(target=threaded),
+        threading.Thread(target=threaded),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    drained(limiter)
+
+
+def test_a_limiter_outlives_the_loops_it_was_used_on(loop_clock: LoopClock) -> None:
+    """A second run finds the state of the first, waits for it, and works."""
+    clock = loop_clock()
+    limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), slack=0, clock=clock)
+
+    async def main() -> None:
+        async with limiter.reserve(tokens=100):
+            pass
+
+    for _ in range(3):
+        clock.run(main)
+    assert clock.now() == pytest.approx(20)
+    drained(limiter)
+
+
+@pytest.mark.parametrize("waiters", [1, 3])
+def test_waiters_of_a_closed_loop_block_nobody(waiters: int) -> None:
+    """A loop that was closed without cancelling its tasks leaves places in the line; the next one who comes does not wait for them."""
+    clock = ThreadClock()
+    limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), slack=0, clock=clock)
+    loop = asyncio.new_event_loop()
+
+    async def main() -> list[asyncio.Task[Any]]:
+        await limiter.acquire(tokens=100)
+        tasks = [asyncio.ensure_future(limiter.acquire(tokens=50)) for _ in range(waiters)]
+        await asyncio.sleep(0)
+        return tasks
+
+    tasks = loop.run_until_complete(main())
+    loop.close()
+    assert limiter.statistics().waiting == waiters
+    limiter.acquire_sync(tokens=30)
+    assert clock.now() == pytest.approx(3)
+    assert limiter.statistics().waiting == 0
+    for task in tasks:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's complaint about such loops is right, and not ours
+    del tasks
+    gc.collect()
+
+
+def test_a_refund_reaches_a_thread_behind_waiters_of_a_closed_loop() -> None:
+    """Whoever gives back wakes the first who still lives."""
+    clock = ThreadClock()
+    limiter = RateLimiter(concurrency=1, clock=clock)
+    lease = limiter.acquire_nowait(tokens=1)
+    loop = asyncio.new_event_loop()
+
+    async def main() -> asyncio.Task[Any]:
+        task = asyncio.ensure_future(limiter.acquire(tokens=1))
+        await asyncio.sleep(0)
+        return task
+
+    def close_and_settle() -> None:
+        clock.sleep(1)
+        loop.close()
+        lease.close()
+
+    task = loop.run_until_complete(main())
+    clock.run(lambda: limiter.acquire_sync(tokens=1).close(), close_and_settle)
+    drained(limiter)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    del task
+    gc.collect()
+
+
+def test_an_interrupted_thread_leaves_the_line() -> None:
+    """Ctrl-C in a waiting thread raises out of the wait, costs nothing and passes the turn on."""
+
+    class Interrupting(ThreadClock):
+        def park(self, event: threading.Event, seconds: float | None) -> None:
+            del event, seconds
+            raise KeyboardInterrupt
+
+    limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), slack=0, clock=Interrupting())
+    limiter.acquire_nowait(tokens=100).close()
+    with pytest.raises(KeyboardInterrupt):
+        limiter.acquire_sync(tokens=50)
+    drained(limiter)
+
+
+def test_a_signal_handler_settles_and_asks_without_waiting() -> None:
+    """In a handler `settle` and `acquire_nowait` work as anywhere; the loop's waiter hears of it with the loop's next turn."""
+    limiter = RateLimiter(concurrency=1)
+    refused: list[WouldBlock] = []
+
+    async def main() -> None:
+        lease = await limiter.acquire(tokens=1)
+
+        def handle(*_: Any) -> None:
+            lease.settle(tokens=1)
+            try:
+                limiter.acquire_nowait(tokens=1)
+            except WouldBlock as error:
+                refused.append(error)
+
+        before = signal.signal(signal.SIGUSR1, handle)
+        try:
+            waiter = asyncio.create_task(limiter.acquire(tokens=1))
+            await asyncio.sleep(0)
+            signal.raise_signal(signal.SIGUSR1)
+            await asyncio.wait_for(waiter, 30)
+            waiter.result().close()
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+
+    asyncio.run(main())
+    assert len(refused) == 1, "somebody waits: a newcomer does not overtake, not even from a handler"
+    drained(limiter)
+
+
+def test_a_signal_handler_wakes_a_thread() -> None:
+    """The main thread waits for a slot; its own signal handler frees it."""
+    limiter = RateLimiter(concurrency=1)
+    lease = limiter.acquire_nowait(tokens=1)
+    before = signal.signal(signal.SIGUSR1, lambda *_: lease.close())
+    killer = threading.Timer(0.02, signal.pthread_kill, (threading.main_thread().ident, signal.SIGUSR1))
+    killer.start()
+    try:
+        limiter.acquire_sync(tokens=1, timeout=30).close()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        killer.join()
+    drained(limiter)
+
+
+FORKED = """
+    import os, sys, threading, traceback, warnings
+    from ratelimit import Limit, Limits, LimiterWarning, RateLimiter
+
+    limiter = RateLimiter(limits=Limits(Limit("tokens", 1000, 1e9), concurrency=1), slack=0)
+    lane = limiter._lanes["*"]
+    lease = limiter.acquire_nowait(tokens=900)
+    waiter = threading.Thread(target=lambda: limiter.acquire_sync(tokens=1).close(), daemon=True)
+    waiter.start()
+    while not limiter.statistics().waiting:
+        pass
+    locks = [lane.store._lock, lane.line._guard._lock, limiter.estimator._lock]
+    for lock in locks:
+        lock.acquire()  # another thread of the parent is in the middle of everything
+    child = os.fork()
+    if child == 0:
+        import signal
+        signal.alarm(15)  # never hang the suite
+    for lock in locks if child else ():
+        lock.release()
+    if child == 0:
+        code = 1
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                mine = limiter.acquire_sync(tokens=500)
+            assert [warning.category for warning in caught] == [LimiterWarning], caught
+            lease.settle(tokens=0)  # the parent's call: nothing of it belongs to this process
+            statistics = limiter.statistics().lanes["*"]
+            assert (statistics.waiting, statistics.in_flight) == (0, 1), statistics
+            assert [round(level) for level in statistics.levels.values()] == [500], statistics
+            assert limiter.estimate(model="gpt-4o", messages=[]).model == "gpt-4o"
+            mine.close()
+            limiter.acquire_sync(model="gpt-4o", messages=[], max_tokens=1).close()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    lease.settle(tokens=10)
+    waiter.join(30)
+    assert not waiter.is_alive()
+    assert round(list(limiter.statistics().lanes["*"].levels.values())[0]) == 989
+"""
+
+
+def test_after_a_fork_the_child_starts_afresh_and_is_told() -> None:
+    """Locks, waiters and calls in flight are the parent's: the child admits from full buckets, with one warning, and the parent goes on."""
+    done = subprocess.run(  # noqa: S603  # our own text
+        [sys.executable, "-c", textwrap.dedent(FORKED)], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_event_loop_goes_on_while_a_call_waits() -> None:
+    """Waiting blocks its task only."""
+    clock = VirtualClock()
+    limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), slack=0, clock=clock)
+    ticks: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(1)
+            ticks.append(clock.now())
+
+    async def main() -> None:
+        ticker = asyncio.create_task(tick())
+        await limiter.acquire(tokens=100)
+        await limiter.acquire(tokens=95)
+        ticker.cancel()
+
+    clock.run(main)
+    assert ticks == [pytest.approx(second) for second in range(1, 10)]
