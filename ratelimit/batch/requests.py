@@ -71,19 +71,26 @@ def read_request(item: object, number: int, *, where: str = "", model: str | Non
     where = where or f"request {number}"
     if not isinstance(item, Mapping):
         raise InvalidArgument(f"{where} is no JSON object; a request is the body of one, or a line of the Batch API")
-    holder = next((key for key in ("body", "request") if isinstance(item.get(key), Mapping)), None)
-    given: Mapping[str, Any] = item if holder is None else item[holder]
-    named = item.get("url", item.get("endpoint")) if holder is not None else None
+    given = body_in(item)
+    held = given is not item
+    named = item.get("url", item.get("endpoint")) if held else None
     body = {name: value for name, value in given.items() if name not in _STREAMING}
     endpoint = _endpoint(named, body, where)
     if model is not None:
         body["model"] = model
+    elif "model" not in body and held and "model" in item:  # recorded from Azure, where the path names the model
+        body["model"] = item["model"]
     if str(item.get("method", "POST")).upper() != "POST":
         raise InvalidArgument(f"{where} asks for the method {item['method']!r}; only POST makes sense")
     for name in _NEEDED.get(endpoint, ()):
         if not body.get(name):
             raise InvalidArgument(f'{where} has no "{name}", which {PATHS[endpoint]} needs')
-    return Request(_custom_id(item, holder, given, number, where), endpoint, body, item)
+    return Request(_custom_id(item, given, number, where), endpoint, body, item)
+
+
+def body_in(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The request body that a line holds: under "body" in the Batch API's form, under "request" in a recorded call's, else the line itself."""
+    return next((item[key] for key in ("body", "request") if isinstance(item.get(key), Mapping)), item)
 
 
 def _endpoint(named: object, body: Mapping[str, Any], where: str) -> str:
@@ -99,8 +106,8 @@ def _endpoint(named: object, body: Mapping[str, Any], where: str) -> str:
     return endpoint
 
 
-def _custom_id(item: Mapping[str, Any], holder: str | None, given: Mapping[str, Any], number: int, where: str) -> str:
-    custom_id = item.get("custom_id") if holder is not None else None
+def _custom_id(item: Mapping[str, Any], given: Mapping[str, Any], number: int, where: str) -> str:
+    custom_id = item.get("custom_id") if given is not item else None
     if custom_id is None:
         try:
             written = json.dumps(given, sort_keys=True, separators=(",", ":"))

@@ -62,7 +62,7 @@ class Source:
                 found.complain(str(error))
                 continue
             found.total += 1
-            if "custom_id" in request.given:  # the names that we give are different by their number
+            if request.given.get("custom_id") is not None:  # the names that we give differ by their number
                 key = key_of(request.custom_id)
                 if key in names:
                     found.complain(f"{self._where(number)} has the custom_id {request.custom_id[:100]!r} of an earlier line")
