@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ from openai import AsyncOpenAI, RateLimitError
 from openai.resources.chat.completions import AsyncCompletions
 
 from ratelimit.commands.calls import Call
-from ratelimit.commands.plan import Plan
 from ratelimit.limiter import RateLimiter
 
 IN_FLIGHT: Final = 50
@@ -29,7 +27,8 @@ PATIENCE: Final = 25.0  # seconds after which the back-off waits no more; the co
 
 Send = Callable[[Call], Awaitable[Any]]
 
-_PARAMETERS = frozenset(inspect.signature(AsyncCompletions.create).parameters) - {"self"}
+_OURS = frozenset({"self", "extra_headers", "extra_query", "extra_body", "timeout"})  # of the method, not of the request
+_PARAMETERS = frozenset(inspect.signature(AsyncCompletions.create).parameters) - _OURS
 
 
 @dataclass(slots=True)
@@ -48,20 +47,26 @@ class Tally:
 
     def sent(self) -> None:
         """A call goes out, for the first time or again."""
-        self.longest_wait = max(self.longest_wait, time.monotonic() - self.started)
+        self.longest_wait = max(self.longest_wait, asyncio.get_running_loop().time() - self.started)
 
 
-async def run_client(tally: Tally, calls: Sequence[Call], base_url: str, plan: Plan) -> None:
+async def warm_up(call: Call, client: AsyncOpenAI) -> None:
+    """Send one call that nobody counts: the first of a process builds the client's types, and no client's clock should run for that."""
+    nobody = Tally("", 1)
+    await _one(_sender(client, nobody), call, nobody)
+
+
+async def run_client(tally: Tally, calls: Sequence[Call], client: AsyncOpenAI, limiter: RateLimiter) -> None:
     """Send all calls in the way that the tally's name says, all of them handed over at once; count."""
-    async with AsyncOpenAI(base_url=base_url, api_key="demo", max_retries=0, timeout=120) as client:
-        send = CLIENTS[tally.name](_sender(client, tally), plan)
-        tally.started = time.monotonic()
-        try:
-            async with asyncio.TaskGroup() as group:
-                for call in calls:
-                    group.create_task(_one(send, call, tally))
-        finally:
-            tally.seconds = time.monotonic() - tally.started
+    send = CLIENTS[tally.name](_sender(client, tally), limiter)
+    now = asyncio.get_running_loop().time
+    tally.started = now()
+    try:
+        async with asyncio.TaskGroup() as group:
+            for call in calls:
+                group.create_task(_one(send, call, tally))
+    finally:
+        tally.seconds = now() - tally.started
 
 
 async def _one(send: Send, call: Call, tally: Tally) -> None:
@@ -97,19 +102,18 @@ def _sender(client: AsyncOpenAI, tally: Tally) -> Send:
     return send
 
 
-def semaphore(send: Send, plan: Plan) -> Send:
+def semaphore(send: Send, _: RateLimiter) -> Send:
     """So many at once, and no more: what is refused is lost."""
-    del plan
     slots = asyncio.Semaphore(IN_FLIGHT)
 
-    async def limited(call: Call) -> Any:
+    async def ask(call: Call) -> Any:
         async with slots:
             return await _whole(send, call)
 
-    return limited
+    return ask
 
 
-def backoff(send: Send, plan: Plan) -> Send:
+def backoff(send: Send, _: RateLimiter) -> Send:
     """The semaphore, and each refused call tries again after a random, doubling time: six attempts within 25 s."""
     retry = tenacity.retry(
         retry=tenacity.retry_if_exception_type(RateLimitError),
@@ -117,13 +121,12 @@ def backoff(send: Send, plan: Plan) -> Send:
         stop=tenacity.stop_any(tenacity.stop_after_attempt(ATTEMPTS), tenacity.stop_before_delay(PATIENCE)),
         reraise=True,
     )
-    retried: Send = retry(semaphore(send, plan))
+    retried: Send = retry(semaphore(send, _))
     return retried
 
 
-def limiter(send: Send, plan: Plan) -> Send:
+def limited(send: Send, limiter: RateLimiter) -> Send:
     """The decorator: each call waits until the limits allow it."""
-    limiter = RateLimiter(rpm=plan.rpm, tpm=plan.tpm, concurrency=IN_FLIGHT, accounting=plan.accounting)
 
     @limiter.limit(request=lambda call: call.body)
     async def ask(call: Call) -> Any:
@@ -132,7 +135,7 @@ def limiter(send: Send, plan: Plan) -> Send:
     return ask
 
 
-CLIENTS: Final[dict[str, Callable[[Send, Plan], Send]]] = {"semaphore": semaphore, "backoff": backoff, "limiter": limiter}
+CLIENTS: Final[dict[str, Callable[[Send, RateLimiter], Send]]] = {"semaphore": semaphore, "backoff": backoff, "limiter": limited}
 
 
 async def _whole(send: Send, call: Call) -> Any:

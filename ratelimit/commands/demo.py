@@ -14,15 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from openai import AsyncOpenAI
 from rich.console import Console
 
 from ratelimit.commands import CommandError, check_writable
 from ratelimit.commands.backend import Seen, backend, server_settles
 from ratelimit.commands.calls import Call, read_calls, with_answers
-from ratelimit.commands.clients import CLIENTS, IN_FLIGHT, Tally, run_client
+from ratelimit.commands.clients import CLIENTS, IN_FLIGHT, Tally, run_client, warm_up
 from ratelimit.commands.plan import Plan, make_plan
 from ratelimit.commands.show import table, watching
 from ratelimit.commands.workload import make_calls
+from ratelimit.limiter import RateLimiter
 
 LOOK_EVERY: Final = 0.1  # seconds
 OTHERS_SECONDS: Final = 38.0  # at most, for the two other clients, starting up and the last answers
@@ -70,6 +72,8 @@ def demo(*, calls: Path | None, limit: int, rpm: float | None, tpm: float | None
         plan = make_plan(work, variant, rpm, tpm)
         _introduce(console, work, plan)
         try:
+            asyncio.run(_warm_up(work[0], server.start(rpm=None, tpm=None)))
+            server.stop()
             for name in CLIENTS:
                 tally = Tally(name, len(work))
                 url = server.start(variant=variant, rpm=plan.rpm, tpm=plan.tpm, seed=seed)
@@ -129,6 +133,15 @@ def _introduce(console: Console, work: Sequence[Call], plan: Plan) -> None:
     console.print()
 
 
+def _client(url: str) -> AsyncOpenAI:
+    return AsyncOpenAI(base_url=url, api_key="demo", max_retries=0, timeout=120)  # no retries of its own: every 429 is to be seen
+
+
+async def _warm_up(call: Call, url: str) -> None:
+    async with _client(url) as client:
+        await warm_up(call, client)
+
+
 def _race(console: Console, tally: Tally, work: Sequence[Call], url: str, plan: Plan, seed: int) -> None:
     random.seed(seed)  # the jitter of the back-off
     with watching(console, tally) as look:
@@ -141,9 +154,11 @@ async def _run(tally: Tally, work: Sequence[Call], url: str, plan: Plan, look: C
             look()
             await asyncio.sleep(LOOK_EVERY)
 
+    limiter = RateLimiter(rpm=plan.rpm, tpm=plan.tpm, concurrency=IN_FLIGHT, accounting=plan.accounting)
     watcher = asyncio.create_task(watch())
     try:
-        await run_client(tally, work, url, plan)
+        async with _client(url) as client:
+            await run_client(tally, work, client, limiter)
     finally:
         watcher.cancel()
 

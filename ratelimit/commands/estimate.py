@@ -37,7 +37,7 @@ def estimate(path: Path, *, rpm: float | None, tpm: float | None, each: bool, js
     total = _sums([made for _, made in found])
     if each:
         rows = [(call.origin.partition(" of ")[0], made.model or "?", *_figures(_sums([made]))[1:]) for call, made in found]
-        console.print(table("", ("line", "model", *COLUMNS[1:]), [*rows, ("all", "", *_figures(total)[1:])], CAPTION))
+        console.print(table("", ("line", "model", *COLUMNS[1:]), [*rows, ("all", "", *_figures(total)[1:])], CAPTION, texts=2))
     else:
         console.print(table("", ("model", *COLUMNS), [*_by_model(found), ("all", *_figures(total))], CAPTION))
     _tell_time(console, total, found, rpm, tpm)

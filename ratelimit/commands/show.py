@@ -65,11 +65,11 @@ def _told(tally: Tally) -> str:
     return f"{tally.rejected} 429s, {tally.failed} failed"
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Table:
-    """A table whose first column is text and whose others are figures."""
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", *, texts: int = 1) -> Table:
+    """A table whose first `texts` columns are text and whose others are figures."""
     made = Table(title=title, caption=caption, title_justify="left", caption_justify="left", title_style="bold", caption_style="")
     for number, column in enumerate(columns):
-        made.add_column(column, justify="left" if number == 0 else "right", no_wrap=number > 0, overflow="fold")
+        made.add_column(column, justify="left" if number < texts else "right", no_wrap=number >= texts, overflow="fold")
     for row in rows:
         made.add_row(*row)
     return made
