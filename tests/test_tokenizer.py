@@ -6,18 +6,19 @@ import gc
 import random
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
 
 import pytest
 import tiktoken
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ratelimit.errors import EstimateWarning
 from ratelimit.estimate import tokenizer
+from ratelimit.estimate.quick import QuickCounters
 from ratelimit.estimate.tokenizer import count, counted, encoding_for, exact, ready, slices
 from ratelimit.estimate.vocabulary import Vocabularies
 
@@ -30,10 +31,25 @@ PIECES = (
 texts = st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
 
 
+def _fail(_url: str, _sha256: str) -> bytes:
+    raise OSError("no route to host")
+
+
+NOWHERE = Vocabularies([], _fail, patience=30)
+UNINSTALLED = QuickCounters(_fail)
+
+
 @pytest.fixture(autouse=True)
 def _memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each test begin with nothing counted."""
     monkeypatch.setattr(tokenizer, "_memory", tokenizer._Memory(tokenizer.REMEMBERED))
+
+
+@pytest.fixture(params=["quicktok", "tiktoken"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count with quicktok where it is installed, and as if it were not."""
+    if request.param == "tiktoken":
+        monkeypatch.setattr(tokenizer, "quick", UNINSTALLED)
 
 
 def reference(encoding: str) -> tiktoken.Encoding:
@@ -63,7 +79,8 @@ RUSSIAN = "Съешь же ещё этих мягких французских �
 ORDINARY = {"prose": PROSE, "code": CODE, "chinese": CHINESE, "json": JSON, "russian": RUSSIAN}
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.usefixtures("engine")
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts)
 def test_a_count_is_tiktokens(text: str) -> None:
     """Any text counts as tiktoken counts it with special tokens as plain text, lone surrogates included."""
@@ -71,7 +88,7 @@ def test_a_count_is_tiktokens(text: str) -> None:
         assert count(text, encoding) == len(reference(encoding).encode(text, disallowed_special=()))
 
 
-@settings(max_examples=1_500, deadline=None)
+@settings(max_examples=700, deadline=None)
 @given(texts)
 def test_cutting_at_a_seam_changes_no_token(text: str) -> None:
     """Every place that may be cut is one no token reaches across, in each of tiktoken's patterns."""
@@ -81,6 +98,7 @@ def test_cutting_at_a_seam_changes_no_token(text: str) -> None:
         assert [token for part in parts for token in encoding.encode_ordinary(part)] == encoding.encode_ordinary(text)
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("kind", ORDINARY)
 def test_long_ordinary_texts_are_exact(kind: str, encoding: str) -> None:
@@ -118,6 +136,7 @@ PATHOLOGICAL: dict[str, str] = {
 }
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("kind", PATHOLOGICAL)
 def test_texts_without_a_seam_are_close(kind: str, encoding: str) -> None:
@@ -128,6 +147,7 @@ def test_texts_without_a_seam_are_close(kind: str, encoding: str) -> None:
     assert abs(count(text, encoding) - whole) <= max(whole / 1_000, 2 * len(list(slices(text))))
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("text", [" " * 1_000_000 + "x", "\t " * 500_000 + "x", "\u3000" * 400_000 + "\n x"])
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_blanks_that_make_tiktoken_panic_are_counted(text: str, encoding: str) -> None:
@@ -176,6 +196,7 @@ def test_what_is_used_stays_remembered() -> None:
         assert memory.get(system) == 7
 
 
+@pytest.mark.usefixtures("engine")
 def test_no_text_is_kept_alive() -> None:
     """The memory holds figures, not texts: a prompt of a megabyte goes when its call has ended."""
 
@@ -191,6 +212,7 @@ def test_no_text_is_kept_alive() -> None:
     assert gone() is None
 
 
+@pytest.mark.usefixtures("engine")
 def test_a_text_without_a_hash_is_counted() -> None:
     """A subclass of str that defines equality has no hash of its own; it counts as the text it is."""
 
@@ -205,6 +227,7 @@ def test_a_text_without_a_hash_is_counted() -> None:
     assert count(Prompt("four letters a token"), "o200k_base") == count("four letters a token", "o200k_base")
 
 
+@pytest.mark.usefixtures("engine")
 def test_threads_count_alike() -> None:
     """Many threads at once, on texts they share, get what one thread gets."""
     lines = [f"{PROSE[: number % 90]} {number}" for number in range(400)] * 2
@@ -221,22 +244,17 @@ def test_without_any_vocabulary_the_size_serves(text: str) -> None:
     """A machine without a vocabulary estimates a token for four bytes, lone surrogates included."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenizer, "vocabularies", NOWHERE)
+        patch.setattr(tokenizer, "quick", UNINSTALLED)
 
         assert count(text, "o200k_base") == -(-len(text.encode("utf-8", "surrogatepass")) // 4)
         assert not exact("o200k_base")
-
-
-def _fail(_url: str, _sha256: str) -> bytes:
-    raise OSError("no route to host")
-
-
-NOWHERE = Vocabularies([], _fail, patience=30)
 
 
 def test_an_estimate_by_size_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the download arrives after all, texts that were estimated before are counted."""
     here = tokenizer.vocabularies
     exactly = len(reference("o200k_base").encode_ordinary(PROSE))
+    monkeypatch.setattr(tokenizer, "quick", UNINSTALLED)
     monkeypatch.setattr(tokenizer, "vocabularies", Vocabularies([], _fail, patience=30))
     with pytest.warns(EstimateWarning):
         by_size = count(PROSE, "o200k_base")
@@ -258,9 +276,11 @@ def test_what_stands_in_is_not_called_exact(monkeypatch: pytest.MonkeyPatch) -> 
     assert exact("cl100k_base")
 
 
-def test_ready_foretells_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("counters", [QuickCounters, lambda: UNINSTALLED], ids=["quicktok", "tiktoken"])
+def test_ready_foretells_the_load(counters: Callable[[], QuickCounters], monkeypatch: pytest.MonkeyPatch) -> None:
     """The limiter can see that a first count would load a vocabulary, and take it off the event loop."""
     reference("cl100k_base")
+    monkeypatch.setattr(tokenizer, "quick", counters())
     monkeypatch.setattr(tokenizer, "vocabularies", Vocabularies(remote=_fail, patience=30))
 
     assert not ready("cl100k_base")
@@ -268,6 +288,7 @@ def test_ready_foretells_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ready("cl100k_base")
 
 
+@pytest.mark.usefixtures("engine")
 def test_first_counts_from_many_threads_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads that all make the first count wait for one load and none falls back to the size."""
     expected = len(reference("cl100k_base").encode_ordinary(CHINESE))

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeAlias
 
-from ratelimit.estimate import vocabulary
+from ratelimit.estimate.vocabulary import Source, base, from_quicktok, genuine
 
 Counter: TypeAlias = Callable[[str], int]
 _logger = logging.getLogger(__name__)
@@ -39,32 +39,35 @@ def familiar(text: str) -> bool:
 
 
 class QuickCounters:
-    """Quicktok's tokenizers of one process, each loaded at its first use. Safe to share between threads; nothing here raises."""
+    """Quicktok's tokenizers of one process, each loaded at its first use. Safe to share between threads; nothing here raises.
 
-    def __init__(self) -> None:
+    :param source: what shows that quicktok is here and counts by tiktoken's own vocabulary.
+    """
+
+    def __init__(self, source: Source = from_quicktok) -> None:
+        self._source = source
         self._lock = threading.Lock()
         self._loaded: dict[str, Counter | None] = {}
 
     def load(self, encoding: str) -> Counter | None:
         """Return what counts a familiar text in `encoding`, None where tiktoken has to; the first call takes 0.7 s."""
-        name = vocabulary.base(encoding)
+        name = base(encoding)
         if name not in self._loaded:
             with self._lock:
                 if name not in self._loaded:
-                    self._loaded[name] = _load(name)
+                    self._loaded[name] = self._find(name)
         return self._loaded[name]
 
     def ready(self, encoding: str) -> bool:
         """Whether `load` answers at once."""
-        return vocabulary.base(encoding) in self._loaded
+        return base(encoding) in self._loaded
 
-
-def _load(name: str) -> Counter | None:
-    if not vocabulary.genuine(name, vocabulary.from_quicktok):
-        return None
-    try:
-        counter: Counter = importlib.import_module("quicktok").get_encoding(name).count
-    except Exception as error:  # noqa: BLE001 # built for another Python, or another release: tiktoken counts as well
-        _logger.info("quicktok does not count %s: %r", name, error)
-        return None
-    return counter
+    def _find(self, name: str) -> Counter | None:
+        if not genuine(name, self._source):
+            return None
+        try:
+            counter: Counter = importlib.import_module("quicktok").get_encoding(name).count
+        except Exception as error:  # noqa: BLE001 # built for another Python, or another release: tiktoken counts as well
+            _logger.info("quicktok does not count %s: %r", name, error)
+            return None
+        return counter

@@ -127,7 +127,7 @@ class Vocabularies:
 
     def load(self, encoding: str) -> tiktoken.Encoding | None:
         """Return the encoding of that name, None while its vocabulary is not here; the first call loads it (0.5 s)."""
-        name = _base(encoding)
+        name = base(encoding)
         found = self._loaded.get(name)
         if found is not None:
             return found
@@ -142,12 +142,12 @@ class Vocabularies:
 
     def ready(self, encoding: str) -> bool:
         """Whether `load` answers at once: the encoding is loaded, or was asked for everywhere."""
-        name = _base(encoding)
+        name = base(encoding)
         return name in self._loaded or name in self._asked
 
     def stand_in(self, encoding: str) -> tiktoken.Encoding | None:
         """Return the nearest encoding that is on this machine, None when there is none; warns once an encoding."""
-        name = _base(encoding)
+        name = base(encoding)
         with self._lock:
             found = next(filter(None, map(self._here, _NEAREST[name])), None)
             warned = name in self._warned
@@ -198,14 +198,27 @@ class Vocabularies:
         return arrival
 
 
+def genuine(name: str, source: Source) -> bool:
+    """Whether `source` has tiktoken's file of `name`, to the byte; nothing is built."""
+
+    def load(url: str, expected_hash: str) -> dict[bytes, int]:
+        _read(source, url, expected_hash)
+        return {}
+
+    try:
+        _constructor(name, load)()
+    except Exception as error:  # noqa: BLE001 # as below
+        _logger.debug("%s is not in %s: %r", name, source.__name__, error)
+        return False
+    return True
+
+
 def _construct(name: str, source: Source, failures: list[str]) -> tiktoken.Encoding | None:
     """Build the encoding from what `source` has; what goes wrong is added to `failures`."""
 
     def load(url: str, expected_hash: str) -> dict[bytes, int]:
-        data = source(url, expected_hash)
-        if hashlib.sha256(data).hexdigest() != expected_hash:
-            raise ValueError("not the file tiktoken expects")
-        return {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, data.splitlines())}
+        lines = _read(source, url, expected_hash).splitlines()
+        return {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, lines)}
 
     try:
         return tiktoken.Encoding(**_constructor(name, load)())
@@ -213,6 +226,13 @@ def _construct(name: str, source: Source, failures: list[str]) -> tiktoken.Encod
         reason = getattr(error, "strerror", None) or str(error)[:80] or type(error).__name__
         failures.append(f"{source.__name__.removeprefix('from_')}: {reason}")
         return None
+
+
+def _read(source: Source, url: str, sha256: str) -> bytes:
+    data = source(url, sha256)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError("not the file tiktoken expects")
+    return data
 
 
 def _constructor(name: str, load: Callable[[str, str], dict[bytes, int]]) -> FunctionType:
@@ -223,7 +243,7 @@ def _constructor(name: str, load: Callable[[str, str], dict[bytes, int]]) -> Fun
     return FunctionType(constructor.__code__, {**constructor.__globals__, "load_tiktoken_bpe": load})
 
 
-def _base(encoding: str) -> str:
+def base(encoding: str) -> str:
     """The encoding that has the ranks of `encoding`; an unknown name is taken for the newest."""
     name = _SAME.get(encoding, encoding)
     return name if name in _NEAREST else "o200k_base"
