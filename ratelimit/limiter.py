@@ -19,7 +19,7 @@ from ratelimit.errors import InvalidArgument, LimiterWarning
 from ratelimit.estimate import Estimate, Estimator
 from ratelimit.lane import FIRST_SLACK, Lane
 from ratelimit.lease import Accounting, Lease
-from ratelimit.limits import LARGEST, Cost, Limits, amount_of, family_of
+from ratelimit.limits import LARGEST, Cost, Limits, amount_of, amounts_of, family_of
 from ratelimit.reservation import Reservation, body_of, deadline_of
 from ratelimit.statistics import Statistics, lane_statistics
 
@@ -77,14 +77,18 @@ class RateLimiter:
         if isinstance(limits, Limits):
             own = Limits(*own, *limits, concurrency=own.concurrency or limits.concurrency)
             limits = None
-        if limits is not None and (not isinstance(limits, Mapping) or not limits or not all(isinstance(v, Limits) for v in limits.values())):
+        if limits is not None and not (isinstance(limits, Mapping) and limits and all(map(_names_limits, limits.items()))):
             raise InvalidArgument(f"limits= is a Limits or a mapping from model names to Limits, not {limits!r}")
+        if output not in (None, "max", "learned") and not isinstance(amount_of(output, "output="), int):
+            raise InvalidArgument(f'output= is "max", "learned" or a whole number of tokens, not {output!r}')
+        if clock is not None and not callable(getattr(clock, "now", None)):
+            raise InvalidArgument(f"clock= is an object with now() and park(), such as those of ratelimit.testing, not {clock!r}")
         if limits is not None and (len(own) or own.concurrency):
             raise InvalidArgument('with limits= by model, put the other limits into it as well, under "*" or each model')
         self.accounting: Accounting = accounting
         self.clock = clock or drive.Clock()
         self.estimator = Estimator(output=output)
-        self.priorities = {name: amount_of(patience, f"the patience of {name!r}") for name, patience in priorities.items()}
+        self.priorities = amounts_of(priorities, "the patience")
         self._slack = amount_of(slack, "slack=")
         self._listens = False
         by_family = {"*": own} if limits is None else dict(limits)
@@ -163,7 +167,7 @@ class RateLimiter:
         if lane is not None and request is None and timeout is None and not rest and not lane.line.entries:
             # The common case - a cost by hand, one lane, nobody waiting - without a detour.
             if tokens.__class__ is not int or not 0 <= tokens <= LARGEST:
-                tokens = amount_of(tokens or 0, "tokens=")
+                tokens = amount_of(0 if tokens is None else tokens, "tokens=")
             cost: dict[str, float] = {"requests": 1, "tokens": tokens}
             now = lane.now()
             grant = lane.store.take(cost, now)
@@ -239,7 +243,7 @@ class RateLimiter:
         if tokens is not None:
             paid["tokens"] = amount_of(tokens, "tokens=")
         if cost is not None:
-            paid.update({name: amount_of(amount, f"the cost of {name!r}") for name, amount in dict(cost).items()})
+            paid.update(amounts_of(cost, "the cost"))
         if requests is not None:
             paid["requests"] = amount_of(requests, "requests=")
         return paid
@@ -307,6 +311,10 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def _names_limits(entry: tuple[object, object]) -> bool:
+    return isinstance(entry[0], str) and isinstance(entry[1], Limits)
 
 
 def _with_burst(limits: Limits, burst: float) -> Limits:

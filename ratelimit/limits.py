@@ -59,6 +59,13 @@ def amount_of(value: object, what: str) -> float:
     return value
 
 
+def amounts_of(value: object, what: str) -> dict[str, float]:
+    """Return ``value`` as named amounts, or say why it is none."""
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise InvalidArgument(f'{what} must be a mapping from names to amounts, such as {{"tokens": 1200}}, not {value!r}')
+    return {name: amount_of(amount, f"{what} of {name!r}") for name, amount in value.items()}
+
+
 def _positive(value: object, what: str) -> float:
     if amount_of(value, what) < SMALLEST:
         raise InvalidArgument(f"{what} must be above 0, at least {SMALLEST:g}; to forbid calls make none, to allow any leave the limit out")

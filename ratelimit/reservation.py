@@ -50,7 +50,8 @@ class Reservation:
         self._site = site
         self._lease: Lease | None = None
         self._current: Current | None = None
-        by_hand = not (tokens is None and requests is None and cost is None)
+        nothing = request is None and not body  # is known of it: one request, no tokens
+        by_hand = nothing or not (tokens is None and requests is None and cost is None)
         if by_hand and (request is not None or body.keys() - {"model"}):
             raise InvalidArgument("give the request body or its cost (tokens=, requests=, cost=), not both")
         self._ask = limiter._by_hand(tokens, requests, cost) if by_hand else None  # noqa: SLF001  # limiter and reservation are one room
