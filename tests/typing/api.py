@@ -1,0 +1,94 @@
+"""The public face as users type it: checked by mypy, never run.
+
+Owns examples whose types must hold. What must never come in: anything that has to be executed to be believed.
+"""
+
+# ruff: noqa: D103  # what a function shows is its types
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from typing import Any, assert_type
+
+from openai import AsyncOpenAI, OpenAI
+from openai.types.chat import ChatCompletion
+
+from ratelimit import Estimate, LaneStatistics, Lease, Limit, Limits, RateLimiter, Statistics
+from ratelimit.testing import ThreadClock, TrioClock, VirtualClock, run_virtual
+
+limiter = RateLimiter(rpm=500, tpm=30_000)
+RateLimiter()
+RateLimiter(limits={"gpt-4o": Limits(rpm=500, tpm=30_000), "gpt-4o-mini*": Limits("500 rpm", Limit("tokens", 10, per=1), concurrency=5)})
+RateLimiter(rps=2.5, accounting="never_refund", output="learned", priorities={"now": 0, "later": 60.0}, clock=VirtualClock())
+RateLimiter(clock=ThreadClock())
+RateLimiter(clock=TrioClock())
+RateLimiter(accounting="reserve everything")  # type: ignore[arg-type]
+RateLimiter(output="min")  # type: ignore[arg-type]
+RateLimiter(500)  # type: ignore[call-arg]
+
+
+@limiter
+async def ask(*, model: str, messages: list[dict[str, str]]) -> ChatCompletion:
+    return await AsyncOpenAI().chat.completions.create(model=model, messages=messages)  # type: ignore[arg-type]
+
+
+@limiter.limit(request=lambda question: {"model": "gpt-4o", "messages": [question]}, timeout=30, priority="batch")
+def ask_about(question: str) -> str:
+    return question
+
+
+@limiter.limit()
+async def stream(model: str) -> AsyncGenerator[int, str]:
+    yield len(model)
+
+
+@limiter
+def stream_now(model: str) -> Generator[int, str, bytes]:
+    yield len(model)
+    return b""
+
+
+async def in_tasks() -> None:
+    assert_type(await ask(model="gpt-4o", messages=[]), ChatCompletion)
+    assert_type(stream("gpt-4o"), AsyncGenerator[int, str])
+    async with limiter.reserve(model="gpt-4o", messages=[], timeout=30, priority="batch") as lease:
+        assert_type(lease, Lease)
+        lease.settle({"total_tokens": 5})
+        lease.settle(tokens=5, requests=1)
+        lease.observe({"x-ratelimit-remaining-tokens": "5"}, status=200)
+    assert_type(await limiter.acquire(tokens=5), Lease)
+    await ask("gpt-4o")  # type: ignore[call-arg]
+
+
+def in_threads() -> None:
+    assert_type(ask_about("why?"), str)
+    assert_type(stream_now("gpt-4o"), Generator[int, str, bytes])
+    with limiter.reserve({"model": "gpt-4o"}) as lease:
+        assert_type(lease, Lease)
+        assert_type(lease.cost, dict[str, float])
+    assert_type(limiter.acquire_sync(tokens=5), Lease)
+    assert_type(limiter.acquire_nowait(cost={"images": 2}), Lease)
+    assert_type(limiter.estimate(model="gpt-4o", messages=[]), Estimate)
+    assert_type(limiter.estimate(model="gpt-4o").prompt_tokens, int)
+    statistics = limiter.statistics()
+    assert_type(statistics, Statistics)
+    assert_type(statistics.lanes, Mapping[str, LaneStatistics])
+    statistics.lanes["*"].waiting = 5  # type: ignore[misc]
+    ask_about(5)  # type: ignore[arg-type]
+
+
+def wrapped() -> None:
+    assert_type(limiter.wrap(AsyncOpenAI()), AsyncOpenAI)
+    assert_type(limiter.wrap(OpenAI(), timeout=5, priority=10.0), OpenAI)
+
+
+async def number(value: int) -> int:
+    return value
+
+
+def decorated_functions_are_passed_on() -> None:
+    kept: Callable[[str], str] = ask_about
+    later: Callable[..., Coroutine[Any, Any, ChatCompletion]] = ask
+    assert_type(run_virtual(number, 5), int)
+    assert_type(VirtualClock().run(number, 5), int)
+    assert_type(TrioClock().run(number, 5), int)
+    del kept, later
