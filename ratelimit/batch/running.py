@@ -4,7 +4,7 @@ Owns the life of a run: taking requests no faster than they are sent, one task f
 stopping softly and at once. Must never come in: files, tables, signals, waiting for limits (the limiter's), retrying (the SDK's).
 
 *Flat memory.* A request holds one of a bounded number of slots from when it is taken until its result is handed over; nothing is read ahead of
-the slots. Who does not bound them himself has 64 at the start, one more for each answer that comes while all of them are taken and nobody waits
+the slots. Who does not bound them himself has 64 at the start, one more for each answer that comes while most of them are taken and nobody waits
 for the limits, and 1,000 at most, the connections of the SDK's client: so the number follows what the limits and the answers' time ask for.
 
 *Tasks that nobody has to nurse.* The tasks live in one of their own, outside the iterating code: an async generator that kept them itself could
@@ -144,7 +144,7 @@ class Batch:
                     with life.taking:
                         await self._take(group, life)
                 except Exception as error:  # noqa: BLE001  # whatever `requests` raises is raised to who iterates, after the last result
-                    self._fail(error)
+                    self._error = self._error or error
         self._complete = True
 
     async def _take(self, group: anyio.abc.TaskGroup, life: _Life) -> None:
@@ -209,8 +209,8 @@ class Batch:
 
     def _grow(self, request: Request) -> None:
         slots = self._slots
-        taken = self._grows and not slots.available_tokens and slots.total_tokens < MOST_SLOTS
-        if taken and not self._limiter.lane_of(request.model).line.entries:
+        needed = self._grows and slots.borrowed_tokens > slots.total_tokens / 2
+        if needed and slots.total_tokens < MOST_SLOTS and not self._limiter.lane_of(request.model).line.entries:
             slots.total_tokens += 1
 
 

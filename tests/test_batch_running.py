@@ -1,0 +1,375 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import httpx2
+import pytest
+from openai import APIConnectionError, AsyncOpenAI, AuthenticationError, OpenAI, RateLimitError
+
+import ratelimit
+from ratelimit import InvalidArgument, RateLimiter
+from ratelimit.batch import Batch, Request, Result
+from ratelimit.batch.running import FIRST_SLOTS
+from ratelimit.testing.clocks import TrioClock, VirtualClock
+
+if TYPE_CHECKING:
+    LoopClock = type[VirtualClock | TrioClock]
+
+ANSWER = {"object": "chat.completion", "choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}}
+Reply = Callable[[int], httpx2.Response]
+
+
+class Api(httpx2.AsyncBaseTransport):
+    """Answers after `seconds` of the loop's time; `reply(number)` may answer or raise in another way."""
+
+    def __init__(self, seconds: float = 1.0, reply: Reply | None = None) -> None:
+        self.seconds = seconds
+        self.reply = reply
+        self.requests: list[httpx2.Request] = []
+        self.times: list[float] = []
+        self.running = self.most = 0
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        await request.aread()
+        number = len(self.requests)
+        self.requests.append(request)
+        self.times.append(anyio.current_time())
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            await anyio.sleep(self.seconds)
+        finally:
+            self.running -= 1
+        return self.reply(number) if self.reply else good(number)
+
+
+def good(number: int) -> httpx2.Response:
+    """A good answer."""
+    return httpx2.Response(200, json=ANSWER | {"id": f"chatcmpl-{number}"}, headers={"x-request-id": f"req_{number}"})
+
+
+def bad(status: int, code: str, message: str = "no") -> httpx2.Response:
+    """An HTTP error."""
+    return httpx2.Response(status, json={"error": {"message": message, "type": code, "param": None, "code": code}})
+
+
+def client_of(api: Api, retries: int = 0) -> AsyncOpenAI:
+    """The real client before an invented API."""
+    return AsyncOpenAI(api_key="sk-test", base_url="http://api/v1", max_retries=retries, http_client=httpx2.AsyncClient(transport=api))
+
+
+def bodies(count: int) -> Iterator[dict[str, Any]]:
+    """Make so many request bodies."""
+    for number in range(count):
+        yield {"model": "gpt-4o", "max_tokens": 5, "messages": [{"role": "user", "content": f"Say {number}."}]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def vocabulary() -> None:
+    """Load the vocabulary before time becomes virtual: a thread that loads takes real time."""
+    RateLimiter().estimate(next(bodies(1)))
+
+
+def play(loop_clock: LoopClock, api: Api, requests: Any, retries: int = 0, concurrency: int | None = None, **limits: Any) -> list[Result]:
+    """Run to the end and return the results."""
+    clock = loop_clock()
+
+    async def main() -> list[Result]:
+        limiter = RateLimiter(clock=clock, **limits)
+        async with client_of(api, retries) as client, aclosing(ratelimit.run(requests, client, limiter, concurrency=concurrency)) as results:
+            return [result async for result in results]
+
+    return clock.run(main)
+
+
+def test_every_request_has_one_result(loop_clock: LoopClock) -> None:
+    """Nothing is lost and nothing is asked twice, whatever the order of the answers."""
+    api = Api()
+    results = play(loop_clock, api, bodies(150), rpm=1e6, tpm=1e9)
+
+    assert len(api.requests) == 150
+    assert sorted(int(result.custom_id.split("-")[0]) for result in results) == list(range(1, 151))
+    assert all(result.ok and result.usage is not None and result.usage.total_tokens == 14 for result in results)
+    assert {result.request_id for result in results} == {f"req_{number}" for number in range(150)}
+
+
+def test_each_endpoint_is_asked_at_its_path(loop_clock: LoopClock) -> None:
+    """The same run serves chat, Responses, embeddings and completions, in every form of a request, as it was written."""
+    api = Api()
+    given: list[dict[str, Any]] = [
+        {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "stream": True, "stream_options": {"include_usage": True}},
+        {"custom_id": "r", "method": "POST", "url": "/v1/responses", "body": {"model": "gpt-4o", "input": "Hi"}},
+        {"custom_id": "e", "method": "POST", "url": "/v1/embeddings", "body": {"model": "text-embedding-3-small", "input": "Hi"}},
+        {"request": {"model": "davinci-002", "prompt": "Hi"}, "endpoint": "completions"},
+    ]
+    play(loop_clock, api, given, concurrency=1)
+
+    assert [request.url.path for request in api.requests] == ["/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions"]
+    assert b"stream" not in api.requests[0].content
+    assert api.requests[1].content == b'{"model":"gpt-4o","input":"Hi"}'
+
+
+def test_requests_may_come_from_an_async_iterable(loop_clock: LoopClock) -> None:
+    """Who makes requests while others run, and names them himself, need not collect them first."""
+
+    async def source() -> AsyncIterator[Request]:
+        for number, body in enumerate(bodies(5)):
+            await anyio.sleep(3)
+            yield Request(f"mine-{number}", "chat.completions", body)
+
+    assert sorted(result.custom_id for result in play(loop_clock, Api(), source())) == [f"mine-{number}" for number in range(5)]
+
+
+def test_the_limits_hold_and_are_used(loop_clock: LoopClock) -> None:
+    """A full bucket at once, then the rate: 180 requests at 60 a minute take two minutes, and neither more nor much less."""
+    api = Api(seconds=0.5)
+    play(loop_clock, api, bodies(180), rpm=60, slack=0)
+
+    start = api.times[0]
+    assert all(number <= 60 + (time - start) + 1 for number, time in enumerate(api.times, 1))
+    assert api.times[-1] - start == pytest.approx(120, abs=2)
+
+
+def test_requests_are_taken_no_faster_than_they_are_sent(loop_clock: LoopClock) -> None:
+    """Memory stays flat: what was taken and not yet handed back never exceeds the slots."""
+    taken = handed = most = 0
+
+    def source() -> Iterator[dict[str, Any]]:
+        nonlocal taken, most
+        for body in bodies(60):
+            taken += 1
+            most = max(most, taken - handed)
+            yield body
+
+    clock, api = loop_clock(), Api()
+
+    async def main() -> None:
+        nonlocal handed
+        async with client_of(api) as client, aclosing(ratelimit.run(source(), client, RateLimiter(clock=clock), concurrency=7)) as results:
+            async for _ in results:
+                handed += 1
+                await anyio.sleep(2)  # slower than the answers
+
+    clock.run(main)
+
+    assert handed == 60
+    assert most <= 8
+    assert api.most <= 7
+
+
+def test_slots_grow_where_nothing_else_holds_requests_back(loop_clock: LoopClock) -> None:
+    """Slow answers need many calls in flight to use a high limit, and get them; a low limit does not."""
+    fast, slow = Api(seconds=20), Api(seconds=20)
+    play(loop_clock, fast, bodies(400), rpm=1e6)
+    play(loop_clock, slow, bodies(120), rpm=70, slack=0)
+
+    assert fast.most > 2 * FIRST_SLOTS
+    assert slow.most <= FIRST_SLOTS + 10
+
+
+def test_a_failure_is_the_result_of_its_request_alone(loop_clock: LoopClock) -> None:
+    """An HTTP error, a broken connection, an answer that is no JSON and a request beyond its limit: each is told, the rest goes on."""
+
+    def reply(number: int) -> httpx2.Response:
+        if number == 1:
+            return bad(400, "invalid_request_error", "Bad thing.")
+        if number == 2:
+            raise httpx2.ReadError("cut off")
+        return httpx2.Response(200, text="<html>") if number == 3 else good(number)
+
+    wide = {"model": "gpt-4o", "max_tokens": 5_000, "messages": [{"role": "user", "content": "Hi"}]}
+    results = play(loop_clock, Api(reply=reply), [*bodies(5), wide], concurrency=1, tpm=1_000)
+    by_place = {int(result.custom_id.split("-")[0]): result for result in results}
+
+    assert [place for place, result in by_place.items() if result.ok] == [1, 5]
+    assert (by_place[2].status, by_place[2].error, by_place[2].reason) == (400, None, "HTTP 400: Bad thing.")
+    assert (by_place[3].status, by_place[3].error) == (None, {"code": "APIConnectionError", "message": "Connection error. (cut off)"})
+    assert by_place[4].reason == "unreadable_answer: the answer is not JSON: <html>"
+    assert by_place[6].reason.startswith("request_too_large: ")
+
+
+def test_the_sdk_retries_pass_the_limits(loop_clock: LoopClock) -> None:
+    """A server error is retried by the SDK, each attempt is admitted, and there is one result."""
+    api = Api(reply=lambda number: bad(500, "server_error") if number < 2 else good(number))
+    clock = loop_clock()
+    limiter = RateLimiter(rpm=100, clock=clock)
+
+    async def main() -> list[Result]:
+        async with client_of(api, retries=3) as client:
+            return [result async for result in ratelimit.run(bodies(1), client, limiter)]
+
+    results = clock.run(main)
+    lane = limiter.statistics().lanes["*"]
+
+    assert [result.ok for result in results] == [True]
+    assert len(api.requests) == lane.admitted == lane.ended == 3
+
+
+def refused(_: int) -> httpx2.Response:
+    """The key is refused."""
+    return bad(401, "invalid_api_key")
+
+
+def broke(_: int) -> httpx2.Response:
+    """The account is used up."""
+    return bad(429, "insufficient_quota", "You exceeded your current quota, please check your plan and billing details.")
+
+
+def away(_: int) -> httpx2.Response:
+    """Nobody listens."""
+    raise httpx2.ConnectError("connection refused")
+
+
+@pytest.mark.parametrize(("reply", "error"), [(refused, AuthenticationError), (broke, RateLimitError), (away, APIConnectionError)])
+def test_what_would_befall_every_request_ends_the_run(loop_clock: LoopClock, reply: Reply, error: type[Exception]) -> None:
+    """A refused key is not tried a thousand times; what was sent before is still answered and handed over, then the error is raised."""
+    api = Api(reply=lambda number: reply(number) if number == 12 else good(number))
+    clock = loop_clock()
+    results: list[Result] = []
+
+    async def main() -> None:
+        async with client_of(api) as client:
+            async for result in ratelimit.run(bodies(1_000), client, RateLimiter(clock=clock), concurrency=10):
+                results.append(result)  # noqa: PERF401  # what came before the error is kept
+
+    with pytest.raises(error):
+        clock.run(main)
+
+    assert len(results) == len(api.requests) - 1
+    assert 13 <= len(api.requests) <= 22
+    assert all(result.ok for result in results)
+
+
+def test_an_error_of_the_requests_is_raised_after_what_was_sent(loop_clock: LoopClock) -> None:
+    """The caller's own source may break: he gets its error, and every result that was paid for."""
+
+    def source() -> Iterator[Any]:
+        yield from bodies(3)
+        raise ZeroDivisionError
+
+    clock, results = loop_clock(), []
+
+    async def main() -> None:
+        async with client_of(Api()) as client:
+            async for result in ratelimit.run(source(), client, RateLimiter(clock=clock)):
+                results.append(result)  # noqa: PERF401
+
+    with pytest.raises(ZeroDivisionError):
+        clock.run(main)
+
+    assert len(results) == 3
+
+
+def living() -> int:
+    """How many tasks the running loop has."""
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        import trio
+
+        return trio.lowlevel.current_statistics().tasks_living
+
+
+async def left_behind(api: Api, limiter: RateLimiter, before: int) -> None:
+    """Fail if anything is."""
+    for _ in range(20):
+        await anyio.lowlevel.checkpoint()
+    lane = limiter.statistics().lanes["*"]
+
+    assert (lane.waiting, lane.in_flight) == (0, 0)
+    assert api.running == 0
+    assert living() == before
+
+
+def test_closing_early_leaves_nothing_behind(loop_clock: LoopClock) -> None:
+    """A loop that has seen enough: no task, no call, no lease, no place in the line stays."""
+    api, clock = Api(), loop_clock()
+
+    async def main() -> None:
+        limiter = RateLimiter(rpm=5, clock=clock)
+        async with client_of(api) as client:
+            before = living()
+            async with aclosing(ratelimit.run(bodies(100), client, limiter)) as results:
+                async for _ in results:
+                    break
+            await left_behind(api, limiter, before)
+            never = ratelimit.run(bodies(100), client, limiter)
+            await never.aclose()
+            await left_behind(api, limiter, before)
+
+    clock.run(main)
+
+    assert len(api.requests) <= 5
+
+
+def test_a_forgotten_generator_leaves_nothing_behind() -> None:
+    """On asyncio not even `aclose` is needed: the loop closes a generator that nobody holds any more."""
+    api, clock = Api(), VirtualClock()
+
+    async def main() -> None:
+        limiter = RateLimiter(rpm=5, clock=clock)
+        async with client_of(api) as client:
+            before = living()
+            async for _ in ratelimit.run(bodies(100), client, limiter):
+                break
+            gc.collect()
+            await left_behind(api, limiter, before)
+
+    clock.run(main)
+
+
+def test_cancelling_who_iterates_leaves_nothing_behind(loop_clock: LoopClock) -> None:
+    """A timeout around the loop ends the run with it."""
+    api, clock = Api(), loop_clock()
+
+    async def main() -> None:
+        limiter = RateLimiter(rpm=5, clock=clock)
+        async with client_of(api) as client:
+            before = living()
+            with anyio.move_on_after(2.5):
+                async with aclosing(ratelimit.run(bodies(100), client, limiter)) as results:
+                    async for _ in results:
+                        pass
+            assert clock.now() == pytest.approx(2.5, abs=0.1)
+            await left_behind(api, limiter, before)
+
+    clock.run(main)
+
+
+def test_stopping_finishes_what_was_sent(loop_clock: LoopClock) -> None:
+    """A stop forgets who waits for the limits, and waits for the answers that are paid already."""
+    api, clock = Api(seconds=5), loop_clock()
+    results: list[Result] = []
+
+    async def main() -> None:
+        limiter = RateLimiter(rpm=8, clock=clock)
+        async with client_of(api) as client:
+            batch = Batch(bodies(100), client, limiter)
+            async with aclosing(batch):
+                async for result in batch:
+                    results.append(result)
+                    batch.stop()
+
+    clock.run(main)
+
+    assert len(results) == len(api.requests)
+    assert 1 <= len(api.requests) <= 8
+
+
+@pytest.mark.parametrize("client", [OpenAI(api_key="none"), httpx2.AsyncClient(), None], ids=lambda client: type(client).__name__)
+def test_another_client_is_told_at_once(client: Any) -> None:
+    """A sync client would block the event loop, a bare one knows no endpoints: said when called, not when iterated."""
+    with pytest.raises(InvalidArgument, match="AsyncOpenAI"):
+        ratelimit.run([], client, RateLimiter())
+
+
+@pytest.mark.parametrize(("requests", "options"), [("text", {}), (5, {}), ([], {"concurrency": 0}), ([], {"concurrency": True})])
+def test_unusable_arguments_are_told_at_once(requests: Any, options: dict[str, Any]) -> None:
+    """A mistake is told where it is made."""
+    with pytest.raises(InvalidArgument):
+        ratelimit.run(requests, AsyncOpenAI(api_key="none"), RateLimiter(), **options)
