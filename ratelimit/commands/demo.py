@@ -9,7 +9,8 @@ import asyncio
 import json
 import random
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -82,7 +83,9 @@ def demo(*, calls: Path | None, limit: int, rpm: float | None, tpm: float | None
                 except KeyboardInterrupt:
                     interrupted = True
                     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is to ask the server and to show it: a moment
-                rows.append(Row.of(tally, server.stop(), plan))
+                with _deferred() as asked:  # a race that was run is shown
+                    rows.append(Row.of(tally, server.stop(), plan))
+                interrupted = interrupted or bool(asked)
                 if interrupted:
                     break
         except KeyboardInterrupt:  # between two races
@@ -94,6 +97,17 @@ def demo(*, calls: Path | None, limit: int, rpm: float | None, tpm: float | None
         return 130
     limited = rows[-1]
     return 0 if limited.seen.refused == 0 and limited.tally.answered == len(work) else 1
+
+
+@contextmanager
+def _deferred() -> Iterator[list[int]]:
+    """Put Ctrl-C off until the block has ended; what is yielded holds the signals that came."""
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _workload(console: Console, path: Path | None, limit: int, seed: int) -> list[Call]:
