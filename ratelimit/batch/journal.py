@@ -90,20 +90,22 @@ class Journal:
                     raise InvalidArgument(f"{self.path} is no ordinary file; results are appended to one, and read again to go on")
                 stack.enter_context(FileLock(self.path))
                 self.done = Done.read(self.path)
-                self._attach(stack)
+                stack.callback(self._detach)
+                self._attach()
                 self._heal()
             except OSError as error:
                 raise InvalidArgument(f"cannot write {self.path}: {error.strerror or error}") from None
             self._open = stack.pop_all()
         return self
 
-    def _attach(self, stack: ExitStack) -> None:
+    def _attach(self) -> None:
         self._descriptor = os.open(self.path, _FLAGS, 0o666)
-        stack.callback(self._detach)
         self._size = os.fstat(self._descriptor).st_size
 
     def _detach(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
+        if descriptor < 0:
+            return
         try:
             os.fsync(descriptor)
         finally:
@@ -141,10 +143,11 @@ class Journal:
                 file.writelines(raw for raw in _lines(self.path) if read_result(raw)[1])
                 file.flush()
                 os.fsync(file.fileno())
-            self._detach()
-            beside.replace(self.path)
-            self._descriptor = os.open(self.path, _FLAGS, 0o666)
-            self._size = os.fstat(self._descriptor).st_size
+            self._detach()  # some systems replace no file that is open
+            try:
+                beside.replace(self.path)
+            finally:
+                self._attach()
         except OSError as error:
             beside.unlink(missing_ok=True)
             raise InvalidArgument(f"cannot write {self.path}: {error.strerror or error}") from None

@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import collections
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimit import InvalidArgument
+from ratelimit.batch import Request, Result
+from ratelimit.batch.journal import Done, Journal
+from ratelimit.batch.locking import FileLock
+from ratelimit.batch.requests import key_of
+from ratelimit.batch.results import OPENING, read_result
+
+
+def result(name: str, status: int | None = 200, body: Any = None) -> Result:
+    """Make one."""
+    error = {"code": "APIConnectionError", "message": "cut off"} if status is None else None
+    return Result(Request(name, "chat.completions", {}), status, {"text": "é\n\u2028 ok"} if body is None else body, "req_1", error)
+
+
+def names(path: Path) -> list[str]:
+    """What a file holds, by whole lines."""
+    return [json.loads(raw)["custom_id"] for raw in path.read_bytes().split(b"\n") if raw]
+
+
+def test_a_line_is_the_batch_apis() -> None:
+    """Whoever reads the Batch API's results reads these, whatever he takes for a line end."""
+    raw = result("a").line()
+    line = json.loads(raw)
+
+    assert raw.startswith(OPENING)
+    assert raw.isascii()
+    assert len(raw.decode().splitlines()) == 1
+    assert set(line) == {"id", "custom_id", "response", "error"}
+    assert line["response"] == {"status_code": 200, "request_id": "req_1", "body": {"text": "é\n\u2028 ok"}}
+    assert line["error"] is None
+    assert json.loads(result("b", None).line())["response"] is None
+    assert result("a").line() != raw  # each has an id of its own
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (result("a").line(), ("a", True)),
+        (result("a", 400).line(), ("a", False)),
+        (result("a", None).line(), ("a", False)),
+        (b'{"id": "batch_req_1", "custom_id": "a", "response": {"status_code": 200, "body": {}}, "error": null}', ("a", True)),
+        (b'{"id": "batch_req_1", "custom_id": "a", "response": null, "error": {"code": "batch_expired"}}', ("a", False)),
+    ],
+)
+def test_results_are_told_from_failures(line: bytes, told: tuple[str, bool]) -> None:
+    """Ours and the Batch API's own lines say whether there is an answer."""
+    assert read_result(line) == told
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"[]", b"{}", b"null", b'{"custom_id": "a"}', b'{"custom_id": 1, "response": null}', b"\xff", b"[" * 99_999]
+)
+def test_other_lines_are_refused(line: bytes) -> None:
+    """A file of something else is not taken for results."""
+    with pytest.raises(InvalidArgument):
+        read_result(line)
+
+
+def test_what_was_written_is_done(tmp_path: Path) -> None:
+    """The next run knows answers and failures by their names, and later lines count."""
+    path = tmp_path / "results"
+    with Journal(path) as journal:
+        assert journal.done.answered == journal.done.failed == set()
+        for made in (result("a"), result("b", 500), result("c", None), result("c")):
+            journal.write(made.line())
+    with Journal(path) as journal:
+        assert journal.done.answered == {key_of("a"), key_of("c")}
+        assert journal.done.failed == {key_of("b")}
+        assert journal.healed == ""
+    assert sorted(path.parent.iterdir()) == [path]
+
+
+@given(cut=st.integers(0, 2_000), rows=st.integers(1, 4))
+def test_a_file_cut_anywhere_is_healed(tmp_path_factory: pytest.TempPathFactory, cut: int, rows: int) -> None:
+    """A run killed in the middle of a write leaves half a line: it goes, everything before it stays, nothing is broken."""
+    path = tmp_path_factory.mktemp("cut") / "results"
+    written = [result(f"n{number}").line() for number in range(rows)]
+    whole = b"".join(written)
+    left = whole[: len(whole) - cut % len(whole)]
+    path.write_bytes(left)
+    kept = left.count(b"\n")
+    if left + b"\n" == b"".join(written[: kept + 1]):
+        kept += 1  # only the line's end was missing
+
+    with Journal(path) as journal:
+        assert journal.done.answered == {key_of(f"n{number}") for number in range(kept)}
+        assert bool(journal.healed) == (left not in {b"".join(written[:kept]), b"".join(written[:kept])[:-1]})
+        journal.write(result("next").line())
+
+    assert names(path) == [f"n{number}" for number in range(kept)] + ["next"]
+
+
+@pytest.mark.parametrize("content", [b"my diary", b"my diary\n", b'{"id": 5}\n', result("a").line() + b"oops\n" + result("b").line()])
+def test_another_file_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    """A slip of -o destroys nothing: what is no file of results is neither cut nor appended to."""
+    path = tmp_path / "diary"
+    path.write_bytes(content)
+    with pytest.raises(InvalidArgument, match="no line of results"), Journal(path):
+        pass
+
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_costs_one_line_and_breaks_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the disk took of a line is taken back, so the file stays whole, and goes on when there is room."""
+    path, real, room = tmp_path / "results", os.write, 500
+
+    def write(descriptor: int, data: bytes) -> int:
+        free = room - path.stat().st_size
+        if free <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, data[:free])
+
+    with Journal(path) as journal:
+        monkeypatch.setattr(os, "write", write)
+        lines = [result(f"n{number}").line() for number in range(10)]
+        with pytest.raises(OSError, match="No space"):
+            collections.deque(map(journal.write, lines), 0)
+        kept = names(path)
+        room = 10_000
+        journal.write(result("later").line())
+
+    assert 1 <= len(kept) < 10
+    assert names(path) == [*kept, "later"]
+
+
+def test_a_line_the_system_takes_in_pieces_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One write may take less than all: the rest follows at once."""
+    real = os.write
+    with Journal(tmp_path / "results") as journal:
+        monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:7]))
+        journal.write(result("a").line())
+    monkeypatch.undo()
+
+    assert names(tmp_path / "results") == ["a"]
+
+
+def test_results_are_on_the_disk_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that says it is done survives a power cut."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    with Journal(tmp_path / "results") as journal:
+        journal.write(result("a").line())
+
+    assert synced == [(tmp_path / "results").stat().st_size]
+
+
+def test_failures_are_forgotten_in_one_step(tmp_path: Path) -> None:
+    """Before failures are asked again their lines go, so that each name stands there once in the end; appending goes on in the new file."""
+    path = tmp_path / "results"
+    with Journal(path) as journal:
+        for made in (result("a"), result("b", 500), result("c"), result("d", None)):
+            journal.write(made.line())
+    with Journal(path) as journal:
+        journal.forget_failures()
+        journal.write(result("b").line())
+
+    assert names(path) == ["a", "c", "b"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_failures_stay_when_the_file_cannot_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk without room for the new file leaves the old one."""
+    path = tmp_path / "results"
+    with Journal(path) as journal:
+        journal.write(result("a", 500).line())
+    before = path.read_bytes()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Journal(path) as journal, monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", refuse)
+        with pytest.raises(InvalidArgument, match="No space"):
+            journal.forget_failures()
+
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_runs_do_not_write_to_one_file(tmp_path: Path) -> None:
+    """The second is told so, and comes in when the first has ended."""
+    path = tmp_path / "results"
+    with Journal(path):
+        with pytest.raises(InvalidArgument, match="another run is writing"), Journal(path):
+            pass
+        with Journal(tmp_path / "other"):
+            pass
+    with Journal(path) as journal:
+        journal.write(result("a").line())
+
+    assert names(path) == ["a"]
+
+
+HOLD_A_LOCK = """
+import sys, time
+from pathlib import Path
+from ratelimit.batch.locking import FileLock
+
+with FileLock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_run_holds_no_lock(tmp_path: Path) -> None:
+    """SIGKILL leaves the lock file, and nobody locked out by it."""
+    path = tmp_path / "results"
+    with subprocess.Popen([sys.executable, "-c", HOLD_A_LOCK, path], stdout=subprocess.PIPE) as holder:  # noqa: S603  # ourselves
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(InvalidArgument, match="another run"), FileLock(path):
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    left = list(tmp_path.iterdir())
+    with FileLock(path):
+        pass
+
+    assert left == [tmp_path / "results.lock"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_on_a_removed_file_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who opened the lock file just before its holder removed it must not hold a lock that nobody else can see."""
+    path, real = tmp_path / "results", os.open
+    first = FileLock(path)
+    first.__enter__()
+
+    def late(name: Any, flags: int, mode: int = 0o777) -> int:
+        descriptor = real(name, flags, mode)
+        first.__exit__()  # between its open and its lock
+        return descriptor
+
+    monkeypatch.setattr(os, "open", late)
+    with FileLock(path) as held:
+        monkeypatch.undo()
+        assert held.path.exists()
+        with pytest.raises(InvalidArgument), FileLock(path):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        (lambda path: path, "no ordinary file"),
+        (lambda path: path / "nowhere" / "results", "No such file"),
+        (lambda _: Path("/dev/full"), "no ordinary file"),
+        (lambda _: Path("/proc/results"), "cannot write"),
+    ],
+    ids=["a directory", "in no directory", "a device", "where nobody may write"],
+)
+def test_an_output_that_cannot_be_written_is_told(tmp_path: Path, place: Callable[[Path], Path], told: str) -> None:
+    """One sentence, with the name, before anything is sent."""
+    path = place(tmp_path)
+    with pytest.raises(InvalidArgument, match=told) as caught, Journal(path):
+        pass
+
+    assert str(path) in str(caught.value)
+
+
+def test_a_read_only_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the file is there and may only be read."""
+    path, real = tmp_path / "results", os.open
+    path.write_bytes(result("a").line())
+
+    def refuse(name: Any, flags: int, mode: int = 0o777) -> int:
+        if name == path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(name))
+        return real(name, flags, mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(InvalidArgument, match=r"cannot write .*results: Permission denied"), Journal(path):
+        pass
+
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_reading_what_is_done_changes_nothing(tmp_path: Path) -> None:
+    """A dry run looks at half a line and leaves it."""
+    path = tmp_path / "results"
+    content = result("a").line() + result("b").line()[:30]
+    path.write_bytes(content)
+
+    assert Done.read(path).answered == {key_of("a")}
+    assert path.read_bytes() == content
+    assert Done.read(tmp_path / "none").answered == set()
