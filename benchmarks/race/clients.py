@@ -1,0 +1,220 @@
+"""The clients of the race, and what each of them was given.
+
+Owns: how a client sends one job, ours and the simple ones that people write themselves; `peers.py` has the packages. What must never come in:
+workloads, measuring, knowledge of a job's bill. A client sees the body, the limits, and what comes back.
+
+Everybody gets the same limits and the same fresh SDK client. A limiter that waits before it sends keeps the SDK's usual two retries, since that
+is how people use it. Limiters without an estimator of their own reserve the prompt, counted by tiktoken, and `max_tokens` (ABSENT without one).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Final
+
+import openai
+import tenacity
+from aiolimiter import AsyncLimiter
+
+from benchmarks.race.workloads import Job
+from ratelimit import RateLimiter
+from ratelimit.drive import Clock
+from ratelimit.testing.answers import count_prompt
+
+AT_ONCE: Final = 20
+"""Calls in flight of the client that only bounds their number."""
+ATTEMPTS: Final = 10
+"""Retries of the client that leaves everything to the SDK; its default of two fails most calls of a saturated limit."""
+ABSENT: Final = 256
+"""Tokens that simple clients reserve for an answer whose body sets no bound."""
+
+Body = Mapping[str, Any]
+Send = Callable[[Job], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every client is given: the limits, the clock, an SDK client, and a stack that closes what has to be closed."""
+
+    variant: str
+    limits: Mapping[str, float]
+    clock: Clock
+    connect: Callable[[int], openai.AsyncOpenAI]
+    """`connect(retries)` makes a fresh SDK client"""
+    closing: AsyncExitStack
+    base_url: str
+
+
+class Unavailable(Exception):
+    """A client cannot run here; the text says what brings it."""
+
+
+def asking(client: openai.AsyncOpenAI) -> Send:
+    """Send a job as everybody does."""
+
+    async def ask(job: Job) -> object:
+        return await client.chat.completions.create(**job.body, extra_headers=job.headers)
+
+    return ask
+
+
+def reserve(body: Body, absent: int = ABSENT) -> int:
+    """Prompt tokens and the most the answer may have: what clients reserve that do not learn."""
+    most = next((body[name] for name in ("max_tokens", "max_completion_tokens") if body.get(name) is not None), absent)
+    return prompt_of(body) + int(most) * int(body.get("n") or 1)
+
+
+def prompt_of(body: Body) -> int:
+    """Prompt tokens as tiktoken counts them, the envelope included."""
+    return count_prompt("chat.completions", body)
+
+
+# ---- ours -------------------------------------------------------------------------------------------------------------------------------------
+
+ACCOUNTING: Final[Mapping[str, str]] = {"I": "charge", "A": "never_refund", "C": "refund"}
+"""What a user of the decorator tells it of the server; headers do not reach a decorated function, so it cannot find out."""
+
+
+def accounting_of(variant: str) -> str:
+    """The decorator's setting for a variant; "reconcile" unless the server is known to count otherwise."""
+    return next((ACCOUNTING[letter] for letter in variant.split("+") if letter in ACCOUNTING), "reconcile")
+
+
+def decorator(ground: Ground) -> Send:
+    """`@limiter`: limits and accounting given, headers unseen."""
+    accounting: Any = accounting_of(ground.variant)
+    limiter = RateLimiter(**_limits(ground), accounting=accounting, clock=ground.clock)
+    return limiter.limit(request=lambda job: job.body)(asking(ground.connect(2)))
+
+
+def wrapped(ground: Ground) -> Send:
+    """`limiter.wrap(client)`: limits given, how the server counts found out from headers."""
+    return asking(RateLimiter(**_limits(ground), clock=ground.clock).wrap(ground.connect(2)))
+
+
+def learned(ground: Ground) -> Send:
+    """`limiter.wrap(client)` with nothing given: limits too are found out."""
+    return asking(RateLimiter(clock=ground.clock).wrap(ground.connect(2)))
+
+
+def _limits(ground: Ground) -> dict[str, Any]:
+    return dict(ground.limits)
+
+
+# ---- what people write themselves -------------------------------------------------------------------------------------------------------------
+
+
+def semaphore(ground: Ground) -> Send:
+    """Nothing but a bound on the calls in flight; a 429 is a failure."""
+    ask, room = asking(ground.connect(0)), asyncio.Semaphore(AT_ONCE)
+
+    async def bounded(job: Job) -> object:
+        async with room:
+            return await ask(job)
+
+    return bounded
+
+
+def sdk(ground: Ground) -> Send:
+    """The SDK's own retries, which obey `retry-after`."""
+    return asking(ground.connect(ATTEMPTS))
+
+
+def backoff(ground: Ground) -> Send:
+    """Exponential back-off with jitter by tenacity, as OpenAI's guide shows it: 1 to 60 s, six attempts."""
+    patient = tenacity.retry(
+        retry=tenacity.retry_if_exception_type(openai.RateLimitError),
+        wait=tenacity.wait_random_exponential(min=1, max=60),
+        stop=tenacity.stop_after_attempt(6),
+    )
+    return patient(asking(ground.connect(0)))
+
+
+def pair(ground: Ground) -> Send:
+    """One aiolimiter for each limit, taken one after the other."""
+    ask = asking(ground.connect(2))
+    periods = {"rpm": 60, "rpd": 86_400, "tpm": 60, "tpd": 86_400}
+    limiters = {name: AsyncLimiter(limit, periods[name]) for name, limit in ground.limits.items()}
+
+    async def limited(job: Job) -> object:
+        tokens = reserve(job.body)
+        for name, limiter in limiters.items():
+            await limiter.acquire(1 if name.startswith("r") else tokens)
+        return await ask(job)
+
+    return limited
+
+
+class Cookbook:
+    """The loop of the cookbook's parallel request processor, written from its description.
+
+    One loop hands out capacity that refills by elapsed time; the oldest job goes first and waits for both limits; a failed call joins the line
+    again, five attempts in all; after a 429 nothing is sent for 15 s. It never gives back what was not used. The original looks every
+    millisecond; this one every 10, so that ten minutes can be simulated, which delays a call by 10 ms at most.
+    """
+
+    LOOK = 0.01
+    PAUSE = 15.0
+    TRIES = 5
+    OUTPUT = 15
+    """Tokens it reserves for an answer without `max_tokens`."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ask = asking(ground.connect(0))
+        self._line: list[tuple[Job, int, asyncio.Future[object]]] = []
+        self._limits = ground.limits["rpm"], ground.limits["tpm"]
+        self._left = list(self._limits)
+        self._now = asyncio.get_running_loop().time
+        self._seen, self._paused_until = self._now(), 0.0
+        self._calls: set[asyncio.Task[None]] = set()
+        loop = asyncio.ensure_future(self._run())
+        ground.closing.callback(loop.cancel)
+
+    async def __call__(self, job: Job) -> object:
+        """Join the line and wait for the answer."""
+        answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._line.append((job, self.TRIES, answer))
+        return await answer
+
+    async def _run(self) -> None:
+        while True:
+            now = self._now()
+            self._left = [min(limit, left + limit * (now - self._seen) / 60) for limit, left in zip(self._limits, self._left, strict=True)]
+            self._seen = now
+            if self._line and now >= self._paused_until:
+                job, tries, answer = self._line[0]
+                tokens = reserve(job.body, self.OUTPUT)
+                if self._left[0] >= 1 and self._left[1] >= tokens:
+                    del self._line[0]
+                    self._left = [self._left[0] - 1, self._left[1] - tokens]
+                    call = asyncio.ensure_future(self._send(job, tries - 1, answer))
+                    self._calls.add(call)
+                    call.add_done_callback(self._calls.discard)
+            await asyncio.sleep(self.LOOK)
+
+    async def _send(self, job: Job, tries: int, answer: asyncio.Future[object]) -> None:
+        try:
+            answer.set_result(await self._ask(job))
+        except openai.OpenAIError as error:
+            if isinstance(error, openai.RateLimitError):
+                self._paused_until = self._now() + self.PAUSE
+            if tries:
+                self._line.append((job, tries, answer))
+            else:
+                answer.set_exception(error)
+
+
+CLIENTS: Final[Mapping[str, Callable[[Ground], Send]]] = {
+    "limiter/decorator": decorator,
+    "limiter/wrapped": wrapped,
+    "limiter/learned": learned,
+    "semaphore": semaphore,
+    "sdk retries": sdk,
+    "tenacity": backoff,
+    "aiolimiter pair": pair,
+    "cookbook": Cookbook,
+}
+OURS: Final = frozenset({"limiter/decorator", "limiter/wrapped", "limiter/learned"})

@@ -1,0 +1,105 @@
+"""Which races are run: the default set, all of them, or what was asked for.
+
+Owns: the choice, and running it on two processes. What must never come in: how a race works, tables.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Final
+
+from benchmarks.race.clients import CLIENTS, OURS
+from benchmarks.race.peers import PEERS, missing
+from benchmarks.race.running import Row, race
+from benchmarks.race.servers import course_for
+from benchmarks.race.workloads import RECORDED, WORKLOADS
+
+PROCESSES: Final = 2
+PROMISED: Final = ("P", "I", "C", "H")
+"""The variants on which the limiter is to answer everything, without a 429, near the bound."""
+TENANT: Final = "another tenant"
+"""The workload "tokens" on variant F, beside somebody who takes up to 60 % of the same limit."""
+WIDE: Final = ("tokens", "at once", "short")
+"""The workloads that peers run on every variant of the default set; the others they run on P only."""
+QUICK: Final = ("tokens", "short")
+REAL_SCALE: Final = (0.5, 3.0)
+"""Calls and limits in real time, and of the virtual row beside it: 180 calls in half a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One race to be run."""
+
+    client: str
+    variant: str
+    workload: str
+    seed: int
+    real: bool = False
+    scale: tuple[float, float] = (1.0, 1.0)
+    trace: bool = False
+    calls: Path | None = None
+
+
+def clients_named(names: Sequence[str]) -> list[str]:
+    """The clients of these names, all for none; "limiter" means all three of its doors, "aiolimiter" the pair."""
+    known = [*CLIENTS, *PEERS]
+    if not names:
+        return known
+    found = []
+    for name in names:
+        matching = [each for each in known if each == name or each.startswith((f"{name}/", f"{name} "))]
+        if not matching:
+            raise SystemExit(f"no client is called {name!r}: {', '.join(known)}, or limiter for all its doors")
+        found += [each for each in matching if each not in found]
+    return found
+
+
+def chosen(clients: Sequence[str], variants: Sequence[str], workloads: Sequence[str], *, everything: bool) -> Iterator[tuple[str, str, str]]:
+    """Client, variant and workload of each race, by variant and workload, the clients side by side.
+
+    What is named is run. Of what is not named the default set takes: every workload on P for everybody; on the other promised variants every
+    workload for ours and `WIDE` for the peers; the other tenant on F.
+    """
+    for variant in variants or (*PROMISED, "F"):
+        names = workloads or ([TENANT] if variant == "F" else list(WORKLOADS))
+        for workload in names:
+            for client in clients:
+                narrow = not (everything or variants or workloads) and variant not in {"P", "F"}
+                if not narrow or client in OURS or workload in WIDE:
+                    yield client, variant, workload
+
+
+def skipped(clients: Sequence[str], *, real: bool) -> dict[str, str]:
+    """The clients that cannot run here, and why."""
+    return {client: why for client in clients if (why := missing(client, real=real)) is not None}
+
+
+def run(entries: Sequence[Entry]) -> list[Row]:
+    """Run all, the longest line of work spread over two processes; rows in the order of the entries."""
+    if len(entries) == 1:
+        return [_run(entries[0])]
+    rows = []
+    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+        for number, row in enumerate(pool.map(_run, entries), 1):
+            rows.append(row)
+            if sys.stderr.isatty():
+                sys.stderr.write(f"\r{number} of {len(entries)} races\033[K")
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\033[K")
+    return rows
+
+
+def _run(entry: Entry) -> Row:
+    workload = "tokens" if entry.workload == TENANT else entry.workload
+    course = course_for(workload, entry.variant, entry.seed, calls=entry.calls, scale=entry.scale)
+    return race(entry.client, course, entry.variant, entry.seed, real=entry.real, trace=entry.trace, name=entry.workload)
+
+
+def known_workloads() -> list[str]:
+    """All names that `--workload` takes."""
+    return [*WORKLOADS, TENANT, RECORDED]
