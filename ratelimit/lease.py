@@ -63,6 +63,7 @@ class Lease:
     _spent: dict[str, float] | None = None
     _ended = False
     _claimed = False
+    _lost = False
     _headers_seen = False
 
     def __init__(self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, grant: Grant, sent_at: float) -> None:
@@ -112,6 +113,8 @@ class Lease:
             used = {"tokens": tokens}
         else:
             used = self._amounts(answer, tokens, amounts)
+        if self._lost:
+            return
         lane = self._lane
         now = self.sent_at  # early enough for a refund; a late debit needs the time
         back = {}
@@ -165,6 +168,11 @@ class Lease:
             self._ended = True
             self._give({"excess": self.reserved.get("excess", 0)}, True)
 
+    def lose(self) -> None:
+        """Keep the reserve of an HTTP attempt that failed: whatever answer the call gets in the end belongs to another attempt, with its lease."""
+        self._lost = True
+        self.close()
+
     def cancel(self) -> None:
         """Give everything back: nothing was sent."""
         back, self._spent = self.cost, dict.fromkeys(self.cost, 0) | {"excess": self.reserved.get("excess", 0)}
@@ -182,6 +190,7 @@ class Lease:
         """
         if self._ended:
             return
+        self._lost = self._claimed
         outcome = read_exception(error)
         if outcome.kind == "nothing_sent":
             self.cancel()
@@ -196,6 +205,7 @@ class Lease:
         The reserve is not simply given back: the refusal proves that our level was too high, and a refund would bring the next one (simulated:
         59 of 300 calls lost with the refund, 1 without). When the refusal names what was used, the level is set from that instead.
         """
+        self._lost = self._claimed
         lane = self._lane
         lane.refused += 1
         lane.steering.refused(refusal)

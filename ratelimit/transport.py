@@ -118,7 +118,7 @@ class Door:
                 # A bad request is charged like a good one (13 of 13 recorded 400s), and no more: it has no output.
                 lease.settle(tokens=lease.estimate.charge, output_tokens=0)
             else:
-                lease.close()
+                lease.lose()
             return None
         read = _read_already(response)
         tap = tap_of(lease, response.headers, plain=read is not None)
