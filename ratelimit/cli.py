@@ -114,7 +114,7 @@ def _parser() -> Parser:
     demo.add_argument(
         "--calls", type=Path, metavar="FILE", help="your own calls: JSONL of request bodies or Batch API lines, plain or gzip; ours by default"
     )
-    demo.add_argument("--limit", type=_whole(1), default=300, metavar="N", help="at most so many calls of the file or of ours (default: 300)")
+    demo.add_argument("--limit", type=_whole(1), default=200, metavar="N", help="at most so many calls of the file or of ours (default: 200)")
     demo.add_argument("--rpm", type=_amount, metavar="N", help="requests per minute (default: such that the calls exceed a full bucket)")
     demo.add_argument("--tpm", type=_amount, metavar="N", help="tokens per minute (default: likewise)")
     demo.add_argument(
