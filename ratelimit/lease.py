@@ -152,7 +152,13 @@ class Lease:
                 f"settle() found no usage in a {type(answer).__name__}; pass the response, its usage, or tokens=...; the reserve is kept"
             )
         if self.estimate is not None:
-            self._lane.estimator.learn(self.estimate, prompt_tokens=usage.prompt_tokens, output_tokens=usage.output_tokens)
+            self._lane.estimator.learn(
+                self.estimate,
+                prompt_tokens=usage.prompt_tokens,
+                output_tokens=usage.output_tokens,
+                response_id=usage.response_id,
+                reasoning_tokens=usage.reasoning_tokens,
+            )
         return self._used(usage)
 
     def _used(self, usage: Usage) -> dict[str, float]:

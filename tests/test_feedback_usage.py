@@ -245,3 +245,12 @@ def test_garbage_in_a_stream_never_raises(pieces: list[bytes]) -> None:
     reader.close()
 
     assert reader.usage is None
+
+
+def test_a_kept_response_is_named_and_its_thoughts_are_told() -> None:
+    """A later request that builds on a Response pays for it again, without its reasoning: both have to be known."""
+    details = {"reasoning_tokens": 40}
+    found = read_usage({"id": "resp_1", "usage": {"input_tokens": 10, "output_tokens": 50, "output_tokens_details": details}})
+
+    assert found is not None
+    assert (found.response_id, found.reasoning_tokens) == ("resp_1", 40)

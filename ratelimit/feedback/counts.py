@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ratelimit.feedback.values import MOST, amount, decoded, field
 
@@ -31,12 +31,16 @@ _WRAPPERS = ("response", "message", "x_groq", "http_response")
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as billed: `total_tokens` is at least `prompt_tokens` + `output_tokens`; `cached_tokens` are part of the prompt."""
+    """Tokens as billed: `total_tokens` is at least `prompt_tokens` + `output_tokens`; `cached_tokens` are part of the prompt,
+    `reasoning_tokens` of the output. `response_id` names a Response that the server may keep; "" otherwise.
+    """
 
     prompt_tokens: int
     output_tokens: int
     total_tokens: int
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    response_id: str = ""
 
 
 def read_usage(answer: object) -> Usage | None:
@@ -58,7 +62,8 @@ def _within(answer: object, depth: int) -> Usage | None:
     for name in _HOLDERS:
         holder = field(answer, name)
         if holder is not None and (found := _counts(holder)) is not None:
-            return found
+            name = field(answer, "id")
+            return replace(found, response_id=name) if isinstance(name, str) and name.startswith("resp_") else found
     found = _counts(answer)
     return _from_wrapped(answer, depth - 1) if found is None and depth > 0 else found
 
@@ -97,7 +102,15 @@ def _counts(holder: object) -> Usage | None:
         output = max((total or 0) - prompt, 0)
     if total is not None and total > prompt + output:  # Gemini's thoughts are in the total only
         output = total - prompt
-    return Usage(prompt, output, prompt + output, min(cached or 0, prompt))
+    return Usage(prompt, output, prompt + output, min(cached or 0, prompt), min(_thought(holder), output))
+
+
+def _thought(holder: object) -> int:
+    for name in ("completion_tokens_details", "output_tokens_details"):
+        tokens = _first(field(holder, name), ("reasoning_tokens",))
+        if tokens is not None:
+            return tokens
+    return 0
 
 
 def _first(holder: object, names: tuple[str, ...]) -> int | None:
