@@ -175,7 +175,7 @@ class Lease:
             self._give({"excess": self.reserved.get("excess", 0)}, True)
 
     def lose(self) -> None:
-        """Keep the reserve of an HTTP attempt that failed: whatever answer the call gets in the end belongs to another attempt, with its lease."""
+        """Keep the reserve of an HTTP attempt that failed: the call's answer, if any, belongs to another, with its own lease."""
         self._lost = True
         self.close()
 

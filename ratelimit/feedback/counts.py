@@ -31,8 +31,9 @@ _WRAPPERS = ("response", "message", "x_groq", "http_response")
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as billed: `total_tokens` is at least `prompt_tokens` + `output_tokens`; `cached_tokens` are part of the prompt,
-    `reasoning_tokens` of the output. `response_id` names a Response that the server may keep; "" otherwise.
+    """Tokens as billed: `total_tokens` is at least `prompt_tokens` + `output_tokens`.
+
+    `cached_tokens` are part of the prompt, `reasoning_tokens` of the output. `response_id` names a Response that the server may keep, else "".
     """
 
     prompt_tokens: int
@@ -62,8 +63,8 @@ def _within(answer: object, depth: int) -> Usage | None:
     for name in _HOLDERS:
         holder = field(answer, name)
         if holder is not None and (found := _counts(holder)) is not None:
-            name = field(answer, "id")
-            return replace(found, response_id=name) if isinstance(name, str) and name.startswith("resp_") else found
+            named = field(answer, "id")
+            return replace(found, response_id=named) if isinstance(named, str) and named.startswith("resp_") else found
     found = _counts(answer)
     return _from_wrapped(answer, depth - 1) if found is None and depth > 0 else found
 
