@@ -84,9 +84,12 @@ def test_a_ratio_corrects_once_it_is_believed() -> None:
 
 def test_noise_corrects_nothing() -> None:
     """A formula that is right, or nearly, stays as it is."""
-    estimate = billed(Estimator(), [1.0, 1.01] * 20)
+    memory = Memory()
+    for ratio in [1.0, 1.03] * 20:
+        memory.billed("m", "text", ratio)
 
-    assert estimate.prompt_tokens == estimate.formula_tokens
+    assert memory.correction("m", "text") == 1.0
+    assert memory.prompts()[0].ratio > 1.01
 
 
 def test_what_is_learned_is_not_learned_twice() -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from ratelimit.estimate import Estimator
+from ratelimit.estimate.formats import format_text
 from ratelimit.estimate.tokenizer import count
+from ratelimit.estimate.tools import namespace
 
 O200K = "o200k_base"
 SYSTEM = {"role": "system", "content": "You are terse"}
@@ -83,6 +85,24 @@ def test_tools_join_a_leading_system_message(model: str) -> None:
     behind = chat(USER, SYSTEM, model=model, tools=tools) - chat(USER, SYSTEM, model=model)
 
     assert alone == behind == joined + 3
+
+
+def test_reasoning_models_are_told_more_about_tools() -> None:
+    """Functions bring gpt-5 on Chat 85 tokens on channels, o-series 4; a first function without a description costs gpt-5 one less."""
+    tools = [{"type": "function", "function": NOW}]
+    bare = [{"type": "function", "function": {"name": "now"}}]
+
+    assert chat(USER, model="gpt-5", tools=tools) - chat(USER, model="gpt-5") == tok(namespace([NOW])) + 85
+    assert chat(USER, model="gpt-5", tools=bare) - chat(USER, model="gpt-5") == tok(namespace([{"name": "now"}])) + 84
+    assert chat(SYSTEM, USER, model="gpt-5", tools=tools) - chat(SYSTEM, USER, model="gpt-5") == tok(namespace([NOW])) + 85
+    assert chat(USER, model="o3", tools=tools) - chat(USER, model="o3") == tok(namespace([NOW])) + 4
+    assert responses([USER], model="gpt-5", tools=[{"type": "function", **NOW}]) - responses([USER], model="gpt-5") == tok(namespace([NOW])) + 3
+
+
+def test_o1_preview_has_a_hidden_part_per_message() -> None:
+    """The first reasoning model adds twelve to each message, and once more."""
+    assert chat(USER, model="o1-preview") - chat(USER, model="o1") == 24
+    assert chat(USER, USER, model="o1-preview") - chat(USER, USER, model="o1") == 36
 
 
 def test_a_named_function_costs_its_full_name_and_six() -> None:
@@ -160,6 +180,33 @@ def test_a_kept_call_costs_three_more() -> None:
     assert responses([USER, {**call, "id": "fc_1"}, output]) - plain == 3
 
 
+def test_newer_models_tell_calls_in_more_tokens() -> None:
+    """Calls cost more from generation to generation; gpt-5.4 tells calls in a row as one."""
+    call = {"type": "function_call", "call_id": "1", "name": "now", "arguments": "{}"}
+    use = '{"tool_uses":[{"recipient_name":"functions.now","parameters":{}},{"recipient_name":"functions.now","parameters":{}}]}'
+    texts = 2 * tok(".now") + tok("{}")
+
+    assert responses([USER, call], model="gpt-5") - responses([USER], model="gpt-5") == 17 + texts
+    assert responses([USER, call], model="gpt-5.4") - responses([USER], model="gpt-5.4") == 20 + texts
+    assert responses([USER, call, call], model="gpt-5") - responses([USER], model="gpt-5") == 2 * (17 + texts)
+    assert responses([USER, call, call], model="gpt-5.4") - responses([USER], model="gpt-5.4") == 16 + tok(use) + 2 * (7 + tok(".now"))
+
+
+def test_a_format_on_responses_is_its_text() -> None:
+    """On Responses a schema costs its print, and one more on models before gpt-5; its name is not told again."""
+    answer = {"format": {"type": "json_schema", **SCHEMA}}
+
+    assert responses([USER], text=answer) - responses([USER]) == tok(format_text(SCHEMA)) + 1
+    assert responses([USER], model="gpt-5", text=answer) - responses([USER], model="gpt-5") == tok(format_text(SCHEMA))
+
+
+def test_tools_that_come_later_are_told_whole() -> None:
+    """Tools that an item of the input brings are printed like others, with the same remarks as on Chat."""
+    item = {"type": "additional_tools", "role": "developer", "tools": [{"type": "function", **NOW}]}
+
+    assert responses([USER, item], model="gpt-5.6") - responses([USER], model="gpt-5.6") == tok(namespace([NOW])) + 85
+
+
 def test_responses_tools_stand_apart_from_instructions() -> None:
     """On Responses the functions cost the same with and without a system message."""
     tools = [{"type": "function", **NOW}]
@@ -204,7 +251,7 @@ def test_files_are_guessed_by_what_can_be_read() -> None:
 
     assert file("data:text/plain;base64,SGVsbG8gd29ybGQ=") == tok("Hello world")
     assert file("data:application/pdf;base64,L1R5cGUgL1BhZ2UgL1R5cGUvUGFnZQ==") == 2 * 400
-    assert file("") == 600
+    assert file("") == file("data:application/pdf;base64,A") == file("data:application/pdf;base64,§§§§") == 600
 
 
 @pytest.mark.parametrize(

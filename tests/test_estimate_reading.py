@@ -180,6 +180,7 @@ def test_only_uncounted_text_is_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not estimator.heavy({"messages": [USER] * 100})
     assert estimator.heavy({"messages": [USER] * 10_000})
     assert estimator.heavy({"messages": [Message("user", "cloudy " * 10_000)]})
+    assert estimator.heavy({"model": "text-embedding-3-small", "input": [[1] * 20_000]})
     assert not estimator.heavy(None)
     monkeypatch.setattr(weight, "ready", lambda encoding: encoding == "nothing")
     assert estimator.heavy({"messages": [USER]})

@@ -221,6 +221,7 @@ def test_arguments_are_printed_anew(value: Any) -> None:
 def test_arguments_that_are_no_json_stay() -> None:
     """What a model wrote badly is billed as it wrote it."""
     assert compact("15 * 4") == "15 * 4"
+    assert compact('{"a": "ö", "b": [1, 2]}') == '{"a":"ö","b":[1,2]}'
 
 
 def test_parallel_calls_are_one_use_and_one_list() -> None:

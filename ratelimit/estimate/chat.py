@@ -76,7 +76,7 @@ def _turn(calls: Sequence[Call], messages: Sequence[Mapping[str, object]], tally
         add_content(message.get("content"), tally, billed=len(calls) == 1)
     said = text_of(messages[0].get("content"))
     if said:
-        tally.tokens += PER_MESSAGE + tally.tok("assistant")
+        tally.tokens += PER_MESSAGE + tally.tok("assistant") + GPT5_ASSISTANT * tally.family.gpt5
         tally.content(said)
     if len(calls) > 1:
         tally.tokens += (PARALLEL_GPT5 if tally.family.gpt5 else PARALLEL) + tally.tok(tool_uses(calls)) + tally.tok(result_list(results))

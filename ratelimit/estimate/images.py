@@ -7,15 +7,13 @@ Source: OpenAI's guide to images for the cutting; recorded calls for the prices,
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from ratelimit.estimate.models import Family
-from ratelimit.estimate.plain import obj, text
+from ratelimit.estimate.plain import decoded, obj, text
 from ratelimit.estimate.tally import Tally
 
 try:
@@ -113,11 +111,7 @@ def size_of(url: str) -> tuple[int, int] | None:
         return None
     start = len(head) + 1
     for peek in _PEEKS:
-        try:
-            data = base64.b64decode(url[start : start + peek] + "==")
-        except (binascii.Error, ValueError):
-            return None
-        width, height = imagesize.get(io.BytesIO(data))
+        width, height = imagesize.get(io.BytesIO(decoded(url[start : start + peek], peek)))
         if width > 0 and height > 0:
             return int(width), int(height)
         if start + peek >= len(url):

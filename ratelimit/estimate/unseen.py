@@ -5,12 +5,11 @@ Owns the guesses, so that the formulas stay free of them; whatever uses one says
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
 
 from ratelimit.estimate.models import Family
-from ratelimit.estimate.plain import obj, text
+from ratelimit.estimate.plain import decoded, obj, text
 from ratelimit.estimate.tally import Tally
 
 SEALED, SEALED_FRAME, SEALED_LEAST = 0.14, 112, 16  # tokens per character of an encrypted item, less its frame
@@ -35,21 +34,6 @@ PAGE = 400  # tokens of a PDF's page: its text; 3 to 737 seen
 CHAT_FILE = 213  # what Chat adds to a file, tokens
 FILE = 600  # a file of which nothing is known
 SOUND, SOUND_BYTES = 10, 16_000  # tokens a second; bytes a second of common speech files
-# (how the model's name begins, tokens without functions, tokens with); the first match holds
-_HIDDEN: tuple[tuple[str, int, int], ...] = (
-    ("gpt-5.4", 163, 449),
-    ("gpt-5.5", 163, 449),
-    ("gpt-5.6", 163, 449),
-    ("gpt-5", 217, 493),
-    ("o4-mini", 207, 264),
-    ("o3", 61, 61),
-    ("gpt-4o", 19, 217),
-    ("gpt-4.1", 19, 217),
-    ("gpt-4.5", 19, 217),
-    ("gpt-3.5", 5, 5),
-    ("gpt-4", 5, 5),
-    ("", 19, 217),
-)
 _PAGE = re.compile(rb"/Type\s*/Page\b")
 _READ = 1_048_576  # base64 characters of a file looked at
 
@@ -80,17 +64,8 @@ def add_file(part: Mapping[str, object], tally: Tally) -> None:
     inner = obj(part.get("file"))
     kind, _, data = text((inner or part).get("file_data")).partition(";base64,")
     tally.tokens += CHAT_FILE if inner else 0
-    raw = base64.b64decode(data[:_READ] + "==") if data.isascii() else b""
+    raw = decoded(data, _READ)
     if kind.startswith(("data:text/", "data:application/json")):
         tally.tokens += tally.tok(raw.decode("utf-8", "replace"))
     else:
         tally.tokens += PAGE * max(len(_PAGE.findall(raw)), 1) if raw else FILE
-
-
-def hidden(family: Family, *, functions: bool) -> int:
-    """Return the tokens the server writes before a Responses prompt: its limiter takes them, the bill leaves them out.
-
-    Source: 238 recorded Responses calls with rate-limit headers.
-    """
-    _, plain, tooled = next(row for row in _HIDDEN if family.name.startswith(row[0]))
-    return tooled if functions else plain

@@ -5,8 +5,6 @@ Owns the threshold. Must never count a token: it adds up lengths and asks the to
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from ratelimit.estimate.models import family
 from ratelimit.estimate.plain import obj, text
 from ratelimit.estimate.tokenizer import counted, ready
@@ -22,24 +20,27 @@ def heavy(request: object) -> bool:
     encoding = family(text(body.get("model"))).encoding
     if not ready(encoding):
         return True
-    fresh = 0
-    long: list[str] = []
-    for parts, value in enumerate(_texts(body)):
-        if parts > MOST_PARTS:
-            return True
-        if not value.startswith(UNREAD):
-            fresh += len(value)
-            long.append(value)
-    return fresh > HEAVY and sum(len(value) for value in long if not counted(value, encoding)) > HEAVY
+    texts = _texts(body)
+    if texts is None:
+        return True
+    if sum(map(len, texts)) <= HEAVY:
+        return False
+    return sum(len(value) for value in texts if not counted(value, encoding)) > HEAVY
 
 
-def _texts(body: object) -> Iterator[str]:
-    """Walk the texts of a request, without recursion; objects of the SDK show their content."""
+def _texts(body: object) -> list[str] | None:
+    """Collect the texts of a request, without recursion; objects of the SDK show their content. None: too many values to look at."""
+    texts: list[str] = []
     waiting = [body]
+    looked = 0
     while waiting:
         value = waiting.pop()
+        looked += 1
+        if looked + len(waiting) > MOST_PARTS:
+            return None
         if isinstance(value, str):
-            yield value
+            if not value.startswith(UNREAD):
+                texts.append(value)
         elif isinstance(value, dict):
             waiting.extend(value.values())
         elif isinstance(value, (list, tuple)):
@@ -48,3 +49,4 @@ def _texts(body: object) -> Iterator[str]:
             content = getattr(value, "content", None)
             if isinstance(content, (str, list)):
                 waiting.append(content)
+    return texts
