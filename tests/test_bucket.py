@@ -109,7 +109,7 @@ def test_a_leaky_bucket_admits_and_refuses_the_same(calls: list[tuple[float, flo
 
 @given(
     calls=st.lists(st.tuples(st.floats(0, 4), st.floats(0, 200, allow_subnormal=False), st.floats(0, 2)), max_size=40),
-    settled=st.lists(st.tuples(st.integers(0, 39), st.floats(0, 8), st.floats(-100, 200)), max_size=10),
+    settled=st.lists(st.tuples(st.integers(0, 39), st.floats(0.001, 8), st.floats(-100, 200)), max_size=10),
     burst=st.sampled_from([100.0, 70.0, 41.0]),
 )
 def test_what_arrives_within_the_slack_in_any_order_fits_at_the_server(calls: Any, settled: Any, burst: float) -> None:

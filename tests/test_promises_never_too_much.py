@@ -95,7 +95,7 @@ def replayed(play: Play, unit: str, burst: float, rate: float) -> LevelBucket:
 
 
 @pytest.mark.parametrize("burst", [TOKENS, 40.0])
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(script=scripts())
 def test_no_window_admits_more_than_the_burst_and_the_refill(player: Player, burst: float, script: Any) -> None:
     """Whatever arrives, is cancelled, given back or debited late: every window holds, for tokens and for requests."""
@@ -105,7 +105,7 @@ def test_no_window_admits_more_than_the_burst_and_the_refill(player: Player, bur
     assert not admitted_too_much(play.log, "requests", 6, 6 / PER)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(script=scripts())
 def test_a_bucket_with_a_level_agrees_at_every_admission_and_in_the_end(player: Player, script: Any) -> None:
     """A level that is kept beside the limiter allows each admission and ends where the limiter's own does: nothing leaked, nothing was free."""
@@ -122,7 +122,7 @@ def test_a_bucket_with_a_level_agrees_at_every_admission_and_in_the_end(player: 
 
 
 @pytest.mark.parametrize("burst", [TOKENS, 40.0])
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(script=scripts(ends=["close"]))
 def test_each_call_goes_at_the_first_moment_it_fits(player: Player, burst: float, script: Any) -> None:
     """Without refunds every admission is known beforehand: in order of arrival, each as soon as both buckets can pay."""
@@ -142,7 +142,7 @@ def test_each_call_goes_at_the_first_moment_it_fits(player: Player, burst: float
         requests.pay(1, clock)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(script=scripts(ends=["close"]))
 def test_aiolimiter_lets_every_admission_pass(script: Any) -> None:
     """An aiolimiter that sees the admissions at their moments has room for each: the judge in other people's words."""
@@ -170,7 +170,7 @@ def test_aiolimiter_lets_every_admission_pass(script: Any) -> None:
     assert not refused
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(script=scripts(most=300.0), delays=st.lists(st.floats(0, SLACK), min_size=14, max_size=14))
 def test_a_server_never_refuses_what_arrives_within_the_slack(player: Player, script: Any, delays: list[float]) -> None:
     """Requests that reach the server up to `slack` late, in whatever order, find room in a bucket that was full at the start."""
@@ -191,7 +191,7 @@ def admissions(play: Play) -> list[Event]:
     return [event for event in play.log if event.admission]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(script=scripts(most=TOKENS))
 def test_a_call_above_the_burst_goes_alone_out_of_a_full_bucket(player: Player, script: Any) -> None:
     """Within the limit but above the burst: admitted when the bucket is full, all of it paid, nobody else before the debt is refilled."""

@@ -31,7 +31,7 @@ LIMITS = Limits(Limit("tokens", 100, 10), Limit("requests", 6, 10))
 
 
 @pytest.mark.parametrize("concurrency", [None, 1, 3])
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(script=SCRIPT)
 def test_every_call_ends_and_nothing_stays_behind(player: Player, concurrency: int | None, script: Any) -> None:
     """Whatever happens, each call is admitted, cancelled or timed out; then nobody waits, nothing is in flight and all admissions ended."""
@@ -43,7 +43,7 @@ def test_every_call_ends_and_nothing_stays_behind(player: Player, concurrency: i
     assert lane.admitted == lane.ended == len(play.admitted)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(script=SCRIPT)
 def test_never_more_in_flight_than_allowed(player: Player, script: Any) -> None:
     """With a cap of two, no third call is between admission and settlement, and a slot that falls free is used at once."""
@@ -57,7 +57,7 @@ def test_never_more_in_flight_than_allowed(player: Player, script: Any) -> None:
     assert all(any(begun == pytest.approx(moment, abs=1e-5) for moment in free) for begun, _ in flights)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(script=SCRIPT)
 def test_a_timeout_is_told_in_time_and_costs_nothing(player: Player, script: Any) -> None:
     """Who times out hears of it at its deadline at the latest, and who left the line was never debited."""

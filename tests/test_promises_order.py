@@ -36,7 +36,7 @@ def one_by_one(script: Any) -> Any:
     return [call | {"at": call["at"] + index * 0.013} for index, call in enumerate(script)]
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(script=SCRIPT)
 def test_first_come_first_served_whatever_the_size(player: Player, script: Any) -> None:
     """In one priority nobody who is admitted was overtaken, by refunds, cancellations and small sizes either."""
@@ -47,7 +47,7 @@ def test_first_come_first_served_whatever_the_size(player: Player, script: Any) 
     assert all(earlier <= later + 1e-5 for earlier, later in pairwise(moments))
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(script=SCRIPT, patience=st.lists(st.sampled_from([0.0, 2.0, 15.0]), min_size=14, max_size=14))
 def test_only_a_more_urgent_call_overtakes_and_only_within_the_patience(player: Player, script: Any, patience: list[float]) -> None:
     """Whoever goes while another one waits has the earlier arrival + patience: so a patient call is overtaken for its patience at most."""
