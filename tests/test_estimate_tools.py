@@ -211,7 +211,14 @@ def test_calls_are_read_from_either_field() -> None:
     assert calls_of({"role": "user", "function_call": call}) == []
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(VALUES)
 def test_arguments_are_printed_anew(value: Any) -> None:
     """However arguments are spaced, they cost the same and mean the same."""
     assert compact(json.dumps(value, indent=3)) == compact(json.dumps(value))

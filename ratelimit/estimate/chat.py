@@ -38,7 +38,7 @@ def count_chat(body: Mapping[str, object], tally: Tally) -> None:
     while position < len(messages):
         calls = calls_of(messages[position])
         if calls:
-            position += _turn(calls, messages[position:], tally)
+            position = _turn(calls, messages, position, tally)
         else:
             _message(messages[position], tally)
             position += 1
@@ -63,30 +63,30 @@ def _message(message: Mapping[str, object], tally: Tally) -> None:
     add_content(message.get("content"), tally)
 
 
-def _turn(calls: Sequence[Call], messages: Sequence[Mapping[str, object]], tally: Tally) -> int:
-    """Add an assistant message with `calls` and the results that follow it; return how many messages that were."""
+def _turn(calls: Sequence[Call], messages: Sequence[Mapping[str, object]], at: int, tally: Tally) -> int:
+    """Add the message with `calls` that stands at `at`, and the results that follow it; return where they end."""
     tally.kinds.add("results")
     tally.doubt("formula")
+    said = text_of(messages[at].get("content"))
     results: list[str] = []
-    for message in messages[1:]:
-        if text(message.get("role")) not in {"tool", "function"}:
-            break
-        results.append(text_of(message.get("content")))
-    for message in messages[1 : 1 + len(results)]:
-        add_content(message.get("content"), tally, billed=len(calls) == 1)
-    said = text_of(messages[0].get("content"))
+    at += 1
+    while at < len(messages) and text(messages[at].get("role")) in {"tool", "function"}:
+        content = messages[at].get("content")
+        results.append(text_of(content))
+        add_content(content, tally, billed=len(calls) == 1)
+        at += 1
     if said:
         tally.tokens += PER_MESSAGE + tally.tok("assistant") + GPT5_ASSISTANT * tally.family.gpt5
         tally.content(said)
     if len(calls) > 1:
         tally.tokens += (PARALLEL_GPT5 if tally.family.gpt5 else PARALLEL) + tally.tok(tool_uses(calls)) + tally.tok(result_list(results))
-        return 1 + len(results)
+        return at
     for name, arguments in calls:
         traits = tally.family
         tally.tokens += CALL_GPT5 if traits.gpt5 else CALL_O if traits.reasoning else CALL_EARLY if traits.early else CALL
         tally.tokens += tally.tok(name) + tally.tok(f".{name}")
         tally.tokens += tally.tok(arguments if traits.early else compact(arguments))
-    return 1 + len(results)
+    return at
 
 
 def _preamble(body: Mapping[str, object], messages: Sequence[Mapping[str, object]], tally: Tally) -> None:
