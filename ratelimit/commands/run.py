@@ -26,7 +26,7 @@ from rich.console import Console
 from ratelimit.batch.journal import Done, Journal
 from ratelimit.batch.running import Batch
 from ratelimit.batch.survey import Source, Survey
-from ratelimit.commands import CommandError
+from ratelimit.commands import CommandError, check_writable
 from ratelimit.commands.forecast import show_forecast
 from ratelimit.commands.progress import Meter, Prices, display, duration
 from ratelimit.commands.show import table
@@ -72,6 +72,7 @@ def run(settings: Settings) -> int:
     """Do what the settings say; return the exit status."""
     if settings.tier is not None and any(limit is not None for limit in (settings.rpm, settings.tpm, settings.rpd, settings.tpd)):
         raise CommandError("give a tier or limits, not both")
+    check_writable(settings.json_path)
     if settings.dry_run:
         source = Source(
             settings.file, Done.read(settings.output) if settings.output else Done(), model=settings.model, retry=settings.retry_failed
