@@ -140,15 +140,14 @@ class Lane:
         self.store.close(self.closed_until)
         self.line.nudge()
 
-    def owe(self, name: str, used: float) -> None:
-        """Hear from a refusal that ``used`` of the limit's amount was used: the level is at most what that leaves."""
+    def leaves(self, name: str, per: float | None, remaining: float) -> None:
+        """Hear from a refusal how much of a limit was left: believe no more than that."""
         now = self.now()
         for bucket in self.store.buckets_of(name):
-            late = (
-                now + min(used, bucket.limit.amount) * bucket.seconds_per_unit - (bucket.limit.amount - bucket.burst) * bucket.seconds_per_unit
-            )
-            if late > max(bucket.full_at, now):
-                self.store.correct(bucket, late - max(bucket.full_at, now), now)
+            if per is None or bucket.limit.per == per:
+                late = now + max(bucket.burst - remaining, 0.0) * bucket.seconds_per_unit - max(bucket.full_at, now)
+                if late > 0:
+                    self.store.correct(bucket, late, now)
 
     def next_moment(self) -> float | None:
         """In how many seconds the head of the line may go; None when nobody waits, inf when it waits for a call to end."""

@@ -215,12 +215,13 @@ class Lease:
         lane = self._lane
         lane.refused += 1
         lane.steering.refused(refusal)
-        if refusal.used is not None and refusal.kind in self.cost:
+        limit, used = refusal.limit, refusal.used
+        if limit is not None and used is not None and refusal.kind in self.cost:
             back = {name: amount for name, amount in self.cost.items() if name != "requests"}
             self._spent = dict.fromkeys(back, 0) | {"excess": self.reserved.get("excess", 0)}
             ends, self._ended = not self._ended, True
             self._store.give(back, lane.now(), ends)
-            lane.owe(refusal.kind, refusal.used)
+            lane.leaves(refusal.kind, refusal.period, limit - used)
             lane.line.nudge()
         else:
             self.close()

@@ -159,6 +159,7 @@ class Steering:
             pause = refusal.wait or 0.0
             if not (pause or refusal.period or refusal.slow_down or refusal.overloaded):
                 self._crowded(refusal.limit, now)
+            self._lower(refusal, now)
             if refusal.kind == "tokens" and not self.charges_input_only and lane.store.marking:
                 self._doubt()
             if not pause or refusal.slow_down or refusal.overloaded:
@@ -167,6 +168,15 @@ class Steering:
                     self._paused_until = now + self._pause
                 pause = max(pause, self._paused_until - now)
         lane.close(pause)
+
+    def _lower(self, refusal: Refusal, now: float) -> None:
+        """Hold no more than the limit that a refusal names."""
+        held = self._lane.store.limits
+        if refusal.kind and refusal.period and refusal.limit:
+            lower = [limit.at_most(refusal.limit) if (limit.name, limit.per) == (refusal.kind, refusal.period) else limit for limit in held]
+            limits = Limits(*lower, concurrency=held.concurrency)
+            if limits != held:
+                self._lane.store.replace(limits, now)
 
     def _doubt(self) -> None:
         """Hear that tokens ran out although what calls did not use had been given back: the third time, stop giving back.
