@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from ratelimit.errors import InvalidArgument, LimiterWarning
 from ratelimit.feedback import read_refusal
 from ratelimit.lease import Lease, current_lease
-from ratelimit.transport_metering import Tap, body_of, endpoint_of, explained, plain_body, readable_only, tap_of, warn_once
+from ratelimit.transport_metering import Tap, body_of, endpoint_of, explained, plain_body, readable, tap_of, warn_once
 
 if TYPE_CHECKING:
     from ratelimit.limiter import RateLimiter
@@ -82,6 +82,8 @@ class Door:
             pattern: transport and self._before(transport, client)
             for pattern, transport in client._mounts.items()  # noqa: SLF001
         }
+        wrapped._headers = client.headers.copy()  # noqa: SLF001
+        wrapped._headers["accept-encoding"] = readable(client.headers.get("accept-encoding", ""))  # noqa: SLF001
         return wrapped
 
     def _before(self, transport: Any, client: Any) -> Any:
@@ -102,7 +104,6 @@ class Door:
         limiter = self.limiter
         if endpoint == "files":
             return limiter.reserve(requests=1, timeout=self.timeout, priority=self.priority) if limiter._only is not None else None  # noqa: SLF001  # one room
-        readable_only(request)
         lease = current_lease()
         if lease is not None and lease._lane.estimator is limiter.estimator and lease.claim():  # noqa: SLF001  # one room, of this limiter
             return lease
@@ -112,7 +113,7 @@ class Door:
     def heard(self, lease: Lease, response: Any) -> Tap | None:
         """Hear the head of an answer that is no refusal; the tap sees its body, None when there is nothing to see pass."""
         status: int = response.status_code
-        lease.observe(response.headers, status=status)
+        lease.observe(response.headers.raw, status=status)
         if not 200 <= status < 300:
             if 400 <= status < 500 and lease.estimate is not None and status not in {408, 409}:
                 # A bad request is charged like a good one (13 of 13 recorded 400s), and no more: it has no output.

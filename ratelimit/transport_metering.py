@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ratelimit.errors import EstimateWarning, LimiterWarning
 from ratelimit.feedback import Refusal, SSEUsage, read_error, read_usage
+from ratelimit.feedback.counts import tail_usage
 from ratelimit.lease import Lease
 
 ENDPOINTS: Final[Mapping[str, str]] = {
@@ -105,12 +106,10 @@ def _form(request: Any) -> Mapping[str, Any] | None:
     return found
 
 
-def readable_only(request: Any) -> None:
-    """Ask for encodings that the taps can read: the standard library inflates gzip and deflate, but neither br nor zstd."""
-    accepted = request.headers.get("accept-encoding")
-    if accepted and ("br" in accepted or "zstd" in accepted):
-        kept = [coding for coding in accepted.split(",") if coding.split(";")[0].strip() not in {"br", "zstd"}]
-        request.headers["accept-encoding"] = ",".join(kept).strip() or "identity"
+def readable(accepted: str) -> str:
+    """Take out of an accept-encoding what the taps cannot read: the standard library inflates gzip and deflate, but not br and zstd."""
+    kept = [coding.strip() for coding in accepted.split(",") if coding.split(";")[0].strip().lower() not in {"br", "zstd", "*"}]
+    return ", ".join(kept) or "identity"
 
 
 # ---- answers ------------------------------------------------------------------------------------------------------------------------------
@@ -190,8 +189,8 @@ class JsonReader:
     def close(self) -> None:
         """Read what was taken."""
         body = b"".join(self._parts)
-        if self._cut or len(body) > _KEPT:
-            self.usage = read_usage(body)
+        self.usage = tail_usage(body, outermost=not self._cut)  # for most answers this is all, and half the work
+        if self.usage is not None or self._cut:
             return
         try:
             answer = json.loads(body)

@@ -151,7 +151,6 @@ def test_an_attempt_is_paid_once_by_all_doors_together(fake: tuple[FakeOpenAI, s
     assert spent == pytest.approx(billed, abs=10)
 
 
-@pytest.mark.xfail(strict=True, reason="the decorator's lease hears of the refusal from the door, and again from the exception")
 @pytest.mark.parametrize("ask", [decorated, reserved])
 def test_a_refusal_is_heard_once_by_all_doors_together(fake: tuple[FakeOpenAI, str], ask: Ask) -> None:
     """The transport sees the answer and the decorator the exception it becomes: one 429 is one 429."""
@@ -163,7 +162,6 @@ def test_a_refusal_is_heard_once_by_all_doors_together(fake: tuple[FakeOpenAI, s
     assert limiter.statistics().lanes["*"].refused == 3
 
 
-@pytest.mark.xfail(strict=True, reason="settling a lease whose attempt was not sent debits the retry's usage a second time")
 @pytest.mark.parametrize("error", [httpx2.ConnectError("no"), httpx2.PoolTimeout("full")])
 def test_an_attempt_that_was_sent_at_the_second_try_is_paid_once(error: Exception) -> None:
     """The second attempt has a lease of its own; the decorator must not debit its usage to the first one's as well."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ratelimit.feedback.values import MOST, amount, decoded, field
@@ -20,6 +21,7 @@ from ratelimit.feedback.values import MOST, amount, decoded, field
 _LARGE = 65_536
 """Bytes from which on a body is not decoded whole for its usage: an embeddings answer may be tens of megabytes of numbers."""
 
+_DECODER = json.JSONDecoder()
 _PROMPT = ("prompt_tokens", "input_tokens", "promptTokenCount", "prompt_token_count")
 _OUTPUT = ("completion_tokens", "output_tokens", "candidatesTokenCount", "candidates_token_count")
 _TOTAL = ("total_tokens", "totalTokenCount", "total_token_count")
@@ -138,14 +140,14 @@ def _from_body(body: bytes | bytearray | memoryview | str, depth: int) -> Usage 
     return _within(answer, depth) if isinstance(answer, Mapping) else None
 
 
-def tail_usage(tail: bytes | str) -> Usage | None:
-    """Find the last "usage" in the end of a JSON document, without the beginning of it.
+def tail_usage(tail: bytes | str, *, outermost: bool = False) -> Usage | None:
+    """Find the last "usage" in the end of a JSON document, without decoding the beginning of it.
 
     A quoted key cannot occur inside a JSON string, where its quotes would be escaped, so what is found is a key (or a value: skipped).
+    `outermost`: only if the document itself is sure to hold it: when nothing but its own bracket closes after it.
     """
     text = tail if isinstance(tail, str) else tail.decode("utf-8", "replace")
     text = text[-_LARGE:]
-    decoder = json.JSONDecoder()
     end = len(text)
     for _ in range(8):
         start = text.rfind('"usage"', 0, end)
@@ -153,12 +155,12 @@ def tail_usage(tail: bytes | str) -> Usage | None:
             return None
         colon = text.find("{", start, start + 16)
         if colon >= 0:
-            try:
-                holder: object = decoder.raw_decode(text, colon)[0]
-            except (ValueError, RecursionError):  # cut off, or not JSON
-                holder = None
+            holder: object = None
+            past = colon
+            with suppress(ValueError, RecursionError):  # cut off, or not JSON
+                holder, past = _DECODER.raw_decode(text, colon)
             found = _counts(holder)
             if found is not None:
-                return found
+                return found if not outermost or text.count("}", past) == 1 else None
         end = start
     return None

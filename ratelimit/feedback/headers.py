@@ -104,30 +104,45 @@ def infer_period(limit: float, remaining: float, reset: float) -> float | None:
 def read_headers(headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]) -> list[Reading]:
     """Read every limit that an answer's headers show, in the order in which they come; names in any case, str or bytes."""
     pairs: Iterable[object] = headers.items() if isinstance(headers, Mapping) else headers if isinstance(headers, Iterable) else ()
-    found: dict[tuple[str, float | None], dict[str, str]] = {}
-    date = ""
-    groq = False
-    for pair in pairs:
-        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], (str, bytes)):
-            continue
-        slot = _slot(pair[0])
+    sound = [pair for pair in pairs if pair.__class__ is tuple and len(pair) == 2 and pair[0].__class__ in _NAMES]
+    date, groq, groups = _plan(tuple([pair[0] for pair in sound]))  # type: ignore[index]
+    spoken_on = text(sound[date][1], 64) if date is not None else ""  # type: ignore[index]
+    readings = []
+    for (name, period), places in groups:
+        said = [None if place is None else text(sound[place][1], 64) for place in places]  # type: ignore[index]
+        reading = _reading(name, period, said, spoken_on, groq)
+        if reading is not None:
+            readings.append(reading)
+    return readings
+
+
+_Group = tuple[tuple[str, float | None], tuple[int | None, ...]]
+_FIELDS = "limit", "remaining", "reset", "renewalperiod"
+_NAMES = {str, bytes}
+
+
+@lru_cache(maxsize=256)
+def _plan(names: tuple[str | bytes, ...]) -> tuple[int | None, bool, tuple[_Group, ...]]:
+    """Tell where things stand in a list of headers: its Date, whether it is Groq's, and each limit's fields, as in `_FIELDS`.
+
+    A server sends the same names in the same order with every answer, so this is worked out once for many.
+    """
+    date, groq = None, False
+    groups: dict[tuple[str, float | None], dict[str, int]] = {}
+    for place, header in enumerate(names):
+        slot = _slot(header)
         if slot is None:
             continue
         field, name, period = slot
-        said = text(pair[1], 64)
         if field == "date":
-            date = said
+            date = place
         elif field == "groq":
             groq = True
-        elif (known := found.get((name, period))) is not None:
-            known[field] = said
         else:
-            found[name, period] = {field: said}
-    readings = (_reading(name, period, said, date, groq=groq) for (name, period), said in found.items())
-    return [reading for reading in readings if reading is not None]
+            groups.setdefault((name, period), {})[field] = place
+    return date, groq, tuple([(group, tuple([places.get(field) for field in _FIELDS])) for group, places in groups.items()])
 
 
-@lru_cache(maxsize=512)
 def _slot(header: str | bytes) -> tuple[str, str, float | None] | None:
     """Tell (field, name, period) of a header's name; None for headers that are not ours."""
     name = text(header, 128).lower()
@@ -145,21 +160,21 @@ def _slot(header: str | bytes) -> tuple[str, str, float | None] | None:
     return None
 
 
-def _reading(name: str, period: float | None, said: Mapping[str, str], date: str, *, groq: bool) -> Reading | None:
-    limit = amount(said.get("limit"))
-    remaining = amount(said.get("remaining"))
+def _reading(name: str, period: float | None, said: list[str | None], date: str, groq: bool) -> Reading | None:
+    limit = amount(said[0])
+    remaining = amount(said[1])
     if limit == 0:  # Azure sends 0 and -1 for "no figure"
         limit = None
     if limit is not None and remaining is not None and remaining > limit:
         remaining = None  # one of the two lies; the limit is what is stable
     if limit is None and remaining is None:
         return None
-    spoken = said.get("reset", "")
+    spoken = said[2] or ""
     reset = parse_duration(spoken)
     if reset is None and "T" in spoken and date:
         reset = _until(spoken, date)
     if period is None:
-        period = _renewal(said.get("renewalperiod"))
+        period = _renewal(said[3])
     drips = reset is not None and spoken.endswith("s")
     if period is None and drips and limit is not None and remaining is not None and reset is not None:
         period = infer_period(limit, remaining, reset)
@@ -174,7 +189,7 @@ def _renewal(said: str | None) -> float | None:
     A shorter one than a minute is how often it checks, not what the limit is quoted over: 9,000 requests with renewalperiod 10 stand
     beside 1,500,000 tokens a minute, which is Azure's 6 requests a minute per 1,000 tokens.
     """
-    seconds = amount(said)
+    seconds = amount(said) if said else None
     return max(seconds, MINUTE) if seconds and finite(seconds) else None
 
 

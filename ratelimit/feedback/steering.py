@@ -26,7 +26,7 @@ the drift, once what was corrected since is taken off. Three things blur it:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ratelimit.feedback.headers import MINUTE, Reading
@@ -50,15 +50,19 @@ _Key = tuple[str, float]
 class Knowledge:
     """The limits that the headers of one family of models have shown so far."""
 
-    __slots__ = ("_amounts", "_guessed", "_pending")
+    __slots__ = ("_amounts", "_guessed", "_known", "_pending")
 
     def __init__(self) -> None:
         self._amounts: dict[_Key, float] = {}
         self._guessed: set[str] = set()  # dimensions whose period is not known yet
         self._pending: dict[_Key, float] = {}
+        self._known: tuple[object, ...] = ()  # the last limits and periods that changed nothing
 
-    def hear(self, readings: Iterable[Reading]) -> list[Limit] | None:
+    def hear(self, readings: Sequence[Reading]) -> list[Limit] | None:
         """Take one answer's readings; return all limits known now when they have changed, else None."""
+        figures = tuple([(reading.name, reading.limit, reading.period) for reading in readings])
+        if figures == self._known:
+            return None  # nearly always
         said, guessed = _said(readings)
         before = dict(self._amounts)
         for name in {name for name, _ in said} & self._guessed - guessed:
@@ -79,6 +83,7 @@ class Knowledge:
                 if self._pending.get((name, period)) == amount:
                     self._amounts[name, period] = amount
         self._pending = pending
+        self._known = figures if before == self._amounts and not pending else ()
         return None if before == self._amounts else self.limits()
 
     def limits(self) -> list[Limit]:

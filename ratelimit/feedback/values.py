@@ -23,19 +23,23 @@ def number(value: object) -> float | None:
             value = float(value)
         except ValueError:
             return None
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not -MOST <= value <= MOST:  # NaN compares false
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value)
+    return float(value) if -MOST <= value <= MOST else None  # NaN compares false
 
 
 def amount(value: object) -> float | None:
     """Read an amount, 0 <= amount <= 1e15, from a number or from plain decimal text; None for anything else."""
+    if value.__class__ is str and len(value) < 16 and value.isdecimal() and value.isascii():
+        return float(value)  # nearly always
     found = number(value)
     return found if found is not None and found >= 0 else None
 
 
 def text(value: object, most: int = 4_000) -> str:
     """Read text, cut at `most` characters; bytes are taken as UTF-8, anything else is the empty text."""
+    if value.__class__ is str:
+        return value[:most]
     if isinstance(value, (bytes, bytearray)):
         return bytes(value[: 4 * most]).decode("utf-8", "replace")[:most]
     return value[:most] if isinstance(value, str) else ""
