@@ -191,10 +191,10 @@ def test_j_refuses_traffic_that_grows_too_fast() -> None:
     async def life(world: World) -> None:
         calls = []
         for world.now in (0.0, 900.0, 1_800.0):
-            calls.append([(await world.ask(500)).status_code for _ in range(5)])
-        refused = await world.ask(500)
+            calls.append([(await world.ask(100)).status_code for _ in range(30)].count(200))
+        refused = await world.ask(100)
 
-        assert calls == [[200, 200, 429, 429, 429], [200, 200, 200, 429, 429], [200, 200, 200, 200, 429]]
+        assert calls == [10, 15, 22]
         assert refused.json()["error"]["code"] == "slow_down"
         assert refused.headers["retry-after"] == "60"
 
@@ -236,7 +236,7 @@ def test_m_takes_only_what_was_used_and_shuts_afterwards() -> None:
     """Anything passes while something is left in the minute; the usage counts when it is known."""
 
     async def life(world: World) -> None:
-        answers = [await world.ask(100, usage=700) for _ in range(3)]
+        answers = [await world.ask(100, usage=500) for _ in range(3)]
         world.now = 60.0
         answers.append(await world.ask(100, usage=700))
 

@@ -132,8 +132,8 @@ class LevelMeter:
         self._level = self.left(now) - amount
 
     def settle(self, more: float, now: float) -> None:
-        """Debit `more`, or give back when it is negative; never above full."""
-        self._level = min(self.limit, self.left(now) - more)
+        """Debit `more`, or give back when it is negative; what would be above full runs over."""
+        self._level = self.left(now) - more
 
     def reset(self, left: float, now: float) -> float:  # noqa: ARG002
         """Everything used drips back; `remaining` never shows debt, and neither does this."""
