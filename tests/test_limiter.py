@@ -1,0 +1,161 @@
+"""The limiter as it is configured and asked: families of models, accounting, burst, slack, snapshots."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from ratelimit import PATIENCE, Limit, Limits, RateLimiter
+from ratelimit.lane import SLACK_MARGIN, SLACK_SAMPLES, Slack
+from ratelimit.testing import ThreadClock
+
+if TYPE_CHECKING:
+    from tests.conftest import LoopClock
+
+BODY: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 300}
+
+
+def test_models_that_share_a_family_share_its_buckets() -> None:
+    """Snapshots and names of one pattern draw on one bucket, others on their own, the rest on "*"."""
+    limits = {"gpt-4o": Limits(tpm=1_000), "gpt-4o-mini*": Limits(tpm=2_000), "*": Limits(tpm=500)}
+    held = RateLimiter(limits=limits, slack=0, clock=ThreadClock())
+    for model in ("gpt-4o", "gpt-4o-2024-08-06", "gpt-4o-mini", "gpt-4o-mini-2024-07-18", "o3", "o1"):
+        held.acquire_nowait(tokens=100, model=model).close()
+    levels = {family: lane.levels["tokens/60s"] for family, lane in held.statistics().lanes.items()}
+    assert levels == {"gpt-4o": 800, "gpt-4o-mini*": 1_800, "*": 300}
+
+
+def test_families_do_not_wait_for_each_other() -> None:
+    """A full line of one model holds no call of another."""
+    held = RateLimiter(limits={"slow": Limits(rpm=1), "fast": Limits(rpm=100)}, slack=0, clock=ThreadClock())
+    held.acquire_sync(tokens=0, model="slow")
+    held.acquire_sync(tokens=0, model="fast")
+    assert held.clock.now() == 0
+    held.acquire_sync(tokens=0, model="slow")
+    assert held.clock.now() == pytest.approx(60)
+
+
+@pytest.mark.parametrize(
+    ("accounting", "reserved", "settled"),
+    [("reconcile", 308, 48), ("never_refund", 308, 308), ("charge", 3, 3)],
+)
+def test_each_accounting_reserves_and_settles_as_it_says(accounting: Any, reserved: float, settled: float) -> None:
+    """Prompt and maximum with settlement, the same for good, or the admission charge only."""
+    held = RateLimiter(tpm=10_000, accounting=accounting, slack=0, clock=ThreadClock())
+
+    def spent() -> float:
+        return round(10_000 - held.statistics().lanes["*"].levels["tokens/60s"])
+
+    lease = held.acquire_nowait(BODY)
+    assert spent() == reserved
+    lease.settle({"usage": {"prompt_tokens": 8, "completion_tokens": 40, "total_tokens": 48}})
+    assert spent() == settled
+
+
+def test_estimating_takes_nothing() -> None:
+    """`estimate` says what a call would cost, from a body whole or by its fields."""
+    held = RateLimiter(tpm=1_000, clock=ThreadClock())
+    assert held.estimate(BODY) == held.estimate(**BODY)
+    assert held.estimate(BODY).max_output_tokens == 300
+    assert held.statistics().lanes["*"].levels["tokens/60s"] == 1_000
+    assert held.statistics().lanes["*"].admitted == 0
+
+
+def test_every_short_form_is_its_own_bucket() -> None:
+    """rpm, tpm, rpd, tpd and rps hold together; a call must fit every one."""
+    held = RateLimiter(rpm=100, tpm=1_000, rpd=1_000, tpd=10_000, rps=2, slack=0, clock=ThreadClock())
+    levels = dict(held.statistics().lanes["*"].levels)
+    assert levels == {"requests/60s": 100, "tokens/60s": 1_000, "requests/86400s": 1_000, "tokens/86400s": 10_000, "requests/1s": 2}
+    for _ in range(5):
+        held.acquire_sync(tokens=1)
+    assert held.clock.now() == pytest.approx(1.5)
+
+
+def test_a_burst_is_a_share_of_each_limit_that_has_none_of_its_own() -> None:
+    """With a burst of a tenth, no more goes at once, and the rate stays."""
+    held = RateLimiter(limits=Limits(Limit("tokens", 600), Limit("requests", 60, burst=5)), burst=0.1, slack=0, clock=ThreadClock())
+    assert dict(held.statistics().lanes["*"].levels) == {"tokens/60s": 60, "requests/60s": 5}
+    for _ in range(10):
+        held.acquire_sync(tokens=30)
+    assert held.clock.now() == pytest.approx(24)
+
+
+def test_without_limits_everything_passes() -> None:
+    """A limiter that knows no limit yet never makes anybody wait."""
+    held = RateLimiter(clock=ThreadClock())
+    for _ in range(100):
+        held.acquire_sync(tokens=10**9).close()
+    assert held.clock.now() == 0
+
+
+def test_priorities_are_names_for_patience() -> None:
+    """The names are the documented ones unless others are given."""
+    assert dict(PATIENCE) == {"interactive": 0.0, "normal": 10.0, "batch": 60.0}
+    held = RateLimiter(rpm=60, priorities={"normal": 0, "later": 3}, clock=ThreadClock())
+    held.acquire_sync(tokens=0, priority="later")
+    held.acquire_sync(tokens=0)
+
+
+def test_the_snapshot_is_frozen_and_shows_the_line(loop_clock: LoopClock) -> None:
+    """Levels, waiters, the head's moment, calls in flight and the longest wait, as they were when it was asked for."""
+    clock = loop_clock()
+    held = RateLimiter(limits=Limits(Limit("tokens", 100, 10), concurrency=9), slack=0, clock=clock)
+
+    async def main() -> None:
+        first = await held.acquire(tokens=100)
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                group.start_soon(lambda: held.acquire(tokens=50))
+            await anyio.sleep(1)
+            lane = held.statistics().lanes["*"]
+            assert (lane.waiting, lane.in_flight, lane.admitted, lane.ended) == (2, 1, 1, 0)
+            assert lane.next_in == pytest.approx(4)
+            assert held.statistics().waiting == 2
+        first.close()
+
+    clock.run(main)
+    statistics = held.statistics()
+    assert statistics.lanes["*"].longest_wait == pytest.approx(10)
+    assert statistics.waiting == statistics.refused == 0
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        statistics.lanes["*"].waiting = 5  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        statistics.lanes["*"].levels["tokens/10s"] = 5  # type: ignore[index]
+
+
+def test_a_head_that_waits_for_a_call_to_end_has_no_moment(loop_clock: LoopClock) -> None:
+    """`next_in` is inf where only a settlement helps, None where nobody waits."""
+    clock = loop_clock()
+    held = RateLimiter(concurrency=1, clock=clock)
+
+    async def main() -> None:
+        assert held.statistics().lanes["*"].next_in is None
+        lease = await held.acquire(tokens=1)
+        async with anyio.create_task_group() as group:
+            group.start_soon(held.acquire)
+            await anyio.sleep(1)
+            assert held.statistics().lanes["*"].next_in == float("inf")
+            lease.close()
+
+    clock.run(main)
+
+
+def test_the_slack_follows_the_slowest_headers_seen_lately_and_never_grows() -> None:
+    """A guess until enough was seen; then the longest time to headers, plus half, of the last two batches, at most the guess."""
+    slack = Slack(2.0)
+    for _ in range(SLACK_SAMPLES - 1):
+        slack.observe(0.1)
+        assert slack.seconds == 2.0
+    slack.observe(0.1)
+    slack.observe(0.1)
+    assert slack.seconds == pytest.approx(0.1 * SLACK_MARGIN)
+    assert slack.observe(0.4)
+    assert slack.seconds == pytest.approx(0.4 * SLACK_MARGIN)
+    slack.observe(60.0)
+    assert slack.seconds == 2.0
+    for _ in range(3 * SLACK_SAMPLES):
+        slack.observe(0.2)
+    assert slack.seconds == pytest.approx(0.2 * SLACK_MARGIN)
