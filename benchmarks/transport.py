@@ -1,0 +1,302 @@
+"""Whether the HTTP door sees every attempt, learns every server's limits, and costs next to nothing.
+
+Real openai clients, wrapped, against FakeOpenAI over loopback HTTP. Four questions; without a name all of them are answered:
+
+    attempts   500s, cut connections and 429s injected, from threads, asyncio and trio: did the limiter admit exactly what the server saw
+               (`uncounted_attempts` 0), and did a call through decorator and wrapped client at once pay once (`duplicate_charges` 0)?
+    learn      `RateLimiter()` without limits before servers of several dialects: are limit and period right (`learned_wrong` 0), was at most
+               one call under way before the first headers (`first_in_flight` 1), and was nothing refused (`rejected` 0)?
+    quota      how many attempts does a hopeless 429 cost (`attempts` 1; the bare SDK makes 3)?
+    overhead   CPU of the calling thread per call, beside the same client unwrapped in the same run, call by call in turns, each prompt of
+               1 KB new (`overhead_ratio`).
+
+    python benchmarks/transport.py --json transport.json
+    python benchmarks/transport.py learn quota
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import random
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import anyio
+import openai
+from rich.console import Console
+from rich.table import Table
+
+from ratelimit import Limit, RateLimiter
+from ratelimit.testing import FakeOpenAI
+
+MODEL = "gpt-4o"
+WORDS = """the of and to in is that for it as was with be by on not he his but at are this have from or had an they which one you were all
+ her she there would their we him been has when who will no more if out so up said what its about than into them can only other time new some
+ could these two may first then do any like my now over such our man me even most made after also did many before must through"""
+FAULTS = ("500", "drop", "429")
+
+
+def request(text: str = "Hello, who are you?") -> dict[str, Any]:
+    """Make one request body."""
+    return {"model": MODEL, "messages": [{"role": "user", "content": text}], "max_tokens": 60}
+
+
+def ask_threads(limiter: RateLimiter, url: str, calls: int, **options: Any) -> int:
+    """Make the calls from as many threads; return how many were answered."""
+    answered: list[object] = []
+    client = limiter.wrap(openai.OpenAI(api_key="none", base_url=url, **options))
+
+    def one() -> None:
+        with contextlib.suppress(openai.APIError):  # what the SDK gave up after its retries; the ledger knows each attempt
+            answered.append(client.chat.completions.create(**request()))
+
+    threads = [threading.Thread(target=one) for _ in range(calls)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    client.close()
+    return len(answered)
+
+
+def ask_tasks(backend: str) -> Callable[..., int]:
+    """Make the calls from as many tasks of this event loop."""
+
+    def ask(limiter: RateLimiter, url: str, calls: int, **options: Any) -> int:
+        answered: list[object] = []
+
+        async def main() -> None:
+            async with limiter.wrap(openai.AsyncOpenAI(api_key="none", base_url=url, **options)) as client:
+
+                async def one() -> None:
+                    with contextlib.suppress(openai.APIError):
+                        answered.append(await client.chat.completions.create(**request()))
+
+                async with anyio.create_task_group() as group:
+                    for _ in range(calls):
+                        group.start_soon(one)
+
+        anyio.run(main, backend=backend)
+        return len(answered)
+
+    return ask
+
+
+def ask_decorated(limiter: RateLimiter, url: str, calls: int, **options: Any) -> int:
+    """Make the calls through the decorator and the wrapped client at once, from threads."""
+    answered: list[object] = []
+    client = limiter.wrap(openai.OpenAI(api_key="none", base_url=url, **options))
+
+    @limiter
+    def ask(**body: Any) -> object:
+        return client.chat.completions.create(**body)
+
+    def one() -> None:
+        with contextlib.suppress(openai.APIError):
+            answered.append(ask(**request()))
+
+    threads = [threading.Thread(target=one) for _ in range(calls)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    client.close()
+    return len(answered)
+
+
+DOORS: dict[str, Callable[..., int]] = {
+    "threads": ask_threads,
+    "asyncio": ask_tasks("asyncio"),
+    "trio": ask_tasks("trio"),
+    "decorator + wrap": ask_decorated,
+}
+
+
+def attempts(console: Console, calls: int) -> dict[str, Any]:
+    """Count what the server saw and what the limiter admitted, for each door and each fault."""
+    table = Table("door", "fault", "answered", "attempts seen", "admitted", "refused", title="attempts")
+    rows: list[dict[str, Any]] = []
+    for door, ask in DOORS.items():
+        for fault in ("", *FAULTS):
+            server = FakeOpenAI(rpm=1_000_000, tpm=100_000_000, latency=0.01, output=20)
+            if fault:
+                server.inject(fault, probability=0.2)  # type: ignore[arg-type]  # one of FaultKind
+            limiter = RateLimiter(rpm=1_000_000, tpm=100_000_000)
+            with server.serve() as url:
+                answered = ask(limiter, url, calls)
+            lane = limiter.statistics().lanes["*"]
+            seen = len(server.ledger)
+            refused = sum(entry.status == 429 for entry in server.ledger)
+            row = {"door": door, "fault": fault, "answered": answered, "seen": seen, "admitted": lane.admitted, "in_flight": lane.in_flight}
+            rows.append(row | {"refused": refused, "refused_heard": lane.refused})
+            table.add_row(door, fault or "-", f"{answered}/{calls}", str(seen), str(lane.admitted), f"{refused} (heard {lane.refused})")
+    console.print(table)
+    twice = [row for row in rows if row["door"] == "decorator + wrap"]
+    return {
+        "attempts_rows": rows,
+        "uncounted_attempts": sum(max(row["seen"] - row["admitted"], 0) for row in rows),
+        "duplicate_charges": sum(max(row["admitted"] - row["seen"], 0) for row in twice) + overpaid(),
+        "never_ended": sum(row["in_flight"] for row in rows),
+    }
+
+
+def overpaid() -> int:
+    """How many of ten calls through decorator and wrapped client were paid more than their bill."""
+    server = FakeOpenAI(rpm=1_000_000, tpm=100_000_000, latency=0.0, output=20)
+    limiter = RateLimiter(tpd=50_000, slack=0)  # refills half a token while this runs
+    with server.serve() as url:
+        ask_decorated(limiter, url, 10)
+    billed = sum(entry.usage.total_tokens for entry in server.ledger if entry.usage)
+    spent = 50_000 - limiter.statistics().lanes["*"].levels["tokens/86400s"]
+    return round(max(spent - billed, 0) / (billed / 10))
+
+
+DIALECTS: dict[str, tuple[dict[str, Any], list[Limit]]] = {
+    "requests and tokens a minute": ({"rpm": 600, "tpm": 30_000}, [Limit("requests", 600), Limit("tokens", 30_000)]),
+    "requests a day": ({"rpm": None, "rpd": 10_000, "tpm": 200_000}, [Limit("requests", 10_000, per=86_400), Limit("tokens", 200_000)]),
+    "requests a day only": ({"rpm": None, "rpd": 200, "tpm": None}, [Limit("requests", 200, per=86_400)]),
+    "project headers": (
+        {"rpm": 5_000, "tpm": 2_000_000, "projects": {"mine": {"rpm": 300, "tpm": 40_000}}},
+        [Limit("requests", 300), Limit("tokens", 40_000)],
+    ),
+    "Azure integers": ({"variant": "E", "rpm": 600, "tpm": 100_000}, [Limit("requests", 600), Limit("tokens", 100_000)]),
+    "Groq": (
+        {"header_style": "groq", "rpm": None, "rpd": 14_400, "tpm": 18_000},
+        [Limit("requests", 14_400, per=86_400), Limit("tokens", 18_000)],
+    ),
+    "Mistral": ({"variant": "M", "rpm": 300, "tpm": 50_000}, [Limit("requests", 300), Limit("tokens", 50_000)]),
+}
+
+
+def learn(console: Console, calls: int) -> dict[str, Any]:
+    """Let a limiter that was given nothing find the limits of each dialect, with all calls wanting to go at once."""
+    table = Table("server", "limits found", "right", "before the first headers", "429s", title="learn")
+    rows: list[dict[str, Any]] = []
+    for dialect, (options, truth) in DIALECTS.items():
+        server = FakeOpenAI(**options, latency=0.1, output=20)
+        limiter = RateLimiter()
+        with server.serve() as url:
+            answered = ask_tasks("asyncio")(limiter, url, calls, project="mine" if "projects" in options else None)
+        found = {(limit.name, limit.per): limit.amount for limit in limiter.lane_of(MODEL).store.limits}
+        wrong = sum(found.get((limit.name, limit.per)) != limit.amount for limit in truth) + max(len(found) - len(truth), 0)
+        first = min(server.ledger, key=lambda entry: entry.time)
+        early = sum(entry.time < (first.ended or 0) for entry in server.ledger)
+        rejected = sum(entry.status == 429 for entry in server.ledger)
+        shown = ", ".join(f"{amount:,.0f} {name}/{per:g}s" for (name, per), amount in found.items())
+        table.add_row(dialect, shown, "yes" if not wrong else f"[red]{wrong} wrong", str(early), str(rejected))
+        rows.append({"server": dialect, "found": shown, "wrong": wrong, "first_in_flight": early, "rejected": rejected, "answered": answered})
+    console.print(table)
+    return {
+        "learn_rows": rows,
+        "learned_wrong": sum(row["wrong"] for row in rows),
+        "first_in_flight": max(row["first_in_flight"] for row in rows),
+        "rejected": sum(row["rejected"] for row in rows),
+    }
+
+
+def quota(console: Console) -> dict[str, Any]:
+    """Count the attempts that an insufficient_quota answer costs, wrapped and not."""
+    counts = {}
+    for wrapped in (True, False):
+        server = FakeOpenAI(latency=0.0)
+        server.inject("quota")
+        with server.serve() as url:
+            client = openai.OpenAI(api_key="none", base_url=url)
+            client = RateLimiter(rpm=10_000).wrap(client) if wrapped else client
+            try:
+                client.chat.completions.create(**request())
+            except openai.RateLimitError as error:
+                told = str(error)
+            client.close()
+        counts[wrapped] = len(server.ledger)
+        if wrapped:
+            advice = told
+    table = Table("client", "attempts", title="quota")
+    table.add_row("wrapped", str(counts[True]))
+    table.add_row("not wrapped", str(counts[False]))
+    console.print(table)
+    console.print(advice, markup=False, style="dim")
+    return {"attempts": counts[True], "attempts_unwrapped": counts[False], "told": advice}
+
+
+def prompt(generator: random.Random, size: int = 1_024) -> str:
+    """Make a text that nobody has counted yet."""
+    words = WORDS.split()
+    text = ""
+    while len(text) < size:
+        sentence = " ".join(generator.choice(words) for _ in range(generator.randint(6, 16)))
+        text += sentence.capitalize() + ". "
+    return text[:size]
+
+
+def _serve(pipe: Connection) -> None:
+    server = FakeOpenAI(rpm=1e9, tpm=1e12, latency=0.0, output=100, output_spread=0.0)
+    with server.serve() as url:
+        pipe.send(url)
+        pipe.recv()
+
+
+def overhead(console: Console, calls: int) -> dict[str, Any]:
+    """Measure the CPU of one thread per call, wrapped and not in turns, with the server in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process.start()
+    generator = random.Random(0)
+    spent: dict[str, list[float]] = {"bare": [], "wrapped": []}
+    try:
+        with openai.OpenAI(api_key="none", base_url=ours.recv()) as bare:
+            clients = {"bare": bare, "wrapped": RateLimiter(rpm=1e9, tpm=1e12).wrap(bare)}
+            for number in range(calls):
+                for name, client in clients.items():
+                    body = request(prompt(generator))
+                    start = time.thread_time_ns()
+                    client.chat.completions.create(**body)
+                    if number >= calls // 10:  # after the first ones have warmed everything
+                        spent[name].append((time.thread_time_ns() - start) / 1_000)
+    finally:
+        ours.send(None)
+        process.join()
+    medians = {name: statistics.median(times) for name, times in spent.items()}
+    ratio = medians["wrapped"] / medians["bare"]
+    table = Table("client", "CPU per call, median", title="overhead, prompt of 1 KB")
+    for name, median in medians.items():
+        table.add_row(name, f"{median:,.0f} us")
+    table.add_row("ratio", f"{ratio:.3f}")
+    console.print(table)
+    return {"cpu_us_bare": medians["bare"], "cpu_us_wrapped": medians["wrapped"], "overhead_ratio": ratio}
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("questions", nargs="*", metavar="attempts|learn|quota|overhead", help="all of them when none is named")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--calls", type=int, default=30, help="calls per row of attempts and learn (overhead makes 50 times as many)")
+    arguments = parser.parse_args()
+    console = Console()
+    questions: dict[str, Callable[[], dict[str, Any]]] = {
+        "attempts": lambda: attempts(console, arguments.calls),
+        "learn": lambda: learn(console, arguments.calls),
+        "quota": lambda: quota(console),
+        "overhead": lambda: overhead(console, 50 * arguments.calls),
+    }
+    if unknown := set(arguments.questions) - questions.keys():
+        parser.error(f"no question {', '.join(sorted(unknown))}: name some of {', '.join(questions)}")
+    figures: dict[str, Any] = {}
+    for name in arguments.questions or questions:
+        figures |= questions[name]()
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
