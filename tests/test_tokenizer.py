@@ -264,6 +264,16 @@ def test_an_estimate_by_size_is_not_remembered(monkeypatch: pytest.MonkeyPatch) 
     assert count(PROSE, "o200k_base") == exactly
 
 
+def test_what_quicktok_counts_needs_no_second_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where quicktok counts, tiktoken's 80 MB are not loaded beside it, neither for a count nor to know that it is exact."""
+    pytest.importorskip("quicktok")
+    expected = len(reference("o200k_base").encode_ordinary(CHINESE + PROSE))
+    monkeypatch.setattr(tokenizer, "vocabularies", NOWHERE)
+
+    assert count(CHINESE + PROSE, "o200k_base") == expected
+    assert exact("o200k_base")
+
+
 def test_what_stands_in_is_not_called_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """A count with the nearest encoding is better than the size, and does not pass for tiktoken's figure."""
     expected = len(reference("cl100k_base").encode_ordinary(CODE))
