@@ -11,7 +11,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from ratelimit import RateLimiter
-from ratelimit.commands.backend import taken
+from ratelimit.commands.backend import server_settles, taken
 from ratelimit.commands.calls import Call, with_answers
 from ratelimit.commands.clients import CLIENTS, IN_FLIGHT, Tally, run_client
 from ratelimit.commands.plan import Plan, least_seconds, make_plan
@@ -39,7 +39,7 @@ def raced(name: str, calls: Sequence[Call], plan: Plan) -> tuple[Tally, FakeOpen
 
 @pytest.mark.parametrize("variant", ["P", "I", "A"])
 def test_the_limiter_is_never_refused_and_gets_every_answer(variant: str) -> None:
-    """With the limits that the demo chooses, the limiter's row is clean on every variant, and no slower than the refill asks for."""
+    """With the limits that the demo chooses, the limiter's row is clean on every variant, no slower than the refill, and uses the quota up."""
     plan = make_plan(CALLS, variant, None, None)
 
     tally, server = raced("limiter", CALLS, plan)
@@ -47,6 +47,8 @@ def test_the_limiter_is_never_refused_and_gets_every_answer(variant: str) -> Non
     assert (tally.answered, tally.failed, tally.rejected) == (len(CALLS), 0, 0)
     assert not server.ledger.refused
     assert 0.5 * plan.seconds < tally.longest_wait < plan.seconds + 5
+    used = sum(taken(entry, settled=server_settles(variant)) for entry in server.ledger)
+    assert used > 0.75 * plan.tpm * (1 + tally.seconds / 60)
 
 
 @pytest.mark.parametrize("variant", ["P", "I", "A"])
