@@ -12,14 +12,15 @@ as well, since all of them share one HTTP client. Realtime and Responses over We
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Iterator
+import sys
 from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from ratelimit.errors import InvalidArgument, LimiterWarning
+from ratelimit.errors import InvalidArgument, LimiterError, LimiterWarning
 from ratelimit.feedback import read_refusal
 from ratelimit.lease import Lease, current_lease
+from ratelimit.transport_bodies import LARGEST_ERROR, AsyncTapped, Replayed, Tapped
 from ratelimit.transport_metering import Tap, body_of, endpoint_of, explained, plain_body, readable, tap_of, warn_once
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ C = TypeVar("C")
 _REFUSING = frozenset({402, 413, 429, 503, 529})
 READ_EVERY: Final = 0.02
 """Seconds. Of a faster series of answers not every one has its headers read: they say the same, and reading them is half the door's work."""
-_LARGEST_ERROR = 1_000_000  # bytes of a refusal's body that are read for its text
 
 
 def wrap(limiter: RateLimiter, client: C, *, timeout: float | None = None, priority: str | float = "normal") -> C:
@@ -162,28 +162,23 @@ class Door:
         return told
 
 
+def final(error: LimiterError) -> LimiterError:
+    """Make an error of ours one that the SDK hands on at once.
+
+    Before 3.57 it takes every exception that is not its own `OpenAIError` for a broken connection, tries again and hides it behind an
+    APIConnectionError (2.x even its own, where ours is the `__cause__`). So ours becomes one of its kind as well, and stays what it was.
+    """
+    sdk = getattr(sys.modules.get("openai"), "OpenAIError", None)
+    if sdk is not None and not isinstance(error, sdk):
+        ours = type(error)
+        error.__class__ = type(ours.__name__, (ours, sdk), {"__module__": ours.__module__, "__doc__": ours.__doc__})
+    return error
+
+
 def _read_already(response: Any) -> bytes | None:
     """The plain body of an answer that no client will iterate: a mock's or a cache's, made of bytes."""
     content = response.content if response.is_closed else None
     return content if isinstance(content, bytes) else None
-
-
-class Disguised:
-    """Passes for the object it stands before, also with `isinstance`: HTTP clients check their streams' base class."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-
-    @property
-    def __class__(self) -> type:
-        return type(self._inner)
-
-    @__class__.setter
-    def __class__(self, value: type) -> None:
-        raise TypeError("a stream in disguise keeps its class")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
 
 class Transport:
@@ -199,7 +194,10 @@ class Transport:
         claim = self.door.claim(request)
         if claim is None:
             return self._inner.handle_request(request)
-        lease = claim if isinstance(claim, Lease) else claim.admit()
+        try:
+            lease = claim if isinstance(claim, Lease) else claim.admit()
+        except LimiterError as error:
+            raise final(error)  # noqa: B904  # it is the same one
         try:
             response = self._inner.handle_request(request)
         except BaseException as error:
@@ -222,7 +220,7 @@ class Transport:
             for chunk in rest:
                 chunks.append(chunk)
                 size += len(chunk)
-                if size > _LARGEST_ERROR:
+                if size > LARGEST_ERROR:
                     break
         except Exception as error:  # noqa: BLE001  # raised again where the client reads the body
             broken = error
@@ -243,56 +241,6 @@ class Transport:
         self._inner.__exit__(kind, error, trace)
 
 
-class Tapped(Disguised):
-    """A body that the tap sees pass."""
-
-    def __init__(self, inner: Any, tap: Tap) -> None:
-        super().__init__(inner)
-        self._tap = tap
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            for chunk in self._inner:
-                self._tap.feed(chunk)
-                yield chunk
-        except Exception as error:
-            self._tap.fail(error)
-            raise
-        finally:
-            self._tap.end()
-
-    def close(self) -> None:
-        """Close the body; settle by what has passed."""
-        try:
-            self._inner.close()
-        finally:
-            self._tap.end()
-
-
-class Replayed(Disguised):
-    """A refusal's body, once more for the client: what was read, then the rest or the error that broke it off."""
-
-    def __init__(self, inner: Any, read: list[bytes], rest: Any, broken: BaseException | None) -> None:
-        super().__init__(inner)
-        self._read = read
-        self._rest = rest
-        self._broken = broken
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self._read
-        if self._broken is not None:
-            raise self._broken
-        yield from self._rest
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for chunk in self._read:
-            yield chunk
-        if self._broken is not None:
-            raise self._broken
-        async for chunk in self._rest:
-            yield chunk
-
-
 class AsyncTransport:
     """Stands before an async transport; any object with `handle_async_request` and `aclose` can be one."""
 
@@ -306,7 +254,10 @@ class AsyncTransport:
         claim = self.door.claim(request)
         if claim is None:
             return await self._inner.handle_async_request(request)
-        lease = claim if isinstance(claim, Lease) else await claim.admit_async()
+        try:
+            lease = claim if isinstance(claim, Lease) else await claim.admit_async()
+        except LimiterError as error:
+            raise final(error)  # noqa: B904  # it is the same one
         try:
             response = await self._inner.handle_async_request(request)
         except BaseException as error:
@@ -329,7 +280,7 @@ class AsyncTransport:
             async for chunk in rest:
                 chunks.append(chunk)
                 size += len(chunk)
-                if size > _LARGEST_ERROR:
+                if size > LARGEST_ERROR:
                     break
         except Exception as error:  # noqa: BLE001  # raised again where the client reads the body
             broken = error
@@ -348,29 +299,3 @@ class AsyncTransport:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._inner.__aexit__(kind, error, trace)
-
-
-class AsyncTapped(Disguised):
-    """A body that the tap sees pass."""
-
-    def __init__(self, inner: Any, tap: Tap) -> None:
-        super().__init__(inner)
-        self._tap = tap
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._inner:
-                self._tap.feed(chunk)
-                yield chunk
-        except Exception as error:
-            self._tap.fail(error)
-            raise
-        finally:
-            self._tap.end()
-
-    async def aclose(self) -> None:
-        """Close the body; settle by what has passed."""
-        try:
-            await self._inner.aclose()
-        finally:
-            self._tap.end()
