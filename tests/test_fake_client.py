@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from ratelimit.testing import FakeOpenAI, Latency, Usage
+from ratelimit.testing.clocks import run_virtual
 
 HI: Any = [{"role": "user", "content": "hi"}]
 KNOWN = {"x-fake-usage": '{"prompt_tokens": 8, "completion_tokens": 40}'}
@@ -110,31 +111,36 @@ def test_the_async_client_works_on_both_libraries(run: Any) -> None:
 def test_refusals_name_limit_used_requested_and_wait() -> None:
     """Texts, codes and headers of a 429 are the recorded ones, and a refused call costs no tokens."""
     server = FakeOpenAI("I", rpm=3, tpm=1_000, latency=0)
-    with server.serve() as url, client(url) as api:
-        big: Any = [{"role": "user", "content": "x" * 3_200}]
-        api.chat.completions.create(model="gpt-4o", messages=big)
-        with pytest.raises(openai.RateLimitError) as tokens:
-            api.chat.completions.create(model="gpt-4o", messages=big)
-        with pytest.raises(openai.RateLimitError) as large:
-            api.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "x" * 4_000}])
-        api.chat.completions.create(model="gpt-4o", messages=HI)
-        with pytest.raises(openai.RateLimitError) as requests:
-            api.chat.completions.create(model="gpt-4o", messages=HI)
 
-    assert "Rate limit reached for gpt-4o in organization org-fake on tokens per min (TPM): Limit 1000, Used 80" in tokens.value.message
-    assert "Requested 802. Please try again in 36" in tokens.value.message
-    assert (tokens.value.type, tokens.value.code) == ("tokens", "rate_limit_exceeded")
-    headers = tokens.value.response.headers
-    assert 35_000 < int(headers["retry-after-ms"]) <= 36_240
-    assert headers["retry-after"] in {"36", "37"}
-    assert int(headers["x-ratelimit-remaining-tokens"]) >= 198
-    assert "Request too large for gpt-4o" in large.value.message
-    assert "Limit 1000, Requested 1002." in large.value.message
-    assert "retry-after" not in large.value.response.headers
-    assert "on requests per min (RPM): Limit 3, Used 3, Requested 1. Please try again in 20s." in requests.value.message
+    async def refused(size: int) -> openai.RateLimitError:
+        with pytest.raises(openai.RateLimitError) as error:
+            await in_process(server).chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "x" * size}])
+        return error.value
+
+    async def main() -> list[openai.RateLimitError]:
+        api = in_process(server)
+        await api.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "x" * 3_200}])
+        errors = [await refused(3_200), await refused(4_000)]
+        await api.chat.completions.create(model="gpt-4o", messages=HI)
+        return [*errors, await refused(4)]
+
+    tokens, large, requests = run_virtual(main)
+
+    assert (
+        "Rate limit reached for gpt-4o in organization org-fake on tokens per min (TPM): Limit 1000, Used 802, Requested 802. "
+        "Please try again in 36.24s."
+    ) in tokens.message
+    assert (tokens.type, tokens.code) == ("tokens", "rate_limit_exceeded")
+    assert tokens.response.headers["retry-after-ms"] == "36240"
+    assert tokens.response.headers["retry-after"] == "37"
+    assert tokens.response.headers["x-ratelimit-remaining-tokens"] == "198"
+    assert "Request too large for gpt-4o" in large.message
+    assert "Limit 1000, Requested 1002." in large.message
+    assert "retry-after" not in large.response.headers
+    assert "on requests per min (RPM): Limit 3, Used 3, Requested 1. Please try again in 20s." in requests.message
     assert [entry.reason for entry in server.ledger.refused] == ["tokens", "too_large", "requests"]
     assert [entry.charge for entry in server.ledger.refused] == [0, 0, 0]
-    assert server.ledger[1].message == tokens.value.body["message"]  # type: ignore[index]
+    assert server.ledger[1].message == tokens.body["message"]  # type: ignore[index]
 
 
 def test_a_caller_who_goes_away_pays_for_what_was_made() -> None:

@@ -114,6 +114,7 @@ def test_probable_faults_are_the_same_for_the_same_seed() -> None:
     first = statuses(1)
 
     assert 8 <= first.count(500) <= 28
+    assert 503 not in first
     assert first[-1] == 200
     assert first == statuses(1)
     assert first != statuses(2)
@@ -163,6 +164,7 @@ def test_the_ledger_forgets_when_told() -> None:
         (0, "0s"),
         (0.0009, "0s"),
         (0.012, "12ms"),
+        (1.001, "1.001s"),
         (1.31, "1.31s"),
         (8.64, "8.64s"),
         (60, "1m0s"),

@@ -113,6 +113,7 @@ def test_e_counts_in_windows() -> None:
         assert [answer.status_code for answer in (heavy, refused, still, again)] == [200, 429, 429, 200]
         assert "have exceeded token rate limit of your current OpenAI S0 pricing tier. Please retry after 50 seconds." in refused.text
         assert refused.headers["retry-after-ms"] == "50000"
+        assert still.headers["x-ratelimit-reset-tokens"] == "1"
 
     live(FakeOpenAI("E", rpm=60, tpm=1_500, latency=0), life)
 
