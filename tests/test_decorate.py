@@ -194,6 +194,8 @@ def test_positional_arguments_and_defaults_are_part_of_the_request() -> None:
     assert level("small") <= 400
     assert ask([], "big", max_tokens=10, user="me") == ([], "big", 10, None, {"user": "me"})
     assert 900 < level("big") < 1_000
+    assert ask(messages=[])[1] == "small"
+    assert level("small") < 10, "what is left to its default counts as well when all is given by name"
 
 
 def test_wrong_arguments_raise_as_ever_and_keep_no_slot() -> None:

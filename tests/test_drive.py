@@ -15,7 +15,8 @@ import anyio
 import pytest
 import trio
 
-from ratelimit import Limit, Limits, RateLimiter, WouldBlock
+from ratelimit import Limit, Limits, RateLimiter, WouldBlock, drive
+from ratelimit.flow import Rest
 from ratelimit.testing import ThreadClock, VirtualClock
 
 if TYPE_CHECKING:
@@ -288,6 +289,20 @@ def test_after_a_fork_the_child_starts_afresh_and_is_told() -> None:
         [sys.executable, "-c", textwrap.dedent(FORKED)], capture_output=True, text=True, timeout=20, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_rest_until_a_moment_that_has_come_lets_time_pass() -> None:
+    """A moment that rounding has put at the present is not asked for again and again at the same time."""
+    clock = ThreadClock()
+
+    def flow() -> Any:
+        yield Rest(clock.now())
+        yield Rest(-5.0)
+        return "done"
+
+    limiter = RateLimiter(clock=clock)
+    assert drive.run(flow(), limiter._lanes["*"].store, clock, drive.ThreadGate(clock)) == "done"
+    assert clock.now() == pytest.approx(2 * drive.TICK)
 
 
 def test_the_event_loop_goes_on_while_a_call_waits() -> None:

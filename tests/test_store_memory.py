@@ -145,6 +145,28 @@ def test_a_refund_given_before_a_take_counts_for_it() -> None:
     assert store.take({"requests": 1, "tokens": 100}, 0.0) == ()
 
 
+def test_one_thread_at_a_time_is_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one thread takes, no other does, however long it is held up in the middle."""
+    store = MemoryStore(LIMITS, 0.0)
+    inside, most = [], []
+
+    def slow(*arguments: Any) -> bool:
+        inside.append(1)
+        most.append(len(inside))
+        threading.Event().wait(0.001)  # lets the others come
+        inside.pop()
+        return take_all(*arguments)
+
+    monkeypatch.setattr(memory, "take_all", slow)
+    threads = [threading.Thread(target=store.take, args=({"tokens": 1}, 0.0)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 8
+    assert store.admitted == 8
+
+
 @pytest.mark.usefixtures("eager_switching")
 def test_contention_loses_and_invents_nothing() -> None:
     """Threads that take and give as fast as they can leave exact sums: of admissions, of ends and in every bucket."""
