@@ -34,6 +34,14 @@ that came after it"; each of our starts is at or after the server's), so whateve
 minute with a slack of 2 s lends 58 s of it - and never rate: a bucket in use has ``full_at`` beyond ``now + slack`` anyway. A bucket of only a
 second would lose rate too, so the slack is held below half of the bucket's own window.
 
+Held: what the server debits only at the end
+--------------------------------------------
+OpenAI charges a call's input when it arrives and replaces that by the usage when it ends: the output is debited late. Reserving the expected
+output as if it were debited at once would let that part drip away while the answer is still being written, and give back at the end what was
+never taken: after a long answer we would believe in refill that the server's full bucket threw away. So this part of a cost is *held*: it
+lowers the level while the call is in flight, does not drip, and at the end the usage is debited in its place. ``full_at`` then is the server's
+own. Held amounts count against the limit, not against the burst: nothing of them goes at once.
+
 Oversize
 --------
 A cost above the burst, but within the limit, goes when the bucket is full and leaves it in debt: ``moment`` treats it like the burst, ``take``
@@ -44,8 +52,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
+from typing import Final
 
 from ratelimit.limits import Cost, Limit
+
+HELD: Final = "held"
+"""In a cost, the part of its tokens that the server debits only when the call ends. In what is given back, the part that is held no longer."""
 
 
 class Bucket:
@@ -54,7 +66,20 @@ class Bucket:
     ``seconds_per_unit`` is 1 / rate, ``window`` the seconds that refill an empty bucket; ``slack`` the first guess of it, in seconds.
     """
 
-    __slots__ = ("_least_slack", "before", "burst", "corrected", "full_at", "limit", "name", "seconds_per_unit", "slack", "window")
+    __slots__ = (
+        "_least_slack",
+        "before",
+        "burst",
+        "corrected",
+        "full_at",
+        "held",
+        "holds",
+        "limit",
+        "name",
+        "seconds_per_unit",
+        "slack",
+        "window",
+    )
 
     def __init__(self, limit: Limit, now: float, slack: float = 0.0) -> None:
         self.limit = limit
@@ -66,21 +91,38 @@ class Bucket:
         self.slack = 0.0
         self.expect(slack)
         self.full_at = self.before = now
+        self.holds = limit.name == "tokens"
+        self.held = 0.0  # in the limit's unit
         self.corrected = 0.0  # seconds by which `correct` has moved full_at in all: a lease subtracts what came since its own admission
 
     def expect(self, slack: float) -> None:
         """Expect requests to arrive at most ``slack`` seconds after they were admitted."""
         self.slack = min(max(slack, self._least_slack), self.window / 2)
 
+    def owed(self, now: float) -> float:
+        """What has been taken and not refilled at ``now``, in the limit's unit; what is held is not taken yet."""
+        return max(self.full_at - now, 0.0) / self.seconds_per_unit
+
     def level(self, now: float) -> float:
         """What could be taken at ``now``, in the limit's unit; below zero in debt."""
-        return self.burst - max(self.full_at - now, 0.0) / self.seconds_per_unit
+        owed = self.owed(now)
+        return min(self.burst - owed, self.limit.amount - owed - self.held)
 
-    def moment(self, amount: float) -> float:
-        """When ``amount`` fits if nothing else happens; in the past if it fits already, inf if it never will."""
-        if amount > self.burst:
-            return self.full_at if amount <= self.limit.amount else inf
-        return self.full_at + amount * self.seconds_per_unit - self.window
+    def moment(self, amount: float, held: float = 0.0) -> float:
+        """When ``amount`` fits, and ``held`` on top, if nothing else happens; past if it fits already, inf if that takes more than time."""
+        limit = self.limit.amount
+        if amount > limit:
+            return inf
+        moment = self.full_at if amount > self.burst else self.full_at + amount * self.seconds_per_unit - self.window
+        total = self.held + held + amount
+        if total > amount:
+            if total <= limit:
+                moment = max(moment, self.full_at + total * self.seconds_per_unit - self.limit.per)
+            elif self.held:
+                return inf  # until calls end that hold
+            else:
+                moment = max(moment, self.full_at)  # dearer than the limit with its output: from a full bucket, as any oversize cost
+        return moment
 
     def take(self, amount: float, now: float) -> bool:
         """Debit ``amount``, dated `slack` after ``now``, if its `moment` has come; else change nothing and return False."""
@@ -102,14 +144,24 @@ def take_all(buckets: Sequence[Bucket], cost: Cost, now: float) -> bool:
 
     One pass in one frame, because every call pays for it: debit until one bucket cannot pay, then undo.
     """
+    held = cost.get(HELD)
     for bucket in buckets:
         amount = cost.get(bucket.name)
         if amount:
             start = bucket.full_at
-            due = amount * bucket.seconds_per_unit
-            if start + due - bucket.window > now if amount <= bucket.burst else start > now or amount > bucket.limit.amount:
-                _undo(buckets, cost, bucket)
-                return False
+            if held or bucket.held:
+                share = held if held and bucket.holds else 0
+                amount -= share
+                if bucket.moment(amount, share) > now:
+                    _undo(buckets, cost, bucket)
+                    return False
+                bucket.held += share
+                due = amount * bucket.seconds_per_unit
+            else:
+                due = amount * bucket.seconds_per_unit
+                if start + due - bucket.window > now if amount <= bucket.burst else start > now or amount > bucket.limit.amount:
+                    _undo(buckets, cost, bucket)
+                    return False
             arrival = now + bucket.slack
             bucket.before = start
             bucket.full_at = (start if start > arrival else arrival) + due
@@ -122,12 +174,18 @@ def _undo(buckets: Sequence[Bucket], cost: Cost, failed: Bucket) -> None:
             return
         if cost.get(bucket.name):
             bucket.full_at = bucket.before
+            if bucket.holds:
+                bucket.held -= cost.get(HELD, 0)
 
 
 def give_all(buckets: Sequence[Bucket], cost: Cost, now: float) -> None:
-    """Give back to every bucket what ``cost`` names, or debit it late where it is negative."""
+    """Give back to every bucket what ``cost`` names, or debit it late where it is negative; what was held is debited unless it comes back."""
+    held = cost.get(HELD)
     for bucket in buckets:
         amount = cost.get(bucket.name)
+        if held and bucket.holds:
+            bucket.held = max(bucket.held - held, 0.0)
+            amount = (amount or 0) - held
         if amount:
             start = bucket.full_at
             bucket.full_at = (start if start > now else now) - amount * bucket.seconds_per_unit

@@ -107,6 +107,11 @@ class Lane:
     def _count(self, arrival: float) -> None:
         self.longest_wait = max(self.longest_wait, self.now() - arrival)
 
+    @property
+    def holds(self) -> bool:
+        """Whether the server is taken for one that charges the input on arrival and debits the output at the end."""
+        return self.accounting == "reconcile" and self.settles and (self.steering.charges_input_only or not self.store.marking)
+
     def tokens(self, prompt: int, output: int, charge: int) -> int:
         """Tokens that a call of this prompt, output and admission charge takes from the server, as far as it is known how the server counts.
 
@@ -115,7 +120,7 @@ class Lane:
         """
         if self.accounting == "charge":
             return charge
-        if self.accounting == "reconcile" and self.settles and (self.steering.charges_input_only or not self.store.marking):
+        if self.holds:
             return max(prompt + output, charge)
         return max(prompt, charge) + output
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Literal
 
+from ratelimit.bucket import HELD
 from ratelimit.errors import EstimateWarning, InvalidArgument
 from ratelimit.feedback import Refusal, Usage, read_exception, read_headers, read_refusal, read_usage
 from ratelimit.limits import LARGEST, amount_of
@@ -81,7 +82,8 @@ class Lease:
     @property
     def cost(self) -> dict[str, float]:
         """What it holds now, by dimension: what was reserved until it is settled, then what was used."""
-        return self.reserved if self._spent is None else self.reserved | self._spent
+        cost = self.reserved if self._spent is None else self.reserved | self._spent
+        return {name: amount for name, amount in cost.items() if name != HELD}
 
     def __repr__(self) -> str:
         held = ", ".join(f"{name}={amount:,.12g}" for name, amount in self.cost.items())
@@ -127,8 +129,8 @@ class Lease:
             self._spent = used if self._spent is None else self._spent | used
         ends = not self._ended
         self._ended = True
-        if ends and self.grant:
-            back["excess"] = self.reserved.get("excess", 0)
+        if ends and HELD in self.reserved:
+            back[HELD] = self.reserved[HELD]
         self._store.give(back, now, ends)
         if lane.line.entries:
             lane.line.nudge()
@@ -165,14 +167,15 @@ class Lease:
         estimate = self.estimate
         tokens = usage.total_tokens
         if estimate is not None and estimate.endpoint != "responses":  # a Response is settled to its usage: 80 of 80 recorded ones
+            if self.grant:
+                self._lane.steering.billed(usage.total_tokens - estimate.charge)
             tokens = self._lane.tokens(usage.prompt_tokens, usage.output_tokens, estimate.charge)
         return {"tokens": tokens, "input_tokens": usage.prompt_tokens, "output_tokens": usage.output_tokens}
 
     def close(self) -> None:
         """End the call and keep the reserve: nothing is known of what it used."""
         if not self._ended:
-            self._ended = True
-            self._give({"excess": self.reserved.get("excess", 0)}, True)
+            self._give({})
 
     def lose(self) -> None:
         """Keep the reserve of an HTTP attempt that failed: the call's answer, if any, belongs to another, with its own lease."""
@@ -181,11 +184,13 @@ class Lease:
 
     def cancel(self) -> None:
         """Give everything back: nothing was sent."""
-        back, self._spent = self.cost, dict.fromkeys(self.cost, 0) | {"excess": self.reserved.get("excess", 0)}
-        ended, self._ended = self._ended, True
-        self._give(back, not ended)
+        back, self._spent = self.cost, dict.fromkeys(self.cost, 0)
+        self._give(back)
 
-    def _give(self, back: dict[str, float], ends: bool) -> None:
+    def _give(self, back: dict[str, float]) -> None:
+        ends, self._ended = not self._ended, True
+        if ends and HELD in self.reserved:
+            back[HELD] = self.reserved[HELD]
         self._store.give(back, self._lane.now(), ends)
         self._lane.line.nudge()
 
@@ -218,11 +223,9 @@ class Lease:
         limit, used = refusal.limit, refusal.used
         if limit is not None and used is not None and refusal.kind in self.cost:
             back = {name: amount for name, amount in self.cost.items() if name != "requests"}
-            self._spent = dict.fromkeys(back, 0) | {"excess": self.reserved.get("excess", 0)}
-            ends, self._ended = not self._ended, True
-            self._store.give(back, lane.now(), ends)
+            self._spent = dict.fromkeys(back, 0)
+            self._give(back)
             lane.leaves(refusal.kind, refusal.period, limit - used)
-            lane.line.nudge()
         else:
             self.close()
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, get_args, overload
 
 from ratelimit import decorate, drive, transport
+from ratelimit.bucket import HELD
 from ratelimit.errors import InvalidArgument, LimiterWarning
 from ratelimit.estimate import Estimate, Estimator
 from ratelimit.lane import FIRST_SLACK, Lane
@@ -234,8 +235,8 @@ class RateLimiter:
             output = self.estimator.typical_output(estimate)
         tokens = lane.tokens(prompt, output, estimate.charge)
         cost: dict[str, float] = {"requests": 1, "tokens": tokens, "input_tokens": prompt, "output_tokens": output, "images": estimate.images}
-        if lane.store.marking:
-            cost["excess"] = tokens - estimate.charge
+        if lane.holds and tokens > estimate.charge:
+            cost[HELD] = tokens - estimate.charge
         return cost
 
     def _by_hand(self, tokens: float | None, requests: float | None, cost: Cost | None) -> dict[str, float]:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from ratelimit.bucket import HELD, Bucket
 from ratelimit.feedback import Reading, Refusal
 from ratelimit.feedback.steering import DIMENSIONS, Drift, Knowledge, level_of
 from ratelimit.limits import Limit, Limits
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 FIRST_PAUSE: Final = 1.0
 """Seconds, where a refusal names no moment."""
 LONGEST_PAUSE: Final = 60.0
+BILLS: Final = 10
+"""Answers with usage before it is judged whether the server settles."""
 DOUBTS: Final = 3
 """Refusals for tokens after which a lane that has seen no sign of settlement stops giving back."""
 CROWD_SECONDS: Final = 30.0
@@ -49,6 +52,11 @@ class Steering:
         self._pause = FIRST_PAUSE
         self._paused_until = -inf
         self._doubts = 0
+        self._above = 0.0
+        self._below = 0.0
+        self._moved = 0.0
+        self._bills = 0
+        self._found = False
         self._crowd = inf
         self._crowded_at = -inf
         self._lock = threading.Lock()
@@ -110,7 +118,7 @@ class Steering:
         grant = lease.grant
         if not grant:
             return
-        serial, in_flight, excess, marks = grant
+        serial, in_flight, marks = grant
         store = self._lane.store
         limits = {(DIMENSIONS.get(reading.name), reading.period): reading.limit for reading in readings}
         for bucket, mark in marks:
@@ -129,15 +137,42 @@ class Steering:
                 heard=min(now, lease.sent_at + self._lane.slack.seconds),
                 full_at=mark,
                 corrected=bucket.corrected,
-                excess=excess if name == "tokens" else 0,
+                excess=_excess(lease, name),
                 later=store.admitted - serial,
                 alone=in_flight == 1,
                 input_only=self.charges_input_only,
             )
             if seconds > 0 or (seconds < 0 and limit == bucket.limit.amount):
                 store.correct(bucket, seconds, now)
+                if name == "tokens":
+                    self._moved -= seconds / bucket.seconds_per_unit
+                    self._tell_apart(bucket)
                 label = f"{name}/{per:g}s"
                 self.applied[label] = self.applied.get(label, 0.0) - seconds / bucket.seconds_per_unit
+
+    def billed(self, beyond: float) -> None:
+        """Hear by how many tokens a call's usage was above its admission charge, or below (negative)."""
+        self._above += max(beyond, 0)
+        self._below += max(-beyond, 0)
+        self._bills += 1
+
+    def _tell_apart(self, bucket: Bucket) -> None:
+        """Find out whether a server that charges the input only settles to the usage.
+
+        We settle to the larger of charge and usage. If the server settles, its headers give back what usages were below their charges; if it
+        does not, what they were above. While we believe that it does not, it shows that it does by debiting the difference of the two.
+        """
+        lane = self._lane
+        apart = self._above - self._below
+        if not self.charges_input_only or self._bills < BILLS or apart < bucket.limit.amount / 20:
+            return
+        if self._found and self._moved < -apart / 2:
+            lane.accounting, self._found = "reconcile", False
+        elif lane.accounting == "reconcile" and self._moved > (self._above + self._below) / 2:
+            lane.accounting, self._found = "charge", True
+        elif apart < bucket.limit.amount / 2:
+            return
+        self._above, self._below, self._moved, self._bills = 0.0, 0.0, 0.0, 0
 
     def _judge(self, lease: Lease, used: float) -> None:
         """Find out what the server charges on arrival: the input only, if all that is used is less than this call's maximum."""
@@ -170,9 +205,14 @@ class Steering:
         lane.close(pause)
 
     def _lower(self, refusal: Refusal, now: float) -> None:
-        """Hold no more than the limit that a refusal names."""
+        """Hold no more than the limit that a refusal names, also where no header had shown it (a minute's requests behind a day's)."""
         held = self._lane.store.limits
         if refusal.kind and refusal.period and refusal.limit:
+            if all((limit.name, limit.per) != (refusal.kind, refusal.period) for limit in held):
+                lower = [*held, Limit(refusal.kind, refusal.limit, refusal.period)]
+                self._lane.store.replace(Limits(*lower, concurrency=held.concurrency), now)
+                self._lane.leaves(refusal.kind, refusal.period, refusal.limit - (refusal.used or refusal.limit))
+                return
             lower = [limit.at_most(refusal.limit) if (limit.name, limit.per) == (refusal.kind, refusal.period) else limit for limit in held]
             limits = Limits(*lower, concurrency=held.concurrency)
             if limits != held:
@@ -204,8 +244,8 @@ class Steering:
 
 
 def _excess(lease: Lease, name: str) -> float:
-    """What a call holds beyond the server's charge, in the unit of ``name``: its expected output, mostly."""
-    held = lease.reserved.get(name, 0)
+    """What was debited for a call beyond the server's charge, in the unit of ``name``: its expected output, mostly."""
+    debited = lease.reserved.get(name, 0)
     if name == "tokens" and lease.estimate is not None:
-        return max(held - lease.estimate.charge, 0)
-    return held if name == "output_tokens" else 0
+        return max(debited - lease.reserved.get(HELD, 0) - lease.estimate.charge, 0)
+    return debited if name == "output_tokens" else 0

@@ -137,7 +137,7 @@ def test_a_wait_that_must_be_too_long_is_refused_at_once(player: Player) -> None
 def test_the_predicted_wait_of_an_oversize_call_is_the_real_one(player: Player) -> None:
     """A call above the burst goes when the bucket is full; a timeout just above that does not raise."""
     play = player(
-        [{"at": 0, "tokens": 10}, {"at": 0, "tokens": 90, "timeout": 1.5}, {"at": 1, "tokens": 90, "timeout": 10.5}],
+        [{"at": 0, "tokens": 10}, {"at": 0.1, "tokens": 90, "timeout": 1.5}, {"at": 1, "tokens": 90, "timeout": 10.5}],
         limits=Limits(Limit("tokens", 100, 10, burst=10)),
     )
 

@@ -16,10 +16,8 @@ from ratelimit.limits import Cost, Limits
 Marks = tuple[tuple[Bucket, float], ...]
 """Per bucket its ``full_at`` right after a payment, less the corrections until then: the level that this call's headers should confirm."""
 
-Grant = tuple[int, int, float, Marks] | tuple[()]
-"""What a payment leaves: the calls admitted so far, those in flight, what these hold beyond the server's charges (the cost's "excess", summed;
-all of them including this call), and the marks. Empty unless headers are listened to."""
-
+Grant = tuple[int, int, Marks] | tuple[()]
+"""What a payment leaves: the calls admitted so far, those in flight (this one included) and the marks. Empty unless headers are listened to."""
 
 NOTHING: Cost = MappingProxyType({})
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import inf
 
-from ratelimit.bucket import Bucket, give_all, take_all
+from ratelimit.bucket import HELD, Bucket, give_all, take_all
 from ratelimit.errors import RequestTooLarge
 from ratelimit.limits import Cost, Limits, whole
 from ratelimit.line import insist
@@ -41,7 +41,6 @@ class MemoryStore:
         "_slack",
         "admitted",
         "ended",
-        "excess",
         "limits",
         "marking",
     )
@@ -53,7 +52,6 @@ class MemoryStore:
         self._held: int | None = None
         self._concurrency = limits.concurrency
         self.marking = False  # whether grants carry marks: only who listens to headers pays for them
-        self.excess = 0.0
         self.admitted = 0
         self.ended = 0
         self._closed_until = -inf
@@ -108,9 +106,8 @@ class MemoryStore:
         self.admitted += 1
         if not self.marking:
             return ()
-        self.excess += cost.get("excess", 0)
         marks = tuple([(bucket, bucket.full_at - bucket.corrected) for bucket in self._buckets])
-        return self.admitted, self.in_flight, self.excess, marks
+        return self.admitted, self.in_flight, marks
 
     def _sort(self) -> None:
         """See whether buckets are all that has to be looked at for a call: the common case, and the fast one."""
@@ -123,7 +120,9 @@ class MemoryStore:
 
     def _later(self, cost: Cost) -> float:
         self.refuse_oversize(cost)
-        return max(bucket.moment(amount) for bucket in self._buckets if (amount := cost.get(bucket.name)))
+        held = cost.get(HELD, 0)
+        shares = [(bucket, amount, held if bucket.holds else 0) for bucket in self._buckets if (amount := cost.get(bucket.name))]
+        return max(bucket.moment(amount - share, share) for bucket, amount, share in shares)
 
     def give(self, cost: Cost, now: float, ends: bool) -> None:
         """Give amounts back, or debit late what is negative; never blocks."""
@@ -134,8 +133,6 @@ class MemoryStore:
         try:  # as `_give`, in one frame the less
             if ends:
                 self.ended += 1
-                if not self._plain:
-                    self.excess -= cost.get("excess", 0)
             give_all(self._buckets, cost, now)
         finally:
             lock.release()
@@ -145,8 +142,6 @@ class MemoryStore:
     def _give(self, cost: Cost, now: float, ends: bool) -> None:
         if ends:
             self.ended += 1
-            if not self._plain:
-                self.excess -= cost.get("excess", 0)
         give_all(self._buckets, cost, now)
 
     def expect(self, slack: float) -> None:
@@ -178,13 +173,15 @@ class MemoryStore:
         """Hold other limits; a bucket of the same name and period keeps what is owed, in the limit's unit."""
 
         def apply() -> None:
-            owed = {(b.name, b.limit.per): b.burst - b.level(now) for b in self._buckets}
+            owed = {(b.name, b.limit.per): b.owed(now) for b in self._buckets}
+            held = {(b.name, b.limit.per): b.held for b in self._buckets}
             self.limits = limits
             self._concurrency = self._held or limits.concurrency
             self._sort()
             self._buckets = tuple(Bucket(limit, now, self._slack) for limit in limits)
             for bucket in self._buckets:
                 bucket.give(-owed.get((bucket.name, bucket.limit.per), 0.0), now)
+                bucket.held = held.get((bucket.name, bucket.limit.per), 0.0)
 
         self._soon(apply)
 
@@ -211,18 +208,19 @@ class MemoryStore:
         for bucket in self._buckets:
             amount, before = min(cost.get(bucket.name, 0), bucket.burst), ahead.get(bucket.name, 0)
             if amount or before:
-                latest = max(latest, bucket.full_at + (before + amount) * bucket.seconds_per_unit - bucket.window)
+                latest = max(latest, bucket.full_at + (bucket.held + before + amount) * bucket.seconds_per_unit - bucket.window)
         return latest
 
     def refuse_oversize(self, cost: Cost) -> None:
         """Raise `RequestTooLarge` for a cost that no amount of waiting makes fit."""
         for limit in self.limits:
-            if cost.get(limit.name, 0) > limit.amount:
+            amount = cost.get(limit.name, 0) - (cost.get(HELD, 0) if limit.name == "tokens" else 0)
+            if amount > limit.amount:
                 raise RequestTooLarge(
-                    f"this call needs {whole(cost[limit.name])} {limit.name}, the limit is {limit}: it can never be admitted; "
+                    f"this call needs {whole(amount)} {limit.name}, the limit is {limit}: it can never be admitted; "
                     "shorten the prompt, lower max_tokens, split the call, or raise the limit if the account allows more",
                     name=limit.name,
-                    amount=cost[limit.name],
+                    amount=amount,
                     limit=limit.amount,
                 )
 
