@@ -41,6 +41,8 @@ class RateLimiter:
     :param limits: `Limits` for everything, or a mapping from model patterns to `Limits` (see `limits.family_of`); "*" catches the rest.
     :param concurrency: at most so many calls in flight.
     :param burst: the share of each limit, 0 < burst <= 1, that may go at once; 1 (a full period, as api.openai.com allows) by default.
+    :param level: how full the buckets are at the start, 0 to 1. Nobody tells a decorated function: lower it where a program is started again
+        within a period, or where others have just used the limit. A wrapped client reads it from its first answer.
     :param slack: seconds after its admission at which a request reaches the server, at most; see `bucket.py`. Follows what is observed, down.
     :param accounting: "reconcile" reserves prompt and expected output and settles to the usage, both ways (OpenAI today); "refund"
         the same for servers that charge their own count of the prompt and the maximum, and give back what was not answered (Cerebras,
@@ -64,6 +66,7 @@ class RateLimiter:
         limits: Limits | Mapping[str, Limits] | None = None,
         concurrency: int | None = None,
         burst: float = 1.0,
+        level: float = 1.0,
         slack: float = FIRST_SLACK,
         accounting: Accounting = "reconcile",
         output: Literal["max", "learned"] | int | None = None,
@@ -91,6 +94,9 @@ class RateLimiter:
         self.estimator = Estimator(output=output)
         self.priorities = amounts_of(priorities, "the patience")
         self._slack = amount_of(slack, "slack=")
+        self._level = amount_of(level, "level=, how full the buckets are at the start,")
+        if self._level > 1:
+            raise InvalidArgument(f"level= is how full the buckets are at the start, between 0 and 1, not {level!r}")
         self._listens = False
         by_family = {"*": own} if limits is None else dict(limits)
         self._lanes = {family: self._lane(family, _with_burst(given, burst)) for family, given in by_family.items()}
@@ -224,6 +230,7 @@ class RateLimiter:
 
     def _lane(self, family: str, limits: Limits) -> Lane:
         lane = Lane(family, limits, self.clock, self._slack, self.accounting, self.estimator)
+        lane.store.spend(1 - self._level, self.clock.now())
         if self._listens:
             lane.steering.listen()
         return lane

@@ -36,6 +36,9 @@ class Store(Protocol):
     def give(self, cost: Cost, now: float, ends: bool) -> None:
         """Give amounts back (negative: debit late); ``ends`` says that the call is over and its concurrency slot free."""
 
+    def spend(self, share: float, now: float) -> None:
+        """Take this share, 0 to 1, out of every bucket: it was used before anybody looked."""
+
     def expect(self, slack: float) -> None:
         """Expect requests to arrive at most ``slack`` seconds after they were admitted (see `bucket.py`)."""
 

@@ -144,6 +144,11 @@ class MemoryStore:
             self.ended += 1
         give_all(self._buckets, cost, now)
 
+    def spend(self, share: float, now: float) -> None:
+        """Take this share, 0 to 1, out of every bucket: it was used before anybody looked."""
+        for bucket in self._buckets:
+            bucket.give(-share * bucket.limit.amount, now)
+
     def expect(self, slack: float) -> None:
         """Expect requests to arrive at most ``slack`` seconds after they were admitted."""
         self._slack = slack
