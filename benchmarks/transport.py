@@ -280,14 +280,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("questions", nargs="*", metavar="attempts|learn|quota|overhead", help="all of them when none is named")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--calls", type=int, default=30, help="calls per row of attempts and learn (overhead makes 50 times as many)")
+    parser.add_argument("--calls", type=int, default=30, help="calls per row of attempts and learn (overhead makes 10 times as many)")
     arguments = parser.parse_args()
     console = Console()
     questions: dict[str, Callable[[], dict[str, Any]]] = {
         "attempts": lambda: attempts(console, arguments.calls),
         "learn": lambda: learn(console, arguments.calls),
         "quota": lambda: quota(console),
-        "overhead": lambda: overhead(console, 50 * arguments.calls),
+        "overhead": lambda: overhead(console, 10 * arguments.calls),
     }
     if unknown := set(arguments.questions) - questions.keys():
         parser.error(f"no question {', '.join(sorted(unknown))}: name some of {', '.join(questions)}")
