@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal
 from ratelimit.bucket import HELD
 from ratelimit.errors import EstimateWarning, InvalidArgument
 from ratelimit.feedback import Refusal, Usage, read_exception, read_headers, read_refusal, read_usage
-from ratelimit.limits import LARGEST, amount_of
+from ratelimit.limits import LARGEST, Cost, amount_of
+from ratelimit.stores import NOTHING
 
 if TYPE_CHECKING:
     from ratelimit.estimate import Estimate
@@ -66,6 +67,8 @@ class Lease:
     _claimed = False
     _lost = False
     _headers_seen = False
+    travelling: Cost = NOTHING
+    """What was charged shortly before this call and may arrive after it, by dimension; noted where headers are listened to."""
 
     def __init__(self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, grant: Grant, sent_at: float) -> None:
         self._lane = lane

@@ -268,7 +268,7 @@ class RateLimiter:
             self._warn_of_fork()
         arrival = lane.now()
         answer = lane.enter_now(cost, arrival + self._patience(priority))
-        return answer if isinstance(answer, float) else Lease(lane, cost, estimate, answer, arrival)
+        return answer if isinstance(answer, float) else lane.steering.sent(Lease(lane, cost, estimate, answer, arrival))
 
     def _admit(self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, priority: str | float, timeout: float | None) -> Lease:
         answer = self._admit_now(lane, cost, estimate, priority)
@@ -277,7 +277,7 @@ class RateLimiter:
         arrival = lane.now()
         rank = arrival + self._patience(priority)
         grant, paid = lane.enter(cost, rank, arrival, deadline_of(timeout, arrival), self._price(estimate, lane))
-        return Lease(lane, dict(paid), estimate, grant, lane.now())
+        return lane.steering.sent(Lease(lane, dict(paid), estimate, grant, lane.now()))
 
     async def _admit_async(
         self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, priority: str | float, timeout: float | None
@@ -288,7 +288,7 @@ class RateLimiter:
         arrival = lane.now()
         rank = arrival + self._patience(priority)
         grant, paid = await lane.enter_async(cost, rank, arrival, deadline_of(timeout, arrival), self._price(estimate, lane))
-        return Lease(lane, dict(paid), estimate, grant, lane.now())
+        return lane.steering.sent(Lease(lane, dict(paid), estimate, grant, lane.now()))
 
     def _price(self, estimate: Estimate | None, lane: Lane) -> Callable[[], Cost] | None:
         """How to price a waiting call once more when its turn has come; only who listens to headers knows more by then."""

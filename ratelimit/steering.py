@@ -14,6 +14,7 @@ Owns when a judgement of `feedback/steering.py` is applied, and how. Knows no HT
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -52,6 +53,8 @@ class Steering:
         self._pause = FIRST_PAUSE
         self._paused_until = -inf
         self._doubts = 0
+        self._sent: deque[tuple[float, float]] = deque()
+        self._travelling = 0.0
         self._above = 0.0
         self._below = 0.0
         self._moved = 0.0
@@ -75,6 +78,19 @@ class Steering:
     def forget_others(self) -> None:
         """After a fork: whoever held the lock belongs to the parent process."""
         self._lock = threading.Lock()
+
+    def sent(self, lease: Lease) -> Lease:
+        """Note what was charged shortly before this call: those requests may arrive after it, and its headers not know of them."""
+        if lease.grant:
+            with self._lock:
+                while self._sent and self._sent[0][0] < lease.sent_at - self._lane.slack.seconds:
+                    _, tokens = self._sent.popleft()
+                    self._travelling -= tokens
+                lease.travelling = {"tokens": self._travelling, "requests": len(self._sent)}
+                tokens = lease.reserved.get("tokens", 0) - lease.reserved.get(HELD, 0)
+                self._sent.append((lease.sent_at, tokens))
+                self._travelling += tokens
+        return lease
 
     def heard(self, lease: Lease, readings: Sequence[Reading], now: float) -> None:
         """Hear the limits that an answer's headers show."""
@@ -138,6 +154,7 @@ class Steering:
                 full_at=mark,
                 corrected=bucket.corrected,
                 excess=_excess(lease, name),
+                travelling=lease.travelling.get(name, 0),
                 later=store.admitted - serial,
                 alone=in_flight == 1,
                 input_only=self.charges_input_only,

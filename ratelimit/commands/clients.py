@@ -53,12 +53,15 @@ class Tally:
 async def warm_up(call: Call, client: AsyncOpenAI) -> None:
     """Send one call that nobody counts: the first of a process builds the client's types, and no client's clock should run for that."""
     nobody = Tally("", 1)
-    await _one(_sender(client, nobody), call, nobody)
+    await _one(_sender(client, nobody, nobody), call, nobody)
 
 
 async def run_client(tally: Tally, calls: Sequence[Call], client: AsyncOpenAI, limiter: RateLimiter) -> None:
     """Send all calls in the way that the tally's name says, all of them handed over at once; count."""
-    send = CLIENTS[tally.name](_sender(client, tally), limiter)
+    waits_inside = tally.name == "limiter"  # a call is handed to the wrapped client at once, and sent when its turn has come
+    if waits_inside:
+        client = limiter.wrap(client)
+    send = CLIENTS[tally.name](_sender(client, Tally("", 0) if waits_inside else tally, tally))
     now = asyncio.get_running_loop().time
     tally.started = now()
     try:
@@ -67,6 +70,8 @@ async def run_client(tally: Tally, calls: Sequence[Call], client: AsyncOpenAI, l
                 group.create_task(_one(send, call, tally))
     finally:
         tally.seconds = now() - tally.started
+        if waits_inside:
+            tally.longest_wait = max(lane.longest_wait for lane in limiter.statistics().lanes.values())
 
 
 async def _one(send: Send, call: Call, tally: Tally) -> None:
@@ -86,13 +91,13 @@ def _reason(error: Exception) -> str:
     return "429" if isinstance(error, RateLimitError) else f"{type(error).__name__}: {error}"
 
 
-def _sender(client: AsyncOpenAI, tally: Tally) -> Send:
+def _sender(client: AsyncOpenAI, sending: Tally, tally: Tally) -> Send:
     async def send(call: Call) -> Any:
         """One HTTP request; the bill, where it is known, goes with it for the server."""
         known = {name: value for name, value in call.body.items() if name in _PARAMETERS}
         other = {name: value for name, value in call.body.items() if name not in _PARAMETERS}
         headers = {"x-fake-usage": json.dumps(call.usage)} if call.usage else None
-        tally.sent()
+        sending.sent()
         try:
             return await client.chat.completions.create(**known, extra_body=other or None, extra_headers=headers)
         except RateLimitError:
@@ -102,7 +107,7 @@ def _sender(client: AsyncOpenAI, tally: Tally) -> Send:
     return send
 
 
-def semaphore(send: Send, _: RateLimiter) -> Send:
+def semaphore(send: Send) -> Send:
     """So many at once, and no more: what is refused is lost."""
     slots = asyncio.Semaphore(IN_FLIGHT)
 
@@ -113,7 +118,7 @@ def semaphore(send: Send, _: RateLimiter) -> Send:
     return ask
 
 
-def backoff(send: Send, _: RateLimiter) -> Send:
+def backoff(send: Send) -> Send:
     """The semaphore, and each refused call tries again after a random, doubling time: six attempts within 25 s."""
     retry = tenacity.retry(
         retry=tenacity.retry_if_exception_type(RateLimitError),
@@ -121,21 +126,16 @@ def backoff(send: Send, _: RateLimiter) -> Send:
         stop=tenacity.stop_any(tenacity.stop_after_attempt(ATTEMPTS), tenacity.stop_before_delay(PATIENCE)),
         reraise=True,
     )
-    retried: Send = retry(semaphore(send, _))
+    retried: Send = retry(semaphore(send))
     return retried
 
 
-def limited(send: Send, limiter: RateLimiter) -> Send:
-    """The decorator: each call waits until the limits allow it."""
-
-    @limiter.limit(request=lambda call: call.body)
-    async def ask(call: Call) -> Any:
-        return await send(call)
-
-    return ask
+def limited(send: Send) -> Send:
+    """The wrapped client: each attempt waits inside it until the limits allow it; there is nothing to do around it."""
+    return send
 
 
-CLIENTS: Final[dict[str, Callable[[Send, RateLimiter], Send]]] = {"semaphore": semaphore, "backoff": backoff, "limiter": limited}
+CLIENTS: Final[dict[str, Callable[[Send], Send]]] = {"semaphore": semaphore, "backoff": backoff, "limiter": limited}
 
 
 async def _whole(send: Send, call: Call) -> Any:

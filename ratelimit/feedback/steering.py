@@ -17,7 +17,7 @@ the drift, once what was corrected since is taken off. Three things blur it:
 * *When* k arrived lies between its sending and its headers: a lower level is believed for the earliest arrival, a higher one for the latest.
 * *Reserves*: while it is not known how the server charges, we debit the expected output of all that is in flight, the server perhaps only its
   input. So ours is lower than the server's by rights; a higher level is believed only of a call that flew alone, and then less its own
-  reserve - or, once the server has shown that it charges the input only, by halves: calls sent before this one may have arrived after it.
+  reserve - or, once the server has shown that it charges the input only, less what was sent shortly before it and may have arrived after it.
 * *Order*: calls admitted after k may have arrived before it, and their debits show in k's header. With 100 in flight at once that looks like a
   drift of dozens of calls, now up, now down. So when others were admitted after k, as many headers (at most 8) have to agree, and the smallest
   drift of them counts. A call that nothing overtook is believed alone, at once.
@@ -143,6 +143,7 @@ class Drift:
         full_at: float,
         corrected: float,
         excess: float,
+        travelling: float,
         later: int,
         alone: bool,
         input_only: bool,
@@ -155,6 +156,7 @@ class Drift:
         :param full_at: our bucket's right after this call's admission, less what had been corrected until then.
         :param corrected: seconds corrected in all until now.
         :param excess: what was debited for the call beyond the server's charge, in the limit's unit.
+        :param travelling: what was charged shortly before the call and may have arrived after it, in the limit's unit.
         :param later: how many calls were admitted between its admission and its headers.
         :param alone: no other call was in flight when it was admitted.
         :param input_only: the server is known to charge the input only, when a call arrives.
@@ -167,7 +169,7 @@ class Drift:
             if down > 0:
                 return down
         highest = heard + (burst - level) * seconds_per_unit - (full_at - excess * seconds_per_unit)
-        self._highest.append(highest)
+        self._highest.append(highest + travelling * seconds_per_unit)
         if alone and later == 0:
             return min(highest - corrected, 0.0)
         if input_only and len(self._highest) == AGREEING:
