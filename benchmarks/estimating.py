@@ -27,6 +27,7 @@ import time
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -129,25 +130,28 @@ async def stalls(tokenizer: tiktoken.Encoding, rounds: int) -> dict[str, float]:
         async with limiter.reserve(**asking(text)):
             pass
 
-    async def reserves() -> None:
-        await asyncio.gather(*(reserve(text) for text in islice(prompts, 8)))
+    async def reserves(batch: list[str]) -> None:
+        await asyncio.gather(*map(reserve, batch))
 
-    async def one_off_the_loop() -> None:
-        for text in islice(prompts, 8):
+    async def one_off_the_loop(batch: list[str]) -> None:
+        for text in batch:
             await anyio.to_thread.run_sync(tokenizer.encode_ordinary, text)
 
-    async def on_the_loop() -> None:
-        for text in islice(prompts, 8):
+    async def on_the_loop(batch: list[str]) -> None:
+        for text in batch:
             tokenizer.encode_ordinary(text)
             await asyncio.sleep(3 * TICK)
 
-    async def idle() -> None:
+    async def idle(batch: list[str]) -> None:
+        del batch
         await asyncio.sleep(0.5)
 
     gaps: dict[str, list[float]] = {"": [], "_idle": [], "_tiktoken_thread": [], "_tiktoken_inline": []}
     for _ in range(rounds):
         for name, work in zip(gaps, (reserves, idle, one_off_the_loop, on_the_loop), strict=True):
-            gaps[name].append(await longest_gap(work))
+            batch = list(islice(prompts, 8))
+            gc.collect()
+            gaps[name].append(await longest_gap(partial(work, batch)))
     return {f"stall_ms{name}": statistics.median(worst) for name, worst in gaps.items()} | {"stall_ms_worst": max(gaps[""])}
 
 

@@ -5,7 +5,8 @@ serves while there is no vocabulary. Must never know what a message, a request o
 
 Why in slices. tiktoken releases the GIL while it counts, but then holds it to build a list of every token: 6 to 24 ms for
 1 MB, during which an event loop stands still; it fails with a panic on some 200,000 blanks in a row. Slices of 8 to 16
-thousand characters cost nothing and hold the GIL for less than 1 ms.
+thousand characters cost nothing and hold the GIL for less than 1 ms. quicktok does neither, so it gets a text whole, unless
+the text has to be searched for characters it is not trusted with (see `quick`).
 
 Why exact all the same. No pattern of tiktoken's lets a token reach across any of the places in `_SEAM`, and none looks
 back, so a text cut there counts as the whole does. A text without such a place (a million equal letters, CJK without
@@ -95,7 +96,7 @@ def count(text: str, encoding: str) -> int:
         return known
     fast = quick.load(encoding)
     tokens = 0
-    for piece in slices(text):
+    for piece in (text,) if fast is not None and text.isascii() else slices(text):
         if fast is not None and familiar(piece):
             tokens += fast(piece)
             continue
