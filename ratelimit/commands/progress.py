@@ -60,11 +60,15 @@ class Meter:
         self.left, self.earlier = left, earlier
         self.done = self.failed = 0
         self.prompt_tokens = self.output_tokens = self.tokens = 0
-        self.started = time.monotonic()
+        self.started = self._sent_at = time.monotonic()
+        self._answered_at: float | None = None
+        self._sent = 0
         self._samples: deque[tuple[float, int, int, int]] = deque([(self.started, 0, 0, 0)])  # time, admitted, tokens, done
 
     def hear(self, result: Result) -> None:
         """Count one more result."""
+        if self._answered_at is None:
+            self._answered_at = time.monotonic()
         self.done += 1
         self.failed += not result.ok
         usage = result.usage
@@ -94,10 +98,12 @@ class Meter:
         return self._prices.of(self.prompt_tokens, self.output_tokens) if self._prices else None
 
     def sample(self) -> None:
-        """Note where things stand, at most once a second; the rates of the last minute come of it."""
-        now = time.monotonic()
+        """Note where things stand, a few times a second; the rates of the last minute come of it."""
+        now, sent = time.monotonic(), self.admitted
+        if sent > self._sent:
+            self._sent, self._sent_at = sent, now
         if now - self._samples[-1][0] >= 1:
-            self._samples.append((now, self.admitted, self.tokens, self.done))
+            self._samples.append((now, sent, self.tokens, self.done))
             while len(self._samples) > 2 and self._samples[1][0] <= now - MINUTE:
                 self._samples.popleft()
 
@@ -116,10 +122,15 @@ class Meter:
         used = {"requests": ("RPM", self.admitted - admitted), "tokens": ("TPM", self.tokens - tokens)}
         return [Use(*used[name], allowed) for (name, per), allowed in self.limits().items() if per == MINUTE and name in used]
 
-    def share(self) -> dict[tuple[str, float], float]:
-        """Of what each limit has allowed since the start, its full bucket included, the part that was used."""
+    def share(self, *, whole: bool = False) -> dict[tuple[str, float], float]:
+        """Of what each limit let through, its full bucket included, the part that was used.
+
+        Over the time from the first answer, which tells how full the server's buckets are, to the last sending; or over the `whole` run, which
+        begins with the wait for that answer and ends with the last one.
+        """
         used = {"requests": self.admitted, "tokens": self.tokens}
-        return {(name, per): used[name] / (amount * (1 + self.seconds / per)) for (name, per), amount in self.limits().items() if name in used}
+        seconds = self.seconds if whole else max(self._sent_at - (self._answered_at or self._sent_at), 0.0)
+        return {(name, per): used[name] / (amount * (1 + seconds / per)) for (name, per), amount in self.limits().items() if name in used}
 
     def remaining(self) -> float | None:
         """Seconds until the end, as far as it can be told: at the rate of the limits, at the speed of the last minute at most."""

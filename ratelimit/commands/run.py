@@ -37,6 +37,7 @@ from ratelimit.limits import Limits, family_of
 from ratelimit.tiers import limits_of
 
 RETRIES: Final = 3  # the SDK's own, of one request
+CAPTION: Final = "limits: what was used of a full bucket and its refill, from the first answer to the last sending."
 LOOK_EVERY: Final = 0.2  # seconds
 SHORTEST_KEY: Final = 12  # a shorter text is no key, and may stand in any answer
 
@@ -222,11 +223,11 @@ class _Run:
             ("tokens in", f"{meter.prompt_tokens:,}"),
             ("tokens out", f"{meter.output_tokens:,}"),
         ]
-        rows += [(f"{name} used of {duration(per)}'s limit", f"{share:.0%}") for (name, per), share in meter.share().items()]
+        rows += [(f"of the limit of {name} per {duration(per)}", f"{share:.0%}") for (name, per), share in meter.share().items()]
         if (cost := meter.cost) is not None:
             rows.append(("cost", f"{cost:,.2f}"))
         out = Console()
-        out.print(table(str(output), ("", ""), rows))
+        out.print(table(str(output), ("", ""), rows, CAPTION if meter.share() else ""))
         for reason, count in self._reasons.most_common(3):
             _say(out, f"{count} failed by {reason}")
         if self._failed_earlier and not meter.failed:
@@ -268,5 +269,6 @@ def _write_json(path: Path, meter: Meter, earlier: int) -> None:
         "prompt_tokens": meter.prompt_tokens,
         "output_tokens": meter.output_tokens,
         "utilization": {f"{name}/{per:g}s": round(share, 4) for (name, per), share in meter.share().items()},
+        "utilization_of_the_whole_time": {f"{name}/{per:g}s": round(share, 4) for (name, per), share in meter.share(whole=True).items()},
     }
     path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
