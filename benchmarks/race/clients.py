@@ -129,6 +129,7 @@ def backoff(ground: Ground) -> Send:
         retry=tenacity.retry_if_exception_type(openai.RateLimitError),
         wait=tenacity.wait_random_exponential(min=1, max=60),
         stop=tenacity.stop_after_attempt(6),
+        reraise=True,
     )
     return patient(asking(ground.connect(0)))
 
