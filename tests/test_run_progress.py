@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ratelimit import RateLimiter
+from ratelimit.batch import Request, Result
+from ratelimit.commands import progress
+from ratelimit.commands.progress import Meter, Prices, display, duration
+
+
+class Time:
+    """What `time` shows to the meter."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
+    """A clock that is set by hand, of the meter and of its limiter."""
+    clock = Time()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+class Hand(Meter):
+    """A meter whose requests are answered by a call."""
+
+    def __init__(self, clock: Time, left: int = 100, prices: Prices | None = None, **limits: Any) -> None:
+        from ratelimit.drive import Clock
+
+        own = Clock()
+        own.now = clock.monotonic
+        self.limiter = RateLimiter(clock=own, slack=0, **limits)
+        self.clock = clock
+        super().__init__(self.limiter, left, 0, ["gpt-4o"], prices or Prices())
+
+    def go(self, count: int, seconds: float, *, ok: bool = True) -> None:
+        """So many calls of 10 tokens in, 20 out, evenly over so many seconds."""
+        body = {"usage": {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}}
+        for _ in range(count):
+            self.clock.seconds += seconds / count
+            self.limiter.acquire_nowait(tokens=30).close()
+            self.hear(Result(Request("a", "chat.completions", {}), 200 if ok else 500, body if ok else {}))
+            self.sample()
+
+
+def test_what_was_used_is_that_of_the_last_minute(clock: Time) -> None:
+    """RPM and TPM are shown beside their limits, as the server counts: over a minute, not over the run."""
+    meter = Hand(clock, rpm=600, tpm=30_000)
+    meter.go(120, 60)
+    meter.go(30, 60)
+
+    assert [(use.name, round(use.used, -1), use.allowed) for use in meter.uses()] == [("RPM", 30, 600), ("TPM", 900, 30_000)]
+    assert (meter.done, meter.failed, meter.admitted, meter.tokens) == (150, 0, 150, 4_500)
+
+
+def test_the_share_of_a_limit_counts_its_full_bucket(clock: Time) -> None:
+    """Who uses a full bucket and its refill has used all of it; the wait for the first answer and after the last sending are told apart."""
+    meter = Hand(clock, rpm=60)
+    clock.seconds += 10
+    meter.go(60, 0.001)
+    meter.go(60, 60)
+    clock.seconds += 20
+
+    assert meter.share()["requests", 60.0] == pytest.approx(1, abs=0.01)
+    assert meter.share(whole=True)["requests", 60.0] == pytest.approx(120 / (60 + 90), abs=0.01)
+
+
+def test_the_end_is_told_by_limits_and_speed(clock: Time) -> None:
+    """A full bucket at the start flatters the speed: the limits know better. Where none are known, the speed is all there is."""
+    limited = Hand(clock, left=220, rpm=60)
+    limited.go(60, 1)
+    free = Hand(clock, left=220)
+    free.go(20, 10)
+
+    assert limited.remaining() == pytest.approx(160, abs=12)
+    assert free.remaining() == pytest.approx(100, abs=5)
+    assert Hand(clock).remaining() is None
+
+
+def test_money_is_counted_where_prices_are_known(clock: Time) -> None:
+    """Per million tokens, in and out; nothing is shown where nobody gave a price."""
+    meter = Hand(clock, prices=Prices(1_000, 10_000))
+    meter.go(2, 1)
+    meter.go(1, 1, ok=False)
+
+    assert meter.cost == pytest.approx(2 * (10 * 1_000 + 20 * 10_000) / 1e6)
+    assert "1 failed, 0 429s" in meter.told()
+    assert "cost 0.42" in meter.told()
+    assert Hand(clock).cost is None
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_it_is_shown_on_terminals_and_in_logs(clock: Time, terminal: bool) -> None:
+    """In place where there is a terminal, else a line every five seconds."""
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=terminal, width=200)
+    meter = Hand(clock, left=10, rpm=600)
+    with display(console, meter) as look:
+        look()
+        meter.go(3, 6)
+        look()
+        look()
+
+    assert "3/600 RPM" in screen.getvalue()
+    assert ("3 of 10 done" in screen.getvalue()) != terminal
+    assert terminal or screen.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(-1, "0 s"), (42.4, "42 s"), (59.6, "1 min 0 s"), (185, "3 min 5 s"), (7_800, "2 h 10 min")])
+def test_durations_are_readable(seconds: float, told: str) -> None:
+    """No 7799.9999 s."""
+    assert duration(seconds) == told
