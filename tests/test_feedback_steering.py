@@ -112,6 +112,7 @@ class World:
             full_at=mark,
             corrected=self.corrected,
             excess=0,
+            travelling=0,
             later=later,
             alone=alone,
             input_only=False,
