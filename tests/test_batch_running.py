@@ -15,6 +15,7 @@ import ratelimit
 from ratelimit import InvalidArgument, RateLimiter
 from ratelimit.batch import Batch, Request, Result
 from ratelimit.batch.running import FIRST_SLOTS
+from ratelimit.testing import FakeOpenAI
 from ratelimit.testing.clocks import TrioClock, VirtualClock
 
 if TYPE_CHECKING:
@@ -133,6 +134,24 @@ def test_the_limits_hold_and_are_used(loop_clock: LoopClock) -> None:
     start = api.times[0]
     assert all(number <= 60 + (time - start) + 1 for number, time in enumerate(api.times, 1))
     assert api.times[-1] - start == pytest.approx(120, abs=2)
+
+
+def test_a_real_server_s_limit_is_used_to_the_last_percent() -> None:
+    """FakeOpenAI at 200 a minute, 400 requests: no 429, and from the first answer to the last sending next to nothing of the limit is lost."""
+    clock, server = VirtualClock(), FakeOpenAI(rpm=200, tpm=10_000_000)
+
+    async def main() -> None:
+        http = httpx2.AsyncClient(transport=server.transport())
+        async with AsyncOpenAI(api_key="sk-test", base_url="http://api/v1", http_client=http) as client:
+            async for result in ratelimit.run(bodies(400), client, RateLimiter(rpm=200, clock=clock)):
+                assert result.ok
+
+    clock.run(main)
+    entries = server.ledger.entries()
+    seconds = entries[-1].time - (entries[0].ended or 0.0)
+
+    assert len(server.ledger.refused) == 0
+    assert 400 / (200 * (1 + seconds / 60)) > 0.97
 
 
 def test_requests_are_taken_no_faster_than_they_are_sent(loop_clock: LoopClock) -> None:
