@@ -1,0 +1,259 @@
+"""One run of the limiter on the virtual clock, without SDK and HTTP: a hundred times cheaper than with them, and the same to a few per cent.
+
+Owns: what happens to a call between the line and its answer, and what is measured of a run. What must never come in: searching, HTTP, tables.
+
+The limiter is the real one, in the state in which `limiter.wrap(client)` leaves it: it hears the headers of every answer and settles by the
+usage. The server is FakeOpenAI's own desk: its buckets, its charges, its headers. What is left out is the wire between the two. In its stead
+each call spends the client's time (one after the other: a Python process puts one request at a time on the wire), the network's, and the
+model's, as its job says. A refused call is tried again twice, as the SDK does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from benchmarks.tuning.traffic import Job
+from ratelimit import LimiterError, RateLimiter
+from ratelimit.estimate import Estimate, Estimator
+from ratelimit.estimate.models import family
+from ratelimit.feedback import Usage
+from ratelimit.lane import FIRST_SLACK
+from ratelimit.lease import Accounting
+from ratelimit.limiter import PATIENCE
+from ratelimit.testing import Latency, Ledger, VirtualClock
+from ratelimit.testing.answers import Answers
+from ratelimit.testing.desk import Desk, Setup
+from ratelimit.testing.intake import Call
+from ratelimit.testing.quotas import Quotas
+from ratelimit.testing.refusals import refusal_body, retry_headers
+from ratelimit.testing.variants import rules_of
+
+ATTEMPTS: Final = 3
+"""The first and the SDK's two retries."""
+CONNECTIONS: Final = 1000
+"""What the SDK's HTTP client opens at most; whoever comes later waits for one to be free."""
+WINDOW: Final = 10.0
+"""Seconds in which variant E counts requests."""
+
+Output = Literal["max", "learned"] | int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The knobs of a limiter, at the values it has when nobody sets them; see `RateLimiter`. `patience`: seconds, of the batch class."""
+
+    burst: float = 1.0
+    slack: float = FIRST_SLACK
+    output: Output = None
+    concurrency: int | None = None
+    accounting: Accounting = "reconcile"
+    patience: float = PATIENCE["batch"]
+
+    def arguments(self) -> dict[str, Any]:
+        """What to pass to `RateLimiter` beside the limits: only what differs from its defaults."""
+        given: dict[str, Any] = {}
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if value != each.default and each.name != "patience":
+                given[each.name] = value
+        if self.patience != PATIENCE["batch"]:
+            given["priorities"] = {**PATIENCE, "batch": self.patience}
+        return given
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the calls are up against. `limits`: by short names, {"rpm": 500}. `client`: seconds that sending keeps the client's process busy."""
+
+    limits: Mapping[str, float]
+    variant: str = "P"
+    latency: Latency = field(default_factory=lambda: Latency(jitter=(0.02, 0.1)))
+    client: float = 0.002
+    level: float = 1.0
+
+    def scaled(self, factor: float) -> World:
+        """The same with other limits."""
+        return dataclasses.replace(self, limits={name: amount * factor for name, amount in self.limits.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one run. Times in seconds; a wait is from a call's arrival until the server let it in."""
+
+    seconds: float
+    """from the first arrival until the last answer"""
+    debt: float
+    """until what was used beyond the limits has dripped off, after that"""
+    rejected: int
+    failed: int
+    waits: tuple[float, ...]
+    urgent: tuple[float, ...]
+    """waits of the interactive calls"""
+    in_flight: int
+    """at most"""
+    used: Mapping[str, float]
+    """what the run took of each limit, in its unit"""
+    trace: tuple[tuple[float, float, float], ...] = ()
+    """moment, tokens that the limiter believes to have, tokens that the server has; after each admission"""
+
+    @property
+    def makespan(self) -> float:
+        """Until all is answered and paid for."""
+        return self.seconds + self.debt
+
+
+class Recalling(Estimator):
+    """An estimator that was told beforehand what it would count: what it learns from usage is learned anew in every run."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(output=output)
+
+    def estimate(self, request: object, *, endpoint: str | None = None, site: str = "") -> Estimate:  # noqa: ARG002  # the count knows it
+        """Recall the count, and apply to it what was learned so far."""
+        counted: Estimate = request["counted"]  # type: ignore[index]  # `_send` puts it there
+        factor = self._memory.correction(counted.model, counted.kind)
+        bound = None if counted.max_output_tokens is None else counted.max_output_tokens // max(counted.choices, 1)
+        expected = self._expected(bound, family(counted.model), counted.model, counted.endpoint, site)
+        return dataclasses.replace(
+            counted, prompt_tokens=round(counted.formula_tokens * factor), output_tokens=expected * counted.choices, site=site
+        )
+
+    def heavy(self, request: object) -> bool:  # noqa: ARG002  # nothing is left to count
+        """No."""
+        return False
+
+
+def simulate(jobs: Sequence[Job], settings: Settings, world: World, *, seed: int = 0, trace: bool = False) -> Outcome:
+    """Let a limiter of these settings send all jobs; `seed`: of what the server does by chance, such as another tenant."""
+    clock = VirtualClock()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the limiter warns of is counted: refusals, failures
+        return clock.run(_Run(jobs, settings, world, clock, seed, trace).run)
+
+
+class _Run:
+    def __init__(self, jobs: Sequence[Job], settings: Settings, world: World, clock: VirtualClock, seed: int, trace: bool) -> None:
+        self._jobs, self._world, self._clock, self._tracing = jobs, world, clock, trace
+        model = jobs[0].item.model
+        given: dict[str, Any] = {**world.limits, **settings.arguments()}
+        self._limiter = RateLimiter(**given, clock=clock)
+        self._lane = self._limiter.lane_of(model)
+        self._limiter.estimator = self._lane.estimator = Recalling(settings.output)
+        self._limiter.listen()
+        self._ledger = Ledger()
+        self._setup = _setup(world, seed)
+        self._sending_until = 0.0
+        self._in_flight = self._most = self._failed = 0
+        self._ended = 0.0
+        self._trace: list[tuple[float, float, float]] = []
+        self._used = dict.fromkeys(world.limits, 0.0)
+        self._waits: dict[int, float] = {}
+
+    async def run(self) -> Outcome:
+        self._desk = Desk(self._setup, self._ledger)
+        self._connections = asyncio.Semaphore(CONNECTIONS)
+        loop = asyncio.get_running_loop()
+        tasks = []
+        for job in self._jobs:
+            if job.arrival > loop.time():
+                await asyncio.sleep(job.arrival - loop.time())
+            tasks.append(asyncio.ensure_future(self._call(job)))
+        await asyncio.gather(*tasks)
+        return Outcome(
+            seconds=self._ended,
+            debt=self._debt(),
+            rejected=len(self._ledger.refused),
+            failed=self._failed,
+            waits=tuple(self._waits.values()),
+            urgent=tuple(wait for number, wait in self._waits.items() if self._jobs[number].item.priority == "interactive"),
+            in_flight=self._most,
+            used=self._used,
+            trace=tuple(self._trace),
+        )
+
+    async def _call(self, job: Job) -> None:
+        for attempt in range(ATTEMPTS):
+            try:
+                answered = await self._send(job)
+            except LimiterError:  # too large for a limit: nobody could send it
+                break
+            if answered is None:
+                self._ended = self._clock.now()
+                return
+            await asyncio.sleep(answered or 0.5 * 2**attempt)
+        self._failed += 1
+        self._ended = self._clock.now()
+
+    async def _send(self, job: Job) -> float | None:
+        """One attempt; None when it was answered, else the seconds after which the refusal asks for the next."""
+        item = job.item
+        body = {"model": item.model, "counted": item.counted}
+        lease = await self._limiter.reserve_for(body, endpoint=item.endpoint, priority=item.priority).admit_async()
+        self._in_flight += 1
+        self._most = max(self._most, self._in_flight)
+        try:
+            async with self._connections:
+                self._sending_until = max(self._sending_until, self._clock.now()) + self._world.client
+                await asyncio.sleep(self._sending_until - self._clock.now() + job.there)
+                known = {"prompt_tokens": item.prompt, "completion_tokens": job.output}
+                call = Call(item.endpoint, item.model, organisation="org", body=item.body, known=known)
+                visit = self._desk.admit(call)
+                headers = {name.decode(): value.decode() for name, value in visit.headers}
+                if visit.refusal is not None:
+                    style = self._setup.rules.style
+                    headers |= {name.decode(): value.decode() for name, value in retry_headers(visit.refusal, style)}
+                    self._desk.leave(visit, 429, None)
+                    await asyncio.sleep(job.back)
+                    lease.observe(headers, status=429, body=refusal_body(visit.refusal, call, style))
+                    return visit.refusal.wait or 0.0
+                self._waits.setdefault(job.number, self._clock.now() - job.arrival)
+                self._note(visit.entry.levels)
+                await asyncio.sleep(job.work)
+                self._desk.leave(visit, 200, visit.usage)
+                self._count(visit.charge.tokens, visit.usage.total_tokens, visit.usage.completion_tokens, visit.charge.output)
+                await asyncio.sleep(job.back)
+                lease.observe(headers)
+                lease.settle(Usage(item.prompt, job.output, item.prompt + job.output))
+                return None
+        finally:
+            self._in_flight -= 1
+
+    def _count(self, charge: float, usage: float, answered: float, charged_output: float) -> None:
+        settle = self._setup.rules.settle
+        tokens = {"never": charge, "usage": usage, "refund": charge + min(0, answered - charged_output)}[settle]
+        for name in self._used:
+            self._used[name] += 1 if name.startswith("r") else tokens
+
+    def _note(self, levels: Mapping[str, float]) -> None:
+        if self._tracing and "tpm" in levels:
+            now = self._clock.now()
+            self._trace.append((now, self._lane.store.levels(now).get(("tokens", 60.0), 0.0), levels["tpm"]))
+
+    def _debt(self) -> float:
+        periods = {"m": 60.0, "d": 86_400.0, "s": 1.0}
+        left = {name.rpartition("/")[2]: level for name, level in self._desk.levels().items()}
+        limits = self._world.limits
+        return max([0.0, *(-level * periods[name[-1]] / limits[name] for name, level in left.items() if name in limits)])
+
+
+def _setup(world: World, seed: int) -> Setup:
+    rules = rules_of(world.variant)
+    limits: dict[str, float | None] = {"rpm": None, "tpm": None, **world.limits}
+    return Setup(
+        rules=rules,
+        quotas=Quotas(limits, None, None, rules=rules, request_window=WINDOW),
+        answers=Answers(output=150, spread=0.0, counter=None, seed=seed),
+        latency=world.latency,
+        level=dict.fromkeys(("requests", "tokens", "images"), world.level),
+        headers_at="admission",
+        refusals_cost_requests=False,
+        hidden_changes=False,
+        ramp_from=1_000_000,
+        pieces=8,
+        seed=seed,
+    )
