@@ -16,6 +16,9 @@ Owns every exception and warning of the package; imports nothing of it.
 
 from __future__ import annotations
 
+import logging
+import warnings
+
 
 class LimiterError(Exception):
     """Whatever this package raises of its own."""
@@ -72,3 +75,11 @@ class LimiterWarning(RuntimeWarning):
 
 class EstimateWarning(LimiterWarning):
     """A request body could only be guessed at."""
+
+
+def caution(message: str, category: type[LimiterWarning] = LimiterWarning, *, stacklevel: int = 2) -> None:
+    """Warn; where warnings are errors, log instead: what only degrades must not break a call even then."""
+    try:
+        warnings.warn(message, category, stacklevel=stacklevel + 1)
+    except category:
+        logging.getLogger("ratelimit").warning(message)

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from ratelimit.errors import WaitTimeout
 from ratelimit.limits import Cost
-from ratelimit.line import Line, Place
+from ratelimit.line import AskAgain, Line, Place
 
 GrantT = TypeVar("GrantT")
 
@@ -64,7 +64,8 @@ def admit(line: Line, place: Place, now: float, deadline: float = inf) -> Genera
                 if not isinstance(answer, float):
                     return answer, cost
                 until = answer
-                _check(until, now, deadline)
+                if not isinstance(answer, AskAgain):
+                    _check(until, now, deadline)
             if now >= deadline:
                 raise WaitTimeout("no capacity within the timeout; allow a longer one, or send less")
             answer = yield Rest(min(until, deadline))

@@ -6,13 +6,12 @@ settled from any thread, task, finalizer or signal handler.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Literal
 
 from ratelimit.bucket import HELD
-from ratelimit.errors import EstimateWarning, InvalidArgument
+from ratelimit.errors import EstimateWarning, InvalidArgument, caution
 from ratelimit.feedback import Refusal, Usage, read_exception, read_headers, read_refusal, read_usage
 from ratelimit.limits import LARGEST, Cost, amount_of
 from ratelimit.stores import NOTHING
@@ -221,7 +220,7 @@ class Lease:
         """
         self._lost = self._claimed
         lane = self._lane
-        lane.refused += 1
+        lane.refused += not refusal.overloaded  # a server without capacity refuses no limit
         lane.steering.refused(refusal)
         limit, used = refusal.limit, refusal.used
         if limit is not None and used is not None and refusal.kind in self.cost:
@@ -256,6 +255,6 @@ class Lease:
             output = self._lane.estimator.count_text(text, self.estimate.model)
         except Exception as error:  # noqa: BLE001  # the stream is the user's: it must not end in a failure of ours
             self.close()
-            warnings.warn(f"could not count what a stream has answered ({error!r}); its reserve is kept", EstimateWarning, stacklevel=2)
+            caution(f"could not count what a stream has answered ({error!r}); its reserve is kept", EstimateWarning)
             return
         self.settle(**self._used(Usage(self.estimate.prompt_tokens, output, self.estimate.prompt_tokens + output)))

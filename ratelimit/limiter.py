@@ -7,7 +7,6 @@ estimator and finds their lane; the lanes admit. The decorator and the wrapping 
 from __future__ import annotations
 
 import os
-import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,7 +15,7 @@ from typing import Any, Final, Literal, TypeVar, get_args, overload
 
 from ratelimit import decorate, drive, transport
 from ratelimit.bucket import HELD
-from ratelimit.errors import InvalidArgument, LimiterWarning
+from ratelimit.errors import InvalidArgument, caution
 from ratelimit.estimate import Estimate, Estimator
 from ratelimit.lane import FIRST_SLACK, Lane
 from ratelimit.lease import Accounting, Lease
@@ -220,7 +219,7 @@ class RateLimiter:
         if lane is None:
             family = family_of(model, self._lanes)
             if family is None:
-                warnings.warn(f'no limit is given for model {model!r}: it passes without waiting; add it, or "*", to limits=', LimiterWarning, 4)
+                caution(f'no limit is given for model {model!r}: it passes without waiting; add it, or "*", to limits=', stacklevel=4)
                 family = model
                 self._lanes[family] = self._lane(family, Limits())
             lane = self._lanes[family]
@@ -297,10 +296,9 @@ class RateLimiter:
     def _warn_of_fork(self) -> None:
         self._forked = False
         self._quick = self._only
-        warnings.warn(
+        caution(
             f"this limiter was copied into process {os.getpid()} by a fork: each process now spends the whole limit; "
             "create one limiter per process with its share of the limit",
-            LimiterWarning,
             stacklevel=5,
         )
 

@@ -34,6 +34,12 @@ def insist(lock: threading.Lock) -> None:
         )
 
 
+class AskAgain(float):
+    """A moment at which the head should ask again that predicts nothing: a call may end before it; inf means that only that helps."""
+
+    __slots__ = ()
+
+
 class Guard:
     """The lock of `insist`, for ``with``."""
 

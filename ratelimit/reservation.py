@@ -10,7 +10,9 @@ from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import anyio.to_thread
+from anyio.lowlevel import RunVar
 
 from ratelimit.errors import InvalidArgument
 from ratelimit.limits import Cost, amount_of
@@ -74,7 +76,7 @@ class Reservation:
     async def admit_async(self) -> Lease:
         """Wait in the calling task; a big prompt is counted in a worker thread."""
         if self._ask is None and self._limiter.estimator.heavy(self._request):
-            priced = await anyio.to_thread.run_sync(self._priced)
+            priced = await anyio.to_thread.run_sync(self._priced, limiter=_one_at_a_time())
         else:
             priced = self._priced()
         return await self._limiter._admit_async(*priced, self._priority, self._timeout)  # noqa: SLF001
@@ -120,6 +122,19 @@ class Reservation:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._exit(error)
+
+
+_counting: RunVar[anyio.CapacityLimiter] = RunVar("ratelimit_counting")
+
+
+def _one_at_a_time() -> anyio.CapacityLimiter:
+    """Big prompts of one event loop are counted one by one: several threads that want the GIL would make the loop wait for its own."""
+    try:
+        return _counting.get()
+    except LookupError:
+        counting = anyio.CapacityLimiter(1)
+        _counting.set(counting)
+        return counting
 
 
 def body_of(request: object, fields: dict[str, Any]) -> Mapping[str, Any]:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 FIRST_PAUSE: Final = 1.0
 """Seconds, where a refusal names no moment."""
 LONGEST_PAUSE: Final = 60.0
+PROBE_SECONDS: Final = 30.0
+"""How long the rest waits for the first headers, at most: the first call may itself wait for another one."""
 BILLS: Final = 10
 """Answers with usage before it is judged whether the server settles."""
 DOUBTS: Final = 3
@@ -73,7 +75,7 @@ class Steering:
         if not store.marking:
             store.mark()
             self.probing = True
-            store.hold(1)
+            store.hold(1, self._lane.now() + PROBE_SECONDS)
 
     def forget_others(self) -> None:
         """After a fork: whoever held the lock belongs to the parent process."""
@@ -120,9 +122,11 @@ class Steering:
     def _start(self, lease: Lease, readings: Sequence[Reading], known: set[tuple[str, float]], now: float) -> None:
         """Fill the buckets of newly learned limits to the server's level, less what this call has reserved beyond its charge."""
         for limit in self._lane.store.limits:
-            if (limit.name, limit.per) in known:
-                continue
             level = level_of(readings, limit.name, limit.per)
+            if (limit.name, limit.per) in known:
+                if level is not None:
+                    self._lane.leaves(limit.name, limit.per, level)
+                continue
             if limit.name == "tokens" and level is not None:
                 self._judge(lease, limit.amount - level)
             for bucket in self._lane.store.buckets_of(limit.name):

@@ -7,13 +7,12 @@ share all of it. Must never come in: waiting, the network, an HTTP library (requ
 from __future__ import annotations
 
 import json
-import warnings
 import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from ratelimit.errors import EstimateWarning, LimiterWarning
+from ratelimit.errors import EstimateWarning, LimiterWarning, caution
 from ratelimit.feedback import Refusal, SSEUsage, read_error, read_usage
 from ratelimit.feedback.counts import tail_usage
 from ratelimit.lease import Lease
@@ -48,7 +47,7 @@ def warn_once(kind: str, message: str, category: type[LimiterWarning] = Estimate
     """Warn once per kind and process; what is wrong with one body is wrong with the next thousand."""
     if kind not in _warned:
         _warned.add(kind)
-        warnings.warn(message, category, stacklevel=2)
+        caution(message, category)
 
 
 # ---- requests -----------------------------------------------------------------------------------------------------------------------------

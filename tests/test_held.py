@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai import AsyncOpenAI
 
-from ratelimit import InvalidArgument, Limit, Limits, RateLimiter
+from ratelimit import InvalidArgument, Limit, Limits, RateLimiter, WaitTimeout
 from ratelimit.bucket import HELD, Bucket, give_all, take_all
+from ratelimit.stores.memory import MemoryStore
 from ratelimit.testing import FakeOpenAI
 from ratelimit.testing.clocks import VirtualClock
 
@@ -135,3 +136,29 @@ def test_buckets_start_as_full_as_is_said() -> None:
     limiter = RateLimiter(limits=Limits("100 rpm", "1k tpm"), level=0.5, clock=VirtualClock())
 
     assert limiter.statistics().lanes["*"].levels == {"requests/60s": 50, "tokens/60s": 500}
+
+
+def test_the_first_call_may_wait_for_another_one() -> None:
+    """While the first headers are awaited the rest is held, but not for ever: the call that brings them may be inside one that is admitted."""
+    clock = VirtualClock()
+    limiter = RateLimiter(rpm=60, clock=clock)
+    limiter.listen()
+
+    async def main() -> float:
+        async with limiter.reserve(tokens=1):
+            with pytest.raises(WaitTimeout):
+                await limiter.acquire(tokens=1, timeout=5)
+            inner = await limiter.acquire(tokens=1, timeout=60)
+            inner.close()
+        return clock.now()
+
+    assert 5 < clock.run(main) <= 31
+
+
+def test_a_limit_that_was_believed_far_too_high_does_not_close_the_line() -> None:
+    """What little of a huge limit was spent is little of the real one as well."""
+    store = MemoryStore(Limits(rpm=1e9), 0.0, 2.0)
+    store.take({"requests": 1}, 0.0)
+    store.replace(Limits(rpm=10_000), 0.0)
+
+    assert store.levels(2.1) == {("requests", 60.0): 10_000}

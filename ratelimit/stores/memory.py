@@ -18,7 +18,7 @@ from math import inf
 from ratelimit.bucket import HELD, Bucket, give_all, take_all
 from ratelimit.errors import RequestTooLarge
 from ratelimit.limits import Cost, Limits, whole
-from ratelimit.line import insist
+from ratelimit.line import AskAgain, insist
 from ratelimit.stores import NOTHING, Grant
 
 
@@ -35,6 +35,7 @@ class MemoryStore:
         "_closed_until",
         "_concurrency",
         "_held",
+        "_held_until",
         "_inbox",
         "_lock",
         "_plain",
@@ -50,6 +51,7 @@ class MemoryStore:
         self._slack = slack
         self._buckets = tuple(Bucket(limit, now, slack) for limit in limits)
         self._held: int | None = None
+        self._held_until = inf
         self._concurrency = limits.concurrency
         self.marking = False  # whether grants carry marks: only who listens to headers pays for them
         self.admitted = 0
@@ -93,9 +95,11 @@ class MemoryStore:
                 self._empty_inbox()
 
     def _take(self, cost: Cost, now: float) -> Grant | float:
+        if now >= self._held_until:
+            self.hold(None)
         if self.full:
             self.refuse_oversize(cost)
-            return inf
+            return AskAgain(self._held_until)
         if self._closed_until > now:
             self.refuse_oversize(cost)
             return self.moment(cost)
@@ -155,9 +159,10 @@ class MemoryStore:
         for bucket in self._buckets:
             bucket.expect(slack)
 
-    def hold(self, concurrency: int | None) -> None:
-        """Let at most so many calls be in flight for now; None goes back to what the limits say."""
+    def hold(self, concurrency: int | None, until: float = inf) -> None:
+        """Let at most so many calls be in flight until then; None goes back to what the limits say."""
         self._held = concurrency
+        self._held_until = until
         self._concurrency = concurrency or self.limits.concurrency
         self._sort()
 
@@ -175,17 +180,18 @@ class MemoryStore:
         self._soon(lambda: bucket.correct(seconds, now))
 
     def replace(self, limits: Limits, now: float) -> None:
-        """Hold other limits; a bucket of the same name and period keeps what is owed, in the limit's unit."""
+        """Hold other limits; a bucket of the same name and period keeps what is owed: as much, or as long, if that is less."""
 
         def apply() -> None:
-            owed = {(b.name, b.limit.per): b.owed(now) for b in self._buckets}
+            owed = {(b.name, b.limit.per): (b.owed(now), max(b.full_at - now, 0.0)) for b in self._buckets}
             held = {(b.name, b.limit.per): b.held for b in self._buckets}
             self.limits = limits
             self._concurrency = self._held or limits.concurrency
             self._sort()
             self._buckets = tuple(Bucket(limit, now, self._slack) for limit in limits)
             for bucket in self._buckets:
-                bucket.give(-owed.get((bucket.name, bucket.limit.per), 0.0), now)
+                amount, seconds = owed.get((bucket.name, bucket.limit.per), (0.0, 0.0))
+                bucket.full_at = now + min(amount * bucket.seconds_per_unit, seconds)
                 bucket.held = held.get((bucket.name, bucket.limit.per), 0.0)
 
         self._soon(apply)
