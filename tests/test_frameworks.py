@@ -112,7 +112,7 @@ def test_pydantic_ai(bench: Bench) -> None:
 
     agent = Agent(OpenAIChatModel("gpt-4o", provider=OpenAIProvider(openai_client=bench.client_async)))
 
-    assert agent.run_sync("Hi").output == "Hello there."
+    assert asyncio.run(agent.run("Hi")).output == "Hello there."
     bench.check(1)
 
 
