@@ -256,6 +256,8 @@ def test_the_key_shows_up_nowhere(tmp_path: Path, capfd: pytest.CaptureFixture[s
     requests.write_text(text + "\n" + json.dumps({"custom_id": "bad", "body": {"model": KEY, "messages": [{}], "n": 0}}) + "\n")
     run(requests, "-o", output, "--json", figures, "--rpm", "1000")
     run(requests, "-o", output, "--retry-failed")
+    with FakeOpenAI(tpm=1, latency=0).serve() as url:  # its refusal names the model, which is the key
+        run(requests, "-o", tmp_path / "other", "--base-url", url)
     run(requests, "--dry-run", "--model", "gpt-4o")
 
     written = "".join(path.read_text() for path in tmp_path.iterdir() if path != requests)

@@ -188,7 +188,8 @@ class Batch:
                 return None
             return _failed(request, error)
         finally:
-            lease.close()
+            if lease.claim():  # no attempt has used it: nothing was sent
+                lease.cancel()
         return _answered(request, answer.http_response)
 
     async def _admitted(self, request: Request) -> Lease | None:
