@@ -74,9 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _tune(console: Console, options: argparse.Namespace) -> int:
     started = time.monotonic()
+    plan = _plan(options)
     for path in (options.json, options.report and options.report / "index.html"):
         _writable(path)
-    plan = _plan(options)
     tiers = {text: _compared(text) for text in options.compare} or other_tiers(options.tier, _model(plan), plan.world.limits)
     for note in plan.traffic.notes:
         console.print(note, highlight=False, soft_wrap=True)

@@ -96,7 +96,7 @@ def knob(points: Sequence[Point], chosen: object) -> str:
             fontsize=8.5,
             color=ORANGE if refused else "#3b3f46",
         )
-    axes.set_xlim(0, 1.75 * max(point.makespan / unit for point in points))
+    axes.set_xlim(0, 1.5 * max(point.makespan / unit for point in points))
     axes.invert_yaxis()
     axes.grid(visible=False)
     axes.set_xlabel(name)

@@ -3,8 +3,10 @@
 Owns: the scaled-down workload and what it is expected to take, and running it. What must never come in: searching; texts of anybody's calls (a
 rehearsal keeps sizes only, and says words of its own).
 
-A rehearsal is a sample of the calls against limits lowered until it takes about half a minute. What is predicted and what is measured is the
-time from the first call to the last answer.
+A rehearsal is a sample of the calls, all at once, against limits lowered until it takes about half a minute. In so short a time the luck of one
+long answer would decide everything, if it came last, or if it were the first, for whose headers all others wait. So the shortest answer is asked
+for first, then the longest and so on. What is predicted and what is measured is the time from the first
+call to the last answer.
 """
 
 from __future__ import annotations
@@ -58,9 +60,10 @@ def rehearsal(plan: Plan, settings: Settings) -> dict[str, Any]:
     """Draw a rehearsal of a plan and predict it; what comes back is JSON, for `rehearse`."""
     jobs = plan.jobs(SEEDS[0])
     chosen = random.Random(0).sample(jobs, min(CALLS, len(jobs)))
-    sizes = [(job.item.prompt, job.output, job.item.most) for job in chosen if job.item.answers]
+    sizes = sorted(((job.item.prompt, job.output, job.item.most) for job in chosen if job.item.answers), key=lambda size: -size[1])
+    sizes = sizes[-1:] + sizes[:-1]
     model = chosen[0].item.model
-    traffic = Traffic([_item(model, *size) for size in sizes])
+    traffic = Traffic([_item(model, *size) for size in sizes], pace=None)
     if not sizes:
         raise InvalidArgument("a rehearsal needs calls that get text back, and these are embeddings only; leave --validate out")
     world = replace(plan.world, latency=SERVED, client=CLIENT, level=1.0)
@@ -106,13 +109,11 @@ def rehearse(document: Mapping[str, Any]) -> Rehearsed:
 
 async def _run(document: Mapping[str, Any], url: str) -> Rehearsed:
     limiter = RateLimiter(**document["limits"], **document["arguments"])
-    calls = list(document["calls"])
-    random.Random(0).shuffle(calls)
     async with openai.AsyncOpenAI(base_url=url, api_key="any", timeout=600) as plain:
         client = limiter.wrap(plain)
         await plain.models.list()  # the first request builds the SDK's types and opens a connection
         started = time.monotonic()
-        results = await asyncio.gather(*[_ask(client, document["model"], call) for call in calls], return_exceptions=True)
+        results = await asyncio.gather(*[_ask(client, document["model"], call) for call in document["calls"]], return_exceptions=True)
         seconds = time.monotonic() - started
     failed = [each for each in results if isinstance(each, BaseException)]
     return Rehearsed(seconds, limiter.statistics().refused, len(failed))

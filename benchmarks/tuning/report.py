@@ -36,7 +36,9 @@ td, th { text-align: left; padding: .35rem 1rem .35rem 0; border-bottom: 1px sol
 @media (max-width: 30rem) { .pair { grid-template-columns: 1fr; } }
 """
 
-_OF_LEVELS: Final = "One run of the recommended settings, right after each admission. While the limiter counts on no more than the server has, nothing is refused."
+_NOTHING_ELSE: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+"""The browser itself forbids the page every request, and would say so on its console."""
+_OF_LEVELS: Final = "One run, after each admission: while the limiter counts on no more than the server has, nothing is refused."
 _OF_BOUND: Final = (
     "What each limit makes it take at least, whoever the client is: what exceeds a full bucket, at the rate at which it refills, and the last"
     " call's own time."
@@ -55,6 +57,7 @@ def page(advice: Advice) -> str:
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
+            f'<meta http-equiv="Content-Security-Policy" content="{_NOTHING_ELSE}">',
             '<link rel="icon" href="data:,">',  # without it a browser asks for favicon.ico
             f"<title>{len(traffic):,} calls: settings for the rate limiter</title><style>{LOOK}</style></head><body>",
             f"<h1>{len(traffic):,} calls in {escape(takes(advice.makespan))}</h1>",
