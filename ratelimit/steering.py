@@ -98,17 +98,24 @@ class Steering:
         """Hear the limits that an answer's headers show."""
         lane = self._lane
         with self._lock:
-            if (known := self._knowledge.hear(readings)) is not None and (limits := self._limits(known)) is not None:
-                before = {(limit.name, limit.per) for limit in lane.store.limits}
-                lane.store.replace(limits, now)
-                self._start(lease, readings, before, now)
-            elif readings:
-                self._follow(lease, readings, now)
+            if readings:  # an answer that shows nothing, or was not read, is no word against what the one before it said
+                self._read(lease, readings, now)
             if self.probing:
                 self.probing = False
                 lane.store.hold(None if self._crowd == inf else int(self._crowd))
             self._thin_out(now)
         lane.line.nudge()
+
+    def _read(self, lease: Lease, readings: Sequence[Reading], now: float) -> None:
+        known = self._knowledge.hear(readings)
+        limits = None if known is None else self._limits(known)
+        if limits is None:
+            self._follow(lease, readings, now)
+            return
+        store = self._lane.store
+        before = {(limit.name, limit.per) for limit in store.limits}
+        store.replace(limits, now)
+        self._start(lease, readings, before, now)
 
     def _limits(self, known: Sequence[Limit]) -> Limits | None:
         """The limits to hold now that these are known; None when they are held already. Limits that were given are only ever lowered."""

@@ -119,11 +119,12 @@ class Door:
         """Hear the head of an answer that is no refusal; the tap sees its body, None when there is nothing to see pass."""
         status: int = response.status_code
         lane = lease._lane  # noqa: SLF001  # one room
-        now = self.limiter.clock.now()
+        now = lane.now()
+        raw = response.headers.raw
         if 200 <= status < 300 and 0 < now - self._read_at.get(lane, -inf) < READ_EVERY:
             lease.observe({}, status=status)
         else:
-            lease.observe(response.headers.raw, status=status)
+            lease.observe(raw, status=status)
             self._read_at[lane] = now
         if not 200 <= status < 300:
             if 400 <= status < 500 and lease.estimate is not None and status not in {408, 409}:
@@ -133,7 +134,7 @@ class Door:
                 lease.lose()
             return None
         read = _read_already(response)
-        tap = tap_of(lease, response.headers, plain=read is not None)
+        tap = tap_of(lease, raw, plain=read is not None)
         if read is None:
             return tap
         tap.feed(read)

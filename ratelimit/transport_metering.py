@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from ratelimit.errors import EstimateWarning, LimiterWarning, caution
 from ratelimit.feedback import Refusal, SSEUsage, read_error, read_usage
@@ -37,6 +37,9 @@ ENDPOINTS: Final[Mapping[str, str]] = {
 A file's upload costs one request of limits that hold for all models. Anything else passes unmetered: lists, batches, fine-tuning, reading a
 stored response back. Limits are a model's, and no model answers these.
 """
+
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+"""As they came, in any case: the libraries' own look-ups walk and decode the whole list for every name."""
 
 _KEPT: Final = 65_536  # bytes at the end of a JSON answer, where every provider puts the usage
 _FIELDS: Final = frozenset({"model", "prompt", "n", "size", "quality", "input", "response_format"})
@@ -227,15 +230,15 @@ class Inflate:
         return plain
 
 
-def tap_of(lease: Lease, headers: Mapping[str, str], *, plain: bool = False) -> Tap:
-    """Make the tap for an answer with these headers; `plain` says that its encoding has been undone already."""
-    kind = headers.get("content-type") or ""
+def tap_of(lease: Lease, headers: Headers, *, plain: bool = False) -> Tap:
+    """Make the tap for an answer with these raw headers; `plain` says that its encoding has been undone already."""
+    kind = _said(headers, b"content-type")
     reader: JsonReader | SSEUsage | None = None
     if "event-stream" in kind:
         reader = SSEUsage()
     elif "json" in kind:
         reader = JsonReader()
-    coding = "" if plain else (headers.get("content-encoding") or "").strip().lower()
+    coding = "" if plain else _said(headers, b"content-encoding").strip().lower()
     if reader is not None and coding not in {"", "identity", "gzip", "x-gzip", "deflate"}:
         warn_once(
             f"encoding {coding}",
@@ -243,6 +246,10 @@ def tap_of(lease: Lease, headers: Mapping[str, str], *, plain: bool = False) -> 
         )
         reader = None
     return Tap(lease, reader, Inflate() if reader is not None and coding not in {"", "identity"} else None)
+
+
+def _said(headers: Headers, wanted: bytes) -> str:
+    return b", ".join([value for name, value in headers if name.lower() == wanted]).decode("latin-1")
 
 
 def plain_body(raw: bytes, headers: Mapping[str, str]) -> bytes:

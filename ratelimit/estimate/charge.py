@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
 
 from ratelimit.estimate.models import Family
 
@@ -18,8 +18,7 @@ PICTURE = 765  # tokens for any image or file part, whatever its size or detail
 LEGACY_ANSWER = 16  # the reserve of the older rules when a body sets no bound
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(NamedTuple):
     """The sizes of one request that the rules below look at; tokens, bytes and counts."""
 
     endpoint: str
@@ -122,6 +121,7 @@ NAMED: Mapping[str, Rule] = {
 }
 
 
+@lru_cache(maxsize=64)
 def rule_for(endpoint: str, regime: str | dt.date | None = None) -> Rule:
     """Look up the rule for `endpoint`: today's (None), that of a day, or one of `NAMED`.
 

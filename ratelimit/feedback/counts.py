@@ -12,9 +12,10 @@ images and audio (`input_tokens`, `output_tokens`), Anthropic (cache reads and w
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
 
 from ratelimit.feedback.values import MOST, amount, decoded, field
 
@@ -25,14 +26,16 @@ _DECODER = json.JSONDecoder()
 _PROMPT = ("prompt_tokens", "input_tokens", "promptTokenCount", "prompt_token_count")
 _OUTPUT = ("completion_tokens", "output_tokens", "candidatesTokenCount", "candidates_token_count")
 _TOTAL = ("total_tokens", "totalTokenCount", "total_token_count")
-_DETAILS = ("prompt_tokens_details", "input_tokens_details")
+_PROMPT_DETAILS = ("prompt_tokens_details", "input_tokens_details")
+_OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details")
+_CACHED_DETAIL, _THOUGHT_DETAIL = ("cached_tokens",), ("reasoning_tokens",)
+_WRITTEN = ("cache_creation_input_tokens",)
 _CACHED = ("cache_read_input_tokens", "prompt_cache_hit_tokens", "cachedContentTokenCount", "cached_content_token_count")
 _HOLDERS = ("usage", "usage_metadata", "usageMetadata")
 _WRAPPERS = ("response", "message", "x_groq", "http_response")
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens as billed: `total_tokens` is at least `prompt_tokens` + `output_tokens`.
 
     `cached_tokens` are part of the prompt, `reasoning_tokens` of the output. `response_id` names a Response that the server may keep, else "".
@@ -66,7 +69,7 @@ def _within(answer: object, depth: int) -> Usage | None:
         holder = field(answer, name)
         if holder is not None and (found := _counts(holder)) is not None:
             named = field(answer, "id")
-            return replace(found, response_id=named) if isinstance(named, str) and named.startswith("resp_") else found
+            return found._replace(response_id=named) if isinstance(named, str) and named.startswith("resp_") else found
     found = _counts(answer)
     return _from_wrapped(answer, depth - 1) if found is None and depth > 0 else found
 
@@ -87,16 +90,14 @@ def _from_wrapped(answer: object, depth: int) -> Usage | None:
 
 def _counts(holder: object) -> Usage | None:
     """Read a usage object; None when it holds no count that can be believed."""
-    prompt, output, total = _first(holder, _PROMPT), _first(holder, _OUTPUT), _first(holder, _TOTAL)
+    look = _looker(holder)
+    prompt, output, total = _first(look, _PROMPT), _first(look, _OUTPUT), _first(look, _TOTAL)
     if prompt is None and output is None and total is None:
         return None
-    cached = _first(holder, _CACHED)
+    cached = _first(look, _CACHED)
     if cached is None:
-        for name in _DETAILS:
-            cached = _first(field(holder, name), ("cached_tokens",))
-            if cached is not None:
-                break
-    written = _first(holder, ("cache_creation_input_tokens",))
+        cached = _detail(look, _PROMPT_DETAILS, _CACHED_DETAIL)
+    written = _first(look, _WRITTEN)
     if written is not None:  # Anthropic: input_tokens is what no cache has touched
         prompt = (prompt or 0) + written + (cached or 0)
     if prompt is None:
@@ -105,25 +106,32 @@ def _counts(holder: object) -> Usage | None:
         output = max((total or 0) - prompt, 0)
     if total is not None and total > prompt + output:  # Gemini's thoughts are in the total only
         output = total - prompt
-    return Usage(prompt, output, prompt + output, min(cached or 0, prompt), min(_thought(holder), output))
+    thought = _detail(look, _OUTPUT_DETAILS, _THOUGHT_DETAIL)
+    return Usage(prompt, output, prompt + output, min(cached or 0, prompt), min(thought or 0, output))
 
 
-def _thought(holder: object) -> int:
-    for name in ("completion_tokens_details", "output_tokens_details"):
-        tokens = _first(field(holder, name), ("reasoning_tokens",))
-        if tokens is not None:
+def _looker(holder: object) -> Callable[[str], object]:
+    """What looks a name up in `holder`: a dozen are asked of every usage, so what kind of holder it is is found out once."""
+    return holder.get if holder.__class__ is dict else partial(field, holder)
+
+
+def _detail(look: Callable[[str], object], holders: tuple[str, ...], names: tuple[str, ...]) -> int | None:
+    """Read a count of an object inside the usage."""
+    for name in holders:
+        inner = look(name)
+        if inner is not None and (tokens := _first(_looker(inner), names)) is not None:
             return tokens
-    return 0
+    return None
 
 
-def _first(holder: object, names: tuple[str, ...]) -> int | None:
-    if holder is None:
-        return None
+def _first(look: Callable[[str], object], names: tuple[str, ...]) -> int | None:
     for name in names:
-        value = field(holder, name)
+        value = look(name)
+        if value is None:
+            continue
         if value.__class__ is int and 0 <= value <= MOST:
             return value
-        if value is not None and not isinstance(value, str):
+        if not isinstance(value, str):
             count = amount(value)
             if count is not None:
                 return int(count)
