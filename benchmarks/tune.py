@@ -78,7 +78,10 @@ def _tune(console: Console, options: argparse.Namespace) -> int:
     for path in (options.json, options.report and options.report / "index.html"):
         _writable(path)
     tiers = {text: _compared(text) for text in options.compare} or other_tiers(options.tier, _model(plan), plan.world.limits)
-    for note in plan.traffic.notes:
+    notes = list(plan.traffic.notes)
+    if options.tier and not options.compare and not any(name.startswith("tier") for name in tiers):
+        notes.append(f"The table of tiers knows none above for {_model(plan)}: multiples of its limits are compared (--compare names others).")
+    for note in notes:
         console.print(note, highlight=False, soft_wrap=True)
     with _progress() as ran:
         advice = advise(plan, tiers, ran)

@@ -4,8 +4,8 @@ Owns: what happens to a call between the line and its answer, and what is measur
 
 The limiter is the real one, in the state in which `limiter.wrap(client)` leaves it: it hears the headers of every answer and settles by the
 usage. The server is FakeOpenAI's own desk: its buckets, its charges, its headers. What is left out is the wire between the two. In its stead
-each call spends the client's time (one after the other: a Python process puts one request at a time on the wire), the network's, and the
-model's, as its job says. A refused call is tried again twice, as the SDK does.
+each call spends the client's time (one after the other: a Python process builds one request at a time, and puts one at a time on the wire), the
+network's, and the model's, as its job says. A refused call is tried again twice, as the SDK does.
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What the calls are up against. `limits`: by short names, {"rpm": 500}. `client`: seconds that sending keeps the client's process busy."""
+    """What the calls are up against.
+
+    `limits`: by short names, {"rpm": 500}. `client`: seconds that building a request, and sending it, keep the client's process busy, each.
+    """
 
     limits: Mapping[str, float]
     variant: str = "P"
@@ -119,9 +122,8 @@ class Recalling(Estimator):
         factor = self._memory.correction(counted.model, counted.kind)
         bound = None if counted.max_output_tokens is None else counted.max_output_tokens // max(counted.choices, 1)
         expected = self._expected(bound, family(counted.model), counted.model, counted.endpoint, site)
-        return dataclasses.replace(
-            counted, prompt_tokens=round(counted.formula_tokens * factor), output_tokens=expected * counted.choices, site=site
-        )
+        prompt = round(counted.formula_tokens * factor)
+        return counted._replace(prompt_tokens=prompt, output_tokens=expected * counted.choices, site=site)
 
     def heavy(self, request: object) -> bool:  # noqa: ARG002  # nothing is left to count
         """No."""
@@ -147,7 +149,7 @@ class _Run:
         self._limiter.listen()
         self._ledger = Ledger()
         self._setup = _setup(world, seed)
-        self._sending_until = 0.0
+        self._busy_until = 0.0
         self._in_flight = self._most = self._failed = 0
         self._ended = 0.0
         self._trace: list[tuple[float, float, float]] = []
@@ -176,7 +178,14 @@ class _Run:
             trace=tuple(self._trace),
         )
 
+    async def _work(self, after: float = 0.0) -> None:
+        """Keep the client's process busy for a moment, when it is free; then let `after` seconds pass."""
+        if self._world.client or after:
+            self._busy_until = max(self._busy_until, self._clock.now()) + self._world.client
+            await asyncio.sleep(self._busy_until - self._clock.now() + after)
+
     async def _call(self, job: Job) -> None:
+        await self._work()
         for attempt in range(ATTEMPTS):
             try:
                 answered = await self._send(job)
@@ -198,8 +207,7 @@ class _Run:
         self._most = max(self._most, self._in_flight)
         try:
             async with self._connections:
-                self._sending_until = max(self._sending_until, self._clock.now()) + self._world.client
-                await asyncio.sleep(self._sending_until - self._clock.now() + job.there)
+                await self._work(job.there)
                 known = {"prompt_tokens": item.prompt, "completion_tokens": job.output}
                 call = Call(item.endpoint, item.model, organisation="org", body=item.body, known=known)
                 visit = self._desk.admit(call)
