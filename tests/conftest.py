@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from ratelimit import Lease, RateLimiter, WaitTimeout
+from ratelimit.lease import current_lease
 from ratelimit.testing.clocks import ThreadClock, TrioClock, VirtualClock
 
 if TYPE_CHECKING:
@@ -204,3 +205,10 @@ def eager_switching() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_lease_is_left_around() -> Iterator[None]:
+    """Nothing that a test does leaves its call as the current one of whoever runs the tests."""
+    yield
+    assert current_lease() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import copy_context
 from math import inf, nan
 from typing import Any
 
@@ -33,7 +34,7 @@ DOORS: list[Any] = [
     pytest.param(lambda held, *args, **kwargs: held.acquire_nowait(*args, **kwargs), id="acquire_nowait"),
     pytest.param(lambda held, *args, **kwargs: held.acquire_sync(*args, **kwargs), id="acquire_sync"),
     pytest.param(lambda held, *args, **kwargs: VirtualClock().run(lambda: held.acquire(*args, **kwargs)), id="acquire"),
-    pytest.param(lambda held, *args, **kwargs: held.reserve(*args, **kwargs).__enter__(), id="reserve"),
+    pytest.param(lambda held, *args, **kwargs: copy_context().run(held.reserve(*args, **kwargs).__enter__), id="reserve"),
 ]
 every_door = pytest.mark.parametrize("door", DOORS)
 
