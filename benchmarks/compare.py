@@ -9,7 +9,7 @@
 
 Everything runs on a virtual clock: the real SDK, the clients, and a server that enforces its limits. The same seed prints the same table, byte
 for byte; CPU and the longest callback, which depend on the machine, go to the standard error and into the JSON (`--deterministic` leaves them
-out). `--real-time` runs shorter work over HTTP on loopback, each row beside the same row on the virtual clock, and says whether they agree.
+out). `--real-time` runs a minute of work over HTTP on loopback, each row beside the same row on the virtual clock, and says whether they agree.
 
 Packages to race against, beside what `pip install -e '.[bench]'` brings: 'token-throttle>=14' (Python 3.12 and later), 'async-batch-llm>=0.28',
 'litellm>=1.80' (real time only). What is not installed is named and skipped. Read benchmarks/README.md for what each client is and was given.
@@ -28,7 +28,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # as a script it sees its own folder only
 
-from benchmarks.race.entries import PROMISED, QUICK, REAL_SCALE, Entry, chosen, clients_named, known_workloads, run, skipped
+from benchmarks.race.entries import PROMISED, QUICK, REAL, Entry, chosen, clients_named, known_workloads, run, skipped
 from benchmarks.race.running import Row
 from benchmarks.race.show import as_json, plot, promised, show
 from benchmarks.race.workloads import RECORDED, WORKLOADS
@@ -69,7 +69,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.quick or options.real_time:
         options.variant = options.variant or [PROMISED[0]]
-        options.workload = options.workload or list(QUICK if options.quick else QUICK[:1])
+        options.workload = options.workload or list(QUICK if options.quick else REAL)
     if options.calls and RECORDED not in options.workload:
         options.workload = [*(options.workload or WORKLOADS), RECORDED]
     if unknown := set(options.workload) - set(known_workloads()):
@@ -86,9 +86,8 @@ def _listed(text: str) -> list[str]:
 
 
 def _entries(options: argparse.Namespace, clients: Sequence[str]) -> list[Entry]:
-    scale = REAL_SCALE if options.real_time else (1.0, 1.0)
     entries = [
-        Entry(client, variant, workload, options.seed, scale=scale, trace=options.plot is not None, calls=options.calls)
+        Entry(client, variant, workload, options.seed, trace=options.plot is not None, calls=options.calls)
         for client, variant, workload in chosen(clients, options.variant, options.workload, everything=options.all)
     ]
     return entries if not options.real_time else [replace(entry, real=real) for entry in entries for real in (True, False)]

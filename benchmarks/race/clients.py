@@ -37,10 +37,14 @@ Send = Callable[[Job], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What every client is given: the limits, the clock, an SDK client, and a stack that closes what has to be closed."""
+    """What every client is given: the limits, the clock, an SDK client, and a stack that closes what has to be closed.
+
+    `level`: how full the server's buckets are at the start; only the decorator, which sees no headers, has a setting for it.
+    """
 
     variant: str
     limits: Mapping[str, float]
+    level: float
     clock: Clock
     connect: Callable[[int], openai.AsyncOpenAI]
     """`connect(retries)` makes a fresh SDK client"""
@@ -84,9 +88,9 @@ def accounting_of(variant: str) -> str:
 
 
 def decorator(ground: Ground) -> Send:
-    """`@limiter`: limits and accounting given, headers unseen."""
+    """`@limiter`: limits, accounting and the level at the start given, headers unseen."""
     accounting: Any = accounting_of(ground.variant)
-    limiter = RateLimiter(**_limits(ground), accounting=accounting, clock=ground.clock)
+    limiter = RateLimiter(**_limits(ground), accounting=accounting, level=ground.level, clock=ground.clock)
     return limiter.limit(request=lambda job: job.body)(asking(ground.connect(2)))
 
 
@@ -154,10 +158,10 @@ class Cookbook:
 
     One loop hands out capacity that refills by elapsed time; the oldest job goes first and waits for both limits; a failed call joins the line
     again, five attempts in all; after a 429 nothing is sent for 15 s. It never gives back what was not used. The original looks every
-    millisecond; this one every 10, so that ten minutes can be simulated, which delays a call by 10 ms at most.
+    millisecond; this one does not look where it knows that it would find nothing: while the line is empty, and until the oldest job fits.
     """
 
-    LOOK = 0.01
+    LOOK = 0.001
     PAUSE = 15.0
     TRIES = 5
     OUTPUT = 15
@@ -171,30 +175,45 @@ class Cookbook:
         self._now = asyncio.get_running_loop().time
         self._seen, self._paused_until = self._now(), 0.0
         self._calls: set[asyncio.Task[None]] = set()
+        self._joined = asyncio.Event()
         loop = asyncio.ensure_future(self._run())
         ground.closing.callback(loop.cancel)
 
     async def __call__(self, job: Job) -> object:
-        """Join the line and wait for the answer."""
+        """Join the line and wait for the answer. The original waits for ever for what never fits; here that job fails, so that the race ends."""
+        if reserve(job.body, self.OUTPUT) > self._limits[1]:
+            raise ValueError("this call never fits")
         answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        self._line.append((job, self.TRIES, answer))
+        self._join(job, self.TRIES, answer)
         return await answer
+
+    def _join(self, job: Job, tries: int, answer: asyncio.Future[object]) -> None:
+        self._line.append((job, tries, answer))
+        self._joined.set()
 
     async def _run(self) -> None:
         while True:
             now = self._now()
             self._left = [min(limit, left + limit * (now - self._seen) / 60) for limit, left in zip(self._limits, self._left, strict=True)]
             self._seen = now
-            if self._line and now >= self._paused_until:
-                job, tries, answer = self._line[0]
-                tokens = reserve(job.body, self.OUTPUT)
-                if self._left[0] >= 1 and self._left[1] >= tokens:
-                    del self._line[0]
-                    self._left = [self._left[0] - 1, self._left[1] - tokens]
-                    call = asyncio.ensure_future(self._send(job, tries - 1, answer))
-                    self._calls.add(call)
-                    call.add_done_callback(self._calls.discard)
-            await asyncio.sleep(self.LOOK)
+            if not self._line:
+                self._joined.clear()
+                await self._joined.wait()
+                continue
+            await asyncio.sleep(max(self._paused_until - now, self._step(), self.LOOK))
+
+    def _step(self) -> float:
+        """Send the oldest job if it fits; answer the seconds until it does."""
+        job, tries, answer = self._line[0]
+        needed = 1, reserve(job.body, self.OUTPUT)
+        lacking = max((need - left) * 60 / limit for need, left, limit in zip(needed, self._left, self._limits, strict=True))
+        if lacking <= 0 and self._now() >= self._paused_until:
+            del self._line[0]
+            self._left = [left - need for left, need in zip(self._left, needed, strict=True)]
+            call = asyncio.ensure_future(self._send(job, tries - 1, answer))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+        return lacking
 
     async def _send(self, job: Job, tries: int, answer: asyncio.Future[object]) -> None:
         try:
@@ -203,7 +222,7 @@ class Cookbook:
             if isinstance(error, openai.RateLimitError):
                 self._paused_until = self._now() + self.PAUSE
             if tries:
-                self._line.append((job, tries, answer))
+                self._join(job, tries, answer)
             else:
                 answer.set_exception(error)
 

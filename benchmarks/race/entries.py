@@ -26,11 +26,12 @@ TENANT: Final = "another tenant"
 """The workload "tokens" on variant F, beside somebody who takes up to 60 % of the same limit."""
 UNFIT: Final = {("C", "long")}
 """Not in the default set: the fake C charges 16 tokens for an answer whose body sets no bound, which no real server of its kind does."""
-WIDE: Final = ("tokens", "at once", "short")
-"""The workloads that peers run on every variant of the default set; the others they run on P only."""
+WIDE: Final = ("tokens",)
+"""The workloads that peers run on every variant of the default set; all others they run on P only."""
 QUICK: Final = ("tokens", "short")
-REAL_SCALE: Final = (0.5, 3.0)
-"""Calls and limits in real time, and of the virtual row beside it: 180 calls in half a minute."""
+REAL: Final = ("brief",)
+"""The workload of real time: a line from the first moment on and short answers, so that a minute shows what there is to see."""
+REAL_PROCESSES: Final = 4  # they mostly wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,6 @@ class Entry:
     workload: str
     seed: int
     real: bool = False
-    scale: tuple[float, float] = (1.0, 1.0)
     trace: bool = False
     calls: Path | None = None
 
@@ -68,7 +68,7 @@ def chosen(clients: Sequence[str], variants: Sequence[str], workloads: Sequence[
     workload for ours and `WIDE` for the peers; the other tenant on F.
     """
     for variant in variants or (*PROMISED, "F"):
-        names = workloads or ([TENANT] if variant == "F" else [name for name in WORKLOADS if (variant, name) not in UNFIT])
+        names = workloads or ([TENANT] if variant == "F" else [name for name in WORKLOADS if name not in REAL and (variant, name) not in UNFIT])
         for workload in names:
             for client in clients:
                 narrow = not (everything or variants or workloads) and variant not in {"P", "F"}
@@ -82,11 +82,12 @@ def skipped(clients: Sequence[str], *, real: bool) -> dict[str, str]:
 
 
 def run(entries: Sequence[Entry]) -> list[Row]:
-    """Run all, the longest line of work spread over two processes; rows in the order of the entries."""
+    """Run all, spread over a few processes; rows in the order of the entries."""
     if len(entries) == 1:
         return [_run(entries[0])]
     rows = []
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+    processes = REAL_PROCESSES if any(entry.real for entry in entries) else PROCESSES
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for number, row in enumerate(pool.map(_run, entries), 1):
             rows.append(row)
             if sys.stderr.isatty():
@@ -98,7 +99,7 @@ def run(entries: Sequence[Entry]) -> list[Row]:
 
 def _run(entry: Entry) -> Row:
     workload = "tokens" if entry.workload == TENANT else entry.workload
-    course = course_for(workload, entry.variant, entry.seed, calls=entry.calls, scale=entry.scale)
+    course = course_for(workload, entry.variant, entry.seed, calls=entry.calls)
     return race(entry.client, course, entry.variant, entry.seed, real=entry.real, trace=entry.trace, name=entry.workload)
 
 

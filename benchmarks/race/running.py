@@ -15,6 +15,7 @@ import gc
 import random
 import re
 import statistics
+import threading
 import time
 from asyncio import events
 from collections.abc import Awaitable, Callable, Iterator
@@ -119,6 +120,7 @@ class _Result:
     answered: int = 0
     errors: list[BaseException] = field(default_factory=list)
     debt: float = 0.0
+    stall: float = 0.0
 
 
 def race(client: str, course: Course, variant: str, seed: int, *, real: bool = False, trace: bool = False, name: str = "") -> Row:
@@ -127,16 +129,15 @@ def race(client: str, course: Course, variant: str, seed: int, *, real: bool = F
     server = server_for(course, variant, seed)
     random.seed(f"{client} {course.name} {variant} {seed}")
     gc.collect()
-    with _longest_callback() as stall:
-        cpu = time.process_time()
-        if real:
-            with server.serve() as base_url:
-                result = asyncio.run(_run(client, course, variant, server, drive.Clock(), base_url))
-        else:
-            clock = RaceClock()
-            result = clock.run(_run, client, course, variant, server, clock, VIRTUAL_URL)
-        cpu = time.process_time() - cpu
-    row = _row(client, course, variant, server, result, cpu=cpu, stall=stall(), real=real, trace=trace)
+    cpu = time.process_time()
+    if real:
+        with server.serve() as base_url:
+            result = asyncio.run(_run(client, course, variant, server, drive.Clock(), base_url))
+    else:
+        clock = RaceClock()
+        result = clock.run(_run, client, course, variant, server, clock, VIRTUAL_URL)
+    cpu = time.process_time() - cpu
+    row = _row(client, course, variant, server, result, cpu=cpu, real=real, trace=trace)
     return replace(row, workload=name or course.name)
 
 
@@ -158,7 +159,7 @@ async def _run(client: str, course: Course, variant: str, server: FakeOpenAI, cl
             closing.push_async_callback(made.close)
             return made
 
-        send = {**CLIENTS, **PEERS}[client](Ground(variant, course.limits, clock, connect, closing, base_url))
+        send = {**CLIENTS, **PEERS}[client](Ground(variant, course.limits, course.level, clock, connect, closing, base_url))
         result.started = loop.time()
 
         async def one(awaitable: Awaitable[object]) -> None:
@@ -170,13 +171,14 @@ async def _run(client: str, course: Course, variant: str, server: FakeOpenAI, cl
                 result.answered += 1
 
         calls = []
-        for job in course.jobs:
-            delay = result.started + job.arrival - loop.time()
-            if delay > 0:
-                await asyncio.sleep(delay)
-            calls.append(asyncio.ensure_future(one(send(job))))
-        await asyncio.gather(*calls)
-        result.ended = loop.time()
+        with _longest_callback() as stall:
+            for job in course.jobs:
+                delay = result.started + job.arrival - loop.time()
+                if delay > 0:
+                    await asyncio.sleep(delay)
+                calls.append(asyncio.ensure_future(one(send(job))))
+            await asyncio.gather(*calls)
+        result.ended, result.stall = loop.time(), stall()
         result.debt = _debt(course, server)
     return result
 
@@ -192,9 +194,7 @@ def _debt(course: Course, server: FakeOpenAI) -> float:
     return max(debts)
 
 
-def _row(
-    client: str, course: Course, variant: str, server: FakeOpenAI, result: _Result, *, cpu: float, stall: float, real: bool, trace: bool
-) -> Row:
+def _row(client: str, course: Course, variant: str, server: FakeOpenAI, result: _Result, *, cpu: float, real: bool, trace: bool) -> Row:
     terms = terms_of(course, variant)
     arrivals = [job.arrival for job in course.jobs]
     least = max(bound(arrivals, demands, bucket, there=terms.there, tails=terms.tails) for bucket, demands in terms.buckets.items())
@@ -221,7 +221,7 @@ def _row(
         wait_longest=round(waits[-1], 3),
         error=_first_line(result.errors),
         cpu_seconds=round(cpu, 3),
-        stall_seconds=round(stall, 4),
+        stall_seconds=round(result.stall, 4),
         trace=_trace(course, server, result) if trace else None,
     )
 
@@ -247,12 +247,12 @@ def _trace(course: Course, server: FakeOpenAI, result: _Result) -> Trace:
 
 @contextmanager
 def _longest_callback() -> Iterator[Callable[[], float]]:
-    """Measure every callback of every asyncio loop of this process, the fake server's left out as far as they are tasks of its own.
+    """Measure every callback of this thread's event loop from now on; the fake server's tasks are left out.
 
     In seconds of the thread's CPU time: on a busy machine the wall clock would show whoever was given the processor in between.
     `Handle._run` is asyncio's private way to run one callback; there is no public one that sees them all.
     """
-    longest = 0.0
+    longest, thread = 0.0, threading.get_ident()
     run: Any = events.Handle._run  # noqa: SLF001
 
     def timed(handle: Any) -> None:
@@ -260,7 +260,7 @@ def _longest_callback() -> Iterator[Callable[[], float]]:
         began = time.thread_time()
         run(handle)
         passed = time.thread_time() - began
-        if passed > longest:
+        if passed > longest and threading.get_ident() == thread:
             task = getattr(handle._callback, "__self__", None)  # noqa: SLF001
             if not (isinstance(task, asyncio.Task) and "InProcess" in getattr(task.get_coro(), "__qualname__", "")):
                 longest = passed

@@ -28,6 +28,7 @@ VOCABULARY: Final = (
 """A text of these words is charged 1.05 times what it is billed; the median of 614 recorded chat calls is 1.08."""
 SATURATED: Final = 1.5
 """Work that is not said to come otherwise arrives at this multiple of the pace that the limits allow, so that a line forms."""
+MOST_MORE: Final = 3.0
 LONGEST: Final = 50_000
 """Characters; longer bodies are counted in a worker thread, and a thread's time is not virtual: the race leaves them out."""
 
@@ -71,6 +72,7 @@ class Course:
 class Workload:
     """How a course is drawn.
 
+    `calls`: on a server that settles to the usage; one that takes less for good is given more, so that it is as busy for as long.
     `draw(random)` makes one call: words of prompt, max_tokens (None: the body sets no bound), tokens of the answer. `load`: arrivals as a
     multiple of what the limits allow; None: all at once. `poisson`: arrivals at random moments instead of even ones.
     """
@@ -99,6 +101,8 @@ class Workload:
         generator = random.Random(f"{self.name} {seed}")
         calls = [_call(generator, *self.draw(generator)) for _ in range(self.calls)]
         limits = {"rpm": self.rpm, "tpm": self.tpm} | (dict(self.daily) if daily else {})
+        more = round(self.calls * min(_pace(calls, limits, taken) / _pace(calls, limits, in_full), MOST_MORE)) - self.calls
+        calls += [_call(generator, *self.draw(generator)) for _ in range(more)]
         pace = _pace(calls, limits, taken)
         return Course(self.name, _arranged(generator, calls, self.load and self.load * pace, poisson=self.poisson), limits, self.level)
 
@@ -141,6 +145,10 @@ def _huge(generator: random.Random) -> tuple[int, int | None, int]:
     return 150, 200, generator.randint(100, 200)
 
 
+def _brief(generator: random.Random) -> tuple[int, int | None, int]:
+    return generator.randint(100, 200), 60, generator.randint(30, 60)
+
+
 def _short(generator: random.Random) -> tuple[int, int | None, int]:
     return 50, 2_000, generator.randint(20, 120)
 
@@ -152,7 +160,7 @@ def _long(generator: random.Random) -> tuple[int, int | None, int]:
 WORKLOADS: Final = {
     each.name: each
     for each in (
-        Workload("tiny", "many tiny calls: requests bind", 700, _tiny, rpm=60),
+        Workload("tiny", "many tiny calls: requests bind", 500, _tiny, rpm=45),
         Workload("tokens", "prompts and answers of all sizes: tokens bind", 360, _mixed),
         Workload("huge", "one call in fifty takes half of the bucket", 400, _huge, tpm=15_000),
         Workload("at once", "all calls arrive in the same moment", 360, _mixed, load=None),
@@ -162,6 +170,7 @@ WORKLOADS: Final = {
         Workload("poisson 50", "random arrivals at 50 % of the limit", 170, _mixed, load=0.5, poisson=True),
         Workload("poisson 90", "random arrivals at 90 % of the limit", 310, _mixed, load=0.9, poisson=True),
         Workload("poisson 120", "random arrivals at 120 % of the limit", 400, _mixed, load=1.2, poisson=True),
+        Workload("brief", "a minute of short calls, all at once: tokens bind", 150, _brief, tpm=15_000, load=None),
     )
 }
 RECORDED: Final = "calls"
