@@ -85,8 +85,7 @@ class Advice:
 
 def advise(plan: Plan, tiers: Mapping[str, Mapping[str, float]], ran: Callable[[], object], *, processes: int | None = None) -> Advice:
     """Find the settings for a plan; `tiers`: other limits to compare with; `ran`: called after each run of some 200."""
-    span = max(arithmetic(work_of(plan.traffic, plan.world), plan.world).values(), default=0.0)
-    plan = replace(plan, traffic=replace(plan.traffic, span=span))
+    plan = plan.spanned()
     whole, small = miniature(plan, WHOLE), miniature(plan, SEARCHED)
     bounds = _bounds(plan, whole)
     bound = max(bounds.values())

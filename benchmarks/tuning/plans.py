@@ -54,7 +54,12 @@ class Plan:
 
     def with_limits(self, limits: Mapping[str, float]) -> Plan:
         """The same traffic against other limits."""
-        return replace(self, world=replace(self.world, limits=limits))
+        return replace(self, world=replace(self.world, limits=limits)).spanned()
+
+    def spanned(self) -> Plan:
+        """The same with its urgent calls coming in for as long as the others keep the limits busy, or nearly."""
+        seconds = max(arithmetic(work_of(self.traffic, self.world), self.world).values(), default=0.0)
+        return replace(self, traffic=replace(self.traffic, span=0.9 * seconds))
 
 
 def bounds_of(jobs: list[Job], world: World) -> dict[str, float]:

@@ -39,20 +39,20 @@ STYLE: Final[Any] = {
 }
 
 
-def levels(advice: Advice) -> str:
-    """Tokens that the server has and that the limiter believes to have, over time."""
-    trace = advice.trace.trace
-    figure, axes = _axes(9.2, 3.1)
+def levels(advice: Advice, limit: str) -> str:
+    """What the server has left of one limit and what the limiter counts on, over time."""
+    trace = [(moment, *found[limit]) for moment, found in advice.trace.trace if limit in found]
+    figure, axes = _axes(9.2, 2.6)
     unit, name = _unit(advice.trace.seconds)
     times = [moment / unit for moment, _, _ in trace]
     axes.plot(times, [server for _, _, server in trace], color=BLUE, linewidth=1.1, label="the server has")
     axes.plot(times, [own for _, own, _ in trace], color=ORANGE, linewidth=0.9, label="the limiter counts on")
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set_xlabel(f"{name} since the start")
-    axes.set_ylabel("tokens")
+    axes.set_ylabel("requests" if limit.startswith("r") else "tokens")
     axes.yaxis.set_major_formatter(_thousands)
     axes.legend(frameon=False, loc="upper right", ncols=2)
-    return _svg(figure, "Level of the token bucket over time, right after each admission")
+    return _svg(figure, f"Level of the {limit} bucket over time, right after each admission")
 
 
 def waits(advice: Advice) -> str:
@@ -76,17 +76,18 @@ def waits(advice: Advice) -> str:
     return _svg(figure, "Share of the calls that waited at most so long")
 
 
-def knob(points: Sequence[Point], chosen: object) -> str:
-    """What each value of a knob costs; the recommended one is blue, one with 429s is hatched."""
+def knob(points: Sequence[Point], chosen: object, *, urgent: bool = False) -> str:
+    """What each value of a knob costs; the recommended one is blue. `urgent`: in what 95 % of the interactive calls wait at most."""
     figure, axes = _axes(4.5, 0.55 + 0.32 * len(points))
-    unit, name = _unit(max(point.makespan for point in points))
+    costs = [point.urgent if urgent else point.makespan for point in points]
+    unit, name = _unit(max(costs))
     names = [said(point.value) for point in points]
-    bars = axes.barh(names, [point.makespan / unit for point in points], height=0.62, color=LINE)
-    for bar, point in zip(bars, points, strict=True):
+    bars = axes.barh(names, [cost / unit for cost in costs], height=0.62, color=LINE)
+    for bar, point, cost in zip(bars, points, costs, strict=True):
         if point.value == chosen:
             bar.set_color(BLUE)
         refused = point.rejected or point.failed
-        told = takes(point.makespan) + (f", {point.rejected} 429s" if refused else "") + (f", {point.failed} failed" if point.failed else "")
+        told = takes(cost) + (f", {point.rejected} 429s" if refused else "") + (f", {point.failed} failed" if point.failed else "")
         axes.annotate(
             told,
             (bar.get_width(), bar.get_y() + bar.get_height() / 2),
@@ -96,11 +97,11 @@ def knob(points: Sequence[Point], chosen: object) -> str:
             fontsize=8.5,
             color=ORANGE if refused else "#3b3f46",
         )
-    axes.set_xlim(0, 1.5 * max(point.makespan / unit for point in points))
+    axes.set_xlim(0, 1.5 * max(costs) / unit)
     axes.invert_yaxis()
     axes.grid(visible=False)
-    axes.set_xlabel(name)
-    return _svg(figure, "Makespan at each value of this knob, the others as recommended")
+    axes.set_xlabel(f"{name} that 95 % of the interactive calls wait at most" if urgent else name)
+    return _svg(figure, "Cost of each value of this knob, the others as recommended")
 
 
 def tiers(advice: Advice) -> str:

@@ -111,7 +111,8 @@ async def _run(document: Mapping[str, Any], url: str) -> Rehearsed:
     limiter = RateLimiter(**document["limits"], **document["arguments"])
     async with openai.AsyncOpenAI(base_url=url, api_key="any", timeout=600) as plain:
         client = limiter.wrap(plain)
-        await _ask(plain, document["model"], (8, 1, 1))  # the first call builds the SDK's types and lets the server load its vocabulary
+        limiter.estimate(_body(document["model"], 8, 1))  # loads the vocabulary
+        await _ask(plain, document["model"], (8, 1, 1))  # the first call builds the SDK's types, and the server loads its vocabulary
         await asyncio.sleep(1.0)  # what that took of its buckets is back
         started = time.monotonic()
         results = await asyncio.gather(*[_ask(client, document["model"], call) for call in document["calls"]], return_exceptions=True)

@@ -10,7 +10,7 @@ from html import escape
 from typing import Final
 
 from benchmarks.tuning import plots
-from benchmarks.tuning.advice import Advice
+from benchmarks.tuning.advice import WHOLE, Advice
 from benchmarks.tuning.plans import NAMES
 from benchmarks.tuning.words import KNOBS, code, limits, sensitivity, sentences, servers, takes
 
@@ -39,6 +39,7 @@ td, th { text-align: left; padding: .35rem 1rem .35rem 0; border-bottom: 1px sol
 _NOTHING_ELSE: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """The browser itself forbids the page every request, and would say so on its console."""
 _OF_LEVELS: Final = "One run, after each admission: while the limiter counts on no more than the server has, nothing is refused."
+_OF_SAMPLE: Final = f" Simulated is a sample of {WHOLE:,} calls, against limits that were lowered in proportion."
 _OF_BOUND: Final = (
     "What each limit makes it take at least, whoever the client is: what exceeds a full bucket, at the rate at which it refills, and the last"
     " call's own time."
@@ -65,9 +66,9 @@ def page(advice: Advice) -> str:
             f"<pre>{escape(code(advice))}</pre>",
             _figures(advice),
             "<ul>" + "".join(f"<li>{_marked(each)}</li>" for each in told) + "</ul>",
-            "<h2>The token bucket over time</h2>",
-            _soft(_OF_LEVELS),
-            plots.levels(advice) if advice.trace.trace else "<p>No limit on tokens was given.</p>",
+            "<h2>The buckets over time</h2>",
+            _soft(_OF_LEVELS + (_OF_SAMPLE if len(traffic) > WHOLE else "")),
+            *_levels(advice),
             '<div class="pair"><section><h2>How long calls wait</h2>' + plots.waits(advice) + "</section>",
             "<section><h2>Other limits</h2>" + plots.tiers(advice) + "</section></div>",
             "<h2>Each knob alone</h2>",
@@ -113,6 +114,13 @@ def _figures(advice: Advice) -> str:
     )
 
 
+def _levels(advice: Advice) -> Iterable[str]:
+    """A plot for each limit, the one that binds first."""
+    shown = {name for _, found in advice.trace.trace for name in found}
+    for name in sorted(shown, key=lambda name: (name != advice.binding, name)):
+        yield f"<h3>{NAMES[name]}</h3>{plots.levels(advice, name)}"
+
+
 def _soft(text: str) -> str:
     return f'<p class="soft">{escape(text)}</p>'
 
@@ -125,7 +133,7 @@ def _knobs(advice: Advice) -> Iterable[str]:
     for name, chosen, _ in sensitivity(advice):
         points = advice.sensitivity[name]
         if len(points) > 1:
-            drawn = plots.knob(points, getattr(advice.settings, name))
+            drawn = plots.knob(points, getattr(advice.settings, name), urgent=name == "patience")
             yield f'<section><h3>{name} = {escape(chosen)}</h3><p class="soft">{escape(KNOBS[name])}</p>{drawn}</section>'
 
 

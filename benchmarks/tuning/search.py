@@ -4,9 +4,9 @@ Owns: the values that each knob may take, how runs are spread over processes, an
 is simulated, words, tables.
 
 The knobs work on different things - what is reserved, when a debit is dated, how much goes at once - so their effects nearly add up, and going
-from the defaults along one knob at a time, round after round until no knob helps any more, finds what a global optimiser finds (measured: see
-benchmarks/README.md) in half the runs. Two further things come for free: the runs of the last round are the sensitivity that the report shows;
-and a knob that does not help stays at its default, so the code to paste is short.
+from the defaults along one knob at a time, round after round until no knob helps any more, comes within half a per cent of a global optimiser
+(measured, see benchmarks/README.md), mostly in half the runs. Two further things come for free: the runs of the last round are the sensitivity
+that the report shows; and a knob that does not help stays at its default, so the code to paste is short.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from ratelimit.lease import Accounting
 REFUSED: Final = 60.0
 """Seconds that one 429 counts as: none is worth what it could save."""
 FAILED: Final = 600.0
-WORTH: Final = 0.005
+WORTH: Final = 0.01
 """A knob leaves its default for a gain of this share at least."""
+STEP: Final = 0.005
+"""So much slower is the next of those that are asked when the best fails."""
 ROUNDS: Final = 4
 ORDER: Final = ("accounting", "output", "slack", "burst", "concurrency", "patience")
 
@@ -195,7 +197,7 @@ def ladder(rated: Mapping[Settings, Rating], best: Settings) -> list[Settings]:
     """Whom to ask, one after the other, when the best fails on other seeds: the best without a 429 at each step of slowness."""
     found, step = [best], rated[best].score
     for each in sorted((each for each in rated if not rated[each].rejected), key=lambda each: rated[each].score):
-        if rated[each].score >= step * (1 + WORTH):
+        if rated[each].score >= step * (1 + STEP):
             found.append(each)
             step = rated[each].score
     return found

@@ -25,6 +25,7 @@ from ratelimit.feedback import Usage
 from ratelimit.lane import FIRST_SLACK
 from ratelimit.lease import Accounting
 from ratelimit.limiter import PATIENCE
+from ratelimit.limits import SHORT_FORMS
 from ratelimit.testing import Latency, Ledger, VirtualClock
 from ratelimit.testing.answers import Answers
 from ratelimit.testing.desk import Desk, Setup
@@ -101,8 +102,8 @@ class Outcome:
     """at most"""
     used: Mapping[str, float]
     """what the run took of each limit, in its unit"""
-    trace: tuple[tuple[float, float, float], ...] = ()
-    """moment, tokens that the limiter believes to have, tokens that the server has; after each admission"""
+    trace: tuple[tuple[float, Mapping[str, tuple[float, float]]], ...] = ()
+    """moment, and by the name of each limit what the limiter counts on and what the server has; after each admission"""
 
     @property
     def makespan(self) -> float:
@@ -152,7 +153,7 @@ class _Run:
         self._busy_until = 0.0
         self._in_flight = self._most = self._failed = 0
         self._ended = 0.0
-        self._trace: list[tuple[float, float, float]] = []
+        self._trace: list[tuple[float, Mapping[str, tuple[float, float]]]] = []
         self._used = dict.fromkeys(world.limits, 0.0)
         self._waits: dict[int, float] = {}
 
@@ -238,9 +239,11 @@ class _Run:
             self._used[name] += 1 if name.startswith("r") else tokens
 
     def _note(self, levels: Mapping[str, float]) -> None:
-        if self._tracing and "tpm" in levels:
+        if self._tracing:
             now = self._clock.now()
-            self._trace.append((now, self._lane.store.levels(now).get(("tokens", 60.0), 0.0), levels["tpm"]))
+            own = self._lane.store.levels(now)
+            found = {name: (own[SHORT_FORMS[name]], levels[name]) for name in self._world.limits if name in levels and SHORT_FORMS[name] in own}
+            self._trace.append((now, found))
 
     def _debt(self) -> float:
         periods = {"m": 60.0, "d": 86_400.0, "s": 1.0}

@@ -81,7 +81,7 @@ def sentences(advice: Advice) -> list[str]:
 def _makespan(advice: Advice) -> str:
     spread = 2 * advice.unseen.spread
     simulated = f"{len(UNSEEN)} simulated runs on seeds that the search has not seen"
-    tail = "" if not advice.beyond else f", of which {takes(advice.beyond)} beyond the simulated part are arithmetic"
+    tail = "" if advice.beyond < 1 else f", of which {takes(advice.beyond)} beyond the simulated part are arithmetic"
     return f"Expect {len(advice.plan.traffic):,} calls to take {takes(advice.makespan)}, give or take {takes(spread)} ({simulated}{tail})."
 
 
@@ -165,7 +165,8 @@ def sensitivity(advice: Advice) -> list[tuple[str, str, str]]:
             refused = f", {point.rejected} 429s" if point.rejected else ""
             failed = f", {point.failed} failed" if point.failed else ""
             own = next(each.makespan for each in points if each.value == chosen)
-            told.append(f"{said(point.value)}: {point.makespan / own - 1:+.1%}{refused}{failed}")
+            costs = f"interactive calls wait {takes(point.urgent)}" if knob == "patience" else f"{point.makespan / own - 1:+.1%}"
+            told.append(f"{said(point.value)}: {costs}{refused}{failed}")
         rows.append((knob, said(chosen), "; ".join(told)))
     return rows
 
