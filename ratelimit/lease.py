@@ -151,7 +151,7 @@ class Lease:
     def _read(self, answer: object) -> dict[str, float]:
         if isinstance(answer, (int, float)) and not isinstance(answer, bool):
             return {"tokens": answer}
-        usage = read_usage(answer)
+        usage = answer if isinstance(answer, Usage) else read_usage(answer)
         if usage is None:
             raise InvalidArgument(
                 f"settle() found no usage in a {type(answer).__name__}; pass the response, its usage, or tokens=...; the reserve is kept"

@@ -141,7 +141,7 @@ def body_of(request: object, fields: dict[str, Any]) -> Mapping[str, Any]:
     """The request body, given whole, as fields, or both."""
     if request is None:
         return fields
-    if not isinstance(request, Mapping):
+    if not isinstance(request, (dict, Mapping)):  # dict first: nearly all are, and asking an abstract class is slow
         raise InvalidArgument(f"a request is a mapping with the body's fields (model=, messages=, ...), not {type(request).__name__}")
     return {**request, **fields} if fields else request
 

@@ -79,7 +79,7 @@ def body_of(request: Any, endpoint: str, deployment: str) -> Mapping[str, Any]:
             body = json.loads(content)
         except (ValueError, RecursionError):
             body = None
-    if not isinstance(body, Mapping):
+    if not isinstance(body, (dict, Mapping)):  # dict first: JSON's objects are, and asking an abstract class is slow
         body = _form(request)
         if body is None:
             warn_once(
@@ -232,13 +232,18 @@ class Inflate:
 
 def tap_of(lease: Lease, headers: Headers, *, plain: bool = False) -> Tap:
     """Make the tap for an answer with these raw headers; `plain` says that its encoding has been undone already."""
-    kind = _said(headers, b"content-type")
+    said = {b"content-type": b"", b"content-encoding": b""}
+    for name, value in headers:
+        key = name.lower()
+        if key in said:
+            said[key] += b", " + value if said[key] else value
+    kind = said[b"content-type"]
     reader: JsonReader | SSEUsage | None = None
-    if "event-stream" in kind:
+    if b"event-stream" in kind:
         reader = SSEUsage()
-    elif "json" in kind:
+    elif b"json" in kind:
         reader = JsonReader()
-    coding = "" if plain else _said(headers, b"content-encoding").strip().lower()
+    coding = "" if plain else said[b"content-encoding"].decode("latin-1").strip().lower()
     if reader is not None and coding not in {"", "identity", "gzip", "x-gzip", "deflate"}:
         warn_once(
             f"encoding {coding}",
@@ -246,10 +251,6 @@ def tap_of(lease: Lease, headers: Headers, *, plain: bool = False) -> Tap:
         )
         reader = None
     return Tap(lease, reader, Inflate() if reader is not None and coding not in {"", "identity"} else None)
-
-
-def _said(headers: Headers, wanted: bytes) -> str:
-    return b", ".join([value for name, value in headers if name.lower() == wanted]).decode("latin-1")
 
 
 def plain_body(raw: bytes, headers: Mapping[str, str]) -> bytes:

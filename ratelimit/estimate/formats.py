@@ -40,6 +40,8 @@ LONGEST_KEPT = 100_000  # characters of a schema whose print is kept
 def chat_format(body: Mapping[str, object]) -> Mapping[str, object] | None:
     """Return the `json_schema` (name, description, schema) of a chat body's response_format, None without one."""
     wanted = body.get("response_format")
+    if wanted is None:
+        return None
     if isinstance(wanted, type):
         return _of_class(wanted)
     answer = obj(wanted)

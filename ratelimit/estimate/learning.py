@@ -42,8 +42,10 @@ class _Ratio:
 
     @property
     def correction(self) -> float:
-        believed = self.samples >= BELIEVED and abs(self.factor - 1) > NOISE
-        return self.factor if believed else 1.0
+        if self.samples < BELIEVED:
+            return 1.0
+        factor = self.factor
+        return factor if abs(factor - 1) > NOISE else 1.0
 
 
 @dataclass(slots=True)

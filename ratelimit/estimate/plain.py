@@ -11,7 +11,6 @@ import binascii
 import dataclasses
 from binascii import a2b_base64
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 _NOTHING: Mapping[str, object] = {}
 LARGEST = 10**12  # no count in a request means more than this; keeps the arithmetic (and a float 1e300) tame
@@ -20,13 +19,13 @@ LARGEST = 10**12  # no count in a request means more than this; keeps the arithm
 def obj(value: object) -> Mapping[str, object]:
     """`value` as a mapping: a dict as it is, a pydantic or dataclass instance dumped, anything else empty."""
     if isinstance(value, (dict, Mapping)):  # dict first: it is the common case, and the quick one
-        return cast("Mapping[str, object]", value)
+        return value
     if value is None or isinstance(value, (str, bytes, int, float, list, tuple, type)):
         return _NOTHING
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         dumped = dump(exclude_unset=True, by_alias=True)
-        return cast("Mapping[str, object]", dumped) if isinstance(dumped, Mapping) else _NOTHING
+        return dumped if isinstance(dumped, Mapping) else _NOTHING
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     return _NOTHING

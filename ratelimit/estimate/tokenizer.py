@@ -22,7 +22,7 @@ from typing import TypeAlias
 
 from tiktoken.model import encoding_name_for_model
 
-from ratelimit.estimate.quick import QuickCounters, familiar
+from ratelimit.estimate.quick import Counter, QuickCounters, familiar
 from ratelimit.estimate.vocabulary import Vocabularies
 
 # Encoding, length and hash stand for a text in the memory, which keeps no text alive.
@@ -95,16 +95,28 @@ def count(text: str, encoding: str) -> int:
     if known is not None:
         return known
     fast = quick.load(encoding)
+    tokens: int | None
+    if fast is not None and text.isascii():  # nothing to be searched for, so nothing to be cut
+        tokens = fast(text)
+    else:
+        tokens = _in_slices(text, encoding, fast)
+        if tokens is None:
+            return _without(encoding, text)
+    _memory.put(key, tokens)
+    return tokens
+
+
+def _in_slices(text: str, encoding: str, fast: Counter | None) -> int | None:
+    """Count each slice by what is trusted with it; None while that is tiktoken and its vocabulary is not here."""
     tokens = 0
-    for piece in (text,) if fast is not None and text.isascii() else slices(text):
+    for piece in slices(text):
         if fast is not None and familiar(piece):
             tokens += fast(piece)
             continue
         tokenizer = vocabularies.load(encoding)
         if tokenizer is None:
-            return _without(encoding, text)
+            return None
         tokens += len(tokenizer.encode_ordinary(piece))
-    _memory.put(key, tokens)
     return tokens
 
 

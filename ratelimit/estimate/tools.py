@@ -38,6 +38,8 @@ def _function(function: Mapping[str, object], *, early: bool) -> str:
 
 def chat_functions(body: Mapping[str, object]) -> list[Mapping[str, object]]:
     """Return the functions of a chat body: those of `tools`, or the older `functions`."""
+    if "tools" not in body and "functions" not in body:
+        return []
     tools = [obj(tool) for tool in items(body.get("tools"))]
     functions = [obj(tool.get("function")) for tool in tools if tool.get("function")]
     return functions or [obj(function) for function in items(body.get("functions"))]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -163,10 +162,11 @@ def tail_usage(tail: bytes | str, *, outermost: bool = False) -> Usage | None:
             return None
         colon = text.find("{", start, start + 16)
         if colon >= 0:
-            holder: object = None
-            past = colon
-            with suppress(ValueError, RecursionError):  # cut off, or not JSON
+            holder: object
+            try:
                 holder, past = _DECODER.raw_decode(text, colon)
+            except (ValueError, RecursionError):  # cut off, or not JSON
+                holder, past = None, colon
             found = _counts(holder)
             if found is not None:
                 return found if not outermost or text.count("}", past) == 1 else None

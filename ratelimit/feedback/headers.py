@@ -103,6 +103,8 @@ def infer_period(limit: float, remaining: float, reset: float) -> float | None:
 
 def read_headers(headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]) -> list[Reading]:
     """Read every limit that an answer's headers show, in the order in which they come; names in any case, str or bytes."""
+    if not headers:
+        return []
     pairs: Iterable[object] = headers.items() if isinstance(headers, Mapping) else headers if isinstance(headers, Iterable) else ()
     sound = [pair for pair in pairs if pair.__class__ is tuple and len(pair) == 2 and pair[0].__class__ in _NAMES]
     date, groq, groups = _plan(tuple([pair[0] for pair in sound]))  # type: ignore[index]
