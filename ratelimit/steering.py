@@ -156,7 +156,10 @@ class Steering:
             limit = limits.get((name, per), limits.get((name, None)))
             if name == "tokens" and limit is not None:
                 self._judge(lease, limit - level)
-            seconds = self._drifts.setdefault((name, per), Drift()).hear(
+            drift = self._drifts.get((name, per))
+            if drift is None:
+                drift = self._drifts[name, per] = Drift()
+            seconds = drift.hear(
                 level,
                 burst=bucket.burst,
                 seconds_per_unit=bucket.seconds_per_unit,

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from operator import itemgetter
 from typing import NamedTuple
 
 from ratelimit.feedback.values import amount, finite, text
@@ -107,7 +108,7 @@ def read_headers(headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | 
         return []
     pairs: Iterable[object] = headers.items() if isinstance(headers, Mapping) else headers if isinstance(headers, Iterable) else ()
     sound = [pair for pair in pairs if pair.__class__ is tuple and len(pair) == 2 and pair[0].__class__ in _NAMES]
-    date, groq, groups = _plan(tuple([pair[0] for pair in sound]))  # type: ignore[index]
+    date, groq, groups = _plan(tuple(map(_name_of, sound)))  # type: ignore[arg-type]
     spoken_on = text(sound[date][1], 64) if date is not None else ""  # type: ignore[index]
     readings = []
     for (name, period), places in groups:
@@ -121,6 +122,7 @@ def read_headers(headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | 
 _Group = tuple[tuple[str, float | None], tuple[int | None, ...]]
 _FIELDS = "limit", "remaining", "reset", "renewalperiod"
 _NAMES = {str, bytes}
+_name_of = itemgetter(0)
 
 
 @lru_cache(maxsize=256)
@@ -175,7 +177,7 @@ def _reading(name: str, period: float | None, said: list[str | None], date: str,
     reset = parse_duration(spoken)
     if reset is None and "T" in spoken and date:
         reset = _until(spoken, date)
-    if period is None:
+    if period is None and said[3]:
         period = _renewal(said[3])
     drips = reset is not None and spoken.endswith("s")
     if period is None and drips and limit is not None and remaining is not None and reset is not None:
@@ -185,13 +187,13 @@ def _reading(name: str, period: float | None, said: list[str | None], date: str,
     return Reading(name, limit, remaining, reset, period, drips)
 
 
-def _renewal(said: str | None) -> float | None:
+def _renewal(said: str) -> float | None:
     """Read Azure's renewal period, in seconds.
 
     A shorter one than a minute is how often it checks, not what the limit is quoted over: 9,000 requests with renewalperiod 10 stand
     beside 1,500,000 tokens a minute, which is Azure's 6 requests a minute per 1,000 tokens.
     """
-    seconds = amount(said) if said else None
+    seconds = amount(said)
     return max(seconds, MINUTE) if seconds and finite(seconds) else None
 
 

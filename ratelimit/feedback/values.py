@@ -40,6 +40,8 @@ def text(value: object, most: int = 4_000) -> str:
     """Read text, cut at `most` characters; bytes are taken as UTF-8, anything else is the empty text."""
     if value.__class__ is str:
         return value[:most]
+    if value.__class__ is bytes and len(value) <= most:  # every header's value, as it came
+        return value.decode("utf-8", "replace")
     if isinstance(value, (bytes, bytearray)):
         return bytes(value[: 4 * most]).decode("utf-8", "replace")[:most]
     return value[:most] if isinstance(value, str) else ""
