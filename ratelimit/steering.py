@@ -206,9 +206,9 @@ class Steering:
         self._above, self._below, self._moved, self._bills = 0.0, 0.0, 0.0, 0
 
     def _judge(self, lease: Lease, used: float) -> None:
-        """Find out what the server charges on arrival: the input only, if all that is used is less than this call's maximum."""
+        """Find out what the server charges on arrival: the input only, if all that is used is less than this call's maximum or reserve."""
         estimate = lease.estimate
-        if estimate is not None and estimate.max_output_tokens and used < 0.9 * estimate.max_output_tokens:
+        if estimate is not None and used < 0.9 * (estimate.max_output_tokens or estimate.output_tokens):
             self.charges_input_only = True
 
     def failed(self) -> None:

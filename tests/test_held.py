@@ -132,8 +132,11 @@ def test_a_level_is_a_share(level: Any) -> None:
 
 
 def test_buckets_start_as_full_as_is_said() -> None:
-    """Half of each limit is there at the start, and refills from there."""
-    limiter = RateLimiter(limits=Limits("100 rpm", "1k tpm"), level=0.5, clock=VirtualClock())
+    """Half of each limit is there at the start; a small burst has no part in what is spent."""
+    small = RateLimiter(limits=Limits(Limit("tokens", 1_000, burst=100)), level=0.5, slack=0, clock=VirtualClock())
+    assert small.statistics().lanes["*"].levels == {"tokens/60s": 100}
+
+    limiter = RateLimiter(limits=Limits("100 rpm", "1k tpm"), level=0.5, slack=0, clock=VirtualClock())
 
     assert limiter.statistics().lanes["*"].levels == {"requests/60s": 50, "tokens/60s": 500}
 

@@ -149,9 +149,14 @@ class MemoryStore:
         give_all(self._buckets, cost, now)
 
     def spend(self, share: float, now: float) -> None:
-        """Take this share, 0 to 1, out of every bucket: it was used before anybody looked."""
+        """Take this share of each limit, 0 to 1, out of its bucket: it was used before anybody looked.
+
+        Dated like a debit: the server's bucket, too, is looked at only when the first request arrives.
+        """
         for bucket in self._buckets:
-            bucket.give(-share * bucket.limit.amount, now)
+            left = (1 - share) * bucket.limit.amount
+            if share and left < bucket.burst:
+                bucket.give(left - bucket.burst, now + bucket.slack)
 
     def expect(self, slack: float) -> None:
         """Expect requests to arrive at most ``slack`` seconds after they were admitted."""
