@@ -26,7 +26,7 @@ from ratelimit.testing.answers import count_prompt
 
 AT_ONCE: Final = 20
 """Calls in flight of the client that only bounds their number."""
-ATTEMPTS: Final = 10
+ATTEMPTS: Final = 6
 """Retries of the client that leaves everything to the SDK; its default of two fails most calls of a saturated limit."""
 ABSENT: Final = 256
 """Tokens that simple clients reserve for an answer whose body sets no bound."""

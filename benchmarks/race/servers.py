@@ -40,7 +40,7 @@ def course_for(workload: str, variant: str, seed: int, *, calls: Path | None = N
 
 def server_for(course: Course, variant: str, seed: int) -> FakeOpenAI:
     """A fresh server with the course's limits and levels."""
-    limits = dict.fromkeys(("rpm", "tpm", "rpd", "tpd")) | dict(course.limits)
+    limits: dict[str, Any] = dict.fromkeys(("rpm", "tpm", "rpd", "tpd")) | dict(course.limits)
     return FakeOpenAI(variant, **limits, level=course.level, latency=LATENCY, seed=seed, request_window=WINDOW)
 
 

@@ -28,7 +28,7 @@ VOCABULARY: Final = (
 """A text of these words is charged 1.05 times what it is billed; the median of 614 recorded chat calls is 1.08."""
 SATURATED: Final = 1.5
 """Work that is not said to come otherwise arrives at this multiple of the pace that the limits allow, so that a line forms."""
-MOST_MORE: Final = 3.0
+MOST_MORE: Final = 2.0
 LONGEST: Final = 50_000
 """Characters; longer bodies are counted in a worker thread, and a thread's time is not virtual: the race leaves them out."""
 
