@@ -165,3 +165,19 @@ def test_a_limit_that_was_believed_far_too_high_does_not_close_the_line() -> Non
     store.replace(Limits(rpm=10_000), 0.0)
 
     assert store.levels(2.1) == {("requests", 60.0): 10_000}
+
+
+def test_an_answer_whose_headers_are_not_read_takes_no_word_back() -> None:
+    """A changed limit is believed when two answers that were read say so, however many were not read between them."""
+    limiter = RateLimiter(slack=0, clock=VirtualClock())
+
+    def answer(limit: int | None) -> None:
+        lease = limiter.acquire_nowait(tokens=1)
+        told = {"x-ratelimit-limit-requests": str(limit), "x-ratelimit-remaining-requests": str(limit - 1 if limit else 0)}
+        lease.observe(told if limit else {})
+        lease.close()
+
+    for limit in (600, None, 300, None, 300):
+        answer(limit)
+
+    assert [str(held) for held in limiter._lanes["*"].store.limits] == ["300 requests/min"]
