@@ -29,6 +29,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # as a script it sees its own folder only
 
 from benchmarks.race.entries import PROMISED, QUICK, REAL, Entry, chosen, clients_named, known_workloads, run, skipped
+from benchmarks.race.peers import REAL_TIME_ONLY
 from benchmarks.race.running import Row
 from benchmarks.race.show import as_json, plot, promised, show
 from benchmarks.race.workloads import RECORDED, WORKLOADS
@@ -90,7 +91,9 @@ def _entries(options: argparse.Namespace, clients: Sequence[str]) -> list[Entry]
         Entry(client, variant, workload, options.seed, trace=options.plot is not None, calls=options.calls)
         for client, variant, workload in chosen(clients, options.variant, options.workload, everything=options.all)
     ]
-    return entries if not options.real_time else [replace(entry, real=real) for entry in entries for real in (True, False)]
+    if not options.real_time:
+        return entries
+    return [replace(entry, real=real) for entry in entries for real in (True, False) if real or entry.client not in REAL_TIME_ONLY]
 
 
 def _plotted(rows: Sequence[Row]) -> list[Row]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType, SimpleNamespace
@@ -103,7 +104,8 @@ def async_batch_llm(ground: Ground) -> Send:
 
 def litellm_router(ground: Ground) -> Send:
     """One deployment with its limits behind a Router with ten retries."""
-    library = _module("litellm")
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # it would fetch a list of prices at its import
+    library = _module("litellm router")
     deployment = {
         "model_name": MODEL,
         "litellm_params": {

@@ -29,7 +29,7 @@ import openai
 
 from benchmarks.race.bounds import bound
 from benchmarks.race.clients import CLIENTS, Ground
-from benchmarks.race.peers import PEERS
+from benchmarks.race.peers import PEERS, REAL_TIME_ONLY
 from benchmarks.race.servers import server_for, terms_of
 from benchmarks.race.workloads import WORKLOADS, Course
 from ratelimit import drive
@@ -144,9 +144,10 @@ def race(client: str, course: Course, variant: str, seed: int, *, real: bool = F
 @cache
 def _warm_up(client: str) -> None:
     """Let a client make one call, so that what is loaded at the first use (vocabulary, the SDK's types) is not measured."""
-    course = WORKLOADS["tokens"].scaled(0, 1).course(0)
-    clock = RaceClock()
-    clock.run(_run, client, course, "P", server_for(course, "P", 0), clock, VIRTUAL_URL)
+    if client not in REAL_TIME_ONLY:
+        course = WORKLOADS["tokens"].scaled(0, 1).course(0)
+        clock = RaceClock()
+        clock.run(_run, client, course, "P", server_for(course, "P", 0), clock, VIRTUAL_URL)
     gc.collect()
     gc.freeze()  # what is loaded now stays: looking through it before every race would take longer than the race
 
