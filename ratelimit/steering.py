@@ -98,6 +98,8 @@ class Steering:
         """Hear the limits that an answer's headers show."""
         lane = self._lane
         with self._lock:
+            if now >= self._paused_until:
+                self._pause = FIRST_PAUSE
             if readings:  # an answer that shows nothing, or was not read, is no word against what the one before it said
                 self._read(lease, readings, now)
             if self.probing:
