@@ -110,9 +110,8 @@ def _disagreeing(rows: Sequence[Row]) -> list[str]:
         other = virtual.get((row.client, row.variant, row.workload))
         if row.clock == "real" and other is not None:
             if row.verdict != other:
-                lines.append(
-                    f"real and virtual time disagree: {row.client} on {row.variant}, {row.workload}: {row.verdict} in real time, {other} on the virtual clock"
-                )
+                where = f"{row.client} on {row.variant}, {row.workload}"
+                lines.append(f"real and virtual time disagree: {where}: {row.verdict} in real time, {other} on the virtual clock")
             else:
                 print(f"real and virtual time agree: {row.client} on {row.variant}, {row.workload}: {other}")
     return lines
