@@ -210,7 +210,7 @@ class Steering:
     def _judge(self, lease: Lease, used: float) -> None:
         """Find out what the server charges on arrival: the input only, if all that is used is less than this call's maximum or reserve."""
         estimate = lease.estimate
-        if estimate is not None and used < 0.9 * (estimate.max_output_tokens or estimate.output_tokens):
+        if self._lane.accounting == "reconcile" and estimate is not None and used < 0.9 * (estimate.max_output_tokens or estimate.output_tokens):
             self.charges_input_only = True
 
     def failed(self) -> None:
