@@ -184,3 +184,19 @@ def test_the_main_thread_alone_may_wait_on_a_thread_clock() -> None:
     for _ in range(5):
         limiter.acquire_sync(tokens=0)
     assert clock.now() == pytest.approx(4)
+
+
+def test_a_timer_for_a_residue_of_rounding_does_not_stop_time() -> None:
+    """Who sets a timer for 1e-16 s again and again, as a leaky level's rounding makes aiolimiter do, gets on all the same."""
+    clock = VirtualClock()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        while loop.time() <= start:
+            due = loop.create_future()
+            loop.call_at(loop.time() + 1e-16, due.set_result, None)
+            await due
+
+    clock.run(main)
+    assert 0 < clock.now() < 1e-3

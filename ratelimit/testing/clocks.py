@@ -41,6 +41,10 @@ T = TypeVar("T")
 GRACE = 0.05
 """Real seconds that a virtual loop listens to open sockets before it jumps."""
 
+PATIENCE = 10_000
+"""Rounds of a loop in one moment after which a microsecond passes: in real time none of them would have been for nothing."""
+TICK = 1e-6
+
 
 class Deadlock(Exception):
     """Every thread of a virtual clock waits, none of them for a moment: in real time they would wait for ever."""
@@ -126,6 +130,7 @@ class _JumpingSelector(selectors.BaseSelector):
         self._clock = clock
         self._must_wait = must_wait
         self._real = selectors.DefaultSelector()
+        self._rounds = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None or (timeout > 0 and self._must_wait()):
@@ -134,6 +139,12 @@ class _JumpingSelector(selectors.BaseSelector):
         events = self._real.select(self._clock.grace if listening and timeout > 0 else 0)
         if not events and timeout > 0:
             self._clock.jump(timeout)
+            self._rounds = 0
+        else:
+            self._rounds += 1
+            if self._rounds >= PATIENCE:  # a timer for a residue of rounding, set again and again in the same moment: let that moment pass
+                self._clock.jump(TICK)
+                self._rounds = 0
         return events
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
