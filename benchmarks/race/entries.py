@@ -5,6 +5,7 @@ Owns: the choice, and running it on two processes. What must never come in: how 
 
 from __future__ import annotations
 
+import faulthandler
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -32,6 +33,8 @@ QUICK: Final = ("tokens", "short")
 REAL: Final = ("brief",)
 """The workload of real time: a line from the first moment on and short answers, so that a minute shows what there is to see."""
 REAL_PROCESSES: Final = 4  # they mostly wait
+STUCK: Final = 1_800
+"""Real seconds after which a race is stuck: its process says where, and ends, instead of being waited for in silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,11 @@ def run(entries: Sequence[Entry]) -> list[Row]:
 def _run(entry: Entry) -> Row:
     workload = "tokens" if entry.workload == TENANT else entry.workload
     course = course_for(workload, entry.variant, entry.seed, calls=entry.calls)
-    return race(entry.client, course, entry.variant, entry.seed, real=entry.real, trace=entry.trace, name=entry.workload)
+    faulthandler.dump_traceback_later(STUCK, exit=True, file=sys.__stderr__ or sys.stderr)
+    try:
+        return race(entry.client, course, entry.variant, entry.seed, real=entry.real, trace=entry.trace, name=entry.workload)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def known_workloads() -> list[str]:
