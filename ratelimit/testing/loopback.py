@@ -34,6 +34,9 @@ def _protocol(connections: Connections) -> type[H11Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            # Head and body are two writes: together they would wait 40 ms for the client's delayed acknowledgement. asyncio sets this only on
+            # sockets that name their protocol, which one accepted from `socket.create_server` does not.
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._caller = transport.get_extra_info("peername")
             connections[self._caller] = transport
 
