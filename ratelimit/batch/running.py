@@ -112,7 +112,7 @@ class Batch:
         raise StopAsyncIteration
 
     def stop(self) -> None:
-        """Take no further requests and forget those that wait for the limits; the iteration ends when what was sent is answered."""
+        """Send nothing more than the limits have let go by now; the iteration ends when that is answered."""
         self._stopped = True
         if self._life is not None:
             self._life.taking.cancel()
@@ -149,9 +149,11 @@ class Batch:
 
     async def _take(self, group: anyio.abc.TaskGroup, life: _Life) -> None:
         number = 0
-        while not self._stopped:
+        while True:
             ticket = object()
             await self._slots.acquire_on_behalf_of(ticket)
+            if self._stopped:  # a slot that was being handed over all the same
+                return
             try:
                 item = await self._read()
             except StopAsyncIteration:
@@ -198,7 +200,10 @@ class Batch:
         with anyio.CancelScope() as scope:
             self._waiting.add(scope)
             try:
-                return await self._limiter.reserve_for(request.body, endpoint=request.endpoint, priority=self._priority).admit_async()
+                lease = await self._limiter.reserve_for(request.body, endpoint=request.endpoint, priority=self._priority).admit_async()
+                if not self._stopped:
+                    return lease
+                lease.cancel()  # a task that was being woken already is not reached by the cancellation
             finally:
                 self._waiting.discard(scope)
         return None
