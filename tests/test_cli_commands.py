@@ -104,6 +104,16 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "needs rich: pip install 'ratelimit-openai[cli]'" in capsys.readouterr().err
 
 
+def test_only_what_a_command_names_is_needed() -> None:
+    """`estimate` and `run` ask for rich alone, so they start without what the demo and the fake server import."""
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(['tenacity', 'uvicorn'])); import ratelimit.commands.estimate, ratelimit.commands.run"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)  # noqa: S603  # ourselves
+
+    assert done.returncode == 0, done.stderr
+
+
 def test_estimate_sums_and_tells_the_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Tokens by model and in all, the time at the given limits, each call in the JSON."""
     path, out = tmp_path / "calls.jsonl", tmp_path / "out.json"
@@ -173,7 +183,17 @@ def test_ctrl_c_ends_the_demo_with_the_partial_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"), [(0.4, "0 s"), (59, "59 s"), (60, "1 min"), (200, "3 min 20 s"), (7_500, "2 h 5 min"), (367_200, "4 days 6 h")]
+    ("seconds", "shown"),
+    [
+        (-1, "0 s"),
+        (0.4, "0 s"),
+        (59, "59 s"),
+        (59.6, "1 min"),
+        (200, "3 min 20 s"),
+        (7_500, "2 h 5 min"),
+        (108_000, "1 day 6 h"),
+        (367_200, "4 days 6 h"),
+    ],
 )
 def test_durations_are_for_people(seconds: float, shown: str) -> None:
     """The two largest units that count."""

@@ -9,7 +9,7 @@ from rich.console import Console
 from ratelimit import RateLimiter
 from ratelimit.batch import Request, Result
 from ratelimit.commands import progress
-from ratelimit.commands.progress import Meter, Prices, display, duration
+from ratelimit.commands.progress import Meter, Prices, display
 
 
 class Time:
@@ -113,9 +113,3 @@ def test_it_is_shown_on_terminals_and_in_logs(clock: Time, terminal: bool) -> No
     assert "3/600 RPM" in screen.getvalue()
     assert ("3 of 10 done" in screen.getvalue()) != terminal
     assert terminal or screen.getvalue().count("\n") == 1
-
-
-@pytest.mark.parametrize(("seconds", "told"), [(-1, "0 s"), (42.4, "42 s"), (59.6, "1 min 0 s"), (185, "3 min 5 s"), (7_800, "2 h 10 min")])
-def test_durations_are_readable(seconds: float, told: str) -> None:
-    """No 7799.9999 s."""
-    assert duration(seconds) == told

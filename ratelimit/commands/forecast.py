@@ -13,8 +13,8 @@ from rich.console import Console
 
 from ratelimit.batch.survey import Source
 from ratelimit.commands.plan import least_seconds
-from ratelimit.commands.progress import Prices, duration
-from ratelimit.commands.show import table
+from ratelimit.commands.progress import Prices
+from ratelimit.commands.show import duration, table
 from ratelimit.limiter import RateLimiter
 from ratelimit.limits import Limits
 

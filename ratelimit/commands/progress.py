@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ratelimit.batch import Result
+from ratelimit.commands.show import PLAIN_EVERY, duration
 from ratelimit.limiter import RateLimiter
 
-PLAIN_EVERY: Final = 5.0  # seconds between two plain lines
 MINUTE: Final = 60.0
 
 
@@ -159,16 +159,6 @@ class Meter:
         if (seconds := self.remaining()) is not None:
             parts.append(f"{duration(seconds)} left")
         return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Show seconds for people: "42 s", "3 min 5 s", "2 h 10 min"."""
-    whole = max(round(seconds), 0)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 @contextmanager

@@ -28,8 +28,8 @@ from ratelimit.batch.running import Batch
 from ratelimit.batch.survey import Source, Survey
 from ratelimit.commands import CommandError, check_writable
 from ratelimit.commands.forecast import show_forecast
-from ratelimit.commands.progress import Meter, Prices, display, duration
-from ratelimit.commands.show import table
+from ratelimit.commands.progress import Meter, Prices, display
+from ratelimit.commands.show import duration, table
 from ratelimit.errors import LimiterError
 from ratelimit.feedback.outcome import read_exception
 from ratelimit.limiter import RateLimiter

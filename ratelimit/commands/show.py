@@ -8,12 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ratelimit.commands.clients import Tally
+if TYPE_CHECKING:
+    from ratelimit.commands.clients import Tally  # which imports what only the demo needs
 
 PLAIN_EVERY = 5.0  # seconds between two plain lines
 
@@ -76,9 +78,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], cap
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: "12 s", "3 min 20 s", "2 h 5 min", "4 days 6 h"."""
-    whole = round(seconds)
-    for size, unit, smaller, subunit in ((86_400, "days", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+    """Seconds for people: "12 s", "3 min 20 s", "2 h 5 min", "1 day 6 h"."""
+    whole = max(round(seconds), 0)
+    days = "day" if whole < 2 * 86_400 else "days"
+    for size, unit, smaller, subunit in ((86_400, days, 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:
             rest = whole % size // smaller
             return f"{whole // size} {unit}" + (f" {rest} {subunit}" if rest else "")
