@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import httpx2
 import openai
@@ -16,7 +15,6 @@ from ratelimit.testing import FakeOpenAI, Fault
 from ratelimit.testing.answers import words
 from ratelimit.testing.faults import FaultKind
 from ratelimit.testing.headers import duration
-from ratelimit.testing.serving import serve_command
 
 pytest_plugins = ["pytester"]
 
@@ -127,24 +125,6 @@ def test_a_fault_that_cannot_be_is_refused(arguments: dict[str, object]) -> None
         Fault(**{"kind": "500", **arguments})  # type: ignore[arg-type]
 
 
-def test_leaving_serve_is_quick_and_final() -> None:
-    """A call in flight is cut off, the port is closed, and the next serve() works."""
-    server = FakeOpenAI("I", latency=3_600)
-    with server.serve() as url:
-        http = httpx2.Client(base_url=url)
-        with pytest.raises(httpx2.ReadTimeout):
-            http.post("/chat/completions", json={"model": "m", "messages": [{"role": "user", "content": "hi"}]}, timeout=0.1)
-        before = time.monotonic()
-    with pytest.raises(httpx2.ConnectError):
-        http.get("/models")
-    http.close()
-    with server.serve() as url:
-        assert httpx2.get(f"{url}/models").status_code == 200
-
-    assert time.monotonic() - before < 30
-    assert server.ledger[0].status == 499
-
-
 def test_the_ledger_forgets_when_told() -> None:
     """After clear() only new entries are there, numbered on."""
     server = FakeOpenAI("I", latency=0)
@@ -187,24 +167,6 @@ def test_answers_have_as_many_words_as_tokens(start: int, length: int) -> None:
 
     assert len(text.split()) == length
     assert words(0, start) + text == words(0, start + length)
-
-
-def test_the_serve_command_tells_every_refusal_and_ends_with_ctrl_c() -> None:
-    """It prints the address, one line a refusal, and a closing line when interrupted."""
-    lines: list[str] = []
-
-    def wait(_: float) -> None:
-        url = lines[0].rsplit(" ", 1)[1]
-        body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
-        if httpx2.post(f"{url}/chat/completions", json=body).status_code == 429 and len(lines) > 2:
-            raise KeyboardInterrupt
-
-    status = serve_command(variant="I", rpm=2, tpm=None, port=0, print=lines.append, wait=wait)
-
-    assert status == 0
-    assert "variant I, 2 RPM: http://127.0.0.1:" in lines[0]
-    assert "429  gpt-4o  Rate limit reached for gpt-4o" in lines[2]
-    assert lines[-1] == "2 calls admitted, 2 refused."
 
 
 def test_the_fixture_serves_and_forgets(pytester: pytest.Pytester) -> None:

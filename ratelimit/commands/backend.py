@@ -7,9 +7,7 @@ whoever started it, however that one ends.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -83,7 +81,6 @@ def backend() -> Iterator[Backend]:
 
 def run(inlet: IO[str], outlet: IO[str]) -> None:
     """Live at the server's end of the pipe until it is closed."""
-    logging.getLogger("uvicorn.error").addFilter(_is_news)
     for line in inlet:
         server = FakeOpenAI(**json.loads(line), latency=QUICK)
         with server.serve() as url:
@@ -99,11 +96,6 @@ def run(inlet: IO[str], outlet: IO[str]) -> None:
                 "tokens": sum(taken(entry, settled=settled) for entry in entries if entry.admitted),
             },
         )
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a line of the web server's log says anything: that calls in flight are cut off at the end does not."""
-    return not (record.exc_info and record.exc_info[0] and issubclass(record.exc_info[0], asyncio.CancelledError))
 
 
 def server_settles(variant: str) -> bool:

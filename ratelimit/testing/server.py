@@ -140,12 +140,12 @@ class FakeOpenAI:
     def serve(self, *, host: str = "127.0.0.1", port: int = 0) -> AbstractContextManager[str]:
         """Serve real HTTP on loopback from a thread of its own: `with server.serve() as base_url: ...`; port 0 takes a free one.
 
-        Needs the extra `testing`. On leaving, calls in flight are cut off and the thread has ended.
+        Needs the extra `testing`. Once entered, no call has to wait for a vocabulary to be loaded. On leaving, calls in flight are cut off and
+        the thread has ended.
         """
         from ratelimit.testing.loopback import serving  # noqa: PLC0415 - in process the app needs no web server
 
-        self._setup.answers.prepare()
-        return serving(self, self._connections, host, port)
+        return serving(self, self._connections, host, port, self._setup.answers.prepare)
 
     def transport(self) -> InProcess:
         """A transport for `httpx2.AsyncClient`: this server in process, asyncio only, with streams that stream.

@@ -32,25 +32,24 @@ def serve_command(
     Raises InvalidArgument for unusable limits and OSError when the port is taken.
     """
     server = FakeOpenAI(variant, rpm=rpm, tpm=tpm, rpd=rpd, tpd=tpd, seed=seed)
-    seen = 0
+    seen, started = 0, time.monotonic()  # the clock of the server's loop too
     try:
         with server.serve(host=host, port=port) as base_url:
             limits = {"rpm": rpm, "tpm": tpm, "rpd": rpd, "tpd": tpd}
-            shown = ", ".join(f"{limit:,g} {name.upper()}" for name, limit in limits.items() if limit is not None)
+            shown = ", ".join(f"{limit:,.15g} {name.upper()}" for name, limit in limits.items() if limit is not None)
             print(f"FakeOpenAI, variant {variant}, {shown or 'no limits'}: {base_url}")
             print(f"OPENAI_BASE_URL={base_url} OPENAI_API_KEY=any points the openai client here; Ctrl-C ends.")
             while True:
                 for entry in (entries := server.ledger.entries())[seen:]:
                     if not entry.admitted:
-                        print(_line(entry))
+                        print(_line(entry, entry.time - started))
                 seen = len(entries)
                 wait(0.2)
     except KeyboardInterrupt:
-        admitted = len(server.ledger.admitted)
-        print(f"{admitted} calls admitted, {len(server.ledger.refused)} refused.")
+        print(f"{len(server.ledger.admitted):,} calls admitted, {len(server.ledger.refused):,} refused.")
     return 0
 
 
-def _line(entry: Entry) -> str:
-    """One refusal."""
-    return f"{entry.time:12.3f} s  {entry.status or '...'}  {entry.model or '-'}  {entry.message or entry.reason}"
+def _line(entry: Entry, seconds: float) -> str:
+    """One refusal, so many seconds after the start."""
+    return f"{seconds:10,.3f} s  {entry.status or '...'}  {entry.model or '-'}  {entry.message or entry.reason}"
