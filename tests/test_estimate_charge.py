@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from ratelimit.estimate import Estimator
-from ratelimit.estimate.charge import DATED, NAMED, Load, rule_for
+from ratelimit.estimate.charge import DATED, NAMED, rule_for
+from ratelimit.estimate.models import family
+from ratelimit.estimate.tally import Tally
 
 BEFORE, AFTER = dt.date(2025, 3, 19), dt.date(2025, 3, 20)
 TEXT = "äöü und sonst nichts"  # 20 characters, 23 bytes
@@ -91,7 +93,8 @@ def test_responses_are_charged_their_prompt_and_the_hidden_one() -> None:
 
 def test_servers_with_other_rules_are_named() -> None:
     """A rule by name holds for every endpoint; an unknown name is refused at once, and says which there are."""
-    load = Load("responses", choices=2, max_tokens=50, prompt_tokens=70)
+    load = Tally(family("gpt-4o"))
+    load.choices, load.max_tokens, load.tokens = 2, 50, 70
 
     assert [rule_for("responses", name)(load) for name in ("prompt", "prompt+max", "max(prompt,max)", "nothing")] == [70, 170, 100, 0]
     assert charge(chat(max_tokens=50), "nothing") == 0

@@ -120,12 +120,24 @@ def test_one_outlier_moves_little_what_many_taught() -> None:
     assert memory.correction("m", "text") == pytest.approx(1.5, rel=0.11)
 
 
+def test_short_answers_say_nothing_of_bodies_that_allow_long_ones() -> None:
+    """What is held for an answer is learned by the size of the body's bound: a first call that allows 2,500 tokens holds them all."""
+    estimator = Estimator()
+    short, long = {**BODY, "max_tokens": 200}, {**BODY, "max_tokens": 2_500, "n": 2}
+    answered(estimator, [150] * ENOUGH, short)
+
+    assert estimator.typical_output(estimator.estimate(short)) == 150
+    assert estimator.typical_output(estimator.estimate(long)) == 5_000
+    assert estimator.typical_output(estimator.estimate({**BODY, "max_tokens": 180})) == 150
+    assert [(row.longest, row.expected_output) for row in estimator.statistics().outputs] == [(255, 150)]
+
+
 def test_the_memory_is_bounded() -> None:
     """Models, call sites and conversations beyond what is remembered push out the longest unused."""
     memory = Memory()
     for number in range(2 * ROWS):
         memory.billed(f"m{number}", "text", 2.0)
-        memory.answered(f"m{number}", "", 5)
+        memory.answered(f"m{number}", "", None, 5)
     for number in range(2 * KEPT):
         memory.keep(f"resp_{number}", number)
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from ratelimit.errors import EstimateWarning
 from ratelimit.estimate import tokenizer
+from ratelimit.estimate.chat import ROLES
 from ratelimit.estimate.quick import QuickCounters
 from ratelimit.estimate.tokenizer import count, counted, encoding_for, exact, ready, slices
 from ratelimit.estimate.vocabulary import Vocabularies
@@ -175,13 +176,21 @@ def test_a_text_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not counted(PROSE, "cl100k_base")  # each encoding has its own figure
 
 
+@pytest.mark.parametrize("encoding", ["o200k_base", "cl100k_base", "o200k_harmony"])
+def test_every_role_is_one_token(encoding: str) -> None:
+    """The roles of a chat are not looked up for each message, so they must be one token wherever messages are counted."""
+    tokenizer_ = reference(encoding)
+
+    assert {role: len(tokenizer_.encode_ordinary(role)) for role in ROLES} == dict.fromkeys(ROLES, 1)
+
+
 def test_memory_is_bounded() -> None:
     """However many texts are counted, two generations of them are remembered."""
     memory = tokenizer._Memory(100)
     for number in range(10_000):
         memory.put(("o200k_base", 1, number), number)
 
-    assert len(memory._young) + len(memory._old) <= 200
+    assert len(memory.young) + len(memory.old) <= 200
     assert memory.get(("o200k_base", 1, 9_999)) == 9_999
     assert memory.get(("o200k_base", 1, 1)) is None
 

@@ -100,7 +100,7 @@ def _endpoint(named: object, body: Mapping[str, Any], where: str) -> str:
             if path.endswith(tail):
                 return endpoint
         raise InvalidArgument(f"{where} asks for {named!r}; it can be one of {', '.join('/v1' + tail for tail in PATHS.values())}")
-    endpoint = endpoint_of(None, body)
+    endpoint = endpoint_of(body)
     if endpoint not in PATHS:
         raise InvalidArgument(f'{where} is no request: it has neither "messages" nor "input" nor "prompt"')
     return endpoint

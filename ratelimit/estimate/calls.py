@@ -22,7 +22,7 @@ class Call(NamedTuple):
 
 def calls_of(message: Mapping[str, object]) -> list[Call]:
     """Return the calls of an assistant message: `tool_calls`, the older `function_call`, or none."""
-    if ("tool_calls" not in message and "function_call" not in message) or text(message.get("role")) != "assistant":
+    if text(message.get("role")) != "assistant":
         return []
     found = [obj(call) for call in items(message.get("tool_calls"))]
     functions = [obj(call.get("function")) or obj(call.get("custom")) for call in found]

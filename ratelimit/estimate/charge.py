@@ -2,7 +2,7 @@
 
 Owns the table of charge rules, dated, because OpenAI changed them silently at least twice. The charge is not the bill: the
 server mostly counts bytes, ignores tools and names, and takes a flat price for a picture; the bill (usage) comes later.
-Must never read a request: a rule sees a `Load`, the sizes somebody else took from it.
+Must never read a request: a rule sees a `Tally`, the sizes somebody else took from it.
 """
 
 from __future__ import annotations
@@ -10,29 +10,13 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from ratelimit.estimate.models import Family
+from ratelimit.estimate.tally import Tally
 
 PICTURE = 765  # tokens for any image or file part, whatever its size or detail
 LEGACY_ANSWER = 16  # the reserve of the older rules when a body sets no bound
-
-
-class Load(NamedTuple):
-    """The sizes of one request that the rules below look at; tokens, bytes and counts."""
-
-    endpoint: str
-    text_bytes: int = 0  # UTF-8 bytes of all text content
-    messages: int = 0
-    choices: int = 1  # n
-    prompts: int = 1  # texts in a completions or embeddings body
-    token_ids: int = 0  # prompts sent as lists of token numbers
-    attachments: int = 0  # image and file parts
-    images: int = 0  # image parts alone
-    max_tokens: int | None = None  # what the body allows for one choice
-    charged_max: int | None = None  # the part of it OpenAI's older rules look at
-    prompt_tokens: int = 0  # the billed prompt, as estimated
-    hidden: int = 0  # tokens of the prompt the server adds on Responses: charged, not billed
 
 
 # (how the model's name begins, tokens without functions, tokens with); the first match holds
@@ -61,41 +45,41 @@ def hidden(family: Family, *, functions: bool) -> int:
     return tooled if functions else plain
 
 
-Rule: TypeAlias = Callable[[Load], int]
+Rule: TypeAlias = Callable[[Tally], int]
 
 
-def _chat(load: Load) -> int:
-    return -(-load.text_bytes // 4) + load.messages + load.choices + PICTURE * load.attachments
+def _chat(tally: Tally) -> int:
+    return -(-tally.text_bytes // 4) + tally.messages + tally.choices + PICTURE * (tally.images + tally.files)
 
 
-def _chat_with_answer(load: Load) -> int:
-    answer = LEGACY_ANSWER if load.charged_max is None else load.charged_max
-    return -(-load.text_bytes // 4) + load.messages + load.choices * answer + PICTURE * load.attachments
+def _chat_with_answer(tally: Tally) -> int:
+    answer = LEGACY_ANSWER if tally.charged_max is None else tally.charged_max
+    return -(-tally.text_bytes // 4) + tally.messages + tally.choices * answer + PICTURE * (tally.images + tally.files)
 
 
-def _completions(load: Load) -> int:
-    return load.text_bytes // 4 + load.token_ids + load.choices * load.prompts
+def _completions(tally: Tally) -> int:
+    return tally.text_bytes // 4 + tally.token_ids + tally.choices * tally.prompts
 
 
-def _completions_with_answer(load: Load) -> int:
-    answer = LEGACY_ANSWER if load.charged_max is None else load.charged_max
-    return load.text_bytes // 4 + load.token_ids + load.choices * load.prompts * answer
+def _completions_with_answer(tally: Tally) -> int:
+    answer = LEGACY_ANSWER if tally.charged_max is None else tally.charged_max
+    return tally.text_bytes // 4 + tally.token_ids + tally.choices * tally.prompts * answer
 
 
-def _embeddings(load: Load) -> int:
-    return load.text_bytes // 4 + load.token_ids
+def _embeddings(tally: Tally) -> int:
+    return tally.text_bytes // 4 + tally.token_ids
 
 
-def _responses(load: Load) -> int:
-    return PICTURE * load.images if load.images else load.prompt_tokens + load.hidden
+def _responses(tally: Tally) -> int:
+    return PICTURE * tally.images if tally.images else tally.tokens + tally.hidden
 
 
-def _prompt(load: Load) -> int:
-    return load.prompt_tokens
+def _prompt(tally: Tally) -> int:
+    return tally.tokens
 
 
-def _answer(load: Load) -> int:
-    return load.choices * load.prompts * (LEGACY_ANSWER if load.max_tokens is None else load.max_tokens)
+def _answer(tally: Tally) -> int:
+    return tally.choices * tally.prompts * (LEGACY_ANSWER if tally.max_tokens is None else tally.max_tokens)
 
 
 _LONG_AGO = dt.date(2023, 1, 1)
@@ -115,8 +99,8 @@ DATED: tuple[tuple[str, dt.date, Rule], ...] = (
 # Servers that reserve by another rule, by name; the same for every endpoint.
 NAMED: Mapping[str, Rule] = {
     "prompt": _prompt,  # Gemini: input only
-    "prompt+max": lambda load: _prompt(load) + _answer(load),  # Azure's documentation, Cerebras
-    "max(prompt,max)": lambda load: max(_prompt(load), _answer(load)),  # the text of OpenAI's guide
+    "prompt+max": lambda tally: _prompt(tally) + _answer(tally),  # Azure's documentation, Cerebras
+    "max(prompt,max)": lambda tally: max(_prompt(tally), _answer(tally)),  # the text of OpenAI's guide
     "nothing": lambda _: 0,  # Mistral, most gateways: actual usage afterwards
 }
 

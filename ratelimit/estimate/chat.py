@@ -24,25 +24,28 @@ GPT5_TOOLS = 85  # what gpt-5 is told about channels as soon as there are functi
 CALL, CALL_O, CALL_GPT5, CALL_EARLY = 13, 16, 19, 10  # a call and its result beside name, arguments and content
 PARALLEL, PARALLEL_GPT5 = 20, 26  # several calls of one answer, told as one call of "multi_tool_use.parallel"
 NAMED, NAMED_EARLY = 6, 3  # tool_choice naming a function, beside that name
+ROLES = ("user", "assistant", "system", "tool", "developer", "function")  # one token each, in every encoding
+SURROUNDING = frozenset({"tools", "functions", "response_format"})  # what the server writes around the messages
 SEARCH_PREVIEW = "search-preview"  # models that bill the texts alone
 O1_PREVIEW = 12  # what o1-preview adds to each message, and once more
 
 
 def count_chat(body: Mapping[str, object], tally: Tally) -> None:
     """Add the prompt of a chat body to `tally`."""
-    messages = [obj(message) for message in items(body.get("messages"))]
+    messages = [message if message.__class__ is dict else obj(message) for message in items(body.get("messages"))]
     tally.messages += len(messages)
     if not messages:
         return
     position = 0
     while position < len(messages):
-        calls = calls_of(messages[position])
-        if calls:
+        message = messages[position]
+        if ("tool_calls" in message or "function_call" in message) and (calls := calls_of(message)):
             position = _turn(calls, messages, position, tally)
         else:
-            _message(messages[position], tally)
+            _message(message, tally)
             position += 1
-    _preamble(body, messages, tally)
+    if not SURROUNDING.isdisjoint(body):
+        _preamble(body, messages, tally)
     tally.tokens += ANSWER_REASONING if tally.family.reasoning else ANSWER
     if SEARCH_PREVIEW in tally.family.name:
         tally.tokens -= (PER_MESSAGE + 1) * len(messages) + ANSWER
@@ -53,14 +56,19 @@ def count_chat(body: Mapping[str, object], tally: Tally) -> None:
 
 
 def _message(message: Mapping[str, object], tally: Tally) -> None:
-    role = text(message.get("role"))
-    tally.tokens += PER_MESSAGE + tally.tok(role)
+    # The one place that is written for speed: an agent sends all of its messages again at every step.
+    role = message.get("role")
+    tally.tokens += PER_MESSAGE + (1 if role in ROLES else tally.tok(text(role)))
     if tally.family.gpt5 and role == "assistant":
         tally.tokens += GPT5_ASSISTANT
-    name = text(message.get("name"))
-    if name:
+    name = message.get("name")
+    if name and (name := text(name)):
         tally.tokens += tally.tok(f":{name}")
-    add_content(message.get("content"), tally)
+    content = message.get("content")
+    if content.__class__ is str:
+        tally.content(content)
+    else:
+        add_content(content, tally)
 
 
 def _turn(calls: Sequence[Call], messages: Sequence[Mapping[str, object]], at: int, tally: Tally) -> int:

@@ -6,6 +6,7 @@ Owns the endpoint names. Must never count anything.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from ratelimit.estimate.plain import text
 from ratelimit.estimate.results import Endpoint
@@ -22,10 +23,9 @@ _PATHS: tuple[tuple[str, Endpoint], ...] = (
 )
 
 
-def endpoint_of(named: str | None, body: Mapping[str, object]) -> Endpoint:
-    """Read the endpoint from `named` ("chat.completions", "/v1/chat/completions", an Azure URL), or guess it from `body`."""
-    if named is None:
-        return _guess(body)
+@lru_cache(maxsize=256)
+def endpoint_named(named: str) -> Endpoint:
+    """Read the endpoint from a name or path ("chat.completions", "/v1/chat/completions", an Azure URL)."""
     dotted = named.split("?", 1)[0].replace("/", ".")
     for part, endpoint in _PATHS:
         if part in dotted:
@@ -33,7 +33,8 @@ def endpoint_of(named: str | None, body: Mapping[str, object]) -> Endpoint:
     return "other"
 
 
-def _guess(body: Mapping[str, object]) -> Endpoint:  # noqa: PLR0911 # one answer a line reads best
+def endpoint_of(body: Mapping[str, object]) -> Endpoint:  # noqa: PLR0911 # one answer a line reads best
+    """Guess the endpoint from a body's keys."""
     model = text(body.get("model"))
     if "messages" in body:
         return "chat.completions"

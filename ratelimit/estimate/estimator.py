@@ -10,13 +10,13 @@ import dataclasses
 import datetime as dt
 import threading
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
 
 from ratelimit.errors import EstimateWarning, caution
 from ratelimit.estimate import charge as charging
 from ratelimit.estimate import output as answers
 from ratelimit.estimate.chat import count_chat
-from ratelimit.estimate.endpoints import endpoint_of
+from ratelimit.estimate.endpoints import endpoint_named, endpoint_of
 from ratelimit.estimate.learning import Memory
 from ratelimit.estimate.models import Family, family
 from ratelimit.estimate.plain import count as number
@@ -27,6 +27,8 @@ from ratelimit.estimate.tally import Tally
 from ratelimit.estimate.texts import count_texts
 from ratelimit.estimate.tokenizer import count, exact
 from ratelimit.estimate.weight import heavy
+
+_AS_BOUND: Final = (None, "max")
 
 
 class Estimator:
@@ -60,7 +62,7 @@ class Estimator:
         Never raises: a request that cannot be read is a guess, and one warning.
         """
         try:
-            return self._estimate(obj(request), endpoint, site)
+            return self._estimate(request if request.__class__ is dict else obj(request), endpoint, site)
         except Exception as error:  # noqa: BLE001 # a user's call must not fail because its estimate did
             kind = type(error).__name__
             self._warn(f"unreadable:{kind}", f"A request could not be read ({kind}: {error}); its cost is a flat guess.")
@@ -93,7 +95,7 @@ class Estimator:
             if prompt_tokens and estimate.formula_tokens:
                 self._memory.billed(estimate.model, estimate.kind, prompt_tokens / estimate.formula_tokens)
             if output_tokens is not None and output_tokens >= 0:
-                self._memory.answered(estimate.model, estimate.site, -(-output_tokens // max(estimate.choices, 1)))
+                self._memory.answered(estimate.model, estimate.site, estimate.longest, -(-output_tokens // (estimate.choices or 1)))
             if prompt_tokens and estimate.endpoint == "responses":
                 kept = prompt_tokens - estimate.fixed_tokens + (output_tokens or 0) - reasoning_tokens
                 for name in filter(None, (response_id, estimate.conversation)):
@@ -102,10 +104,11 @@ class Estimator:
     def typical_output(self, estimate: Estimate) -> int:
         """Return what nine of ten such calls answer, in tokens over all choices: for servers that do not charge the bound.
 
-        The estimate's own `output_tokens` until enough answers were seen, and never more than that.
+        The estimate's own `output_tokens` until enough answers were seen of calls whose bound is about as large (short answers
+        of calls that allow 200 tokens say nothing of one that allows 2,500), and never more than that.
         """
         with self._lock:
-            seen = self._memory.expected(estimate.model, estimate.site)
+            seen = self._memory.expected(estimate.model, estimate.site, estimate.longest)
         return estimate.output_tokens if seen is None else min(estimate.output_tokens, seen * estimate.choices)
 
     def count_text(self, text: str, model: str) -> int:
@@ -123,64 +126,52 @@ class Estimator:
 
     def _estimate(self, body: Mapping[str, object], named: str | None, site: str) -> Estimate:
         model = text(body.get("model"))
-        endpoint = endpoint_of(named, body)
+        endpoint = endpoint_of(body) if named is None else endpoint_named(named)
         traits = family(model)
         if endpoint == "embeddings":  # every embedding model counts this way, whatever a deployment is called
             traits = dataclasses.replace(traits, encoding="cl100k_base")
         tally = Tally(traits)
-        _count(body, endpoint, tally)
+        if endpoint == "chat.completions":
+            count_chat(body, tally)
+        else:
+            _count(body, endpoint, tally)
         if not traits.openai or not exact(traits.encoding):
             tally.doubt("guess")
         conversation = self._add_kept(body, tally) if endpoint == "responses" else ""
-        kind = "+".join(sorted(tally.kinds)) or "text"
-        with self._lock:
-            factor = self._memory.correction(model, kind)
-        prompt = tally.tokens
+        kind = "+".join(sorted(tally.kinds)) if tally.kinds else "text"
+        formula = tally.tokens
+        factor = self._memory.correction(model, kind)
         if factor != 1.0:
             tally.confidence = "learned"
-            prompt = round(prompt * factor)
-        bound, choices = answers.bound(body, endpoint), answers.choices(body, endpoint)
-        total = choices * tally.prompts
-        load = charging.Load(
-            endpoint=endpoint,
-            text_bytes=tally.text_bytes,
-            messages=tally.messages,
-            choices=choices,
-            prompts=tally.prompts,
-            token_ids=tally.token_ids,
-            attachments=tally.images + tally.files,
-            images=tally.images,
-            max_tokens=bound,
-            charged_max=answers.charged_bound(body, endpoint),
-            prompt_tokens=prompt,
-            hidden=tally.hidden,
-        )
+            tally.tokens = round(formula * factor)
+        answers.add_answers(body, endpoint, tally)
+        bound, total = tally.max_tokens, tally.choices * tally.prompts
+        expected = bound if bound is not None and self._output in _AS_BOUND else self._expected(bound, traits, model, endpoint, site)
         return Estimate(
-            endpoint=endpoint,
-            model=model,
-            prompt_tokens=prompt,
-            output_tokens=total * self._expected(bound, traits, model, endpoint, site),
-            max_output_tokens=None if bound is None else bound * total,
-            charge=charging.rule_for(endpoint, self._regime)(load),
-            images=tally.images,
-            confidence=tally.confidence,
-            kind=kind,
-            site=site,
-            choices=total,
-            formula_tokens=tally.tokens,
-            fixed_tokens=tally.fixed,
-            conversation=conversation,
+            endpoint,
+            model,
+            tally.tokens,
+            expected * total,
+            None if bound is None else bound * total,
+            charging.rule_for(endpoint, self._regime)(tally),
+            tally.images,
+            tally.confidence,
+            kind,
+            site,
+            total,
+            bound,
+            formula,
+            tally.fixed,
+            conversation,
         )
 
     def _expected(self, bound: int | None, traits: Family, model: str, endpoint: str, site: str) -> int:
         """Return the tokens to hold for one answer."""
         if isinstance(self._output, int):
             expected = self._output
-        elif bound is not None and self._output != "learned":
-            return bound
         else:
             with self._lock:
-                seen = self._memory.expected(model, site)
+                seen = self._memory.expected(model, site, bound)
             if seen is None and bound is not None:
                 return bound  # until enough was seen, as sure as can be
             expected = answers.reserve(traits, endpoint) if seen is None else seen
@@ -209,10 +200,8 @@ class Estimator:
 
 
 def _count(body: Mapping[str, object], endpoint: Endpoint, tally: Tally) -> None:
-    """Add the prompt of `body` to `tally`."""
-    if endpoint == "chat.completions":
-        count_chat(body, tally)
-    elif endpoint == "responses":
+    """Add the prompt of a body without chat messages to `tally`."""
+    if endpoint == "responses":
         count_responses(body, tally)
     elif endpoint in {"embeddings", "moderations"}:
         count_texts(body.get("input"), tally)

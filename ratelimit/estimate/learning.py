@@ -1,7 +1,7 @@
 """What usage teaches: the ratio bill / formula per model and content, the length of answers per model and call site.
 
-Owns two bounded memories and the rules by which they are believed. Must never see a request. Not thread-safe by itself:
-the estimator holds the lock.
+Owns two bounded memories and the rules by which they are believed. Must never see a request. Not thread-safe by itself, but
+for `correction`: the estimator holds the lock.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any
 
 from ratelimit.estimate.results import Learned
 
@@ -23,39 +23,31 @@ ENOUGH = 16  # answers before their quantile replaces the reserve
 QUANTILE = 0.9
 KEPT = 4096  # responses and conversations whose length is remembered
 
-T = TypeVar("T")
-
 
 @dataclass(slots=True)
 class _Ratio:
     log: float = 0.0
     samples: int = 0
+    correction: float = 1.0
 
     def add(self, ratio: float) -> None:
         self.samples += 1
+        if ratio == 1.0 and self.log == 0.0:
+            return  # nearly always: the formula has been right every time
         step = math.log(min(max(ratio, 1 / BOUND), BOUND)) - self.log
         self.log += step * max(1 / self.samples, SLOWEST)
+        factor = math.exp(self.log)
+        self.correction = factor if self.samples >= BELIEVED and abs(factor - 1) > NOISE else 1.0
 
     @property
     def factor(self) -> float:
         return math.exp(self.log)
-
-    @property
-    def correction(self) -> float:
-        if self.samples < BELIEVED:
-            return 1.0
-        factor = self.factor
-        return factor if abs(factor - 1) > NOISE else 1.0
 
 
 @dataclass(slots=True)
 class _Answers:
     last: deque[int] = field(default_factory=lambda: deque(maxlen=ANSWERS))
     samples: int = 0
-
-    def add(self, tokens: int) -> None:
-        self.last.append(tokens)
-        self.samples += 1
 
     @property
     def expected(self) -> int | None:
@@ -69,7 +61,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._ratios: OrderedDict[tuple[str, str], _Ratio] = OrderedDict()
-        self._answers: OrderedDict[tuple[str, str], _Answers] = OrderedDict()
+        self._answers: OrderedDict[tuple[str, str, int | None], _Answers] = OrderedDict()  # the third: bits of the bodies' bound
         self._kept: OrderedDict[str, int] = OrderedDict()
 
     def correction(self, model: str, kind: str) -> float:
@@ -77,18 +69,31 @@ class Memory:
         row = self._ratios.get((model, kind))
         return 1.0 if row is None else row.correction
 
-    def expected(self, model: str, site: str) -> int | None:
-        """Tokens nine of ten answers stay within, None until enough were seen."""
-        row = self._answers.get((model, site))
+    def expected(self, model: str, site: str, longest: int | None) -> int | None:
+        """Tokens nine of ten answers to bodies of about this bound stay within, None until enough were seen."""
+        row = self._answers.get((model, site, None if longest is None else longest.bit_length()))
         return None if row is None else row.expected
 
     def billed(self, model: str, kind: str, ratio: float) -> None:
         """Take in that a prompt was billed `ratio` times what the formula said."""
-        _row(self._ratios, (model, kind), _Ratio).add(ratio)
+        key = model, kind
+        row = self._ratios.get(key)
+        if row is None:
+            row = self._ratios[key] = _Ratio()
+            _forget(self._ratios)
+        self._ratios.move_to_end(key)
+        row.add(ratio)
 
-    def answered(self, model: str, site: str, tokens: int) -> None:
-        """Take in that an answer had `tokens` tokens per choice."""
-        _row(self._answers, (model, site), _Answers).add(tokens)
+    def answered(self, model: str, site: str, longest: int | None, tokens: int) -> None:
+        """Take in that an answer to a body of this bound had `tokens` tokens per choice."""
+        key = model, site, None if longest is None else longest.bit_length()
+        row = self._answers.get(key)
+        if row is None:
+            row = self._answers[key] = _Answers()
+            _forget(self._answers)
+        self._answers.move_to_end(key)
+        row.last.append(tokens)
+        row.samples += 1
 
     def keep(self, name: str, tokens: int) -> None:
         """Remember that what the server keeps under `name`, a response's or a conversation's id, has `tokens` tokens."""
@@ -107,14 +112,13 @@ class Memory:
 
     def outputs(self) -> tuple[Learned, ...]:
         """List the rows of call sites."""
-        return tuple(Learned(model, "", site, row.samples, 1.0, row.expected) for (model, site), row in self._answers.items())
+        return tuple(
+            Learned(model, "", site, row.samples, 1.0, row.expected, None if bits is None else (1 << bits) - 1)
+            for (model, site, bits), row in self._answers.items()
+        )
 
 
-def _row(rows: OrderedDict[tuple[str, str], T], key: tuple[str, str], make: type[T]) -> T:
-    row = rows.get(key)
-    if row is None:
-        row = rows[key] = make()
-        if len(rows) > ROWS:
-            rows.popitem(last=False)
-    rows.move_to_end(key)
-    return row
+def _forget(rows: OrderedDict[Any, Any]) -> None:
+    """Let the row go that was not used for the longest time, when there are too many."""
+    if len(rows) > ROWS:
+        rows.popitem(last=False)

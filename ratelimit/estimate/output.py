@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ratelimit.estimate.models import Family
-from ratelimit.estimate.plain import LARGEST, count
+from ratelimit.estimate.plain import count
+from ratelimit.estimate.tally import Tally
 
 # Tokens to hold for one answer of a call that sets no bound and whose like was not seen yet. Source: 2,914 recorded
 # answers of calls without a bound. Plain models: median 23, 95 % at most 262, 99 % at most 815. Reasoning models (hidden tokens
@@ -18,32 +19,28 @@ REASONING_RESERVE = 1024
 LEGACY_MAXIMUM = 16  # what the completions endpoint allows when max_tokens is absent
 
 
-def choices(body: Mapping[str, object], endpoint: str) -> int:
-    """Count the answers the body asks for and pays: n (or best_of) for each prompt; at least 1."""
-    wanted = max(count(body.get("n")) or 1, 1)
-    if endpoint == "completions":
-        wanted = max(wanted, count(body.get("best_of")) or 1)
-    return min(wanted, LARGEST) if endpoint in {"chat.completions", "completions"} else 1
+def add_answers(body: Mapping[str, object], endpoint: str, tally: Tally) -> None:
+    """Note in `tally` how many answers the body asks for by each prompt, and the most tokens that one of them may hold.
 
-
-def bound(body: Mapping[str, object], endpoint: str) -> int | None:
-    """Return the most tokens one answer may hold, None when the body sets no bound."""
+    The older charge rules look at Chat's `max_tokens` alone, never at `max_completion_tokens`.
+    """
+    longest: int | None = None
     if endpoint == "chat.completions":
+        tally.charged_max = count(body.get("max_tokens"))
         longest = count(body.get("max_completion_tokens"))
-        return count(body.get("max_tokens")) if longest is None else longest
+        tally.max_tokens = tally.charged_max if longest is None else longest
+        if "n" in body:
+            tally.choices = count(body["n"]) or 1
+        return
     if endpoint == "responses":
-        return count(body.get("max_output_tokens"))
-    if endpoint == "completions":
+        longest = count(body.get("max_output_tokens"))
+    elif endpoint == "completions":
         longest = count(body.get("max_tokens"))
-        return LEGACY_MAXIMUM if longest is None else longest
-    if endpoint in {"embeddings", "moderations"}:
-        return 0
-    return None
-
-
-def charged_bound(body: Mapping[str, object], endpoint: str) -> int | None:
-    """Return the bound the dated charge rules look at: on Chat `max_tokens` alone, never `max_completion_tokens`."""
-    return count(body.get("max_tokens")) if endpoint == "chat.completions" else bound(body, endpoint)
+        longest = LEGACY_MAXIMUM if longest is None else longest
+        tally.choices = max(count(body.get("n")) or 1, count(body.get("best_of")) or 1)
+    elif endpoint in {"embeddings", "moderations"}:
+        longest = 0
+    tally.max_tokens = tally.charged_max = longest
 
 
 def reserve(family: Family, endpoint: str) -> int:

@@ -48,6 +48,8 @@ def text(value: object) -> str:
 
 def count(value: object) -> int | None:
     """`value` as a whole number from 0 to LARGEST, None when it is no number (booleans are none)."""
+    if value is None:
+        return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if not 0 <= value <= LARGEST:  # NaN is neither

@@ -5,8 +5,6 @@ Owns nothing but the sum, so that every formula takes one walk over the request.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from ratelimit.estimate.models import Family
 from ratelimit.estimate.plain import utf8
 from ratelimit.estimate.results import Confidence
@@ -15,22 +13,27 @@ from ratelimit.estimate.tokenizer import count
 _ORDER: tuple[Confidence, ...] = ("exact", "formula", "learned", "guess")
 
 
-@dataclass(slots=True)
 class Tally:
     """One request's sums; tokens in the model's own encoding, bytes in UTF-8."""
 
-    family: Family
+    # The defaults stand on the class: one tally is made for every request, and most of its fields stay as they are.
     tokens: int = 0
     text_bytes: int = 0  # of text content alone: what the server's limiter counts
     messages: int = 0
-    token_ids: int = 0
-    prompts: int = 1
-    images: int = 0
-    files: int = 0
+    token_ids: int = 0  # prompts sent as lists of token numbers
+    prompts: int = 1  # texts in a completions or embeddings body
+    images: int = 0  # image parts
+    files: int = 0  # file and audio parts
     hidden: int = 0  # tokens the server adds on Responses, charged and not billed
     fixed: int = 0  # of `tokens`: those sent anew with every request of a conversation the server keeps
-    kinds: set[str] = field(default_factory=set)
+    choices: int = 1  # answers asked for, by each prompt
+    max_tokens: int | None = None  # the most that one of them may hold
+    charged_max: int | None = None  # the part of it OpenAI's older charge rules look at
     confidence: Confidence = "exact"
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.kinds: set[str] = set()
 
     def tok(self, text: str) -> int:
         """Tokens of `text` alone; nothing is added to the sum."""
@@ -39,7 +42,7 @@ class Tally:
     def content(self, text: str, *, billed: bool = True) -> None:
         """Add a text the server charges and, unless told otherwise, bills."""
         if text:
-            self.text_bytes += utf8(text)
+            self.text_bytes += len(text) if text.isascii() else utf8(text)
             if billed:
                 self.tokens += count(text, self.family.encoding)
 

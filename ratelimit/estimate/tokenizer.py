@@ -64,21 +64,19 @@ class _Memory:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._young: dict[_Key, int] = {}
-        self._old: dict[_Key, int] = {}
+        self.young: dict[_Key, int] = {}
+        self.old: dict[_Key, int] = {}
 
     def get(self, key: _Key) -> int | None:
-        known = self._young.get(key)
-        if known is None:
-            known = self._old.get(key)
-            if known is not None:
-                self.put(key, known)
+        known = self.young.get(key)
+        if known is None and (known := self.old.get(key)) is not None:
+            self.put(key, known)
         return known
 
     def put(self, key: _Key, tokens: int) -> None:
-        if len(self._young) >= self._size:
-            self._old, self._young = self._young, {}
-        self._young[key] = tokens
+        if len(self.young) >= self._size:
+            self.old, self.young = self.young, {}
+        self.young[key] = tokens
 
 
 _memory = _Memory(REMEMBERED)
@@ -91,7 +89,9 @@ def count(text: str, encoding: str) -> int:
     While the vocabulary is not on this machine the nearest encoding counts, or the size of the text. Thread-safe.
     """
     key = (encoding, len(text), _hash(text))
-    known = _memory.get(key)
+    known = _memory.young.get(key)
+    if known is None and _memory.old:
+        known = _memory.get(key)
     if known is not None:
         return known
     fast = quick.load(encoding)
