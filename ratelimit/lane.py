@@ -79,14 +79,15 @@ class Lane:
         self.refused = 0
         self.closed_until = -inf
         self.longest_wait = 0.0
+        self.read_at = -inf  # when headers were read last
         self.steering = Steering(self, limits)
 
-    def enter_now(self, cost: Cost, rank: float) -> Grant | float:
+    def enter_now(self, cost: Cost, rank: float, now: float) -> Grant | float:
         """Pay at once, or answer the moment at which that may be possible (inf: unknown)."""
         if self.line.entries and not self.line.admits(rank):
             self.store.refuse_oversize(cost)
             return inf
-        return self.store.take(cost, self.now())
+        return self.store.take(cost, now)
 
     def enter(self, cost: Cost, rank: float, arrival: float, deadline: float, price: Price | None = None) -> tuple[Grant, Cost]:
         """Wait in the calling thread until the call is paid; return the grant and what was paid."""
@@ -107,32 +108,24 @@ class Lane:
     def _count(self, arrival: float) -> None:
         self.longest_wait = max(self.longest_wait, self.now() - arrival)
 
-    @property
-    def holds(self) -> bool:
-        """Whether the server is taken for one that charges the input on arrival and debits the output at the end."""
-        return self.accounting == "reconcile" and self.settles and (self.steering.charges_input_only or not self.store.marking)
+    def price(self, prompt: int, output: int, charge: int) -> tuple[int, int]:
+        """Tokens that a call of this prompt, output and admission charge takes from the server, and how many of them only at its end.
 
-    def tokens(self, prompt: int, output: int, charge: int) -> int:
-        """Tokens that a call of this prompt, output and admission charge takes from the server, as far as it is known how the server counts.
-
-        One that settles to the usage has taken no less than its charge in the end (or never settles); one that charges the maximum and gives
-        back what was not answered keeps its own count of the prompt. While headers have not told which, the larger is held.
+        As far as it is known how the server counts: one that settles to the usage has taken no less than the charge in the end (or never
+        settles); one that charges the maximum and gives back what was not answered keeps its own count of the prompt. While headers have not
+        told which, the larger is held.
         """
         if self.accounting == "charge":
-            return charge
-        if self.holds:
-            return max(prompt + output, charge)
-        return max(prompt, charge) + output
+            return charge, 0
+        if self.settles and self.accounting == "reconcile" and (self.steering.charges_input_only or not self.store.marking):
+            beyond = prompt + output - charge
+            return (prompt + output, beyond) if beyond > 0 else (charge, 0)
+        return (prompt if prompt > charge else charge) + output, 0
 
     def refuse_now(self, moment: float) -> WouldBlock:
         """Make the error of `acquire_nowait`."""
         wait = moment - self.now() if math.isfinite(moment) else None
         return WouldBlock("no capacity now" + (f", try again in {wait:.3f} s" if wait else ": others wait or are in flight"), wait=wait)
-
-    def answered(self, seconds: float) -> None:
-        """Hear that an answer, or its headers, came ``seconds`` after its admission."""
-        if self.slack.observe(seconds):
-            self.store.expect(self.slack.seconds)
 
     def give(self, cost: Cost, ends: bool) -> None:
         """Give amounts back, debit late what is negative; safe from anywhere, also from finalizers and signal handlers."""
@@ -167,5 +160,6 @@ class Lane:
         listens = self.store.marking
         self.store = MemoryStore(self.store.limits, self.now(), self.slack.first)
         self.steering.forget_others()
+        self.read_at = -inf
         if listens:
             self.steering.listen()

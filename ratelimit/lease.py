@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 Accounting = Literal["reconcile", "refund", "never_refund", "charge"]
 
-_current: ContextVar[Lease | None] = ContextVar("ratelimit_current_lease", default=None)
+current: ContextVar[Lease | None] = ContextVar("ratelimit_current_lease", default=None)
 
 
 def current_lease() -> Lease | None:
     """The lease of the decorator or context manager around this code, if any: what it admitted need not pay again."""
-    return _current.get()
+    return current.get()
 
 
 class Current:
@@ -41,16 +41,16 @@ class Current:
         self._token: Token[Lease | None] | None = None
 
     def __enter__(self) -> Lease:
-        self._token = _current.set(self._lease)
+        self._token = current.set(self._lease)
         return self._lease
 
     def __exit__(self, *_: object) -> None:
         token, self._token = self._token, None
         if token is not None:
             try:
-                _current.reset(token)
+                current.reset(token)
             except ValueError:  # left in another context than entered (a generator closed by the event loop): set nothing there
-                _current.set(None)
+                current.set(None)
 
 
 class Lease:
@@ -115,6 +115,8 @@ class Lease:
         """
         if tokens.__class__ is int and answer is None and not amounts and 0 <= tokens <= LARGEST:
             used = {"tokens": tokens}
+        elif answer.__class__ is Usage and tokens is None and not amounts:
+            used = self._billed(answer)
         else:
             used = self._amounts(answer, tokens, amounts)
         if self._lost:
@@ -151,11 +153,15 @@ class Lease:
     def _read(self, answer: object) -> dict[str, float]:
         if isinstance(answer, (int, float)) and not isinstance(answer, bool):
             return {"tokens": answer}
-        usage = answer if isinstance(answer, Usage) else read_usage(answer)
+        usage = read_usage(answer)
         if usage is None:
             raise InvalidArgument(
                 f"settle() found no usage in a {type(answer).__name__}; pass the response, its usage, or tokens=...; the reserve is kept"
             )
+        return self._billed(usage)
+
+    def _billed(self, usage: Usage) -> dict[str, float]:
+        """Learn from a bill, and say what the call took."""
         if self.estimate is not None:
             self._lane.estimator.learn(
                 self.estimate,
@@ -168,12 +174,13 @@ class Lease:
 
     def _used(self, usage: Usage) -> dict[str, float]:
         estimate = self.estimate
-        tokens = usage.total_tokens
+        prompt, output, tokens = usage.prompt_tokens, usage.output_tokens, usage.total_tokens
         if estimate is not None and estimate.endpoint != "responses":  # a Response is settled to its usage: 80 of 80 recorded ones
+            lane = self._lane
             if self.grant:
-                self._lane.steering.billed(usage.total_tokens - estimate.charge)
-            tokens = self._lane.tokens(usage.prompt_tokens, usage.output_tokens, estimate.charge)
-        return {"tokens": tokens, "input_tokens": usage.prompt_tokens, "output_tokens": usage.output_tokens}
+                lane.steering.billed(tokens - estimate.charge)
+            tokens = lane.price(prompt, output, estimate.charge)[0]
+        return {"tokens": tokens, "input_tokens": prompt, "output_tokens": output}
 
     def close(self) -> None:
         """End the call and keep the reserve: nothing is known of what it used."""
@@ -243,9 +250,17 @@ class Lease:
             return
         now = lane.now()
         if not self._headers_seen:
-            self._headers_seen = True
-            lane.answered(now - self.sent_at)
+            self.arrived(now)
+            lane.read_at = now
             lane.steering.heard(self, read_headers(headers), now)
+
+    def arrived(self, now: float) -> None:
+        """Hear that the answer's headers came at ``now``, in seconds of the limiter's clock, without reading them."""
+        if not self._headers_seen:
+            self._headers_seen = True
+            lane = self._lane
+            if lane.slack.observe(now - self.sent_at):
+                lane.store.expect(lane.slack.seconds)
 
     def text(self, text: str) -> None:
         """Settle by the text that passed when a stream ended without usage: prompt as estimated, output as counted."""

@@ -22,6 +22,7 @@ from ratelimit.lease import Accounting, Lease
 from ratelimit.limits import LARGEST, Cost, Limits, amount_of, amounts_of, family_of
 from ratelimit.reservation import Reservation, body_of, deadline_of
 from ratelimit.statistics import Statistics, lane_statistics
+from ratelimit.stores import Grant
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C")
@@ -126,7 +127,7 @@ class RateLimiter:
 
         :param request: makes the request body of the call's arguments; without it the arguments themselves, by their names, are the body.
         """
-        self._patience(priority)
+        self.patience(priority)
         deadline_of(timeout, 0.0)
         return decorate.decorator(self, request, timeout, priority)
 
@@ -150,7 +151,13 @@ class RateLimiter:
         :param timeout: seconds to wait at most; raises `WaitTimeout` at once when the predicted wait is longer.
         :param priority: a name of ``priorities`` or the patience itself, in seconds.
         """
-        return Reservation(self, request, tokens, requests, cost, timeout, priority, endpoint, body)
+        nothing = request is None and not body  # is known of it: one request, no tokens
+        by_hand = nothing or not (tokens is None and requests is None and cost is None)
+        if by_hand and (request is not None or body.keys() - {"model"}):
+            raise InvalidArgument("give the request body or its cost (tokens=, requests=, cost=), not both")
+        ask = self._by_hand(tokens, requests, cost) if by_hand else None
+        deadline_of(timeout, 0.0)  # what is wrong with it is told before anything waits
+        return Reservation(self, body if by_hand else body_of(request, body), ask, timeout, self.patience(priority), endpoint)
 
     def reserve_for(
         self,
@@ -162,7 +169,7 @@ class RateLimiter:
         site: str = "",
     ) -> Reservation:
         """Like `reserve`, for a body whose fields might be named like this method's arguments; ``site`` names the call site, to learn by."""
-        return Reservation(self, body, None, None, None, timeout, priority, endpoint, {}, site)
+        return Reservation(self, body_of(body, {}), None, timeout, self.patience(priority), endpoint, site)
 
     async def acquire(self, request: object = None, /, *, tokens: float | None = None, timeout: float | None = None, **rest: Any) -> Lease:
         """Wait for capacity in the calling task; the lease is the caller's to settle. Arguments as for `reserve`.
@@ -239,10 +246,10 @@ class RateLimiter:
         prompt, output = estimate.prompt_tokens, estimate.output_tokens
         if lane.steering.charges_input_only:
             output = self.estimator.typical_output(estimate)
-        tokens = lane.tokens(prompt, output, estimate.charge)
+        tokens, held = lane.price(prompt, output, estimate.charge)
         cost: dict[str, float] = {"requests": 1, "tokens": tokens, "input_tokens": prompt, "output_tokens": output, "images": estimate.images}
-        if lane.holds and tokens > estimate.charge:
-            cost[HELD] = tokens - estimate.charge
+        if held:
+            cost[HELD] = held
         return cost
 
     def _by_hand(self, tokens: float | None, requests: float | None, cost: Cost | None) -> dict[str, float]:
@@ -255,39 +262,47 @@ class RateLimiter:
             paid["requests"] = amount_of(requests, "requests=")
         return paid
 
-    def _patience(self, priority: str | float) -> float:
+    def patience(self, priority: str | float) -> float:
+        """The seconds that a priority stands for; raise `InvalidArgument` for one that cannot be."""
         if isinstance(priority, str):
             if priority not in self.priorities:
                 raise InvalidArgument(f"priority= is one of {', '.join(self.priorities)}, or the patience in seconds, not {priority!r}")
             return self.priorities[priority]
         return amount_of(priority, "priority=, the patience in seconds,")
 
-    def _admit_now(self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, priority: str | float) -> Lease | float:
+    def _admit_now(self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, patience: float) -> Lease | float:
         if self._forked:
             self._warn_of_fork()
         arrival = lane.now()
-        answer = lane.enter_now(cost, arrival + self._patience(priority))
-        return answer if isinstance(answer, float) else lane.steering.sent(Lease(lane, cost, estimate, answer, arrival))
+        answer = lane.enter_now(cost, arrival + patience, arrival)
+        if isinstance(answer, float):
+            return answer
+        lease = Lease(lane, cost, estimate, answer, arrival)
+        if answer:
+            lane.steering.sent(lease)
+        return lease
 
-    def _admit(self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, priority: str | float, timeout: float | None) -> Lease:
-        answer = self._admit_now(lane, cost, estimate, priority)
+    def _admit(self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, patience: float, timeout: float | None) -> Lease:
+        answer = self._admit_now(lane, cost, estimate, patience)
         if isinstance(answer, Lease):
             return answer
         arrival = lane.now()
-        rank = arrival + self._patience(priority)
-        grant, paid = lane.enter(cost, rank, arrival, deadline_of(timeout, arrival), self._price(estimate, lane))
-        return lane.steering.sent(Lease(lane, dict(paid), estimate, grant, lane.now()))
+        grant, paid = lane.enter(cost, arrival + patience, arrival, deadline_of(timeout, arrival), self._price(estimate, lane))
+        return self._admitted(lane, paid, estimate, grant)
 
-    async def _admit_async(
-        self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, priority: str | float, timeout: float | None
-    ) -> Lease:
-        answer = self._admit_now(lane, cost, estimate, priority)
+    async def _admit_async(self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, patience: float, timeout: float | None) -> Lease:
+        answer = self._admit_now(lane, cost, estimate, patience)
         if isinstance(answer, Lease):
             return answer
         arrival = lane.now()
-        rank = arrival + self._patience(priority)
-        grant, paid = await lane.enter_async(cost, rank, arrival, deadline_of(timeout, arrival), self._price(estimate, lane))
-        return lane.steering.sent(Lease(lane, dict(paid), estimate, grant, lane.now()))
+        grant, paid = await lane.enter_async(cost, arrival + patience, arrival, deadline_of(timeout, arrival), self._price(estimate, lane))
+        return self._admitted(lane, paid, estimate, grant)
+
+    def _admitted(self, lane: Lane, paid: Cost, estimate: Estimate | None, grant: Grant) -> Lease:
+        lease = Lease(lane, dict(paid), estimate, grant, lane.now())
+        if grant:
+            lane.steering.sent(lease)
+        return lease
 
     def _price(self, estimate: Estimate | None, lane: Lane) -> Callable[[], Cost] | None:
         """How to price a waiting call once more when its turn has come; only who listens to headers knows more by then."""

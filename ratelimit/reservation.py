@@ -15,7 +15,7 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 from ratelimit.errors import InvalidArgument
-from ratelimit.limits import Cost, amount_of
+from ratelimit.limits import amount_of
 
 if TYPE_CHECKING:
     from ratelimit.estimate import Estimate
@@ -30,36 +30,26 @@ class Reservation:
     An exception settles by what is known of it (see `Lease.fail`); without one the reserve stays as it is unless the block settled.
     """
 
-    __slots__ = ("_ask", "_current", "_endpoint", "_lease", "_limiter", "_priority", "_request", "_site", "_timeout")
+    _lease: Lease | None = None
+    _current: Current | None = None
 
     def __init__(
         self,
         limiter: RateLimiter,
-        request: object,
-        tokens: float | None,
-        requests: float | None,
-        cost: Cost | None,
+        request: Mapping[str, Any],
+        ask: dict[str, float] | None,
         timeout: float | None,
-        priority: str | float,
+        patience: float,
         endpoint: str | None,
-        body: dict[str, Any],
         site: str = "",
     ) -> None:
         self._limiter = limiter
+        self._request = request
+        self._ask = ask  # the cost, where it was given by hand
         self._timeout = timeout
-        self._priority = priority
+        self._patience = patience
         self._endpoint = endpoint
         self._site = site
-        self._lease: Lease | None = None
-        self._current: Current | None = None
-        nothing = request is None and not body  # is known of it: one request, no tokens
-        by_hand = nothing or not (tokens is None and requests is None and cost is None)
-        if by_hand and (request is not None or body.keys() - {"model"}):
-            raise InvalidArgument("give the request body or its cost (tokens=, requests=, cost=), not both")
-        self._ask = limiter._by_hand(tokens, requests, cost) if by_hand else None  # noqa: SLF001  # limiter and reservation are one room
-        self._request = body if by_hand else body_of(request, body)
-        limiter._patience(priority)  # noqa: SLF001  # a bad priority is told before anything waits
-        deadline_of(timeout, 0.0)
 
     def _priced(self) -> tuple[Lane, dict[str, float], Estimate | None]:
         limiter = self._limiter
@@ -71,7 +61,7 @@ class Reservation:
 
     def admit(self) -> Lease:
         """Wait in the calling thread."""
-        return self._limiter._admit(*self._priced(), self._priority, self._timeout)  # noqa: SLF001
+        return self._limiter._admit(*self._priced(), self._patience, self._timeout)  # noqa: SLF001  # limiter and reservation are one room
 
     async def admit_async(self) -> Lease:
         """Wait in the calling task; a big prompt is counted in a worker thread."""
@@ -79,12 +69,12 @@ class Reservation:
             priced = await anyio.to_thread.run_sync(self._priced, limiter=_one_at_a_time())
         else:
             priced = self._priced()
-        return await self._limiter._admit_async(*priced, self._priority, self._timeout)  # noqa: SLF001
+        return await self._limiter._admit_async(*priced, self._patience, self._timeout)  # noqa: SLF001
 
     def admit_now(self) -> Lease:
         """Admit at once or raise `WouldBlock`."""
         lane, cost, estimate = self._priced()
-        answer = self._limiter._admit_now(lane, cost, estimate, self._priority)  # noqa: SLF001
+        answer = self._limiter._admit_now(lane, cost, estimate, self._patience)  # noqa: SLF001
         if isinstance(answer, float):
             raise lane.refuse_now(answer)
         return answer

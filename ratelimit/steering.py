@@ -81,18 +81,16 @@ class Steering:
         """After a fork: whoever held the lock belongs to the parent process."""
         self._lock = threading.Lock()
 
-    def sent(self, lease: Lease) -> Lease:
+    def sent(self, lease: Lease) -> None:
         """Note what was charged shortly before this call: those requests may arrive after it, and its headers not know of them."""
-        if lease.grant:
-            with self._lock:
-                while self._sent and self._sent[0][0] < lease.sent_at - self._lane.slack.seconds:
-                    _, tokens = self._sent.popleft()
-                    self._travelling -= tokens
-                lease.travelling = {"tokens": self._travelling, "requests": len(self._sent)}
-                tokens = lease.reserved.get("tokens", 0) - lease.reserved.get(HELD, 0)
-                self._sent.append((lease.sent_at, tokens))
-                self._travelling += tokens
-        return lease
+        sent = self._sent
+        tokens = lease.reserved.get("tokens", 0) - lease.reserved.get(HELD, 0)
+        with self._lock:
+            while sent and sent[0][0] < lease.sent_at - self._lane.slack.seconds:
+                self._travelling -= sent.popleft()[1]
+            lease.travelling = {"tokens": self._travelling, "requests": len(sent)}
+            sent.append((lease.sent_at, tokens))
+            self._travelling += tokens
 
     def heard(self, lease: Lease, readings: Sequence[Reading], now: float) -> None:
         """Hear the limits that an answer's headers show."""
@@ -185,8 +183,10 @@ class Steering:
 
     def billed(self, beyond: float) -> None:
         """Hear by how many tokens a call's usage was above its admission charge, or below (negative)."""
-        self._above += max(beyond, 0)
-        self._below += max(-beyond, 0)
+        if beyond > 0:
+            self._above += beyond
+        else:
+            self._below -= beyond
         self._bills += 1
 
     def _tell_apart(self, bucket: Bucket) -> None:

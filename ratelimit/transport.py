@@ -13,25 +13,23 @@ from __future__ import annotations
 
 import copy
 import sys
-from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ratelimit.errors import InvalidArgument, LimiterError, LimiterWarning
 from ratelimit.feedback import read_refusal
-from ratelimit.lease import Lease, current_lease
+from ratelimit.lease import Lease, current
+from ratelimit.reservation import Reservation, deadline_of
 from ratelimit.transport_bodies import LARGEST_ERROR, AsyncTapped, Replayed, Tapped
 from ratelimit.transport_metering import Tap, body_of, endpoint_of, explained, plain_body, readable, tap_of, warn_once
 
 if TYPE_CHECKING:
-    from ratelimit.lane import Lane
     from ratelimit.limiter import RateLimiter
-    from ratelimit.reservation import Reservation
 
 C = TypeVar("C")
 
 _REFUSING = frozenset({402, 413, 429, 503, 529})
-READ_EVERY: Final = 0.02
+READ_EVERY: Final = 0.1
 """Seconds. Of a faster series of answers not every one has its headers read: they say the same, and reading them is half the door's work."""
 
 
@@ -70,14 +68,13 @@ def _is_http_client(client: object) -> bool:
 class Door:
     """What both transports of one client share: the limiter, how long and how urgently to wait, and what an answer means."""
 
-    __slots__ = ("_read_at", "limiter", "priority", "timeout")
+    __slots__ = ("limiter", "patience", "timeout")
 
     def __init__(self, limiter: RateLimiter, timeout: float | None, priority: str | float) -> None:
-        limiter.reserve(tokens=0, timeout=timeout, priority=priority)  # says now what is wrong with them
+        deadline_of(timeout, 0.0)  # says now what is wrong with it
         self.limiter = limiter
         self.timeout = timeout
-        self.priority = priority
-        self._read_at: dict[Lane, float] = {}
+        self.patience = limiter.patience(priority)
 
     def http_client(self, client: Any) -> Any:
         """Copy an HTTP client and put the door before each of its transports."""
@@ -108,12 +105,11 @@ class Door:
         endpoint, deployment = metered
         limiter = self.limiter
         if endpoint == "files":
-            return limiter.reserve(requests=1, timeout=self.timeout, priority=self.priority) if limiter._only is not None else None  # noqa: SLF001  # one room
-        lease = current_lease()
+            return limiter.reserve(requests=1, timeout=self.timeout, priority=self.patience) if limiter._only is not None else None  # noqa: SLF001  # one room
+        lease = current.get()
         if lease is not None and lease._lane.estimator is limiter.estimator and lease.claim():  # noqa: SLF001  # one room, of this limiter
             return lease
-        body = body_of(request, endpoint, deployment)
-        return limiter.reserve_for(body, endpoint=endpoint, timeout=self.timeout, priority=self.priority)
+        return Reservation(limiter, body_of(request, endpoint, deployment), None, self.timeout, self.patience, endpoint)
 
     def heard(self, lease: Lease, response: Any) -> Tap | None:
         """Hear the head of an answer that is no refusal; the tap sees its body, None when there is nothing to see pass."""
@@ -121,19 +117,19 @@ class Door:
         lane = lease._lane  # noqa: SLF001  # one room
         now = lane.now()
         raw = response.headers.raw
-        if 200 <= status < 300 and 0 < now - self._read_at.get(lane, -inf) < READ_EVERY:
-            lease.observe({}, status=status)
+        answered = 200 <= status < 300
+        if answered and 0 < now - lane.read_at < READ_EVERY:
+            lease.arrived(now)
         else:
             lease.observe(raw, status=status)
-            self._read_at[lane] = now
-        if not 200 <= status < 300:
+        if not answered:
             if 400 <= status < 500 and lease.estimate is not None and status not in {408, 409}:
                 # A bad request is charged like a good one (13 of 13 recorded 400s), and no more: it has no output.
                 lease.settle(tokens=lease.estimate.charge, output_tokens=0)
             else:
                 lease.lose()
             return None
-        read = _read_already(response)
+        read = _read_already(response) if response.is_closed else None
         tap = tap_of(lease, raw, plain=read is not None)
         if read is None:
             return tap
@@ -178,7 +174,7 @@ def final(error: LimiterError) -> LimiterError:
 
 def _read_already(response: Any) -> bytes | None:
     """The plain body of an answer that no client will iterate: a mock's or a cache's, made of bytes."""
-    content = response.content if response.is_closed else None
+    content = response.content
     return content if isinstance(content, bytes) else None
 
 

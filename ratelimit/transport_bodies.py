@@ -36,13 +36,14 @@ class Tapped(Disguised):
     """A body that the tap sees pass."""
 
     def __init__(self, inner: Any, tap: Tap) -> None:
-        super().__init__(inner)
+        self._inner = inner
         self._tap = tap
 
     def __iter__(self) -> Iterator[bytes]:
+        feed = self._tap.feed
         try:
             for chunk in self._inner:
-                self._tap.feed(chunk)
+                feed(chunk)
                 yield chunk
         except Exception as error:
             self._tap.fail(error)
@@ -55,20 +56,22 @@ class Tapped(Disguised):
         try:
             self._inner.close()
         finally:
-            self._tap.end()
+            if not self._tap.done:
+                self._tap.end()
 
 
 class AsyncTapped(Disguised):
     """A body that the tap sees pass."""
 
     def __init__(self, inner: Any, tap: Tap) -> None:
-        super().__init__(inner)
+        self._inner = inner
         self._tap = tap
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        feed = self._tap.feed
         try:
             async for chunk in self._inner:
-                self._tap.feed(chunk)
+                feed(chunk)
                 yield chunk
         except Exception as error:
             self._tap.fail(error)

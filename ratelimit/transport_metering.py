@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from ratelimit.errors import EstimateWarning, LimiterWarning, caution
-from ratelimit.feedback import Refusal, SSEUsage, read_error, read_usage
+from ratelimit.feedback import Refusal, SSEUsage, Usage, read_error, read_usage
 from ratelimit.feedback.counts import tail_usage
 from ratelimit.lease import Lease
 
@@ -44,6 +45,7 @@ Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 _KEPT: Final = 65_536  # bytes at the end of a JSON answer, where every provider puts the usage
 _FIELDS: Final = frozenset({"model", "prompt", "n", "size", "quality", "input", "response_format"})
 _warned: set[str] = set()
+_name_of = itemgetter(0)
 
 
 def warn_once(kind: str, message: str, category: type[LimiterWarning] = EstimateWarning) -> None:
@@ -123,26 +125,23 @@ class Tap:
     `feed` takes the bytes as they came from the network; then `end` or `fail`, of which the first call counts.
     """
 
-    __slots__ = ("_done", "_inflate", "_lease", "_reader")
+    done = False
 
     def __init__(self, lease: Lease, reader: JsonReader | SSEUsage | None, inflate: Inflate | None) -> None:
         self._lease = lease
         self._reader = reader
         self._inflate = inflate
-        self._done = False
+        self.feed: Callable[[bytes], None] = self._feed if reader is None or inflate is not None else reader.feed
 
-    def feed(self, piece: bytes) -> None:
-        """See a piece pass."""
-        if self._reader is not None:
-            if self._inflate is not None:
-                piece = self._inflate.feed(piece)
-            self._reader.feed(piece)
+    def _feed(self, piece: bytes) -> None:
+        if self._reader is not None and self._inflate is not None:
+            self._reader.feed(self._inflate.feed(piece))
 
     def end(self) -> None:
         """The body ended, or whoever reads it has closed it."""
-        if self._done:
+        if self.done:
             return
-        self._done = True
+        self.done = True
         reader, lease = self._reader, self._lease
         if reader is None:
             lease.close()
@@ -162,22 +161,21 @@ class Tap:
         """The body broke off: what a stream has said until then counts, else the reserve is kept."""
         if isinstance(self._reader, SSEUsage):
             self.end()
-        elif not self._done:
-            self._done = True
+        elif not self.done:
+            self.done = True
             self._lease.fail(error)
 
 
 class JsonReader:
     """Keeps a JSON body, or the end of a large one, for its usage."""
 
-    __slots__ = ("_cut", "_parts", "_size", "error", "usage")
+    usage: Usage | None = None
+    error: object = None
+    _size = 0
+    _cut = False
 
     def __init__(self) -> None:
-        self.usage: Any = None
-        self.error: object = None
         self._parts: list[bytes] = []
-        self._size = 0
-        self._cut = False
 
     def feed(self, piece: bytes) -> None:
         """Take the next bytes."""
@@ -230,20 +228,26 @@ class Inflate:
         return plain
 
 
+@lru_cache(maxsize=256)
+def _places(names: tuple[bytes, ...]) -> tuple[Sequence[int], Sequence[int]]:
+    """Tell where content-type and content-encoding stand; a server sends the same names with every answer."""
+    lower = [name.lower() for name in names]
+    kinds, codings = [[place for place, name in enumerate(lower) if name == wanted] for wanted in (b"content-type", b"content-encoding")]
+    return kinds, codings
+
+
 def tap_of(lease: Lease, headers: Headers, *, plain: bool = False) -> Tap:
     """Make the tap for an answer with these raw headers; `plain` says that its encoding has been undone already."""
-    said = {b"content-type": b"", b"content-encoding": b""}
-    for name, value in headers:
-        key = name.lower()
-        if key in said:
-            said[key] += b", " + value if said[key] else value
-    kind = said[b"content-type"]
+    kinds, codings = _places(tuple(map(_name_of, headers)))
+    kind = headers[kinds[0]][1] if len(kinds) == 1 else b", ".join([headers[place][1] for place in kinds])
     reader: JsonReader | SSEUsage | None = None
     if b"event-stream" in kind:
         reader = SSEUsage()
     elif b"json" in kind:
         reader = JsonReader()
-    coding = "" if plain else said[b"content-encoding"].decode("latin-1").strip().lower()
+    if plain or not codings:
+        return Tap(lease, reader, None)
+    coding = b", ".join([headers[place][1] for place in codings]).decode("latin-1").strip().lower()
     if reader is not None and coding not in {"", "identity", "gzip", "x-gzip", "deflate"}:
         warn_once(
             f"encoding {coding}",

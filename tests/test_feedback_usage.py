@@ -1,11 +1,11 @@
 import json
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import httpx2
 import pytest
 import requests
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
@@ -41,6 +41,34 @@ def test_each_providers_names_mean_the_same_counts(usage: dict[str, Any], expect
     if expected is not None:
         assert read_usage(json.dumps({"usage": usage})) == expected
         assert read_usage(json.dumps({"usage": usage}).encode()) == expected
+
+
+COUNT = st.integers(0, 9)
+ODD: st.SearchStrategy[Any] = st.sampled_from([None, -1, 10, 10**15, 10**16, True, 7.0, "7", [], {}])
+
+
+@settings(max_examples=300)
+@given(
+    st.tuples(COUNT, COUNT, COUNT, COUNT),
+    st.dictionaries(
+        st.sampled_from([*CHAT, "completion_tokens_details", "input_tokens", "prompt_cache_hit_tokens", "x"]), COUNT | ODD, max_size=1
+    ),
+    st.dictionaries(st.sampled_from(["cached_tokens", "reasoning_tokens", "audio_tokens"]), ODD, max_size=1),
+)
+def test_a_usage_means_the_same_in_any_kind_of_mapping(
+    counts: tuple[int, int, int, int], odd: dict[str, Any], odd_detail: dict[str, Any]
+) -> None:
+    """What is read of a plain dict in one step is what is read of any object, field by field; one thing is odd about it, or nothing."""
+    prompt, output, cached, thought = counts
+    usage = {
+        "prompt_tokens": prompt,
+        "completion_tokens": output,
+        "total_tokens": prompt + output,
+        "prompt_tokens_details": {"cached_tokens": cached} | odd_detail,
+        "completion_tokens_details": {"reasoning_tokens": thought} | odd_detail,
+    } | odd
+
+    assert read_usage({"usage": usage}) == read_usage({"usage": MappingProxyType(usage)})
 
 
 def test_sdk_objects_and_http_responses_carry_their_usage() -> None:

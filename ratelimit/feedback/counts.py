@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ratelimit.feedback.values import MOST, amount, decoded, field
 
@@ -30,6 +30,8 @@ _OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details")
 _CACHED_DETAIL, _THOUGHT_DETAIL = ("cached_tokens",), ("reasoning_tokens",)
 _WRITTEN = ("cache_creation_input_tokens",)
 _CACHED = ("cache_read_input_tokens", "prompt_cache_hit_tokens", "cachedContentTokenCount", "cached_content_token_count")
+_CHAT = frozenset([_PROMPT[0], _OUTPUT[0], _TOTAL[0], _PROMPT_DETAILS[0], _OUTPUT_DETAILS[0]])
+_NONE: dict[str, Any] = {}
 _HOLDERS = ("usage", "usage_metadata", "usageMetadata")
 _WRAPPERS = ("response", "message", "x_groq", "http_response")
 
@@ -89,6 +91,8 @@ def _from_wrapped(answer: object, depth: int) -> Usage | None:
 
 def _counts(holder: object) -> Usage | None:
     """Read a usage object; None when it holds no count that can be believed."""
+    if holder.__class__ is dict and (found := _chat_counts(holder)) is not None:
+        return found
     look = _looker(holder)
     prompt, output, total = _first(look, _PROMPT), _first(look, _OUTPUT), _first(look, _TOTAL)
     if prompt is None and output is None and total is None:
@@ -107,6 +111,22 @@ def _counts(holder: object) -> Usage | None:
         output = total - prompt
     thought = _detail(look, _OUTPUT_DETAILS, _THOUGHT_DETAIL)
     return Usage(prompt, output, prompt + output, min(cached or 0, prompt), min(thought or 0, output))
+
+
+def _chat_counts(holder: dict[str, Any]) -> Usage | None:
+    """Read a usage of Chat Completions, as nearly all answers bring it, in one step; None when anything about it is unusual."""
+    prompt, output = holder.get("prompt_tokens"), holder.get("completion_tokens")
+    if prompt.__class__ is not int or output.__class__ is not int or not _CHAT.issuperset(holder):
+        return None
+    asked, answered = holder.get("prompt_tokens_details") or _NONE, holder.get("completion_tokens_details") or _NONE
+    if asked.__class__ is not dict or answered.__class__ is not dict:
+        return None
+    cached, thought = asked.get("cached_tokens") or 0, answered.get("reasoning_tokens") or 0
+    if cached.__class__ is not int or thought.__class__ is not int:
+        return None
+    if 0 <= cached <= prompt <= MOST and 0 <= thought <= output <= MOST and holder.get("total_tokens") == prompt + output:
+        return Usage(prompt, output, prompt + output, cached, thought)
+    return None
 
 
 def _looker(holder: object) -> Callable[[str], object]:

@@ -14,7 +14,7 @@ from typing import Protocol
 from ratelimit.bucket import Bucket
 from ratelimit.limits import Cost, Limits
 
-Marks = tuple[tuple[Bucket, float], ...]
+Marks = Sequence[tuple[Bucket, float]]
 """Per bucket its ``full_at`` right after a payment, less the corrections until then: the level that this call's headers should confirm."""
 
 Grant = tuple[int, int, Marks] | tuple[()]

@@ -83,18 +83,22 @@ class MemoryStore:
         try:
             if self._inbox:
                 self._read_inbox()  # what was given before this call came must count: nobody wakes it for that again
-            if self._plain:
-                if take_all(self._buckets, cost, now):
-                    self.admitted += 1
-                    return ()
+            if not self._plain and (moment := self._not_before(cost, now)) is not None:
+                return moment
+            buckets = self._buckets
+            if not take_all(buckets, cost, now):
                 return self._later(cost)
-            return self._take(cost, now)
+            self.admitted += 1
+            if not self.marking:
+                return ()
+            return self.admitted, self.admitted - self.ended, [(bucket, bucket.full_at - bucket.corrected) for bucket in buckets]
         finally:
             lock.release()
             if self._inbox:
                 self._empty_inbox()
 
-    def _take(self, cost: Cost, now: float) -> Grant | float:
+    def _not_before(self, cost: Cost, now: float) -> float | None:
+        """What else than the buckets keeps a call back: the moment at which to ask again, None when nothing does."""
         if now >= self._held_until:
             self.hold(None)
         if self.full:
@@ -105,22 +109,15 @@ class MemoryStore:
             return self.moment(cost)
         self._closed_until = -inf
         self._sort()
-        if not take_all(self._buckets, cost, now):
-            return self._later(cost)
-        self.admitted += 1
-        if not self.marking:
-            return ()
-        marks = tuple([(bucket, bucket.full_at - bucket.corrected) for bucket in self._buckets])
-        return self.admitted, self.in_flight, marks
+        return None
 
     def _sort(self) -> None:
         """See whether buckets are all that has to be looked at for a call: the common case, and the fast one."""
-        self._plain = not self.marking and self._concurrency is None and self._closed_until == -inf
+        self._plain = self._concurrency is None and self._closed_until == -inf
 
     def mark(self) -> None:
         """Let grants carry marks from now on: headers are listened to."""
         self.marking = True
-        self._sort()
 
     def _later(self, cost: Cost) -> float:
         self.refuse_oversize(cost)
