@@ -30,8 +30,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # as a script it sees
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.tuning import traffic as traffics
-from benchmarks.tuning import words
+from benchmarks.tuning import sources, words
 from benchmarks.tuning.advice import Advice, advise
 from benchmarks.tuning.plans import Plan
 from benchmarks.tuning.quota import KNOWN, limits_for, named, other_tiers
@@ -108,12 +107,12 @@ def _plan(options: argparse.Namespace) -> Plan:
     dimensions = Quotas(quotas, None, None, rules=rules_of(options.variant), request_window=10.0).dimensions("")
     largest = min((each.limit for each in dimensions if each.unit == "tokens"), default=math.inf)
     if options.calls is not None:
-        found = traffics.read(options.calls, model=options.model, every_model=options.every_model, skip_bad=options.skip_bad, largest=largest)
+        found = sources.read(options.calls, model=options.model, every_model=options.every_model, skip_bad=options.skip_bad, largest=largest)
     elif options.requests is not None:
-        found = traffics.described(options.requests, options.prompt_tokens, options.output_tokens, options.max_tokens, options.model or "gpt-4o")
+        found = sources.described(options.requests, options.prompt_tokens, options.output_tokens, options.max_tokens, options.model or "gpt-4o")
     else:
         raise Unusable("there is no traffic to tune for: name a file with --calls, or describe it with --requests")
-    found = traffics.arranged(found, options.arrivals, options.interactive)
+    found = sources.arranged(found, options.arrivals, options.interactive)
     if (needed := max(item.reserve for item in found.items)) > largest:
         raise Unusable(
             f"the largest of these requests needs {needed:,} tokens, more than the limit of {largest:,.12g} lets through at all: lower"

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1]))  # benchmarks/ is no part of the package
-
 from benchmarks import tune
 from benchmarks.tuning.quota import limits_for, other_tiers, recorded
-from benchmarks.tuning.traffic import Spread, arranged, described, read
+from benchmarks.tuning.sources import arranged, described, read
+from benchmarks.tuning.traffic import Spread
 from ratelimit.errors import InvalidArgument
 from ratelimit.testing import Latency
 

@@ -6,12 +6,9 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1]))  # benchmarks/ is no part of the package
 
 from benchmarks import tune
 

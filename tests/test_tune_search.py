@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1]))  # benchmarks/ is no part of the package
 
 from benchmarks.tuning.advice import UNSEEN, advise
 from benchmarks.tuning.plans import Plan
 from benchmarks.tuning.search import Bench, Rating, descend, ladder, two_figures, values_of
 from benchmarks.tuning.simulate import Outcome, Settings, World
-from benchmarks.tuning.traffic import arranged, described
+from benchmarks.tuning.sources import arranged, described
 from benchmarks.tuning.words import code, document, sentences
 
 SEEDS = (1, 2)

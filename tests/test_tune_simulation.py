@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import openai
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1]))  # benchmarks/ is no part of the package
-
 from benchmarks.tuning.plans import Plan, arithmetic, binding, bounds_of, miniature, work_of
 from benchmarks.tuning.simulate import Settings, World, simulate
-from benchmarks.tuning.traffic import Job, Traffic, arranged, described
+from benchmarks.tuning.sources import arranged, described
+from benchmarks.tuning.traffic import Job, Traffic
 from ratelimit import RateLimiter
 from ratelimit.testing import FakeOpenAI, Latency, VirtualClock
 
