@@ -11,8 +11,8 @@ Everything runs on a virtual clock: the real SDK, the clients, and a server that
 for byte; CPU and the longest callback, which depend on the machine, go to the standard error and into the JSON (`--deterministic` leaves them
 out). `--real-time` runs a minute of work over HTTP on loopback, each row beside the same row on the virtual clock, and says whether they agree.
 
-Packages to race against are in the extras `bench` and `peers`: `pip install -e '.[bench,peers]'`. What is not installed is named and skipped. Read
-benchmarks/README.md for what each client is and was given.
+Packages to race against are in the extras `bench` and `peers`: `pip install -e '.[bench,peers]'`. What is not installed is named and skipped.
+Read benchmarks/README.md for what each client is and was given.
 
 Exit status: 0; 1 when ours falls short of its promise (nothing rejected, nothing failed, at most 1.10 times the bound on P, I, C and H), or real
 and virtual time disagree.
