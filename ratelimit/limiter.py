@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Mapping
-from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, get_args, overload
 
@@ -22,7 +21,6 @@ from ratelimit.lease import Accounting, Lease
 from ratelimit.limits import LARGEST, Cost, Limits, amount_of, amounts_of, family_of
 from ratelimit.reservation import Reservation, body_of, deadline_of
 from ratelimit.statistics import Statistics, lane_statistics
-from ratelimit.stores import Grant
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C")
@@ -102,7 +100,7 @@ class RateLimiter:
         self._lanes = {family: self._lane(family, _with_burst(given, burst)) for family, given in by_family.items()}
         self._only = next(iter(self._lanes.values())) if list(self._lanes) == ["*"] else None
         self._lane_by_model: dict[str, Lane] = {}
-        self._forked = False
+        self.forked = False
         self._quick = self._only
         _living.add(self)
 
@@ -270,46 +268,9 @@ class RateLimiter:
             return self.priorities[priority]
         return amount_of(priority, "priority=, the patience in seconds,")
 
-    def _admit_now(self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, patience: float) -> Lease | float:
-        if self._forked:
-            self._warn_of_fork()
-        arrival = lane.now()
-        answer = lane.enter_now(cost, arrival + patience, arrival)
-        if isinstance(answer, float):
-            return answer
-        lease = Lease(lane, cost, estimate, answer, arrival)
-        if answer:
-            lane.steering.sent(lease)
-        return lease
-
-    def _admit(self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, patience: float, timeout: float | None) -> Lease:
-        answer = self._admit_now(lane, cost, estimate, patience)
-        if isinstance(answer, Lease):
-            return answer
-        arrival = lane.now()
-        grant, paid = lane.enter(cost, arrival + patience, arrival, deadline_of(timeout, arrival), self._price(estimate, lane))
-        return self._admitted(lane, paid, estimate, grant)
-
-    async def _admit_async(self, lane: Lane, cost: dict[str, float], estimate: Estimate | None, patience: float, timeout: float | None) -> Lease:
-        answer = self._admit_now(lane, cost, estimate, patience)
-        if isinstance(answer, Lease):
-            return answer
-        arrival = lane.now()
-        grant, paid = await lane.enter_async(cost, arrival + patience, arrival, deadline_of(timeout, arrival), self._price(estimate, lane))
-        return self._admitted(lane, paid, estimate, grant)
-
-    def _admitted(self, lane: Lane, paid: Cost, estimate: Estimate | None, grant: Grant) -> Lease:
-        lease = Lease(lane, dict(paid), estimate, grant, lane.now())
-        if grant:
-            lane.steering.sent(lease)
-        return lease
-
-    def _price(self, estimate: Estimate | None, lane: Lane) -> Callable[[], Cost] | None:
-        """How to price a waiting call once more when its turn has come; only who listens to headers knows more by then."""
-        return partial(self.cost_of, estimate, lane) if estimate is not None and lane.store.marking else None
-
-    def _warn_of_fork(self) -> None:
-        self._forked = False
+    def warn_of_fork(self) -> None:
+        """Say once in a process that was forked what that means."""
+        self.forked = False
         self._quick = self._only
         caution(
             f"this limiter was copied into process {os.getpid()} by a fork: each process now spends the whole limit; "
@@ -318,7 +279,7 @@ class RateLimiter:
         )
 
     def _after_fork(self) -> None:
-        self._forked = True
+        self.forked = True
         self._quick = None
         self.estimator.forget_others()
         for lane in self._lanes.values():

@@ -1,11 +1,12 @@
 """A call that is about to be admitted.
 
-Owns what `with` and `async with` do around a call, and the choice of estimating here or in a worker thread. Admits through the limiter.
+Owns what `with` and `async with` do around a call, the choice of estimating here or in a worker thread, and the order: at once, else wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,14 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 from ratelimit.errors import InvalidArgument
-from ratelimit.limits import amount_of
+from ratelimit.lease import Lease
+from ratelimit.limits import Cost, amount_of
+from ratelimit.stores import Grant
 
 if TYPE_CHECKING:
     from ratelimit.estimate import Estimate
     from ratelimit.lane import Lane
-    from ratelimit.lease import Current, Lease
+    from ratelimit.lease import Current
     from ratelimit.limiter import RateLimiter
 
 
@@ -61,23 +64,51 @@ class Reservation:
 
     def admit(self) -> Lease:
         """Wait in the calling thread."""
-        return self._limiter._admit(*self._priced(), self._patience, self._timeout)  # noqa: SLF001  # limiter and reservation are one room
+        lane, cost, estimate = self._priced()
+        answer = self._at_once(lane, cost, estimate)
+        if isinstance(answer, Lease):
+            return answer
+        arrival = lane.now()
+        deadline = deadline_of(self._timeout, arrival)
+        return _admitted(lane, estimate, *lane.enter(cost, arrival + self._patience, arrival, deadline, self._price(lane, estimate)))
 
     async def admit_async(self) -> Lease:
         """Wait in the calling task; a big prompt is counted in a worker thread."""
         if self._ask is None and self._limiter.estimator.heavy(self._request):
-            priced = await anyio.to_thread.run_sync(self._priced, limiter=_one_at_a_time())
+            lane, cost, estimate = await anyio.to_thread.run_sync(self._priced, limiter=_one_at_a_time())
         else:
-            priced = self._priced()
-        return await self._limiter._admit_async(*priced, self._patience, self._timeout)  # noqa: SLF001
+            lane, cost, estimate = self._priced()
+        answer = self._at_once(lane, cost, estimate)
+        if isinstance(answer, Lease):
+            return answer
+        arrival = lane.now()
+        deadline = deadline_of(self._timeout, arrival)
+        return _admitted(lane, estimate, *await lane.enter_async(cost, arrival + self._patience, arrival, deadline, self._price(lane, estimate)))
 
     def admit_now(self) -> Lease:
         """Admit at once or raise `WouldBlock`."""
         lane, cost, estimate = self._priced()
-        answer = self._limiter._admit_now(lane, cost, estimate, self._patience)  # noqa: SLF001
+        answer = self._at_once(lane, cost, estimate)
         if isinstance(answer, float):
             raise lane.refuse_now(answer)
         return answer
+
+    def _at_once(self, lane: Lane, cost: dict[str, float], estimate: Estimate | None) -> Lease | float:
+        """Admit without waiting, or answer the moment at which that may be possible."""
+        if self._limiter.forked:
+            self._limiter.warn_of_fork()
+        now = lane.now()
+        answer = lane.enter_now(cost, now + self._patience, now)
+        if isinstance(answer, float):
+            return answer
+        lease = Lease(lane, cost, estimate, answer, now)
+        if answer:
+            lane.steering.sent(lease)
+        return lease
+
+    def _price(self, lane: Lane, estimate: Estimate | None) -> Callable[[], Cost] | None:
+        """How to price a waiting call once more when its turn has come; only who listens to headers knows more by then."""
+        return partial(self._limiter.cost_of, estimate, lane) if estimate is not None and lane.store.marking else None
 
     def _enter(self, lease: Lease) -> Lease:
         self._lease = lease
@@ -112,6 +143,13 @@ class Reservation:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._exit(error)
+
+
+def _admitted(lane: Lane, estimate: Estimate | None, grant: Grant, paid: Cost) -> Lease:
+    lease = Lease(lane, dict(paid), estimate, grant, lane.now())
+    if grant:
+        lane.steering.sent(lease)
+    return lease
 
 
 _counting: RunVar[anyio.CapacityLimiter] = RunVar("ratelimit_counting")
