@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from ratelimit.cli import main
 from ratelimit.commands.show import duration
+from ratelimit_console import main as start
 
 BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}
 LOOSE = ("--rpm", "100k", "--tpm", "10m")  # limits that nobody has to wait for
@@ -102,6 +104,36 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
     assert status_of("demo") == 2
     assert "needs rich: pip install 'ratelimit-openai[cli]'" in capsys.readouterr().err
+
+
+INTERRUPTED = """
+import sys
+
+class CtrlC:
+    def find_spec(self, name, path=None, target=None):
+        if name == "ratelimit.limiter":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, CtrlC())
+known = set(sys.modules)
+from ratelimit_console import main
+assert set(sys.modules) == known | {"ratelimit_console"}
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_before_the_command_is_loaded_is_silent() -> None:
+    """Loading takes a while: whoever changes his mind gets status 130, no traceback. The entry itself imports nothing: it is there at once."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)  # noqa: S603  # ourselves
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_the_installed_command_is_the_silent_one() -> None:
+    """What is started as `ratelimit` is what the test above runs."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+
+    assert project["project"]["scripts"] == {"ratelimit": f"{start.__module__}:{start.__name__}"}
 
 
 def test_only_what_a_command_names_is_needed() -> None:
