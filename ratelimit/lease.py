@@ -160,26 +160,24 @@ class Lease:
             )
         return self._billed(usage)
 
-    def _billed(self, usage: Usage) -> dict[str, float]:
-        """Learn from a bill, and say what the call took."""
-        if self.estimate is not None:
-            self._lane.estimator.learn(
-                self.estimate,
-                prompt_tokens=usage.prompt_tokens,
-                output_tokens=usage.output_tokens,
-                response_id=usage.response_id,
-                reasoning_tokens=usage.reasoning_tokens,
-            )
-        return self._used(usage)
-
-    def _used(self, usage: Usage) -> dict[str, float]:
+    def _billed(self, usage: Usage, *, counted: bool = False) -> dict[str, float]:
+        """Say what a call took, and learn from its bill; unless that is only what was counted here."""
         estimate = self.estimate
         prompt, output, tokens = usage.prompt_tokens, usage.output_tokens, usage.total_tokens
-        if estimate is not None and estimate.endpoint != "responses":  # a Response is settled to its usage: 80 of 80 recorded ones
+        if estimate is not None:
             lane = self._lane
-            if self.grant:
-                lane.steering.billed(tokens - estimate.charge)
-            tokens = lane.price(prompt, output, estimate.charge)[0]
+            if not counted:
+                lane.estimator.learn(
+                    estimate,
+                    prompt_tokens=prompt,
+                    output_tokens=output,
+                    response_id=usage.response_id,
+                    reasoning_tokens=usage.reasoning_tokens,
+                )
+            if estimate.endpoint != "responses":  # a Response is settled to its usage: 80 of 80 recorded ones
+                if self.grant:
+                    lane.steering.billed(tokens - estimate.charge)
+                tokens = lane.price(prompt, output, estimate.charge)[0]
         return {"tokens": tokens, "input_tokens": prompt, "output_tokens": output}
 
     def close(self) -> None:
@@ -273,4 +271,4 @@ class Lease:
             self.close()
             caution(f"could not count what a stream has answered ({error!r}); its reserve is kept", EstimateWarning)
             return
-        self.settle(**self._used(Usage(self.estimate.prompt_tokens, output, self.estimate.prompt_tokens + output)))
+        self.settle(**self._billed(Usage(self.estimate.prompt_tokens, output, self.estimate.prompt_tokens + output), counted=True))

@@ -59,7 +59,7 @@ class Reservation:
         if self._ask is not None:
             return limiter.lane_of(str(self._request.get("model", ""))), self._ask, None
         estimate = limiter.estimator.estimate(self._request, endpoint=self._endpoint, site=self._site)
-        lane = limiter.lane_of(estimate.model)
+        lane = limiter._only or limiter.lane_of(estimate.model)  # noqa: SLF001  # limiter and reservation are one room
         return lane, limiter.cost_of(estimate, lane), estimate
 
     def admit(self) -> Lease:

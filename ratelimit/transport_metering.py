@@ -46,6 +46,7 @@ _KEPT: Final = 65_536  # bytes at the end of a JSON answer, where every provider
 _FIELDS: Final = frozenset({"model", "prompt", "n", "size", "quality", "input", "response_format"})
 _warned: set[str] = set()
 _name_of = itemgetter(0)
+_DECODER = json.JSONDecoder()
 
 
 def warn_once(kind: str, message: str, category: type[LimiterWarning] = EstimateWarning) -> None:
@@ -75,12 +76,7 @@ def body_of(request: Any, endpoint: str, deployment: str) -> Mapping[str, Any]:
         content = request.content
     except RuntimeError:  # the library's RequestNotRead: the body is a stream, which is not ours to consume
         content = None
-    body: object = None
-    if content:
-        try:
-            body = json.loads(content)
-        except (ValueError, RecursionError):
-            body = None
+    body = _json(content) if content else None
     if not isinstance(body, (dict, Mapping)):  # dict first: JSON's objects are, and asking an abstract class is slow
         body = _form(request)
         if body is None:
@@ -93,6 +89,18 @@ def body_of(request: Any, endpoint: str, deployment: str) -> Mapping[str, Any]:
     if deployment and "model" not in body:
         return {**body, "model": deployment}
     return body
+
+
+def _json(content: bytes) -> object:
+    """Decode a body; None when it is no JSON."""
+    try:
+        return _DECODER.raw_decode(content.decode())[0]  # as every SDK writes it, and a third of the work
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return json.loads(content)  # with blanks around it, a byte order mark, in UTF-16
+    except (ValueError, RecursionError):
+        return None
 
 
 def _form(request: Any) -> Mapping[str, Any] | None:

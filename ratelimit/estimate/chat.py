@@ -8,6 +8,7 @@ Source of every figure: recorded chat calls with their usage; an odd constant is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ratelimit.estimate.calls import Call, calls_of, compact, result_list, tool_uses
 from ratelimit.estimate.content import add_content, text_of
@@ -26,13 +27,16 @@ PARALLEL, PARALLEL_GPT5 = 20, 26  # several calls of one answer, told as one cal
 NAMED, NAMED_EARLY = 6, 3  # tool_choice naming a function, beside that name
 ROLES = ("user", "assistant", "system", "tool", "developer", "function")  # one token each, in every encoding
 SURROUNDING = frozenset({"tools", "functions", "response_format"})  # what the server writes around the messages
+_DICTS = frozenset({dict})
 SEARCH_PREVIEW = "search-preview"  # models that bill the texts alone
 O1_PREVIEW = 12  # what o1-preview adds to each message, and once more
 
 
 def count_chat(body: Mapping[str, object], tally: Tally) -> None:
     """Add the prompt of a chat body to `tally`."""
-    messages = [message if message.__class__ is dict else obj(message) for message in items(body.get("messages"))]
+    messages: Sequence[Any] = items(body.get("messages"))
+    if not _DICTS.issuperset(map(type, messages)):
+        messages = [obj(message) for message in messages]
     tally.messages += len(messages)
     if not messages:
         return

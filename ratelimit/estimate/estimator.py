@@ -125,7 +125,9 @@ class Estimator:
             return EstimatorStatistics(self._memory.prompts(), self._memory.outputs(), tuple(self._warned))
 
     def _estimate(self, body: Mapping[str, object], named: str | None, site: str) -> Estimate:
-        model = text(body.get("model"))
+        model = body.get("model")
+        if not isinstance(model, str):
+            model = ""
         endpoint = endpoint_of(body) if named is None else endpoint_named(named)
         traits = family(model)
         if endpoint == "embeddings":  # every embedding model counts this way, whatever a deployment is called
@@ -140,7 +142,8 @@ class Estimator:
         conversation = self._add_kept(body, tally) if endpoint == "responses" else ""
         kind = "+".join(sorted(tally.kinds)) if tally.kinds else "text"
         formula = tally.tokens
-        factor = self._memory.correction(model, kind)
+        with self._lock:
+            factor = self._memory.correction(model, kind)
         if factor != 1.0:
             tally.confidence = "learned"
             tally.tokens = round(formula * factor)

@@ -1,13 +1,13 @@
 """What usage teaches: the ratio bill / formula per model and content, the length of answers per model and call site.
 
-Owns two bounded memories and the rules by which they are believed. Must never see a request. Not thread-safe by itself, but
-for `correction`: the estimator holds the lock.
+Owns two bounded memories and the rules by which they are believed. Must never see a request. Not thread-safe by itself:
+the estimator holds the lock.
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,8 +32,6 @@ class _Ratio:
 
     def add(self, ratio: float) -> None:
         self.samples += 1
-        if ratio == 1.0 and self.log == 0.0:
-            return  # nearly always: the formula has been right every time
         step = math.log(min(max(ratio, 1 / BOUND), BOUND)) - self.log
         self.log += step * max(1 / self.samples, SLOWEST)
         factor = math.exp(self.log)
@@ -60,9 +58,9 @@ class Memory:
     """Ratios and answers, bounded to `ROWS` each, and how long the conversations kept by the server are."""
 
     def __init__(self) -> None:
-        self._ratios: OrderedDict[tuple[str, str], _Ratio] = OrderedDict()
-        self._answers: OrderedDict[tuple[str, str, int | None], _Answers] = OrderedDict()  # the third: bits of the bodies' bound
-        self._kept: OrderedDict[str, int] = OrderedDict()
+        self._ratios: dict[tuple[str, str], _Ratio] = {}
+        self._answers: dict[tuple[str, str, int | None], _Answers] = {}  # the third: bits of the bodies' bound
+        self._kept: dict[str, int] = {}
 
     def correction(self, model: str, kind: str) -> float:
         """Return the factor for a formula's prompt tokens: 1.0 until enough bills disagree with it."""
@@ -80,9 +78,12 @@ class Memory:
         row = self._ratios.get(key)
         if row is None:
             row = self._ratios[key] = _Ratio()
-            _forget(self._ratios)
-        self._ratios.move_to_end(key)
-        row.add(ratio)
+        if len(self._ratios) > ROWS // 2:
+            _renew(self._ratios, key)
+        if ratio == 1.0 and row.log == 0.0:  # nearly always: the formula has been right every time
+            row.samples += 1
+        else:
+            row.add(ratio)
 
     def answered(self, model: str, site: str, longest: int | None, tokens: int) -> None:
         """Take in that an answer to a body of this bound had `tokens` tokens per choice."""
@@ -90,17 +91,15 @@ class Memory:
         row = self._answers.get(key)
         if row is None:
             row = self._answers[key] = _Answers()
-            _forget(self._answers)
-        self._answers.move_to_end(key)
+        if len(self._answers) > ROWS // 2:
+            _renew(self._answers, key)
         row.last.append(tokens)
         row.samples += 1
 
     def keep(self, name: str, tokens: int) -> None:
         """Remember that what the server keeps under `name`, a response's or a conversation's id, has `tokens` tokens."""
         self._kept[name] = tokens
-        self._kept.move_to_end(name)
-        if len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+        _renew(self._kept, name, KEPT)
 
     def kept(self, name: str) -> int | None:
         """Return the tokens the server keeps under `name`, None when they were never seen."""
@@ -118,7 +117,8 @@ class Memory:
         )
 
 
-def _forget(rows: OrderedDict[Any, Any]) -> None:
-    """Let the row go that was not used for the longest time, when there are too many."""
-    if len(rows) > ROWS:
-        rows.popitem(last=False)
+def _renew(rows: dict[Any, Any], key: object, most: int = ROWS) -> None:
+    """Make a row the last to be forgotten; when there are too many, the one that was not used for the longest time goes."""
+    rows[key] = rows.pop(key)
+    if len(rows) > most:
+        del rows[next(iter(rows))]

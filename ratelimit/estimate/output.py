@@ -26,9 +26,9 @@ def add_answers(body: Mapping[str, object], endpoint: str, tally: Tally) -> None
     """
     longest: int | None = None
     if endpoint == "chat.completions":
-        tally.charged_max = count(body.get("max_tokens"))
-        longest = count(body.get("max_completion_tokens"))
-        tally.max_tokens = tally.charged_max if longest is None else longest
+        tally.max_tokens = tally.charged_max = count(body.get("max_tokens"))
+        if "max_completion_tokens" in body and (longest := count(body["max_completion_tokens"])) is not None:
+            tally.max_tokens = longest
         if "n" in body:
             tally.choices = count(body["n"]) or 1
         return

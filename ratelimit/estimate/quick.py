@@ -47,22 +47,20 @@ class QuickCounters:
     def __init__(self, source: Source = from_quicktok) -> None:
         self._source = source
         self._lock = threading.Lock()
-        self._loaded: dict[str, Counter | None] = {}
+        self.loaded: dict[str, Counter | None] = {}
 
     def load(self, encoding: str) -> Counter | None:
         """Return what counts a familiar text in `encoding`, None where tiktoken has to; the first call takes 0.7 s."""
-        if encoding in self._loaded:  # nearly always: the encodings of today's models have no other base than themselves
-            return self._loaded[encoding]
         name = base(encoding)
-        if name not in self._loaded:
+        if name not in self.loaded:
             with self._lock:
-                if name not in self._loaded:
-                    self._loaded[name] = self._find(name)
-        return self._loaded[name]
+                if name not in self.loaded:
+                    self.loaded[name] = self._find(name)
+        return self.loaded[name]
 
     def ready(self, encoding: str) -> bool:
         """Whether `load` answers at once."""
-        return base(encoding) in self._loaded
+        return base(encoding) in self.loaded
 
     def _find(self, name: str) -> Counter | None:
         if not genuine(name, self._source):

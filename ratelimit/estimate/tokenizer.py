@@ -94,7 +94,7 @@ def count(text: str, encoding: str) -> int:
         known = _memory.get(key)
     if known is not None:
         return known
-    fast = quick.load(encoding)
+    fast = quick.loaded.get(encoding) or quick.load(encoding)
     tokens: int | None
     if fast is not None and text.isascii():  # nothing to be searched for, so nothing to be cut
         tokens = fast(text)
@@ -130,7 +130,7 @@ def _without(encoding: str, text: str) -> int:
 
 def exact(encoding: str) -> bool:
     """Whether `count` in `encoding` is tiktoken's own figure; False while a stand-in or the size serves."""
-    return quick.load(encoding) is not None or vocabularies.load(encoding) is not None
+    return (quick.loaded.get(encoding) or quick.load(encoding) or vocabularies.load(encoding)) is not None
 
 
 def ready(encoding: str) -> bool:
