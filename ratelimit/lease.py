@@ -122,7 +122,8 @@ class Lease:
         if self._lost:
             return
         lane = self._lane
-        now = self.sent_at  # early enough for a refund; a late debit needs the time
+        held_back = HELD in self.reserved
+        now = lane.now() if held_back else self.sent_at  # early enough for a refund; a late debit needs the time
         back = {}
         if lane.settles:
             held = self.reserved if self._spent is None else self.cost
@@ -133,7 +134,7 @@ class Lease:
             self._spent = used if self._spent is None else self._spent | used
         ends = not self._ended
         self._ended = True
-        if ends and HELD in self.reserved:
+        if ends and held_back:
             back[HELD] = self.reserved[HELD]
         self._store.give(back, now, ends)
         if lane.line.entries:

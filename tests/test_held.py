@@ -45,6 +45,22 @@ def test_full_at_is_the_servers_when_outputs_are_debited_at_the_end(calls: list[
         assert bucket.burst - bucket.owed(moment) == pytest.approx(level)
 
 
+@pytest.mark.parametrize("used", [753, 1_700])
+def test_a_long_answer_is_debited_when_it_ends(used: int) -> None:
+    """The server debits an answer at the end of its call, however long ago that began: no refill may be believed to have paid for it meanwhile."""
+    clock = VirtualClock()
+    limiter = RateLimiter(tpm=6_000, clock=clock, slack=0)
+
+    async def main() -> float:
+        lease = await limiter.acquire({"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello " * 130}], "max_tokens": 1_600})
+        charge = lease.reserved["tokens"] - lease.reserved[HELD]
+        await asyncio.sleep(60)
+        lease.settle(tokens=used)
+        return 6_000 - (used - charge)
+
+    assert clock.run(main) == pytest.approx(limiter.statistics().lanes["*"].levels["tokens/60s"])
+
+
 def test_what_is_held_does_not_drip_and_waits_for_calls_to_end() -> None:
     """A held output lowers the level for as long as the call lasts, however long that is, and no time makes room for more than the limit."""
     bucket = Bucket(Limit("tokens", 100, 100), 0.0)
