@@ -47,7 +47,7 @@ def test_full_at_is_the_servers_when_outputs_are_debited_at_the_end(calls: list[
 
 @pytest.mark.parametrize("used", [753, 1_700])
 def test_a_long_answer_is_debited_when_it_ends(used: int) -> None:
-    """The server debits an answer at the end of its call, however long ago that began: no refill may be believed to have paid for it meanwhile."""
+    """The server debits an answer when its call ends, however long ago that began: no refill may be believed to have paid for it."""
     clock = VirtualClock()
     limiter = RateLimiter(tpm=6_000, clock=clock, slack=0)
 
