@@ -1,7 +1,7 @@
 """The command line: `ratelimit demo`, `run`, `estimate`, `serve`.
 
 Owns the arguments, the exit statuses and the promise of no traceback. Must never come in: what a command does (that is `commands/`), and any
-import that a bare installation lacks before the command that needs it was named.
+import at the top that a bare installation lacks or that takes long: a command is loaded by `main`, which hears of Ctrl-C.
 
 Exit statuses: 0 done, 1 ran and failed, 2 the arguments or the input cannot be used (one sentence on stderr), 130 interrupted.
 """
@@ -35,19 +35,25 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    chosen = _parser().parse_args(arguments)
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _note
-            return _run(chosen)
-    except (CommandError, LimiterError) as error:
-        print(f"ratelimit {chosen.command}: {error}", file=sys.stderr)
-        return 2
+        chosen = _parser().parse_args(arguments)
+        return _told(chosen)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of the output has gone, as with `| head`: it has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _told(chosen: argparse.Namespace) -> int:
+    """Run the command; what it cannot use, and what it warns of, is told in sentences."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _note
+        try:
+            return _run(chosen)
+        except (CommandError, LimiterError) as error:
+            print(f"ratelimit {chosen.command}: {error}", file=sys.stderr)
+            return 2
 
 
 def _run(chosen: argparse.Namespace) -> int:

@@ -7,14 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
 from ratelimit.cli import main
 from ratelimit.commands.show import duration
-from ratelimit_console import main as start
 
 BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}
 LOOSE = ("--rpm", "100k", "--tpm", "10m")  # limits that nobody has to wait for
@@ -109,31 +107,40 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 INTERRUPTED = """
 import sys
 
+import ratelimit
+
 class CtrlC:
     def find_spec(self, name, path=None, target=None):
-        if name == "ratelimit.limiter":
+        if name == sys.argv[1]:
             raise KeyboardInterrupt
 
 sys.meta_path.insert(0, CtrlC())
 known = set(sys.modules)
-from ratelimit_console import main
-assert set(sys.modules) == known | {"ratelimit_console"}
-sys.exit(main())
+from ratelimit.cli import main
+loaded = {name for name in sys.modules.keys() - known if name.startswith(("ratelimit", "openai", "rich"))}
+assert loaded == {"ratelimit.cli", "ratelimit.commands"}, loaded
+sys.exit(main(["estimate", "no-such-file"]))
 """
 
 
-def test_ctrl_c_before_the_command_is_loaded_is_silent() -> None:
-    """Loading takes a while: whoever changes his mind gets status 130, no traceback. The entry itself imports nothing: it is there at once."""
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)  # noqa: S603  # ourselves
+@pytest.mark.parametrize("module", ["ratelimit.commands.estimate", "rich.console"])
+def test_ctrl_c_while_the_command_is_loaded_is_silent(module: str) -> None:
+    """Loading a command takes a while: whoever changes his mind gets status 130, no traceback. Once the package is there, `main` is at once."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, module], capture_output=True, text=True, check=False)  # noqa: S603  # ourselves
 
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_the_installed_command_is_the_silent_one() -> None:
-    """What is started as `ratelimit` is what the test above runs."""
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+def test_ctrl_c_while_the_arguments_are_read_is_silent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """From its first line `main` hears of Ctrl-C."""
 
-    assert project["project"]["scripts"] == {"ratelimit": f"{start.__module__}:{start.__name__}"}
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ratelimit.cli._parser", interrupted)
+
+    assert status_of("estimate", "no-such-file") == 130
+    assert capsys.readouterr() == ("", "")
 
 
 def test_only_what_a_command_names_is_needed() -> None:
