@@ -27,6 +27,7 @@ from rich.table import Table
 from ratelimit.estimate import Estimator
 from ratelimit.estimate.charge import DATED
 from ratelimit.estimate.models import family
+from ratelimit.estimate.responses import divided
 from ratelimit.estimate.tokenizer import count, encoding_for
 
 FIRST = min(since for _, since, _ in DATED)
@@ -184,6 +185,7 @@ class Row:
             "within_1pct": round(sum(abs(estimate - bill) <= 0.01 * bill for estimate, bill in pairs) / count_, 4),
             "within_2pct": round(sum(abs(estimate - bill) <= 0.02 * bill for estimate, bill in pairs) / count_, 4),
             "p99_abs": errors[min(count_ - 1, int(0.99 * count_))],
+            "divided": sum(divided(estimate, bill) for estimate, bill in pairs),
         }
 
 
@@ -245,6 +247,12 @@ def show(result: dict[str, Any]) -> None:
     console = Console(width=140)
     console.print(table)
     console.print(f"within 2 % of the bill over all that is estimable: {result['estimable']['within_2pct']:.3f} (promised 0.970)")
+    tools = result["buckets"].get("responses tools")
+    if tools:
+        console.print(
+            f"responses tools: {tools['divided']} of the {tools['n'] - round(tools['exact'] * tools['n'])} that are not exact are billed the estimate"
+            " divided by 2 to 8, rounded down: by the calls of a parallel answer, which no body tells"
+        )
     charge = result["charge"]
     shares = ", ".join(f"{name} {row['within_0_1']:.3f} of {row['n']}" for name, row in charge["endpoints"].items())
     console.print(f"charge within {{0, +1}} of what the server took: {charge['within_0_1']} of {charge['n']} (promised 0.980): {shares}")

@@ -132,6 +132,22 @@ def test_short_answers_say_nothing_of_bodies_that_allow_long_ones() -> None:
     assert [(row.longest, row.expected_output) for row in estimator.statistics().outputs] == [(255, 150)]
 
 
+def test_a_bill_divided_by_the_calls_of_its_answer_teaches_nothing() -> None:
+    """Responses shows the prompt divided by the parallel calls of an answer: that must not halve the estimates to come, nor what is kept."""
+    body = {"model": "gpt-4.1", "input": "Roll two dice", "tools": [{"type": "function", "name": "roll", "parameters": {}}]}
+    estimator = Estimator()
+    estimate = estimator.estimate(body)
+    for calls in (2, 4, 2, 3, 8, 2):
+        estimator.learn(estimate, prompt_tokens=estimate.prompt_tokens // calls, output_tokens=40, response_id="resp_2")
+
+    assert estimator.estimate(body).prompt_tokens == estimate.prompt_tokens
+    kept = estimator.estimate({"model": "gpt-4.1", "input": "And?", "previous_response_id": "resp_2"}).prompt_tokens
+    assert kept == estimator.estimate({"model": "gpt-4.1", "input": "And?"}).prompt_tokens + estimate.prompt_tokens - estimate.fixed_tokens + 40
+    for _ in range(20):
+        estimator.learn(estimate, prompt_tokens=estimate.prompt_tokens * 3 // 4, output_tokens=40)
+    assert estimator.estimate(body).prompt_tokens < estimate.prompt_tokens
+
+
 def test_the_memory_is_bounded() -> None:
     """Models, call sites and conversations beyond what is remembered push out the longest unused."""
     memory = Memory()

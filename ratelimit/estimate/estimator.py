@@ -21,7 +21,7 @@ from ratelimit.estimate.learning import Memory
 from ratelimit.estimate.models import Family, family
 from ratelimit.estimate.plain import count as number
 from ratelimit.estimate.plain import obj, text
-from ratelimit.estimate.responses import count_responses
+from ratelimit.estimate.responses import count_responses, divided
 from ratelimit.estimate.results import Endpoint, Estimate, EstimatorStatistics
 from ratelimit.estimate.tally import Tally
 from ratelimit.estimate.texts import count_texts
@@ -91,6 +91,8 @@ class Estimator:
         `response_id` and `reasoning_tokens` (a part of `output_tokens`) are worth giving for Responses that the server
         keeps: a later request with that `previous_response_id`, or of the same conversation, pays for them again.
         """
+        if prompt_tokens and estimate.endpoint == "responses" and "tools" in estimate.kind and divided(estimate.prompt_tokens, prompt_tokens):
+            prompt_tokens = estimate.prompt_tokens
         with self._lock:
             if prompt_tokens and estimate.formula_tokens:
                 self._memory.billed(estimate.model, estimate.kind, prompt_tokens / estimate.formula_tokens)
