@@ -249,9 +249,10 @@ def show(result: dict[str, Any]) -> None:
     console.print(f"within 2 % of the bill over all that is estimable: {result['estimable']['within_2pct']:.3f} (promised 0.970)")
     tools = result["buckets"].get("responses tools")
     if tools:
+        missed = tools["n"] - round(tools["exact"] * tools["n"])
         console.print(
-            f"responses tools: {tools['divided']} of the {tools['n'] - round(tools['exact'] * tools['n'])} that are not exact are billed the estimate"
-            " divided by 2 to 8, rounded down: by the calls of a parallel answer, which no body tells"
+            f"responses tools: {tools['divided']} of the {missed} that are not exact are billed the estimate divided by 2 to 8, rounded down:"
+            " by the calls of a parallel answer, which no body tells"
         )
     charge = result["charge"]
     shares = ", ".join(f"{name} {row['within_0_1']:.3f} of {row['n']}" for name, row in charge["endpoints"].items())
