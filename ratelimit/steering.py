@@ -102,7 +102,7 @@ class Steering:
                 self._read(lease, readings, now)
             if self.probing:
                 self.probing = False
-                lane.store.hold(None if self._crowd == inf else int(self._crowd))
+                self._bound()
             self._thin_out(now)
         lane.line.nudge()
 
@@ -266,14 +266,21 @@ class Steering:
         store = self._lane.store
         self._crowd = max(min(self._crowd, limit or inf, store.in_flight - 1), 1)
         self._crowded_at = now
-        store.hold(int(self._crowd))
+        self._bound()
 
     def _thin_out(self, now: float) -> None:
         """Allow one more call in flight from time to time since the last refusal for their number."""
         if self._crowd < inf and now > self._crowded_at + CROWD_SECONDS:
             self._crowd += 1
             self._crowded_at = now
-            self._lane.store.hold(int(self._crowd))
+            self._bound()
+
+    def _bound(self) -> None:
+        """Hold the bound that refusals have taught, until it has grown to the one that was given."""
+        store = self._lane.store
+        if self._crowd >= (store.limits.concurrency or inf):
+            self._crowd = inf
+        store.hold(None if self._crowd == inf else int(self._crowd))
 
 
 def _excess(lease: Lease, name: str) -> float:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from ratelimit import PATIENCE, Limit, Limits, RateLimiter
+from ratelimit import PATIENCE, Limit, Limits, RateLimiter, WouldBlock
 from ratelimit.lane import SLACK_MARGIN, SLACK_SAMPLES, Slack
+from ratelimit.steering import CROWD_SECONDS
 from ratelimit.testing import ThreadClock
 
 if TYPE_CHECKING:
@@ -159,3 +160,22 @@ def test_the_slack_follows_the_slowest_headers_seen_lately_and_never_grows() -> 
     for _ in range(3 * SLACK_SAMPLES):
         slack.observe(0.2)
     assert slack.seconds == pytest.approx(0.2 * SLACK_MARGIN)
+
+
+def test_the_concurrency_that_was_given_holds_whatever_refusals_teach() -> None:
+    """A bound on calls in flight that was learned from a refusal grows again, but never past the given one."""
+    clock = ThreadClock()
+    held = RateLimiter(concurrency=2, clock=clock)
+    held.acquire_sync(tokens=1).observe({})
+    with held.reserve(tokens=1) as lease:
+        held.acquire_sync(tokens=1).observe({}, status=429, body={"error": {"message": "Rate limit reached"}})
+        lease.observe({})
+    for _ in range(6):
+        clock.sleep(CROWD_SECONDS + 1)
+        with held.reserve(tokens=1) as lease:
+            lease.observe({})
+
+    taken = [held.acquire_nowait(tokens=1) for _ in range(2)]
+    with pytest.raises(WouldBlock):
+        held.acquire_nowait(tokens=1)
+    assert len(taken) == 2
