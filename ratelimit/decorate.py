@@ -12,7 +12,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ratelimit.drive import in_event_loop
-from ratelimit.errors import InvalidArgument
+from ratelimit.errors import EstimateWarning, InvalidArgument, caution
+from ratelimit.estimate.endpoints import endpoint_of
 from ratelimit.feedback import read_usage
 from ratelimit.streams import MeteredStream
 
@@ -162,22 +163,50 @@ def _body_maker(
             f"the arguments of {name}{signature} cannot be read as a request body by their names; "
             "say how they become one: @limiter.limit(request=lambda ...: {...})"
         )
+    return _named(name, signature)
+
+
+def _named(name: str, signature: inspect.Signature) -> Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Any]]:
+    """Return what reads arguments by their names: they are the body's fields, or one of them is the body."""
+    parameters = list(signature.parameters.values())
     # A default is sent as well as what is given; of those that stand for "not given" (None, a sentinel) the body has nothing.
     defaults = {parameter.name: parameter.default for parameter in parameters if isinstance(parameter.default, (str, int, float, list, dict))}
     first = parameters[0].name if parameters[0].name in {"self", "cls"} else None
     rest = next((parameter.name for parameter in parameters if parameter.kind is _KEYWORDS), None)
+    warned = False
 
     def named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
+        nonlocal warned
         if not args:
-            return defaults | kwargs if defaults else kwargs
-        fields = defaults | signature.bind(*args, **kwargs).arguments
-        if first is not None:
-            fields.pop(first, None)
-        if rest is not None:
-            fields.update(fields.pop(rest, {}))
+            fields = defaults | kwargs if defaults else kwargs
+        else:
+            fields = defaults | signature.bind(*args, **kwargs).arguments
+            if first is not None:
+                fields.pop(first, None)
+            if rest is not None:
+                fields.update(fields.pop(rest, {}))
+        if "messages" in fields or endpoint_of(fields) != "other":
+            return fields
+        body = _body_among(fields)
+        if body is not None:
+            return body
+        if not warned and fields.keys() != {"model"}:
+            warned = True
+            caution(
+                f"among the arguments of {name}{signature} are no messages, input or prompt, so the tokens of its calls are a flat guess; say"
+                " how they become a request body: @limiter.limit(request=lambda ...: {...}), or pass its fields as keyword arguments",
+                EstimateWarning,
+                stacklevel=4,
+            )
         return fields
 
     return named
+
+
+def _body_among(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the one argument that is a whole request body, as of ``ask(request)`` or ``ask(session, request)``; None without one."""
+    bodies = [value for value in fields.values() if isinstance(value, Mapping) and endpoint_of(value) != "other"]
+    return bodies[0] if len(bodies) == 1 else None
 
 
 def _match(name: str, parameters: list[inspect.Parameter], request: Callable[..., Any]) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import re
+import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
-from ratelimit import InvalidArgument, Limit, Limits, RateLimiter, WaitTimeout
+from ratelimit import EstimateWarning, InvalidArgument, Limit, Limits, RateLimiter, WaitTimeout
 from ratelimit.testing import ThreadClock, VirtualClock
 
 if TYPE_CHECKING:
@@ -235,6 +237,59 @@ def test_request_makes_the_body_of_any_arguments() -> None:
     tokens, question, verbose = ask("why?", verbose=True)
     assert (question, verbose) == ("why?", True)
     assert 200 < tokens < 220
+
+
+def test_arguments_that_are_no_request_are_told_once_for_each_function() -> None:
+    """Whoever decorates `ask(question)` learns that its tokens are a guess and what to do: once, where he calls it, by position or by name."""
+    held = limiter(limits=Limits(Limit("requests", 10)))
+
+    def ask(question: str, model: str = "gpt-4o") -> Any:
+        return question, model
+
+    async def ask_later(question: str) -> Any:
+        return question
+
+    first, second, third = held(ask), held(ask), held(ask_later)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            assert first("why?") == second(question="why?") == ("why?", "gpt-4o")
+            assert run(third, "why?") == "why?"
+
+    assert [warning.category for warning in told] == [EstimateWarning] * 3
+    assert [warning.filename for warning in told[:2]] == [__file__] * 2
+    assert all(re.search(r"arguments of .*ask(_later)?\(question.* no messages, input or prompt.*request=", str(one.message)) for one in told)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        BODY,
+        {"model": "gpt-4o", "input": "hi"},
+        {"model": "gpt-3.5-turbo-instruct", "prompt": "hi"},
+        {"prompt": {"id": "pmpt_1"}},
+        {"model": "whisper-1", "file": b""},
+        {"model": "gpt-4o"},
+    ],
+)
+def test_arguments_that_are_a_request_are_taken_in_silence(body: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """One known field is enough, also where a field of it is a mapping."""
+    limiter()(lambda **_: None)(**body)
+
+    assert not caplog.records
+
+
+def test_one_argument_may_be_the_whole_request(caplog: pytest.LogCaptureFixture) -> None:
+    """A body that is handed over as it is, alone or beside a session, costs what its fields cost."""
+    held = limiter()
+    alone: Any = held(lambda request: request)
+    beside: Any = held(lambda session, request, **_: (session, request))
+
+    assert alone(BODY) is BODY
+    assert 300 < spent(held) < 320
+    assert beside({"a": "mapping"}, request=BODY, verbose=True) == ({"a": "mapping"}, BODY)
+    assert 600 < spent(held) < 640
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
