@@ -64,6 +64,7 @@ class Steering:
         self._found = False
         self._crowd = inf
         self._crowded_at = -inf
+        self._forked_at = -inf
         self._lock = threading.Lock()
         self.probing = False
         self.charges_input_only = False
@@ -78,8 +79,9 @@ class Steering:
             store.hold(1, self._lane.now() + PROBE_SECONDS)
 
     def forget_others(self) -> None:
-        """After a fork: whoever held the lock belongs to the parent process."""
+        """After a fork: whoever held the lock belongs to the parent process, and so do the calls that were admitted before it."""
         self._lock = threading.Lock()
+        self._forked_at = self._lane.now()
 
     def sent(self, lease: Lease) -> None:
         """Note what was charged shortly before this call: those requests may arrive after it, and its headers not know of them."""
@@ -143,7 +145,7 @@ class Steering:
 
     def _follow(self, lease: Lease, readings: Sequence[Reading], now: float) -> None:
         grant = lease.grant
-        if not grant:
+        if not grant or lease.sent_at <= self._forked_at:  # the parent's call: its marks are of buckets that are no more
             return
         serial, in_flight, marks = grant
         store = self._lane.store

@@ -179,3 +179,20 @@ def test_the_concurrency_that_was_given_holds_whatever_refusals_teach() -> None:
     with pytest.raises(WouldBlock):
         held.acquire_nowait(tokens=1)
     assert len(taken) == 2
+
+
+def test_after_a_fork_the_headers_of_the_parents_calls_move_no_bucket_of_the_child() -> None:
+    """A call that was admitted before the fork may be answered after it: its level is of buckets that the child does not have."""
+    clock = ThreadClock()
+    held = RateLimiter(rpm=1_000, tpm=100_000, clock=clock)
+    told = {"x-ratelimit-limit-tokens": "100000", "x-ratelimit-remaining-tokens": "50000", "x-ratelimit-reset-tokens": "30s"}
+    held.acquire_sync(tokens=10).observe(told)
+    leases = [held.acquire_sync(tokens=10) for _ in range(10)]
+    clock.sleep(100)
+    held._after_fork()
+
+    for lease in leases:
+        lease.observe(told)
+        lease.settle(tokens=5)
+
+    assert held.statistics().lanes["*"].levels == {"requests/60s": 1_000, "tokens/60s": 100_000}
