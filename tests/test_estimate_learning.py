@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -146,6 +149,45 @@ def test_a_bill_divided_by_the_calls_of_its_answer_teaches_nothing() -> None:
     for _ in range(20):
         estimator.learn(estimate, prompt_tokens=estimate.prompt_tokens * 3 // 4, output_tokens=40)
     assert estimator.estimate(body).prompt_tokens < estimate.prompt_tokens
+
+
+@pytest.mark.parametrize("interrupted", ["estimate", "learn", "statistics", "typical_output"])
+def test_a_call_may_be_settled_in_the_middle_of_anything(interrupted: str) -> None:
+    """A finalizer or signal handler that settles, and so teaches, has interrupted this very thread: nothing may hang or break by it."""
+    estimator = Estimator()
+    estimate = answered(estimator, [9] * ENOUGH)
+    work: Callable[[], object] = {
+        "estimate": lambda: estimator.estimate(BODY),
+        "learn": lambda: estimator.learn(estimate, prompt_tokens=30, output_tokens=3),
+        "statistics": estimator.statistics,
+        "typical_output": lambda: estimator.typical_output(estimate),
+    }[interrupted]
+    seen = ["nothing"]
+
+    def interrupt(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_filename.endswith(("estimator.py", "learning.py")):
+            if event == "line":
+                sys.settrace(None)
+                estimator.learn(estimate._replace(site=f"{frame.f_lineno}"), prompt_tokens=30, output_tokens=3)
+                sys.settrace(interrupt)
+            seen.append(frame.f_code.co_name)
+            return interrupt
+        return None
+
+    def run() -> None:
+        sys.settrace(interrupt)
+        try:
+            work()
+            seen.append("done")
+        finally:
+            sys.settrace(None)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(30)
+
+    assert seen[-1] == "done"
+    assert interrupted in seen
 
 
 def test_the_memory_is_bounded() -> None:

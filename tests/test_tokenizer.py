@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import random
+import subprocess
+import sys
+import textwrap
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -182,6 +185,39 @@ def test_every_role_is_one_token(encoding: str) -> None:
     tokenizer_ = reference(encoding)
 
     assert {role: len(tokenizer_.encode_ordinary(role)) for role in ROLES} == dict.fromkeys(ROLES, 1)
+
+
+FORKED = """
+    import os, threading
+    from ratelimit.estimate import tokenizer
+
+    held, done = threading.Event(), threading.Event()
+
+    def load():
+        with tokenizer.vocabularies._lock, tokenizer.quick._lock:  # another thread is in the middle of loading a vocabulary
+            held.set()
+            done.wait()
+
+    threading.Thread(target=load, daemon=True).start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        import signal
+        signal.alarm(60)  # never hang the suite
+        os._exit(0 if tokenizer.count("Hello", "o200k_base") else 1)
+    _, status = os.waitpid(child, 0)
+    done.set()
+    assert os.waitstatus_to_exitcode(status) == 0, status
+"""
+
+
+def test_a_child_loads_its_own_vocabulary() -> None:
+    """A fork while another thread loads a vocabulary leaves a lock that nobody will ever let go in the child: it must have its own."""
+    done = subprocess.run(  # noqa: S603  # our own text
+        [sys.executable, "-c", textwrap.dedent(FORKED)], capture_output=True, text=True, timeout=100, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
 
 
 def test_memory_is_bounded() -> None:

@@ -50,7 +50,9 @@ class Estimator:
         self._output = output
         self._regime = charge
         self._memory = Memory()
-        self._lock = threading.Lock()  # guards the memory and the warnings; never held while counting
+        # Guards the memory and the warnings; never held while counting. Reentrant: a finalizer or signal handler that settles a call
+        # teaches, also in the middle of anything else here.
+        self._lock = threading.RLock()
         self._warned: dict[str, None] = {}
 
     def estimate(self, request: object, *, endpoint: str | None = None, site: str = "") -> Estimate:
@@ -119,7 +121,7 @@ class Estimator:
 
     def forget_others(self) -> None:
         """After a fork: whoever held the lock belongs to the parent process."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def statistics(self) -> EstimatorStatistics:
         """Show what was learned so far, and which warnings were given."""

@@ -1,7 +1,7 @@
 """What usage teaches: the ratio bill / formula per model and content, the length of answers per model and call site.
 
 Owns two bounded memories and the rules by which they are believed. Must never see a request. Not thread-safe by itself:
-the estimator holds the lock.
+the estimator holds the lock. But a lesson may interrupt any line here, in the same thread, so no line may fail by it.
 """
 
 from __future__ import annotations
@@ -107,18 +107,20 @@ class Memory:
 
     def prompts(self) -> tuple[Learned, ...]:
         """List the rows of content kinds."""
-        return tuple(Learned(model, kind, "", row.samples, row.factor, None) for (model, kind), row in self._ratios.items())
+        return tuple(Learned(model, kind, "", row.samples, row.factor, None) for (model, kind), row in self._ratios.copy().items())
 
     def outputs(self) -> tuple[Learned, ...]:
         """List the rows of call sites."""
         return tuple(
             Learned(model, "", site, row.samples, 1.0, row.expected, None if bits is None else (1 << bits) - 1)
-            for (model, site, bits), row in self._answers.items()
+            for (model, site, bits), row in self._answers.copy().items()
         )
 
 
 def _renew(rows: dict[Any, Any], key: object, most: int = ROWS) -> None:
     """Make a row the last to be forgotten; when there are too many, the one that was not used for the longest time goes."""
-    rows[key] = rows.pop(key)
+    row = rows.pop(key, None)
+    if row is not None:
+        rows[key] = row
     if len(rows) > most:
-        del rows[next(iter(rows))]
+        rows.pop(next(iter(rows.copy())), None)  # of a copy, which no lesson in between can change

@@ -46,7 +46,7 @@ class QuickCounters:
 
     def __init__(self, source: Source = from_quicktok) -> None:
         self._source = source
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant, as a finalizer may count
         self.loaded: dict[str, Counter | None] = {}
 
     def load(self, encoding: str) -> Counter | None:
@@ -57,6 +57,10 @@ class QuickCounters:
                 if name not in self.loaded:
                     self.loaded[name] = self._find(name)
         return self.loaded[name]
+
+    def forget_others(self) -> None:
+        """After a fork: whoever held the lock belongs to the parent process."""
+        self._lock = threading.RLock()
 
     def ready(self, encoding: str) -> bool:
         """Whether `load` answers at once."""

@@ -15,6 +15,7 @@ punctuation, binary) is cut where the slice ends and counts up to two tokens mor
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -53,6 +54,15 @@ _CONTAINED = (
 
 vocabularies = Vocabularies()
 quick = QuickCounters()
+
+
+def _after_fork() -> None:
+    vocabularies.forget_others()
+    quick.forget_others()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Memory:

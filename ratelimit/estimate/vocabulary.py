@@ -118,7 +118,7 @@ class Vocabularies:
         self._local = local
         self._remote = remote
         self._patience = patience
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant, as a finalizer may count
         self._loaded: dict[str, tiktoken.Encoding] = {}
         self._failures: dict[str, list[str]] = {}  # what each source said, where all local ones were asked in vain
         self._asked: set[str] = set()  # the remote source, for these
@@ -138,6 +138,11 @@ class Vocabularies:
         if arrival is not None:
             arrival.wait(self._patience)
         return self._loaded.get(name)
+
+    def forget_others(self) -> None:
+        """After a fork: whoever held the lock, and whoever is downloading, belongs to the parent process."""
+        self._lock = threading.RLock()
+        self._asked &= self._loaded.keys()
 
     def ready(self, encoding: str) -> bool:
         """Whether `load` answers at once: the encoding is loaded, or was asked for everywhere."""
