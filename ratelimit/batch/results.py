@@ -1,8 +1,8 @@
 """What came back: one `Result` for each request, and its line in a file of results.
 
-Owns the form of the line, which is the Batch API's: ``{"id", "custom_id", "response": {"status_code", "request_id", "body"}, "error"}``. As
-there, an HTTP error is a response with its status and body, and ``error`` is for what never became an HTTP answer. Must never come in: files,
-sending.
+Owns how an answer or an exception becomes a result, and the form of the line, which is the Batch API's:
+``{"id", "custom_id", "response": {"status_code", "request_id", "body"}, "error"}``. As there, an HTTP error is a response with its status and
+body, and ``error`` is for what never became an HTTP answer. Must never come in: files, sending.
 """
 
 from __future__ import annotations
@@ -68,6 +68,28 @@ class Result:
             response = {"status_code": self.status, "request_id": self.request_id, "body": self.body}
         line = {"id": f"ratelimit_req_{uuid4().hex}", "custom_id": self.custom_id, "response": response, "error": self.error}
         return json.dumps(line, separators=(",", ":")).encode() + b"\n"
+
+
+def answered(request: Request, response: Any) -> Result:
+    """The result of an HTTP answer, good or bad."""
+    request_id = response.headers.get("x-request-id") or ""
+    try:
+        body = response.json()
+    except (ValueError, RecursionError):  # not JSON: a proxy's page, an answer cut short
+        text = response.text[:2_000]
+        if 200 <= response.status_code < 300:
+            return Result(request, error={"code": "unreadable_answer", "message": f"the answer is not JSON: {text}"})
+        body = {"error": {"message": text}}
+    return Result(request, status=response.status_code, body=body, request_id=request_id)
+
+
+def failed(request: Request, error: Exception) -> Result:
+    """The result of an exception: of the HTTP answer that it carries, else of what it says."""
+    response = getattr(error, "response", None)
+    if isinstance(getattr(error, "status_code", None), int) and response is not None:
+        return answered(request, response)
+    cause = f" ({error.__cause__})" if error.__cause__ is not None and str(error.__cause__) else ""
+    return Result(request, error={"code": type(error).__name__, "message": f"{error}{cause}"})
 
 
 def read_result(raw: bytes) -> tuple[str, bool]:

@@ -23,7 +23,7 @@ import anyio.abc
 import anyio.lowlevel
 
 from ratelimit.batch.requests import Request, read_request
-from ratelimit.batch.results import Result
+from ratelimit.batch.results import Result, answered, failed
 from ratelimit.errors import InvalidArgument, LimiterError, RequestTooLarge
 from ratelimit.feedback.outcome import read_exception
 from ratelimit.lease import Lease
@@ -188,11 +188,11 @@ class Batch:
             if _concerns_all(error):
                 self._fail(error)
                 return None
-            return _failed(request, error)
+            return failed(request, error)
         finally:
             if lease.claim():  # no attempt has used it: nothing was sent
                 lease.cancel()
-        return _answered(request, answer.http_response)
+        return answered(request, answer.http_response)
 
     async def _admitted(self, request: Request) -> Lease | None:
         if self._stopped:
@@ -281,24 +281,3 @@ def _concerns_all(error: Exception) -> bool:
         # Hopeless for this one alone is a request larger than its limit, which names that limit; an account's end names none.
         return outcome.refusal.hopeless and outcome.refusal.kind is None and getattr(error, "status_code", None) != 413
     return outcome.kind == "nothing_sent" and not isinstance(error, RequestTooLarge)
-
-
-def _answered(request: Request, response: Any) -> Result:
-    """The result of an HTTP answer, good or bad."""
-    request_id = response.headers.get("x-request-id") or ""
-    try:
-        body = response.json()
-    except (ValueError, RecursionError):  # not JSON: a proxy's page, an answer cut short
-        text = response.text[:2_000]
-        if 200 <= response.status_code < 300:
-            return Result(request, error={"code": "unreadable_answer", "message": f"the answer is not JSON: {text}"})
-        body = {"error": {"message": text}}
-    return Result(request, status=response.status_code, body=body, request_id=request_id)
-
-
-def _failed(request: Request, error: Exception) -> Result:
-    response = getattr(error, "response", None)
-    if isinstance(getattr(error, "status_code", None), int) and response is not None:
-        return _answered(request, response)
-    cause = f" ({error.__cause__})" if error.__cause__ is not None and str(error.__cause__) else ""
-    return Result(request, error={"code": type(error).__name__, "message": f"{error}{cause}"})
