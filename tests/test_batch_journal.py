@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,7 @@ def test_two_runs_do_not_write_to_one_file(tmp_path: Path) -> None:
 
 HOLD_A_LOCK = """
 import sys, time
+from contextlib import suppress
 from pathlib import Path
 from ratelimit.batch.locking import FileLock
 
@@ -256,6 +258,26 @@ def test_a_lock_on_a_removed_file_is_none(tmp_path: Path, monkeypatch: pytest.Mo
         assert held.path.exists()
         with pytest.raises(InvalidArgument), FileLock(path):
             pass
+
+
+def test_a_failed_start_leaves_things_as_they_were(tmp_path: Path) -> None:
+    """No file where there was none, an empty one where there was one; after the first result, and without an exception, it stays."""
+
+    def left(name: str, *lines: bytes, error: type[Exception] | None) -> bool:
+        with suppress(ZeroDivisionError), Journal(tmp_path / name) as journal:
+            for line in lines:
+                journal.write(line)
+            if error is not None:
+                raise error
+        return (tmp_path / name).exists()
+
+    (tmp_path / "there").touch()
+
+    assert not left("new", error=ZeroDivisionError)
+    assert left("there", error=ZeroDivisionError)
+    assert left("begun", b"1\n", error=ZeroDivisionError)
+    assert left("done", error=None)
+    assert {path.name for path in tmp_path.iterdir()} == {"there", "begun", "done"}, "no lock is left either"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Final, Self
 
 from ratelimit.batch.locking import FileLock
@@ -72,7 +73,8 @@ def _lines(path: Path) -> Iterator[bytes]:
 class Journal:
     """A file of results, open for one more; a context manager. Raises `InvalidArgument` where the file cannot be used.
 
-    `done` is what it held at the start; `healed` says what became of a half-written last line, "" if there was none.
+    `done` is what it held at the start; `healed` says what became of a half-written last line, "" if there was none. Who leaves by an exception
+    before the first result leaves no file that was not there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,6 +83,7 @@ class Journal:
         self.healed = ""
         self._descriptor = -1
         self._size = 0
+        self._found = False
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -90,6 +93,8 @@ class Journal:
                     raise InvalidArgument(f"{self.path} is no ordinary file; results are appended to one, and read again to go on")
                 stack.enter_context(FileLock(self.path))
                 self.done = Done.read(self.path)
+                self._found = self.path.exists()
+                stack.push(self._clear)
                 stack.callback(self._detach)
                 self._attach()
                 self._heal()
@@ -111,6 +116,10 @@ class Journal:
         finally:
             os.close(descriptor)
 
+    def _clear(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not self._found and not self._size:
+            self.path.unlink(missing_ok=True)
+
     def _heal(self) -> None:
         if self.done.tail is None:
             return
@@ -121,8 +130,8 @@ class Journal:
         os.ftruncate(self._descriptor, self.done.tail)
         self._size = self.done.tail
 
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._open.__exit__(kind, error, trace)
 
     def write(self, line: bytes) -> None:
         """Append one line, whole or not at all. Raises OSError when the disk does not take it."""
