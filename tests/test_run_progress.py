@@ -74,6 +74,17 @@ def test_the_share_of_a_limit_counts_its_full_bucket(clock: Time) -> None:
     assert meter.share(whole=True)["requests", 60.0] == pytest.approx(120 / (60 + 90), abs=0.01)
 
 
+def test_nothing_is_said_of_the_limits_before_an_answer(clock: Time) -> None:
+    """A run that is stopped before it sends anything has used no part of a limit, though a call may have been let go and taken home."""
+    meter = Hand(clock, rpm=20)
+    meter.limiter.acquire_nowait(tokens=30).cancel()
+    meter.sample()
+
+    assert meter.share() == meter.share(whole=True) == {}
+    meter.go(1, 1)
+    assert meter.share().keys() == {("requests", 60.0)}
+
+
 def test_the_end_is_told_by_limits_and_speed(clock: Time) -> None:
     """A full bucket at the start flatters the speed: the limits know better. Where none are known, the speed is all there is."""
     limited = Hand(clock, left=220, rpm=60)

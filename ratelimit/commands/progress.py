@@ -126,10 +126,12 @@ class Meter:
         """Of what each limit let through, its full bucket included, the part that was used.
 
         Over the time from the first answer, which tells how full the server's buckets are, to the last sending; or over the `whole` run, which
-        begins with the wait for that answer and ends with the last one.
+        begins with the wait for that answer and ends with the last one. Empty without an answer: what was let go may never have been sent.
         """
+        if self._answered_at is None:
+            return {}
         used = {"requests": self.admitted, "tokens": self.tokens}
-        seconds = self.seconds if whole else max(self._sent_at - (self._answered_at or self._sent_at), 0.0)
+        seconds = self.seconds if whole else max(self._sent_at - self._answered_at, 0.0)
         return {(name, per): used[name] / (amount * (1 + seconds / per)) for (name, per), amount in self.limits().items() if name in used}
 
     def remaining(self) -> float | None:

@@ -217,7 +217,7 @@ class _Run:
             ("answered", f"{meter.done - meter.failed:,}"),
             ("failed", f"{meter.failed:,}"),
             ("results from before", f"{self._earlier:,}"),
-            ("not sent", f"{meter.left - meter.done:,}"),
+            ("left for another run", f"{meter.left - meter.done:,}"),
             ("429s", f"{meter.refused:,}"),
             ("time", duration(meter.seconds)),
             ("tokens in", f"{meter.prompt_tokens:,}"),
