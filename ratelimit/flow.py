@@ -76,7 +76,9 @@ def admit(line: Line, place: Place, now: float, deadline: float = inf) -> Genera
 
 def _check(moment: object, now: float, deadline: float) -> None:
     if isinstance(moment, float) and isfinite(moment) and moment > deadline:
+        wait, timeout = moment - now, max(deadline - now, 0.0)
+        digits = next((digits for digits in range(1, 10) if f"{wait:.{digits}f}" != f"{timeout:.{digits}f}"), 1)  # until they differ
         raise WaitTimeout(
-            f"the wait would be {moment - now:,.1f} s, the timeout is {max(deadline - now, 0.0):,.1f} s; allow a longer one, or send less",
-            predicted=moment - now,
+            f"the wait would be {wait:,.{digits}f} s, the timeout is {timeout:,.{digits}f} s; allow a longer one, or send less",
+            predicted=wait,
         )

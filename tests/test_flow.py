@@ -119,6 +119,23 @@ def test_a_deadline_asks_first_when_it_would_be() -> None:
     assert len(hand.line) == 1
 
 
+@pytest.mark.parametrize(
+    ("moment", "deadline", "told"),
+    [
+        (0.1, 0.05, "be 0.10 s, the timeout is 0.05 s"),
+        (30.004, 30.0, "be 30.004 s, the timeout is 30.000 s"),
+        (1_200.0, 0.0, "be 1,200.0 s, the timeout is 0.0 s"),
+        (1.0 + 1e-12, 1.0, "be 1.0 s, the timeout is 1.0 s"),
+    ],
+)
+def test_a_wait_and_a_timeout_that_differ_look_different(moment: float, deadline: float, told: str) -> None:
+    """Nobody is told that 0.1 s is more than 0.1 s, down to a billionth of a second."""
+    flow: Any = admit(Line(), Hand().place("a"), 0.0, deadline)
+    flow.send(None)
+    with pytest.raises(WaitTimeout, match=told):
+        flow.send(moment)
+
+
 def test_a_deadline_ends_the_wait() -> None:
     """Woken at its deadline a call asks once more, then gives up and passes the turn on."""
     hand = Hand()
