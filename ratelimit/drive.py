@@ -29,29 +29,61 @@ class Clock:
     now: Callable[[], float] = staticmethod(time.monotonic)
     """Seconds since some fixed moment."""
 
-    def park(self, event: threading.Event, seconds: float | None) -> None:
-        """Block the calling thread until ``event`` is set, at most ``seconds``."""
-        event.wait(seconds)
+    def park(self, flag: Flag, seconds: float | None) -> None:
+        """Block the calling thread until ``flag`` is set, at most ``seconds``."""
+        flag.wait(seconds)
+
+
+class Flag:
+    """A `threading.Event` for one waiter and one time, which may be set from inside its own wait.
+
+    A signal handler or finalizer runs in the thread that waits, and may settle the very call that this thread waits for. The lock inside an
+    Event is then taken already, by that thread, and would be waited for for ever; to release a bare lock is one step that waits for nothing.
+    """
+
+    __slots__ = ("_lock", "_set")
+
+    def __init__(self) -> None:
+        self._set = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def is_set(self) -> bool:
+        """Whether somebody has set it."""
+        return self._set
+
+    def set(self) -> None:
+        """Let the waiter go on, now or when it comes to wait; from anywhere."""
+        self._set = True
+        try:  # noqa: SIM105  # a manager written in Python could be interrupted before the release
+            self._lock.release()
+        except RuntimeError:  # "release unlocked lock": it was set before
+            pass
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait until it is set, at most ``seconds``."""
+        if not self._set:
+            self._lock.acquire(timeout=-1 if seconds is None else seconds)
 
 
 class ThreadGate:
     """What one thread waits at."""
 
-    __slots__ = ("_clock", "_event")
+    __slots__ = ("_clock", "_flag")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._event = threading.Event()
+        self._flag = Flag()
 
     def wake(self) -> bool:
-        """Let the thread go on; from any thread."""
-        self._event.set()
+        """Let the thread go on; from any thread, also from inside its wait."""
+        self._flag.set()
         return True
 
     def wait(self, seconds: float) -> None:
         """Wait until woken, at most ``seconds``."""
-        self._clock.park(self._event, None if seconds == inf else seconds)
-        self._event.clear()
+        self._clock.park(self._flag, None if seconds == inf else seconds)
+        self._flag = Flag()  # whoever has set the old one meanwhile is heard all the same: now everything is looked at anew
 
 
 def in_event_loop() -> bool:

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from ratelimit import RateLimiter
+from ratelimit.drive import Flag
 from ratelimit.testing.clocks import Deadlock, ThreadClock, VirtualClock, run_virtual
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def test_anyio_takes_the_loop_as_a_backend_option() -> None:
 def test_a_loop_clock_refuses_to_park_a_thread(loop_clock: LoopClock) -> None:
     """A blocked thread would stop the loop for ever; it is told so."""
     with pytest.raises(RuntimeError, match="ThreadClock"):
-        RateLimiter(rpm=1, slack=0, clock=(clock := loop_clock())).clock.park(threading.Event(), 1)
+        RateLimiter(rpm=1, slack=0, clock=(clock := loop_clock())).clock.park(Flag(), 1)
     assert clock.now() == 0
 
 
@@ -130,18 +131,18 @@ def test_threads_meet_at_the_moments_they_wait_for() -> None:
 
 
 def test_a_thread_that_is_woken_stops_the_jump() -> None:
-    """An event that one thread sets for another counts as work: time does not pass meanwhile."""
+    """A flag that one thread sets for another counts as work: time does not pass meanwhile."""
     clock = ThreadClock()
-    event = threading.Event()
+    flag = Flag()
     seen: list[float] = []
 
     def waiter() -> None:
-        clock.park(event, 100)
+        clock.park(flag, 100)
         seen.append(clock.now())
 
     def waker() -> None:
         clock.sleep(5)
-        event.set()
+        flag.set()
         clock.sleep(1_000)
 
     clock.run(waiter, waker)

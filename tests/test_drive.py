@@ -18,6 +18,7 @@ import trio
 from ratelimit import Limit, Limits, RateLimiter, WouldBlock, drive
 from ratelimit.flow import Rest
 from ratelimit.testing import ThreadClock, VirtualClock
+from tests.interruptions import interruptions
 
 if TYPE_CHECKING:
     from tests.conftest import LoopClock
@@ -179,8 +180,8 @@ def test_an_interrupted_thread_leaves_the_line() -> None:
     """Ctrl-C in a waiting thread raises out of the wait, costs nothing and passes the turn on."""
 
     class Interrupting(ThreadClock):
-        def park(self, event: threading.Event, seconds: float | None) -> None:
-            del event, seconds
+        def park(self, flag: drive.Flag, seconds: float | None) -> None:
+            del flag, seconds
             raise KeyboardInterrupt
 
     limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), slack=0, clock=Interrupting())
@@ -233,6 +234,22 @@ def test_a_signal_handler_wakes_a_thread() -> None:
         signal.signal(signal.SIGUSR1, before)
         killer.join()
     drained(limiter)
+
+
+@pytest.mark.parametrize("kind", [drive.Clock, ThreadClock])
+def test_a_thread_can_be_woken_by_what_interrupts_its_wait(kind: type[drive.Clock]) -> None:
+    """A handler or finalizer settles while its own thread is anywhere inside the wait: neither of them waits for the other."""
+    moments: list[int] = []
+
+    def wait_and_wake() -> None:
+        gate = drive.ThreadGate(kind())
+        moments.extend(interruptions(lambda: gate.wait(0.001), gate.wake))
+
+    thread = threading.Thread(target=wait_and_wake, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(moments) > 3
 
 
 FORKED = """

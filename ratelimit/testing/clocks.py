@@ -53,7 +53,7 @@ class Deadlock(Exception):
 class _LoopClock(drive.Clock):
     """A clock whose time passes in an event loop only."""
 
-    def park(self, event: threading.Event, seconds: float | None) -> None:  # noqa: ARG002
+    def park(self, flag: drive.Flag, seconds: float | None) -> None:  # noqa: ARG002
         """Refuse: a thread that waits would stop the loop, and with it this time."""
         raise RuntimeError(f"the time of {type(self).__name__} passes in its event loop; threads wait on ThreadClock")
 
@@ -192,7 +192,7 @@ class ThreadClock(drive.Clock):
     def __init__(self) -> None:
         self._seconds = 0.0
         self._lock = threading.RLock()
-        self._parked: dict[threading.Event, float] = {}
+        self._parked: dict[drive.Flag, float] = {}
         self._running = 0
         self._threads: list[threading.Thread] = []
         self._errors: list[BaseException] = []
@@ -202,17 +202,17 @@ class ThreadClock(drive.Clock):
     def _now(self) -> float:
         return self._seconds
 
-    def park(self, event: threading.Event, seconds: float | None) -> None:
-        """Block the calling thread until ``event`` is set or ``seconds`` of this time are over; afterwards the event may be set either way.
+    def park(self, flag: drive.Flag, seconds: float | None) -> None:
+        """Block the calling thread until ``flag`` is set or ``seconds`` of this time are over; afterwards the flag is set either way.
 
         Raises `Deadlock` in every thread when all of them wait and none of them for a moment.
         """
         with self._lock:
-            self._parked[event] = inf if seconds is None else max(self._seconds + seconds, nextafter(self._seconds, inf))
+            self._parked[flag] = inf if seconds is None else max(self._seconds + seconds, nextafter(self._seconds, inf))
             self._jump_if_idle()
-        event.wait()
+        flag.wait()
         with self._lock:
-            self._parked.pop(event, None)
+            self._parked.pop(flag, None)
             if self._stuck:
                 self._stuck = bool(self._parked)  # the last one turns off the light
                 raise Deadlock("every thread of this clock waits, none of them for a moment, and nobody is left to wake them")
@@ -221,7 +221,7 @@ class ThreadClock(drive.Clock):
         """Let the calling thread wait for ``seconds`` of this time."""
         until = self._seconds + seconds
         while self._seconds < until:
-            self.park(threading.Event(), until - self._seconds)
+            self.park(drive.Flag(), until - self._seconds)
 
     def start(self, function: Callable[..., object], *args: Any) -> None:
         """Start ``function(*args)`` in a thread of this clock; `run` waits for its end and raises what it raised."""
@@ -258,12 +258,12 @@ class ThreadClock(drive.Clock):
                 self._jump_if_idle()
 
     def _jump_if_idle(self) -> None:
-        """Go to the next moment, if nobody is awake: a thread whose event is set is awake though it has not noticed yet."""
-        if not self._parked or len(self._parked) < self._running or any(event.is_set() for event in self._parked):
+        """Go to the next moment, if nobody is awake: a thread whose flag is set is awake though it has not noticed yet."""
+        if not self._parked or len(self._parked) < self._running or any(flag.is_set() for flag in self._parked):
             return
         moment = min(self._parked.values())
         self._stuck = moment == inf
         self._seconds = self._seconds if self._stuck else moment
-        for event, deadline in self._parked.items():
+        for flag, deadline in self._parked.items():
             if deadline <= moment:
-                event.set()
+                flag.set()
