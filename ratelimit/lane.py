@@ -11,7 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from ratelimit import drive
-from ratelimit.errors import WouldBlock
+from ratelimit.errors import RequestTooLarge, WouldBlock
 from ratelimit.flow import admit
 from ratelimit.limits import Cost, Limits
 from ratelimit.line import Line, Place
@@ -84,26 +84,47 @@ class Lane:
 
     def enter_now(self, cost: Cost, rank: float, now: float) -> Grant | float:
         """Pay at once, or answer the moment at which that may be possible (inf: unknown)."""
-        if self.line.entries and not self.line.admits(rank):
-            self.store.refuse_oversize(cost)
-            return inf
-        return self.store.take(cost, now)
+        while True:
+            try:
+                if self.line.entries and not self.line.admits(rank):
+                    self.store.refuse_oversize(cost)
+                    return inf
+                return self.store.take(cost, now)
+            except RequestTooLarge as error:
+                if not self.steering.doubts(error.name, error.amount):
+                    raise
 
     def enter(self, cost: Cost, rank: float, arrival: float, deadline: float, price: Price | None = None) -> tuple[Grant, Cost]:
         """Wait in the calling thread until the call is paid; return the grant and what was paid."""
         gate = drive.ThreadGate(self.clock)
-        place = Place(rank, cost, gate.wake, price)
-        paid: tuple[Grant, Cost] = drive.run(admit(self.line, place, arrival, deadline), self.store, self.clock, gate)
-        self._count(arrival)
-        return paid
+        while True:
+            place = Place(rank, cost, gate.wake, price)
+            try:
+                paid: tuple[Grant, Cost] = drive.run(admit(self.line, place, arrival, deadline), self.store, self.clock, gate)
+            except RequestTooLarge as error:
+                rank = self._again(error, rank)
+            else:
+                self._count(arrival)
+                return paid
 
     async def enter_async(self, cost: Cost, rank: float, arrival: float, deadline: float, price: Price | None = None) -> tuple[Grant, Cost]:
         """Wait in the calling task until the call is paid; return the grant and what was paid."""
         gate = drive.AsyncGate()
-        place = Place(rank, cost, gate.wake, price, gate.gone)
-        paid: tuple[Grant, Cost] = await drive.run_async(admit(self.line, place, arrival, deadline), self.store, self.clock, gate)
-        self._count(arrival)
-        return paid
+        while True:
+            place = Place(rank, cost, gate.wake, price, gate.gone)
+            try:
+                paid: tuple[Grant, Cost] = await drive.run_async(admit(self.line, place, arrival, deadline), self.store, self.clock, gate)
+            except RequestTooLarge as error:
+                rank = self._again(error, rank)
+            else:
+                self._count(arrival)
+                return paid
+
+    def _again(self, error: RequestTooLarge, rank: float) -> float:
+        """The rank at which a call that was too large joins the line once more, before its equals; raise the error unless it was doubtful."""
+        if not self.steering.doubts(error.name, error.amount):
+            raise error
+        return math.nextafter(rank, -inf)
 
     def _count(self, arrival: float) -> None:
         self.longest_wait = max(self.longest_wait, self.now() - arrival)
@@ -139,11 +160,11 @@ class Lane:
         self.line.nudge()
 
     def leaves(self, name: str, per: float | None, remaining: float) -> None:
-        """Hear from a refusal how much of a limit was left: believe no more than that."""
+        """Hear how much of a limit the server has left: believe no more than that. Servers hold no debts, so what is below zero is nonsense."""
         now = self.now()
         for bucket in self.store.buckets_of(name):
             if per is None or bucket.limit.per == per:
-                late = now + max(bucket.burst - remaining, 0.0) * bucket.seconds_per_unit - max(bucket.full_at, now)
+                late = now + max(bucket.burst - max(remaining, 0.0), 0.0) * bucket.seconds_per_unit - max(bucket.full_at, now)
                 if late > 0:
                     self.store.correct(bucket, late, now)
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Mapping
+from math import inf
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, get_args, overload
 
 from ratelimit import decorate, drive, transport
 from ratelimit.bucket import HELD
-from ratelimit.errors import InvalidArgument, caution
+from ratelimit.errors import InvalidArgument, RequestTooLarge, caution
 from ratelimit.estimate import Estimate, Estimator
 from ratelimit.lane import FIRST_SLACK, Lane
 from ratelimit.lease import Accounting, Lease
@@ -181,7 +182,10 @@ class RateLimiter:
                 tokens = amount_of(0 if tokens is None else tokens, "tokens=")
             cost: dict[str, float] = {"requests": 1, "tokens": tokens}
             now = lane.now()
-            grant = lane.store.take(cost, now)
+            try:
+                grant = lane.store.take(cost, now)
+            except RequestTooLarge:  # the long way finds out whether that is sure
+                grant = inf
             if grant.__class__ is tuple:
                 return Lease(lane, cost, None, grant, now)
         reservation = self.reserve(request, tokens=tokens, timeout=timeout, **rest)

@@ -117,7 +117,8 @@ class Limit:
         """Return this limit, or one of ``amount`` if that is lower; the burst keeps its share."""
         if amount >= self.amount:
             return self
-        return Limit(self.name, amount, self.per, None if self.burst is None else self.burst * amount / self.amount)
+        burst = None if self.burst is None else min(max(self.burst * amount / self.amount, SMALLEST), amount)  # whatever rounding does
+        return Limit(self.name, amount, self.per, burst)
 
     def __str__(self) -> str:
         period = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "day"}.get(float(self.per), f"{self.per:g} s")

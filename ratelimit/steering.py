@@ -20,6 +20,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from ratelimit.bucket import HELD, Bucket
+from ratelimit.crowd import Crowd
 from ratelimit.feedback import Reading, Refusal
 from ratelimit.feedback.steering import DIMENSIONS, Drift, Knowledge, level_of
 from ratelimit.limits import Limit, Limits
@@ -37,8 +38,6 @@ BILLS: Final = 10
 """Answers with usage before it is judged whether the server settles."""
 DOUBTS: Final = 3
 """Refusals for tokens after which a lane that has seen no sign of settlement stops giving back."""
-CROWD_SECONDS: Final = 30.0
-"""How long a bound on the calls in flight that was learned from refusals holds before one more is tried."""
 
 
 class Steering:
@@ -62,8 +61,7 @@ class Steering:
         self._moved = 0.0
         self._bills = 0
         self._found = False
-        self._crowd = inf
-        self._crowded_at = -inf
+        self._crowd = Crowd()
         self._forked_at = -inf
         self._lock = threading.Lock()
         self.probing = False
@@ -105,7 +103,8 @@ class Steering:
             if self.probing:
                 self.probing = False
                 self._bound()
-            self._thin_out(now)
+            if self._crowd.waited(now):
+                self._bound()
         lane.line.nudge()
 
     def _read(self, lease: Lease, readings: Sequence[Reading], now: float) -> None:
@@ -123,8 +122,9 @@ class Steering:
         """The limits to hold now that these are known; None when they are held already. Limits that were given are only ever lowered."""
         held = self._lane.store.limits
         if self._given:
-            shown = {(limit.name, limit.per): limit.amount for limit in known}
-            known = [limit.at_most(shown.get((limit.name, limit.per), limit.amount)) for limit in self._given]
+            shown = {(limit.name, limit.per): limit for limit in known}
+            lowered = [limit.at_most(shown.pop((limit.name, limit.per), limit).amount) for limit in self._given]
+            known = [*lowered, *(limit for key, limit in shown.items() if key in self._knowledge.refused)]
         limits = Limits(*known, concurrency=held.concurrency)
         return None if limits == held else limits
 
@@ -222,14 +222,15 @@ class Steering:
     def refused(self, refusal: Refusal) -> None:
         """Close the line for as long as the refusal says; a moment it does not name is guessed, and doubled each time."""
         lane = self._lane
-        if refusal.hopeless:
-            return
         with self._lock:
             now = lane.now()
+            self._lower(refusal, now)
+            if refusal.hopeless:
+                return
             pause = refusal.wait or 0.0
             if not (pause or refusal.period or refusal.slow_down or refusal.overloaded):
-                self._crowded(refusal.limit, now)
-            self._lower(refusal, now)
+                self._crowd.refused(refusal.limit, lane.store.in_flight, now)
+                self._bound()
             if refusal.kind == "tokens" and not self.charges_input_only and lane.store.marking:
                 self._doubt()
             if not pause or refusal.slow_down or refusal.overloaded:
@@ -241,17 +242,32 @@ class Steering:
 
     def _lower(self, refusal: Refusal, now: float) -> None:
         """Hold no more than the limit that a refusal names, also where no header had shown it (a minute's requests behind a day's)."""
-        held = self._lane.store.limits
-        if refusal.kind and refusal.period and refusal.limit:
-            if all((limit.name, limit.per) != (refusal.kind, refusal.period) for limit in held):
-                lower = [*held, Limit(refusal.kind, refusal.limit, refusal.period)]
-                self._lane.store.replace(Limits(*lower, concurrency=held.concurrency), now)
-                self._lane.leaves(refusal.kind, refusal.period, refusal.limit - (refusal.used or refusal.limit))
-                return
-            lower = [limit.at_most(refusal.limit) if (limit.name, limit.per) == (refusal.kind, refusal.period) else limit for limit in held]
-            limits = Limits(*lower, concurrency=held.concurrency)
-            if limits != held:
-                self._lane.store.replace(limits, now)
+        kind, period, limit = refusal.kind, refusal.period, refusal.limit
+        known = self._knowledge.refuse(kind, period, limit) if kind and period and limit else None
+        limits = None if known is None else self._limits(known)
+        if limits is None:
+            return
+        new = {(limit.name, limit.per) for limit in limits} - {(limit.name, limit.per) for limit in self._lane.store.limits}
+        self._lane.store.replace(limits, now)
+        for name, per in () if refusal.hopeless else new:
+            self._lane.leaves(name, per, 0 if refusal.used is None else (limit or 0) - refusal.used)
+
+    def doubts(self, name: str, amount: float) -> bool:
+        """Hear that a call of this amount can never pass; tell whether it may after all, because one answer alone, which may lie, says so.
+
+        What that answer said is forgotten, and the next call goes alone: its headers say it again, or not.
+        """
+        lane = self._lane
+        with self._lock:
+            now = lane.now()
+            left = self._knowledge.doubt(name, amount)
+            limits = self._limits(self._knowledge.limits() if left is None else left)
+            if left is not None and limits is not None:
+                lane.store.replace(limits, now)
+                self.probing = True
+                lane.store.hold(1, now + PROBE_SECONDS)
+        lane.line.nudge()
+        return all(limit.amount >= amount for limit in limits or lane.store.limits if limit.name == name)
 
     def _doubt(self) -> None:
         """Hear that tokens ran out although what calls did not use had been given back: the third time, stop giving back.
@@ -263,26 +279,9 @@ class Steering:
         if self._doubts >= DOUBTS:
             self._lane.settles = False
 
-    def _crowded(self, limit: float | None, now: float) -> None:
-        """Hear a refusal that names neither period nor moment: too many calls are in flight (DeepSeek). Let fewer be so, for a while."""
-        store = self._lane.store
-        self._crowd = max(min(self._crowd, limit or inf, store.in_flight - 1), 1)
-        self._crowded_at = now
-        self._bound()
-
-    def _thin_out(self, now: float) -> None:
-        """Allow one more call in flight from time to time since the last refusal for their number."""
-        if self._crowd < inf and now > self._crowded_at + CROWD_SECONDS:
-            self._crowd += 1
-            self._crowded_at = now
-            self._bound()
-
     def _bound(self) -> None:
-        """Hold the bound that refusals have taught, until it has grown to the one that was given."""
         store = self._lane.store
-        if self._crowd >= (store.limits.concurrency or inf):
-            self._crowd = inf
-        store.hold(None if self._crowd == inf else int(self._crowd))
+        store.hold(self._crowd.bound(store.limits.concurrency))
 
 
 def _excess(lease: Lease, name: str) -> float:

@@ -51,6 +51,59 @@ def test_a_changed_limit_is_believed_when_two_answers_agree() -> None:
     assert knowledge.hear([half]) == [Limit("tokens", 15_000, per=60)]
 
 
+def test_what_one_answer_alone_has_said_is_forgotten_where_it_forbids_a_call() -> None:
+    """A limit of 1 would refuse every call for good; said once more it is believed for good."""
+    knowledge = Knowledge()
+    lie = MINUTE._replace(limit=1)
+    knowledge.hear([lie, DAILY])
+
+    assert knowledge.doubt("tokens", 1) is None
+    assert knowledge.doubt("tokens", 2) == [Limit("requests", 200, per=86_400)]
+    assert knowledge.doubt("tokens", 2) is None
+    assert knowledge.hear([lie]) == [Limit("requests", 200, per=86_400), Limit("tokens", 1, per=60)]
+    assert knowledge.doubt("tokens", 2) is None
+
+
+def test_what_two_answers_have_said_is_not_doubted() -> None:
+    """From then on it is sure that a larger call can never pass."""
+    knowledge = Knowledge()
+    knowledge.hear([MINUTE])
+    knowledge.hear([MINUTE])
+
+    assert knowledge.doubt("tokens", 40_000) is None
+    for _ in range(2):
+        knowledge.hear([MINUTE._replace(limit=100)])
+    assert knowledge.doubt("tokens", 40_000) is None
+    assert knowledge.limits() == [Limit("tokens", 100, per=60)]
+
+
+def test_a_limit_that_a_refusal_names_holds_beside_what_headers_show() -> None:
+    """It is only ever lower, survives headers that say what they always said, and goes when those change."""
+    knowledge = Knowledge()
+    knowledge.hear([MINUTE])
+    low = [Limit("tokens", 10_000, per=60)]
+
+    assert knowledge.refuse("project_tokens", 60.0, 40_000) is None
+    assert knowledge.refuse("tokens", 60.0, 10_000) == low
+    assert knowledge.refuse("tokens", 60.0, 10_000) is None
+    assert knowledge.doubt("tokens", 20_000) is None
+    for _ in range(3):
+        knowledge.hear([MINUTE])
+    assert knowledge.limits() == low
+    for _ in range(2):
+        knowledge.hear([MINUTE._replace(limit=60_000)])
+    assert knowledge.limits() == [Limit("tokens", 60_000, per=60)]
+
+
+def test_nonsense_in_a_refusal_teaches_nothing() -> None:
+    """Neither a limit of next to nothing nor of a thing nobody counts."""
+    knowledge = Knowledge()
+
+    assert knowledge.refuse("tokens", 60.0, 1e-6) is None
+    assert knowledge.refuse("moons", 60.0, 5) is None
+    assert knowledge.limits() == []
+
+
 def test_a_missing_header_takes_nothing_back() -> None:
     """Refusals and proxies may show no headers, or some: what is known stays known."""
     knowledge = Knowledge()

@@ -158,3 +158,12 @@ def test_extreme_limits_stay_finite_or_are_refused(amount: float, per: float) ->
     assert held.take(amount, 0.0)
     assert held.level(0.0) == pytest.approx(0, abs=amount * 1e-9)
     assert held.level(held.full_at) == amount
+
+
+@given(st.floats(1, 1e6), st.floats(1e-9, 1), st.floats(1e-3, 1e6))
+def test_a_lowered_limit_keeps_a_burst_that_it_can_have(amount: float, share: float, lower: float) -> None:
+    """However small the burst, and whatever rounding does, lowering never fails."""
+    limit = Limit("tokens", amount).with_burst(share).at_most(lower)
+
+    assert limit.burst is not None
+    assert limit.burst <= limit.amount <= max(lower, 1e-9)

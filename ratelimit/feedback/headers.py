@@ -167,7 +167,7 @@ def _slot(header: str | bytes) -> tuple[str, str, float | None] | None:
 def _reading(name: str, period: float | None, said: list[str | None], date: str, groq: bool) -> Reading | None:
     limit = amount(said[0])
     remaining = amount(said[1])
-    if limit == 0:  # Azure sends 0 and -1 for "no figure"
+    if limit is not None and limit < 1:  # Azure sends 0 and -1 for "no figure"; nothing that is counted has a limit below one
         limit = None
     if limit is not None and remaining is not None and remaining > limit:
         remaining = None  # one of the two lies; the limit is what is stable

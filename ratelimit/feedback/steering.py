@@ -6,8 +6,10 @@ clocks (moments are arguments), buckets, locks: the lane applies what is answere
 Which limits hold
 -----------------
 The first figures are believed at once, later changes when two answers in a row say the same, so that one header that lies cannot close or
-open anything. A period that cannot be told yet (nothing is used, or resets are below 1 ms) is taken for a minute, as all but a few recorded
-limits are, until an answer tells it. A project's limits hold beside the organization's: of two limits on the same thing the lower counts.
+open anything. A lower limit that a refusal names is believed at once as well, and kept beside what headers show until that changes. What one
+answer alone has said makes nobody wait for ever: where it forbids a call altogether it is forgotten, until it is said again. A period that
+cannot be told yet (nothing is used, or resets are below 1 ms) is taken for a minute, as all but a few recorded limits are, until an answer
+tells it. A project's limits hold beside the organization's: of two limits on the same thing the lower counts.
 
 How far off we are
 ------------------
@@ -27,6 +29,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from math import inf
 from typing import Final
 
 from ratelimit.feedback.headers import MINUTE, Reading
@@ -40,20 +43,24 @@ DIMENSIONS: Final = {
     "project_requests": "requests",
     "project_tokens": "tokens",
     "input_images": "images",
+    "images": "images",
 }
-"""What a reading's name limits, in the limiter's words; readings of other names are not acted on."""
+"""What a reading's or a refusal's name limits, in the limiter's words; other names are not acted on."""
 
 AGREEING: Final = 8
 _Key = tuple[str, float]
 
 
 class Knowledge:
-    """The limits that the headers of one family of models have shown so far."""
+    """The limits that the headers and the refusals of one family of models have shown so far."""
 
-    __slots__ = ("_amounts", "_guessed", "_known", "_pending")
+    __slots__ = ("_amounts", "_doubted", "_guessed", "_known", "_once", "_pending", "refused")
 
     def __init__(self) -> None:
         self._amounts: dict[_Key, float] = {}
+        self.refused: dict[_Key, float] = {}  # what refusals named: where headers show more, this counts
+        self._once: set[tuple[_Key, float]] = set()  # believed on the word of one answer
+        self._doubted: dict[_Key, float] = {}  # the same, forgotten since
         self._guessed: set[str] = set()  # dimensions whose period is not known yet
         self._pending: dict[_Key, float] = {}
         self._known: tuple[object, ...] = ()  # the last limits and periods that changed nothing
@@ -70,25 +77,64 @@ class Knowledge:
             if (name, MINUTE) not in said:
                 self._amounts.pop((name, MINUTE), None)
         pending: dict[_Key, float] = {}
-        for (name, period), amount in said.items():
-            if name in guessed and any(known == name for known, _ in self._amounts) and (name, period) not in self._amounts:
+        for key, amount in said.items():
+            name = key[0]
+            if name in guessed and any(known == name for known, _ in self._amounts) and key not in self._amounts:
                 continue  # a full bucket says nothing about the period that is known by now
-            known_amount = self._amounts.get((name, period))
+            known_amount = self._amounts.get(key)
             if known_amount is None:
-                self._amounts[name, period] = amount
+                self._believe(self._amounts, key, amount)
                 if name in guessed:
                     self._guessed.add(name)
-            elif amount != known_amount:
-                pending[name, period] = amount
-                if self._pending.get((name, period)) == amount:
-                    self._amounts[name, period] = amount
+            elif amount == known_amount:
+                self._once.discard((key, amount))
+            else:
+                pending[key] = amount
+                if self._pending.get(key) == amount:
+                    self._amounts[key] = amount
+                    self._once.discard((key, known_amount))
+                    self.refused.pop(key, None)
         self._pending = pending
         self._known = figures if before == self._amounts and not pending else ()
         return None if before == self._amounts else self.limits()
 
+    def refuse(self, kind: str, period: float, amount: float) -> list[Limit] | None:
+        """Take the limit that a refusal names; return all limits known now when they have changed, else None.
+
+        :param kind: what ran out, as in `Refusal.kind`. :param period: seconds. :param amount: per period; none below 1 is believed.
+        """
+        name = DIMENSIONS.get(kind)
+        if name is None or amount < 1:
+            return None
+        key = name, period
+        known = min(self._amounts.get(key, inf), self.refused.get(key, inf))
+        if amount < known:
+            self._believe(self.refused, key, amount)
+            return self.limits()
+        self._once.discard((key, amount))
+        return None
+
+    def _believe(self, book: dict[_Key, float], key: _Key, amount: float) -> None:
+        book[key] = amount
+        if self._doubted.pop(key, None) != amount:
+            self._once.add((key, amount))
+
+    def doubt(self, name: str, amount: float) -> list[Limit] | None:
+        """Forget the limits below ``amount`` that one answer alone has named, until one names them again; return those left, None if all are."""
+        doubtful = [(key, limit) for key, limit in self._once if key[0] == name and limit < amount]
+        for key, limit in doubtful:
+            self._once.discard((key, limit))
+            self._doubted[key] = limit
+            for book in (self._amounts, self.refused):
+                if book.get(key) == limit:
+                    del book[key]
+        self._known = ()
+        return self.limits() if doubtful else None
+
     def limits(self) -> list[Limit]:
         """All limits known now."""
-        return [Limit(name, amount, per=period) for (name, period), amount in self._amounts.items()]
+        lowest = self._amounts | {key: min(amount, self._amounts.get(key, amount)) for key, amount in self.refused.items()}
+        return [Limit(name, amount, per=period) for (name, period), amount in lowest.items()]
 
 
 def _said(readings: Iterable[Reading]) -> tuple[dict[_Key, float], set[str]]:

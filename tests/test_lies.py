@@ -1,0 +1,127 @@
+"""Answers that lie: whatever one of them says of limits, nothing raises, and no call is refused or kept waiting for good."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ratelimit import Limits, RateLimiter, RequestTooLarge
+from ratelimit.testing import ThreadClock
+from ratelimit.testing.clocks import VirtualClock
+
+FIGURES = st.sampled_from(["1", "5", "0", "-1", "0.5", "1e-10", "1e15", "1e16", "1e300", "nan", "inf", "", "many", "30000", "9" * 30])
+SPANS = st.sampled_from(["60s", "0s", "1ms", "59", "-5", "1e9", "99999h", "nan", "2026-01-01T00:00:00Z"])
+COUNTED = st.sampled_from(["requests", "tokens", "project-tokens", "input-images", "tokens-month", "tokens-minute", "requests-day"])
+HEADERS = st.dictionaries(st.sampled_from(["limit", "remaining"]).flatmap(lambda field: COUNTED.map(f"x-ratelimit-{field}-".__add__)), FIGURES)
+RESETS = st.dictionaries(st.sampled_from(["reset", "renewalperiod"]).flatmap(lambda field: COUNTED.map(f"x-ratelimit-{field}-".__add__)), SPANS)
+WAITS = st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms"]), st.one_of(FIGURES, SPANS))
+TEXTS = st.builds(
+    "{} on {} per {}: Limit {}, Used {}, Requested {}. Please try again in {}.".format,
+    st.sampled_from(["Rate limit reached", "Request too large"]),
+    st.sampled_from(["tokens", "requests", "input-images", "moons"]),
+    st.sampled_from(["min", "day", "month"]),
+    *[st.sampled_from(["0", "1", "0.00000000001", "0.000001", "0.5", "30000", "900000000000000", "9" * 20])] * 3,
+    SPANS,
+)
+GIVEN = [Limits(), Limits(tpm=30_000, rpm=60), Limits("30k tpm", concurrency=2)]
+TINY = {"x-ratelimit-limit-tokens": "1", "x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "60s"}
+TRUE = {"x-ratelimit-limit-tokens": "30000", "x-ratelimit-remaining-tokens": "29990", "x-ratelimit-reset-tokens": "20ms"}
+
+
+@given(st.sampled_from(GIVEN), HEADERS, RESETS, WAITS, st.sampled_from([200, 413, 429, 503]), TEXTS)
+@example(GIVEN[0], {"x-ratelimit-limit-requests": "1e-10", "x-ratelimit-remaining-requests": "0"}, {}, {}, 200, "")
+@example(GIVEN[1], {}, {}, {}, 429, "Rate limit reached on tokens per min: Limit 30000, Used 900000000000000, Requested 1.")
+def test_no_single_answer_raises_or_stops_the_calls_that_fit(
+    limits: Limits, headers: dict[str, str], resets: dict[str, str], waits: dict[str, str], status: int, text: str
+) -> None:
+    """After one answer of any kind a call is still admitted in the end, at the latest when the longest period is over."""
+    clock = ThreadClock()
+    held = RateLimiter(limits=limits, clock=clock)
+    with held.reserve(tokens=10) as lease:
+        lease.observe(headers | resets | waits, status=status, body={"error": {"message": text}})
+
+    held.acquire_sync(tokens=10).close()
+
+    assert clock.now() < 70 * 86_400
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(tpm=30_000)], ids=["learned", "given"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"headers": TINY},
+        {
+            "headers": {},
+            "status": 429,
+            "body": {"error": {"message": "Rate limit reached on tokens per min (TPM): Limit 1, Used 1, Requested 1."}},
+        },
+        {"headers": {"x-ratelimit-limit-tokens-month": "5"}},
+    ],
+    ids=["headers", "refusal", "month"],
+)
+def test_a_tiny_limit_that_one_answer_names_refuses_no_call(limits: Limits, answer: dict[str, Any]) -> None:
+    """Every door still admits a call that is larger; true answers set the limit right."""
+    clock = VirtualClock()
+    held = RateLimiter(limits=limits, clock=clock)
+
+    async def main() -> None:
+        (await held.acquire(tokens=10)).observe(**answer)
+        for _ in range(3):
+            lease = await held.acquire(tokens=10)
+            lease.observe(TRUE)
+            lease.close()
+
+    clock.run(main)
+    assert [str(limit) for limit in held.lane_of("any").store.limits] == ["30,000 tokens/min"]
+    assert clock.now() < 120
+
+
+def test_calls_that_wait_for_the_first_headers_are_not_refused_for_what_they_say() -> None:
+    """They go on in their order, one at first, until a second answer has spoken."""
+    clock = VirtualClock()
+    held = RateLimiter(clock=clock)
+    held.listen()
+    order: list[int] = []
+
+    async def call(number: int, told: dict[str, str]) -> None:
+        lease = await held.acquire(tokens=10)
+        order.append(number)
+        await anyio.sleep(1)
+        lease.observe(told)
+        lease.close()
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(6):
+                group.start_soon(call, number, TRUE if number else TINY)
+                await anyio.sleep(0.01)
+
+    clock.run(main)
+    assert order == list(range(6))
+    assert clock.now() < 10
+
+
+def test_a_tiny_limit_that_two_answers_name_refuses_what_can_never_pass() -> None:
+    """Then it is true: the caller is told at once instead of being refused by the server."""
+    held = RateLimiter(clock=ThreadClock())
+    for tokens in (1, 10):
+        lease = held.acquire_sync(tokens=tokens)
+        lease.observe(TINY)
+        lease.close()
+
+    with pytest.raises(RequestTooLarge, match="limit is 1 tokens/min"):
+        held.acquire_nowait(tokens=10)
+
+
+def test_a_limit_that_was_given_is_never_doubted() -> None:
+    """What the user says needs no second word."""
+    held = RateLimiter(tpm=5, clock=ThreadClock())
+    held.acquire_sync(tokens=1).observe(TRUE)
+
+    for _ in range(2):
+        with pytest.raises(RequestTooLarge):
+            held.acquire_nowait(tokens=10)
