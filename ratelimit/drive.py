@@ -22,6 +22,9 @@ T = TypeVar("T")
 
 TICK = 1e-6  # seconds; rest at least so long: a shorter delay can be lost in rounding, and the same moment would come for ever
 
+LONGEST = threading.TIMEOUT_MAX
+"""Seconds, some centuries: no lock can be waited for in one go for longer."""
+
 
 class Clock:
     """Real, monotonic time, and how a thread waits in it. Tests pass a virtual one (`ratelimit.testing`)."""
@@ -61,9 +64,9 @@ class Flag:
             pass
 
     def wait(self, seconds: float | None = None) -> None:
-        """Wait until it is set, at most ``seconds``."""
+        """Wait until it is set, at most ``seconds``; much longer waits than a life end early, and whoever still has to wait waits again."""
         if not self._set:
-            self._lock.acquire(timeout=-1 if seconds is None else seconds)
+            self._lock.acquire(timeout=LONGEST if seconds is None else min(seconds, LONGEST))
 
 
 class ThreadGate:

@@ -322,6 +322,40 @@ def test_a_rest_until_a_moment_that_has_come_lets_time_pass() -> None:
     assert clock.now() == pytest.approx(2 * drive.TICK)
 
 
+def test_a_thread_may_wait_longer_than_a_lock_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait above what the system's locks take is waited in parts, and each part is not the end of it."""
+    monkeypatch.setattr(drive, "LONGEST", 0.0)
+
+    class Centuries(drive.Clock):
+        def __init__(self) -> None:
+            self.seconds = 0.0
+            self.now = lambda: self.seconds
+
+        def park(self, flag: drive.Flag, seconds: float | None) -> None:
+            super().park(flag, seconds)
+            self.seconds += threading.TIMEOUT_MAX
+
+    clock = Centuries()
+    limiter = RateLimiter(limits=Limits(Limit("requests", 1, per=1e11)), slack=0, clock=clock)
+    limiter.acquire_sync()
+    limiter.acquire_sync()
+    assert clock.now() >= 1e11
+
+
+def test_a_timeout_of_centuries_is_none() -> None:
+    """A thread with a timeout that no lock takes waits for its slot like any other."""
+    limiter = RateLimiter(concurrency=1)
+    lease = limiter.acquire_nowait()
+    served: list[object] = []
+    thread = threading.Thread(target=lambda: served.append(limiter.acquire_sync(timeout=1e12)))
+    thread.start()
+    while thread.is_alive() and not limiter.statistics().waiting:
+        pass
+    lease.close()
+    thread.join(30)
+    assert len(served) == 1
+
+
 def test_the_event_loop_goes_on_while_a_call_waits() -> None:
     """Waiting blocks its task only."""
     clock = VirtualClock()
