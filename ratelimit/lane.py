@@ -82,6 +82,11 @@ class Lane:
         self.read_at = -inf  # when headers were read last
         self.steering = Steering(self, limits)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits and no call is in flight."""
+        return not len(self.line) and not self.store.in_flight
+
     def enter_now(self, cost: Cost, rank: float, now: float) -> Grant | float:
         """Pay at once, or answer the moment at which that may be possible (inf: unknown)."""
         while True:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from math import inf
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, get_args, overload
@@ -19,7 +20,8 @@ from ratelimit.errors import InvalidArgument, RequestTooLarge, caution
 from ratelimit.estimate import Estimate, Estimator
 from ratelimit.lane import FIRST_SLACK, Lane
 from ratelimit.lease import Accounting, Lease
-from ratelimit.limits import LARGEST, Cost, Limits, amount_of, amounts_of, family_of
+from ratelimit.limits import LARGEST, LONGEST_NAME, Cost, Limits, amount_of, amounts_of, cost_by_hand, family_of
+from ratelimit.others import Others
 from ratelimit.reservation import Reservation, body_of, deadline_of
 from ratelimit.statistics import Statistics, lane_statistics
 
@@ -98,9 +100,10 @@ class RateLimiter:
             raise InvalidArgument(f"level= is how full the buckets are at the start, between 0 and 1, not {level!r}")
         self._listens = False
         by_family = {"*": own} if limits is None else dict(limits)
-        self._lanes = {family: self._lane(family, _with_burst(given, burst)) for family, given in by_family.items()}
+        self._lanes = {family: self._lane(family, given.with_burst(burst)) for family, given in by_family.items()}
         self._only = next(iter(self._lanes.values())) if list(self._lanes) == ["*"] else None
-        self._lane_by_model: dict[str, Lane] = {}
+        self._others = Others(self._lane)
+        self._pattern_of = lru_cache(1_000)(partial(family_of, patterns=tuple(self._lanes)))
         self.forked = False
         self._quick = self._only
         _living.add(self)
@@ -154,7 +157,7 @@ class RateLimiter:
         by_hand = nothing or not (tokens is None and requests is None and cost is None)
         if by_hand and (request is not None or body.keys() - {"model"}):
             raise InvalidArgument("give the request body or its cost (tokens=, requests=, cost=), not both")
-        ask = self._by_hand(tokens, requests, cost) if by_hand else None
+        ask = cost_by_hand(tokens, requests, cost) if by_hand else None
         deadline_of(timeout, 0.0)  # what is wrong with it is told before anything waits
         return Reservation(self, body if by_hand else body_of(request, body), ask, timeout, self.patience(priority), endpoint)
 
@@ -206,7 +209,8 @@ class RateLimiter:
     def statistics(self) -> Statistics:
         """A frozen snapshot: levels, line lengths, next moments, 429s seen, what was learned."""
         now = self.clock.now()
-        return Statistics({family: lane_statistics(lane, now) for family, lane in self._lanes.items()}, self.estimator.statistics())
+        lanes = {family: lane_statistics(lane, now) for family, lane in self._all().items()}
+        return Statistics(lanes, self.estimator.statistics(), self._others.refused)
 
     def wrap(self, client: C, *, timeout: float | None = None, priority: str | float = "normal") -> C:
         """Return a client of the same type whose every HTTP attempt, SDK retries included, waits for its turn; see `transport.wrap`."""
@@ -215,7 +219,7 @@ class RateLimiter:
     def listen(self) -> None:
         """Expect headers of every answer from now on: each family starts with one call and goes on from the level that its headers show."""
         self._listens = True
-        for lane in self._lanes.values():
+        for lane in self._all().values():
             lane.steering.listen()
 
     # ---- what the doors stand on ----------------------------------------------------------------------------------------------------------
@@ -224,17 +228,12 @@ class RateLimiter:
         """The lane of a model; one without limits, with a warning, when none were given for it."""
         if self._only is not None:
             return self._only
-        lane = self._lane_by_model.get(model)
-        if lane is None:
-            family = family_of(model, self._lanes)
-            if family is None:
-                caution(f'no limit is given for model {model!r}: it passes without waiting; add it, or "*", to limits=', stacklevel=4)
-                family = model
-                self._lanes[family] = self._lane(family, Limits())
-            lane = self._lanes[family]
-            if len(self._lane_by_model) < 10_000:  # names come from requests: do not let them fill the memory
-                self._lane_by_model[model] = lane
-        return lane
+        model = model[:LONGEST_NAME]
+        pattern = self._pattern_of(model)
+        return self._others.lane_of(model) if pattern is None else self._lanes[pattern]
+
+    def _all(self) -> dict[str, Lane]:
+        return self._others.lanes() | self._lanes
 
     def _lane(self, family: str, limits: Limits) -> Lane:
         lane = Lane(family, limits, self.clock, self._slack, self.accounting, self.estimator)
@@ -253,16 +252,6 @@ class RateLimiter:
         if held:
             cost[HELD] = held
         return cost
-
-    def _by_hand(self, tokens: float | None, requests: float | None, cost: Cost | None) -> dict[str, float]:
-        paid: dict[str, float] = {"requests": 1}
-        if tokens is not None:
-            paid["tokens"] = amount_of(tokens, "tokens=")
-        if cost is not None:
-            paid.update(amounts_of(cost, "the cost"))
-        if requests is not None:
-            paid["requests"] = amount_of(requests, "requests=")
-        return paid
 
     def patience(self, priority: str | float) -> float:
         """The seconds that a priority stands for; raise `InvalidArgument` for one that cannot be."""
@@ -286,7 +275,8 @@ class RateLimiter:
         self.forked = True
         self._quick = None
         self.estimator.forget_others()
-        for lane in self._lanes.values():
+        self._others.forget_others()
+        for lane in self._all().values():
             lane.forget_others()
 
 
@@ -301,9 +291,3 @@ if hasattr(os, "register_at_fork"):
 
 def _names_limits(entry: tuple[object, object]) -> bool:
     return isinstance(entry[0], str) and isinstance(entry[1], Limits)
-
-
-def _with_burst(limits: Limits, burst: float) -> Limits:
-    if burst == 1:
-        return limits
-    return Limits(*(limit.with_burst(burst) for limit in limits), concurrency=limits.concurrency)

@@ -66,6 +66,18 @@ def amounts_of(value: object, what: str) -> dict[str, float]:
     return {name: amount_of(amount, f"{what} of {name!r}") for name, amount in value.items()}
 
 
+def cost_by_hand(tokens: object, requests: object, cost: object) -> dict[str, float]:
+    """Return what a call costs whose user says so: one request, unless something else is said."""
+    paid: dict[str, float] = {"requests": 1}
+    if tokens is not None:
+        paid["tokens"] = amount_of(tokens, "tokens=")
+    if cost is not None:
+        paid.update(amounts_of(cost, "the cost"))
+    if requests is not None:
+        paid["requests"] = amount_of(requests, "requests=")
+    return paid
+
+
 def _positive(value: object, what: str) -> float:
     if amount_of(value, what) < SMALLEST:
         raise InvalidArgument(f"{what} must be above 0, at least {SMALLEST:g}; to forbid calls make none, to allow any leave the limit out")
@@ -166,6 +178,10 @@ class Limits:
         self._limits = tuple(read)
         self.concurrency = concurrency
 
+    def with_burst(self, share: float) -> Limits:
+        """Return these limits, each with a burst of ``share`` (0 < share <= 1) of its amount, unless it has a burst of its own."""
+        return self if share == 1 else Limits(*(limit.with_burst(share) for limit in self._limits), concurrency=self.concurrency)
+
     def __iter__(self) -> Iterator[Limit]:
         return iter(self._limits)
 
@@ -183,6 +199,8 @@ class Limits:
         return f"<Limits {', '.join(parts) or 'none'}>"
 
 
+LONGEST_NAME: Final = 200
+"""Characters of a model's name that count."""
 _SNAPSHOT = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4})$")
 
 
@@ -194,15 +212,24 @@ def family_of(model: str, patterns: Iterable[str]) -> str | None:
     server: state is kept per model family) or of the base model of a fine-tune ("ft:gpt-4o-mini:org::id").
     """
     globs = [(part, pattern) for pattern in patterns for part in pattern.split("|")]
-    base = model.split(":")[1] if model.startswith("ft:") and model.count(":") >= 1 else model
-    for name in dict.fromkeys((model, base, _SNAPSHOT.sub("", base))):
+    for name in dict.fromkeys((model, _tuned(model), base_of(model))):
         for part, pattern in globs:
-            if part == name:
+            if name in (part, pattern):
                 return pattern
         matching = [(len(part.replace("*", "")), pattern) for part, pattern in globs if part != "*" and fnmatch.fnmatchcase(name, part)]
         if matching:
             return max(matching)[1]
     return next((pattern for part, pattern in globs if part == "*"), None)
+
+
+def _tuned(model: str) -> str:
+    """The model that a fine-tune is of; any other model itself."""
+    return model.split(":")[1] if model.startswith("ft:") else model
+
+
+def base_of(model: str) -> str:
+    """Return a model's name without its snapshot date, or of the base model of a fine-tune."""
+    return _SNAPSHOT.sub("", _tuned(model))
 
 
 def whole(amount: float) -> str:

@@ -44,6 +44,8 @@ class Statistics:
 
     lanes: Mapping[str, LaneStatistics]
     estimator: EstimatorStatistics
+    forgotten: int = 0
+    """429s of families without given limits that have been forgotten since (see `others.py`)"""
 
     @property
     def waiting(self) -> int:
@@ -53,7 +55,7 @@ class Statistics:
     @property
     def refused(self) -> int:
         """429s seen, over all lanes."""
-        return sum(lane.refused for lane in self.lanes.values())
+        return sum(lane.refused for lane in self.lanes.values()) + self.forgotten
 
 
 def lane_statistics(lane: Lane, now: float) -> LaneStatistics:

@@ -120,6 +120,7 @@ def test_limits_compare_and_show_themselves() -> None:
         ("ft:gpt-4o:org::id", "gpt-4o"),
         ("o3", "o1|o3"),
         ("o1", "o1|o3"),
+        ("o1|o3", "o1|o3"),
         ("gpt-4-0613", "gpt-4"),
         ("claude", "*"),
         ("", "*"),
