@@ -81,28 +81,72 @@ def test_a_tiny_limit_that_one_answer_names_refuses_no_call(limits: Limits, answ
 
 
 def test_calls_that_wait_for_the_first_headers_are_not_refused_for_what_they_say() -> None:
-    """They go on in their order, one at first, until a second answer has spoken."""
+    """They keep their order, also among equals, and the next one goes alone, until a second answer has spoken."""
     clock = VirtualClock()
     held = RateLimiter(clock=clock)
     held.listen()
-    order: list[int] = []
+    admitted: list[tuple[int, int]] = []
 
     async def call(number: int, told: dict[str, str]) -> None:
         lease = await held.acquire(tokens=10)
-        order.append(number)
+        admitted.append((number, round(clock.now())))
         await anyio.sleep(1)
         lease.observe(told)
         lease.close()
 
     async def main() -> None:
         async with anyio.create_task_group() as group:
-            for number in range(6):
+            for number in range(5):
                 group.start_soon(call, number, TRUE if number else TINY)
-                await anyio.sleep(0.01)
 
     clock.run(main)
-    assert order == list(range(6))
-    assert clock.now() < 10
+    assert admitted == [(0, 0), (1, 1), (2, 2), (3, 2), (4, 2)]
+
+
+def test_whoever_waits_on_a_limit_that_is_doubted_hears_of_it() -> None:
+    """A small call that a tiny limit makes wait goes on as soon as a larger one has shown that limit to be one answer's word."""
+    clock = VirtualClock()
+    held = RateLimiter(clock=clock)
+    moments: list[float] = []
+
+    async def small() -> None:
+        (await held.acquire(tokens=1)).close()
+        moments.append(clock.now())
+
+    async def main() -> None:
+        (await held.acquire(tokens=1)).observe(TINY)
+        async with anyio.create_task_group() as group:
+            group.start_soon(small)
+            await anyio.sleep(1)
+            (await held.acquire(tokens=10)).close()
+
+    clock.run(main)
+    assert moments == [pytest.approx(1)]
+
+
+def test_a_refusal_of_a_call_that_is_too_large_teaches_its_limit() -> None:
+    """The second one of its kind is not sent any more; what is known of the level stays."""
+    held = RateLimiter(tpm=30_000, slack=0, clock=ThreadClock())
+    large = {"error": {"message": "Request too large for gpt-4o on tokens per min (TPM): Limit 100, Requested 200."}}
+    for _ in range(2):
+        held.acquire_sync(tokens=200).observe({}, status=429, body=large)
+
+    assert [str(limit) for limit in held.lane_of("any").store.limits] == ["100 tokens/min"]
+    with pytest.raises(RequestTooLarge):
+        held.acquire_nowait(tokens=200)
+
+
+def test_a_limit_that_only_a_refusal_names_holds_beside_those_that_were_given() -> None:
+    """Nobody gave a day's tokens; from the first refusal for them on they count, whatever headers show of other things."""
+    held = RateLimiter(rpm=60, slack=0, clock=ThreadClock())
+    spent = {"error": {"message": "Rate limit reached on tokens per day (TPD): Limit 5000, Used 4000, Requested 2000. Please try again in 5h."}}
+    held.acquire_sync(tokens=2_000).observe({}, status=429, body=spent)
+    for _ in range(2):
+        lease = held.acquire_sync(tokens=1)
+        lease.observe({"x-ratelimit-limit-requests": "30"})
+        lease.close()
+
+    assert [str(limit) for limit in held.lane_of("any").store.limits] == ["30 requests/min", "5,000 tokens/day"]
 
 
 def test_a_tiny_limit_that_two_answers_name_refuses_what_can_never_pass() -> None:
