@@ -54,8 +54,8 @@ def admit(line: Line, place: Place, now: float, deadline: float = inf) -> Genera
     """
     if deadline < inf:
         _check((yield When(place.cost, line.ahead_of(place.rank))), now, deadline)
-    line.join(place)
     try:
+        line.join(place)
         while True:
             until = inf
             if line.head is place:
@@ -71,7 +71,10 @@ def admit(line: Line, place: Place, now: float, deadline: float = inf) -> Genera
             answer = yield Rest(min(until, deadline))
             now = answer if isinstance(answer, float) else now
     finally:
-        line.leave(place)
+        try:
+            line.leave(place)
+        finally:
+            line.leave(place)  # once more, if Ctrl-C cut it short: all behind a place that stays would wait for ever
 
 
 def _check(moment: object, now: float, deadline: float) -> None:

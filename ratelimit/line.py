@@ -8,6 +8,10 @@ its patience and nobody starves: ranks of newcomers only grow.
 
 Invariant: the first entry of the heap is never one that has left. So the head can be read, and woken, without the lock - also by a finalizer
 or a signal handler that interrupted whoever holds it.
+
+Interruptions: Python looks for signals when a call has returned, so between ``lock.acquire()`` and the ``try`` that releases it an exception may
+come (Ctrl-C), and the lock would be locked for good: see `attempts`. What is begun under the lock and cut short was begun with plain
+assignments, which nothing can cut, so `leave` can tell how far it had come.
 """
 
 from __future__ import annotations
@@ -15,44 +19,45 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from math import inf
+from typing import TypeVar
 
 from ratelimit.errors import ReentrantUse
 from ratelimit.limits import Cost
+
+T = TypeVar("T")
 
 LOCK_SECONDS = 5.0
 """Critical sections last microseconds. Who waits that long has interrupted the holder: knowing it sooner would cost every call."""
 
 
-def insist(lock: threading.Lock) -> None:
-    """Take a lock that was not free: another thread's, for microseconds, or this very thread's, for ever."""
-    if not lock.acquire(timeout=LOCK_SECONDS):
-        raise ReentrantUse(
-            "the limiter was interrupted in this thread and asked to admit a call from inside; "
-            "in a signal handler or finalizer set a flag or schedule the call instead"
-        )
+def attempts(lock: threading.Lock) -> Iterator[bool]:
+    """Take the lock, if it is free, at the next step of a ``for`` loop, and say whether that was done.
+
+    The step and what follows it, up to the next call, are one for signals: a ``try`` there is reached whenever the lock was taken.
+    """
+    return iter(partial(lock.acquire, False), None)
+
+
+def insisting(lock: threading.Lock) -> Iterator[bool]:
+    """Wait for the lock; otherwise as `attempts`. False is for `reentrant`."""
+    return iter(partial(lock.acquire, True, LOCK_SECONDS), None)
+
+
+def reentrant() -> ReentrantUse:
+    """Make the error for who could not take a lock: not another thread's, which has it for microseconds, but this very thread's, for ever."""
+    return ReentrantUse(
+        "the limiter was interrupted in this thread and asked to admit a call from inside; "
+        "in a signal handler or finalizer set a flag or schedule the call instead"
+    )
 
 
 class AskAgain(float):
     """A moment at which the head should ask again that predicts nothing: a call may end before it; inf means that only that helps."""
 
     __slots__ = ()
-
-
-class Guard:
-    """The lock of `insist`, for ``with``."""
-
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        insist(self._lock)
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
 
 
 class Place:
@@ -62,7 +67,7 @@ class Place:
     waking. ``price`` tells what the call costs when its turn has come: more may be known by then than when it joined.
     """
 
-    __slots__ = ("cost", "gone", "left", "price", "rank", "wake")
+    __slots__ = ("cost", "counted", "gone", "left", "price", "rank", "wake")
 
     def __init__(
         self,
@@ -77,7 +82,8 @@ class Place:
         self.rank = rank
         self.cost = cost
         self.wake = wake
-        self.left = False
+        self.counted = False  # in the line's totals
+        self.left = False  # the line, and has passed its turn on
 
     def _joined(self) -> Cost:
         return self.cost
@@ -86,15 +92,16 @@ class Place:
 class Line:
     """Places in order; joining and leaving are safe from any thread."""
 
-    __slots__ = ("_ahead", "_guard", "_last_rank", "_serial", "_waiting", "entries")
+    __slots__ = ("_ahead", "_insisting", "_last_rank", "_lock", "_serial", "_waiting", "entries")
 
     def __init__(self) -> None:
         self.entries: list[tuple[float, int, Place]] = []
         self._serial = itertools.count()
-        self._guard = Guard()
-        self._ahead: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._insisting = insisting(self._lock)
+        self._ahead: dict[str, float] = {}
         self._waiting = 0
-        self._last_rank = float("-inf")
+        self._last_rank = -inf
 
     def __len__(self) -> int:
         return self._waiting
@@ -112,36 +119,56 @@ class Line:
         head = self.head
         return head is None or rank < head.rank
 
+    def _alone(self, act: Callable[..., T], *args: object) -> T:
+        for entered in self._insisting:
+            if entered:
+                break
+            raise reentrant()
+        try:
+            return act(*args)
+        finally:
+            self._lock.release()
+
     def join(self, place: Place) -> None:
-        """Take a place behind all of the same or a lower rank."""
-        with self._guard:
-            heapq.heappush(self.entries, (place.rank, next(self._serial), place))
-            self._ahead.update(place.cost)
-            self._waiting += 1
-            self._last_rank = max(self._last_rank, place.rank)
+        """Take a place behind all of the same or a lower rank; who is interrupted here has to `leave`, as everybody."""
+        self._alone(self._join, place)
         while (head := self.head) and head.gone and head.gone():  # it never asks again, and nobody behind it would hear of that
             self.leave(head)
 
+    def _join(self, place: Place) -> None:
+        entry = (place.rank, next(self._serial), place)
+        ahead = _sum(self._ahead, place.cost, 1)
+        last_rank = max(self._last_rank, place.rank)
+        self._ahead, self._last_rank = ahead, last_rank
+        self._waiting += 1
+        place.counted = True
+        heapq.heappush(self.entries, entry)
+
     def leave(self, place: Place) -> None:
-        """Give the place up, served or not, and wake the new head if it was the head's; leaving twice does nothing."""
-        with self._guard:
-            if place.left:
-                return
+        """Give the place up, served or not, and wake the new head if it was the head's; twice is once, or the end of once cut short."""
+        if not place.left:
+            if self._alone(self._leave, place):
+                self.nudge()
             place.left = True
+
+    def _leave(self, place: Place) -> bool:
+        """Take the place out; say whether the head, another one now, may not have heard of it."""
+        passes_on = self.head is place or not place.counted
+        if place.counted:
+            ahead = _sum(self._ahead, place.cost, -1)
+            self._ahead = ahead
             self._waiting -= 1
-            was_head = self.head is place
-            while self.entries and self.entries[0][2].left:
-                heapq.heappop(self.entries)
-            if self.entries:
-                self._ahead.subtract(place.cost)
-            else:
-                self._ahead.clear()
-                self._last_rank = float("-inf")
-            if len(self.entries) > 64 and len(self.entries) > 2 * self._waiting:  # keep the memory of the cancelled bounded
-                self.entries = [entry for entry in self.entries if not entry[2].left]
-                heapq.heapify(self.entries)
-        if was_head:
-            self.nudge()
+            place.counted = False
+        while self.entries and not self.entries[0][2].counted:
+            heapq.heappop(self.entries)
+        if not self.entries:
+            self._ahead = {}
+            self._last_rank = -inf
+        elif len(self.entries) > 64 and len(self.entries) > 2 * self._waiting:  # keep the memory of the cancelled bounded
+            entries = [entry for entry in self.entries if entry[2].counted]
+            heapq.heapify(entries)
+            self.entries = entries
+        return passes_on
 
     def nudge(self) -> None:
         """Wake the head: something may fit now. Waiters whose event loop is gone are dropped on the way."""
@@ -152,15 +179,20 @@ class Line:
 
     def ahead_of(self, rank: float) -> Cost:
         """What those in front of a newcomer of this rank ask for, summed; at the end of the line that is known without looking."""
-        with self._guard:
-            if rank >= self._last_rank:
-                return dict(self._ahead)
-            total: Counter[str] = Counter()
-            for other, _, place in self.entries:
-                if other <= rank and not place.left:
-                    total.update(place.cost)
-            return total
+        return self._ahead if rank >= self._last_rank else self._alone(self._ahead_of, rank)
+
+    def _ahead_of(self, rank: float) -> Cost:
+        total: dict[str, float] = {}
+        for other, _, place in self.entries:
+            if other <= rank and place.counted:
+                total = _sum(total, place.cost, 1)
+        return total
 
     def forget_all(self) -> None:
         """Drop everybody: after a fork the waiters belong to the parent process."""
-        self.__init__()  # type: ignore[misc]  # the state of a new line, whatever state the guard was copied in
+        self.__init__()  # type: ignore[misc]  # the state of a new line, whatever state the lock was copied in
+
+
+def _sum(totals: Cost, cost: Cost, times: int) -> dict[str, float]:
+    """Other totals, not the same ones changed: what is summed halfway when it is cut short was for nothing."""
+    return {**totals, **{name: totals.get(name, 0) + times * amount for name, amount in cost.items()}}

@@ -5,6 +5,7 @@ Owns nothing but that. Python looks for signals when a function of its own begin
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -32,12 +33,13 @@ def interruptions(act: Callable[[], object], handler: Callable[[], object] = int
             nonlocal left
             if event not in {"call", "c_return", "c_exception"} or frame.f_code.co_filename == __file__:
                 return
-            if left == 0:
+            left -= 1
+            if left == -1:
                 sys.setprofile(None)
                 handler()
-            left -= 1
 
         before = sys.getprofile()
+        gc.disable()  # no rubbish of others is to be interrupted: its finalizers could not tell
         sys.setprofile(profile)
         try:
             act()
@@ -45,6 +47,7 @@ def interruptions(act: Callable[[], object], handler: Callable[[], object] = int
             pass
         finally:
             sys.setprofile(before)
+            gc.enable()
         if left >= 0:
             return
         yield number

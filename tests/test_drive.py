@@ -16,7 +16,10 @@ import pytest
 import trio
 
 from ratelimit import Limit, Limits, RateLimiter, WouldBlock, drive
-from ratelimit.flow import Rest
+from ratelimit import line as line_module
+from ratelimit.flow import Rest, admit
+from ratelimit.line import Line, Place
+from ratelimit.stores.memory import MemoryStore
 from ratelimit.testing import ThreadClock, VirtualClock
 from tests.interruptions import interruptions
 
@@ -252,6 +255,35 @@ def test_a_thread_can_be_woken_by_what_interrupts_its_wait(kind: type[drive.Cloc
     assert len(moments) > 3
 
 
+def test_ctrl_c_at_any_moment_of_a_wait_stops_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a call that waits is interrupted, its place is given up and no lock stays locked: the next one is admitted."""
+    monkeypatch.setattr(line_module, "LOCK_SECONDS", 0.01)
+
+    class Waiting:
+        def __init__(self) -> None:
+            self.clock = ThreadClock()
+            self.line = Line()
+            self.store = MemoryStore(Limits(Limit("tokens", 10, 10)), 0.0)
+            self.store.take({"tokens": 10}, 0.0)
+
+        def go(self) -> None:
+            gate = drive.ThreadGate(self.clock)
+            place = Place(0.0, {"tokens": 5}, gate.wake)
+            drive.run(admit(self.line, place, self.clock.now()), self.store, self.clock, gate)
+
+    some = [Waiting()]
+
+    def go() -> None:
+        some[-1].go()
+
+    for _ in interruptions(go):
+        some[-1].go()
+        assert len(some[-1].line) == len(some[-1].line.entries) == 0
+        assert some[-1].line.ahead_of(0.0) == {}
+        some.append(Waiting())
+    assert len(some) > 50
+
+
 FORKED = """
     import os, sys, threading, traceback, warnings
     from ratelimit import Limit, Limits, LimiterWarning, RateLimiter
@@ -263,7 +295,7 @@ FORKED = """
     waiter.start()
     while not limiter.statistics().waiting:
         pass
-    locks = [lane.store._lock, lane.line._guard._lock, limiter.estimator._lock]
+    locks = [lane.store._lock, lane.line._lock, limiter.estimator._lock]
     for lock in locks:
         lock.acquire()  # another thread of the parent is in the middle of everything
     child = os.fork()

@@ -125,7 +125,7 @@ def test_after_forgetting_everybody_the_line_is_new() -> None:
     """Whatever state it was in, its lock included."""
     line = Line()
     line.join(Waiter(0).place)
-    line._guard._lock.acquire()
+    line._lock.acquire()
     line.forget_all()
     newcomer = Waiter(1).place
     line.join(newcomer)
@@ -155,6 +155,6 @@ def test_waking_the_head_needs_no_lock() -> None:
     line = Line()
     waiter = Waiter(0)
     line.join(waiter.place)
-    with line._guard:
+    with line._lock:
         line.nudge()
     assert waiter.woken == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
+from itertools import repeat
 from math import inf
 from typing import Any
 
@@ -15,6 +17,7 @@ from ratelimit import line as line_module
 from ratelimit.bucket import take_all
 from ratelimit.stores import memory
 from ratelimit.stores.memory import MemoryStore
+from tests.interruptions import interruptions
 
 LIMITS = Limits(Limit("requests", 10, 10), Limit("tokens", 100, 10))
 CALL = {"requests": 1, "tokens": 60}
@@ -165,6 +168,32 @@ def test_one_thread_at_a_time_is_inside(monkeypatch: pytest.MonkeyPatch) -> None
         thread.join()
     assert most == [1] * 8
     assert store.admitted == 8
+
+
+@pytest.mark.parametrize("contended", [False, True])
+@pytest.mark.parametrize("verb", ["take", "give", "close", "too large"])
+def test_ctrl_c_at_any_moment_leaves_no_lock_locked(verb: str, contended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is interrupted, the next call gets in."""
+    monkeypatch.setattr(line_module, "LOCK_SECONDS", 0.01)
+    store = MemoryStore(Limits(*LIMITS, concurrency=1_000), 0.0)
+    if contended:
+        store._attempts = repeat(False)  # as if another thread were always inside just before
+
+    def act() -> None:
+        if verb == "give":
+            store.give({"requests": 0.001}, 0.0, ends=True)
+        elif verb == "close":
+            store.close(-1.0)
+        else:
+            with suppress(RequestTooLarge):
+                store.take({"tokens": 1_000 if verb == "too large" else 0.001}, 0.0)
+
+    moments = []
+    for moment in interruptions(act):
+        assert not store._lock.locked()
+        assert store.take({}, 0.0) == ()
+        moments.append(moment)
+    assert len(moments) > 2
 
 
 @pytest.mark.usefixtures("eager_switching")

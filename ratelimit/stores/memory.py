@@ -1,6 +1,7 @@
 """Buckets in this process's memory.
 
-Owns atomicity: one lock over all buckets of a family. Never waits for anything but that lock, knows no clock and no line.
+Owns atomicity: one lock over all buckets of a family, taken so that no signal can leave it locked (see `line.py`). Never waits for anything but
+that lock, knows no clock and no line.
 
 `give` must also work when it interrupts the holder of the lock in the same thread (a finalizer of an abandoned stream, run by the garbage
 collector in the middle of `take`; a signal handler). It therefore never blocks: what cannot be done at once is left in an inbox that the holder
@@ -18,7 +19,7 @@ from math import inf
 from ratelimit.bucket import HELD, Bucket, give_all, take_all
 from ratelimit.errors import RequestTooLarge
 from ratelimit.limits import Cost, Limits, whole
-from ratelimit.line import AskAgain, insist
+from ratelimit.line import AskAgain, attempts, insisting, reentrant
 from ratelimit.stores import NOTHING, Grant
 
 
@@ -31,12 +32,14 @@ class MemoryStore:
     """
 
     __slots__ = (
+        "_attempts",
         "_buckets",
         "_closed_until",
         "_concurrency",
         "_held",
         "_held_until",
         "_inbox",
+        "_insisting",
         "_lock",
         "_plain",
         "_slack",
@@ -60,12 +63,19 @@ class MemoryStore:
         self._plain = True
         self._sort()
         self._lock = threading.Lock()
+        self._attempts = attempts(self._lock)
+        self._insisting = insisting(self._lock)
         self._inbox: deque[Callable[[], None]] = deque()
 
     @property
     def in_flight(self) -> int:
         """Calls between admission and settlement."""
         return self.admitted - self.ended
+
+    @property
+    def concurrency(self) -> int | None:
+        """How many calls may be in flight at once, as was given or is held; None: any number."""
+        return self._concurrency
 
     @property
     def full(self) -> bool:
@@ -78,8 +88,14 @@ class MemoryStore:
         Raises `RequestTooLarge` for a cost that no amount of waiting makes fit.
         """
         lock = self._lock
-        if not lock.acquire(False):
-            insist(lock)
+        for entered in self._attempts:
+            if entered:
+                break
+            for insisted in self._insisting:
+                if insisted:
+                    break
+                raise reentrant()
+            break
         try:
             if self._inbox:
                 self._read_inbox()  # what was given before this call came must count: nobody wakes it for that again
@@ -131,7 +147,9 @@ class MemoryStore:
     def give(self, cost: Cost, now: float, ends: bool) -> None:
         """Give amounts back, or debit late what is negative; never blocks."""
         lock = self._lock
-        if not lock.acquire(False):
+        for entered in self._attempts:
+            if entered:
+                break
             self._soon(partial(self._give, cost, now, ends))
             return
         try:  # as `_give`, in one frame the less
@@ -207,12 +225,15 @@ class MemoryStore:
 
     def _empty_inbox(self) -> None:
         # Whoever does not get in may leave: the one inside looks into the inbox after letting go.
-        lock = self._lock
-        while self._inbox and lock.acquire(False):
+        while self._inbox:
+            for entered in self._attempts:
+                if entered:
+                    break
+                return
             try:
                 self._read_inbox()
             finally:
-                lock.release()
+                self._lock.release()
 
     def _read_inbox(self) -> None:
         while self._inbox:

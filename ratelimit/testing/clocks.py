@@ -207,12 +207,15 @@ class ThreadClock(drive.Clock):
 
         Raises `Deadlock` in every thread when all of them wait and none of them for a moment.
         """
+        try:
+            with self._lock:
+                self._parked[flag] = inf if seconds is None else max(self._seconds + seconds, nextafter(self._seconds, inf))
+                self._jump_if_idle()
+            flag.wait()
+        finally:  # also when it is interrupted: nobody waits for a moment of somebody who has gone
+            with self._lock:
+                self._parked.pop(flag, None)
         with self._lock:
-            self._parked[flag] = inf if seconds is None else max(self._seconds + seconds, nextafter(self._seconds, inf))
-            self._jump_if_idle()
-        flag.wait()
-        with self._lock:
-            self._parked.pop(flag, None)
             if self._stuck:
                 self._stuck = bool(self._parked)  # the last one turns off the light
                 raise Deadlock("every thread of this clock waits, none of them for a moment, and nobody is left to wake them")
