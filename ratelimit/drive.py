@@ -98,14 +98,23 @@ def in_event_loop() -> bool:
     return True
 
 
-class AsyncGate:
-    """What one task waits at; woken from its own event loop, another one or a thread."""
+def _running_task() -> int | None:
+    """The id of the task that runs in this thread; None between two, in a callback, and when a signal is handled while the loop sleeps."""
+    try:
+        return anyio.get_current_task().id
+    except RuntimeError:
+        return None
 
-    __slots__ = ("_closed", "_event", "_post", "_thread")
+
+class AsyncGate:
+    """What one task waits at; woken from its own event loop, another one, a thread, a finalizer or a signal handler."""
+
+    __slots__ = ("_closed", "_event", "_post", "_task", "_thread")
 
     def __init__(self) -> None:
         self._event = anyio.Event()
         self._thread = threading.get_ident()
+        self._task = _running_task()
         # Both event loops take callbacks from other threads, under different names.
         native: Any = anyio.lowlevel.current_token().native_token
         self._closed: Callable[[], bool] | None = getattr(native, "is_closed", None)  # trio ends all tasks before it ends
@@ -121,9 +130,14 @@ class AsyncGate:
         self._event.set()
 
     def wake(self) -> bool:
-        """Let the task go on; False when its event loop is gone."""
+        """Let the task go on; False when its event loop is gone.
+
+        While another task of its loop runs, this one is parked, the loop is awake and sees at once what was set. In all other cases the loop is
+        sent a message, which costs more: it may be asleep (another thread, a signal handler while nothing runs), or this very task may have been
+        interrupted on its way into the wait, and would then not see what was set for those who are in it.
+        """
         try:
-            if self._thread == threading.get_ident():
+            if self._thread == threading.get_ident() and _running_task() not in {None, self._task}:
                 self._event.set()
             else:
                 self._post(self._set)

@@ -20,35 +20,45 @@ def interrupt() -> None:
     raise Interrupted
 
 
-def interruptions(act: Callable[[], object], handler: Callable[[], object] = interrupt) -> Iterator[int]:
-    """Run ``act`` again and again, and ``handler`` inside it: at its first moment, then at its second, until it ends before the handler's turn.
+class Interruption:
+    """While entered, ``handler`` is called once, at the moment of that number, and `came` tells whether there were so many."""
 
-    After each run that was interrupted the number of that moment is given out, for the caller to see what was left behind.
+    def __init__(self, number: int, handler: Callable[[], object] = interrupt) -> None:
+        self.came = False
+        self._left = number
+        self._handler = handler
+
+    def __enter__(self) -> Interruption:
+        self._before = sys.getprofile()
+        gc.disable()  # no rubbish of others is to be interrupted: its finalizers could not tell
+        sys.setprofile(self._profile)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        sys.setprofile(self._before)
+        gc.enable()
+        return kind is Interrupted
+
+    def _profile(self, frame: FrameType, event: str, _: object) -> None:
+        if event not in {"call", "c_return", "c_exception"} or frame.f_code.co_filename == __file__:
+            return
+        self._left -= 1
+        if self._left < 0:
+            sys.setprofile(None)
+            self.came = True
+            self._handler()
+
+
+def interruptions(act: Callable[[], object], handler: Callable[[], object] = interrupt) -> Iterator[int]:
+    """Run ``act`` again and again, interrupted at its first moment, then at its second, until it ends before that.
+
+    After each run that was interrupted the number of the moment is given out, for the caller to see what was left behind.
     """
     number = 0
     while True:
-        left = number
-
-        def profile(frame: FrameType, event: str, _: object) -> None:
-            nonlocal left
-            if event not in {"call", "c_return", "c_exception"} or frame.f_code.co_filename == __file__:
-                return
-            left -= 1
-            if left == -1:
-                sys.setprofile(None)
-                handler()
-
-        before = sys.getprofile()
-        gc.disable()  # no rubbish of others is to be interrupted: its finalizers could not tell
-        sys.setprofile(profile)
-        try:
+        with Interruption(number, handler) as interruption:
             act()
-        except Interrupted:
-            pass
-        finally:
-            sys.setprofile(before)
-            gc.enable()
-        if left >= 0:
+        if not interruption.came:
             return
         yield number
         number += 1

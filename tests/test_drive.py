@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,7 +22,7 @@ from ratelimit.flow import Rest, admit
 from ratelimit.line import Line, Place
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.testing import ThreadClock, VirtualClock
-from tests.interruptions import interruptions
+from tests.interruptions import Interruption, interruptions
 
 if TYPE_CHECKING:
     from tests.conftest import LoopClock
@@ -237,6 +238,66 @@ def test_a_signal_handler_wakes_a_thread() -> None:
         signal.signal(signal.SIGUSR1, before)
         killer.join()
     drained(limiter)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_signal_handler_wakes_a_loop_that_sleeps(backend: str) -> None:
+    """All tasks wait and the loop sleeps in the system when a handler frees the slot: the waiter goes on without anything else to wake it."""
+    limiter = RateLimiter(concurrency=1)
+    order: list[str] = []
+
+    def rescue(gate: drive.AsyncGate) -> None:
+        order.append("slept on")
+        gate.wake()
+
+    async def main() -> None:
+        lease = await limiter.acquire(tokens=1)
+        rescuer = threading.Timer(3, rescue, (drive.AsyncGate(),))  # another thread: it wakes every loop
+        before = signal.signal(signal.SIGALRM, lambda *_: lease.settle(tokens=1))
+        rescuer.start()
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.005)
+            (await limiter.acquire(tokens=1)).close()
+            order.append("woken")
+        finally:
+            signal.signal(signal.SIGALRM, before)
+            rescuer.cancel()
+
+    anyio.run(main, backend=backend)
+    assert order == ["woken"]
+    drained(limiter)
+
+
+def test_a_task_can_be_woken_by_what_interrupts_its_wait(loop_clock: LoopClock) -> None:
+    """A handler or finalizer settles while the task is on its way into the wait: it does not wait for what has happened already."""
+    clock = loop_clock()
+    woken = 0
+
+    async def main() -> None:
+        nonlocal woken
+        gate = drive.AsyncGate()
+        me = anyio.get_current_task().id
+        woken_at: float | None
+
+        def wake() -> None:
+            nonlocal woken_at
+            with suppress(RuntimeError):  # the task rests, the loop is between two
+                if anyio.get_current_task().id == me:
+                    gate.wake()
+                    woken_at = clock.now()
+
+        for moment in range(1_000):
+            woken_at = None
+            with Interruption(moment, wake) as interruption:
+                await gate.wait(1.0)
+            if woken_at is not None:
+                assert clock.now() == woken_at
+                woken += 1
+            if not interruption.came:
+                break
+
+    clock.run(main)
+    assert woken > 20
 
 
 @pytest.mark.parametrize("kind", [drive.Clock, ThreadClock])
