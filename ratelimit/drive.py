@@ -130,20 +130,25 @@ class AsyncGate:
         self._event.set()
 
     def wake(self) -> bool:
-        """Let the task go on; False when its event loop is gone.
-
-        While another task of its loop runs, this one is parked, the loop is awake and sees at once what was set. In all other cases the loop is
-        sent a message, which costs more: it may be asleep (another thread, a signal handler while nothing runs), or this very task may have been
-        interrupted on its way into the wait, and would then not see what was set for those who are in it.
-        """
+        """Let the task go on; False when its event loop is gone."""
         try:
-            if self._thread == threading.get_ident() and _running_task() not in {None, self._task}:
+            if self._event.is_set():  # by somebody to whom the task rested: it comes
+                return not self.gone()
+            if self._rests():
                 self._event.set()
             else:
                 self._post(self._set)
         except RuntimeError:  # asyncio: "Event loop is closed"; trio: RunFinishedError; the message differs, the meaning does not
             return False
         return True
+
+    def _rests(self) -> bool:
+        """Whether another task of its loop runs: then this one is in its wait, the loop is awake, and it is enough to set the event.
+
+        Otherwise the loop has to be sent a message, which costs more. It may be asleep: this is another thread, or a signal is handled while
+        nothing runs. Or this very task was interrupted on its way into the wait, and would not see what was set for those who are in it.
+        """
+        return self._thread == threading.get_ident() and _running_task() not in {None, self._task}
 
     async def wait(self, seconds: float) -> None:
         """Wait until woken, at most ``seconds``."""
