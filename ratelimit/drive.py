@@ -168,12 +168,13 @@ def _answer(command: Command, store: Store, clock: Clock) -> Grant | float:
 
 
 def run(flow: Flow[T], store: Store, clock: Clock, gate: ThreadGate) -> T:
-    """Drive ``flow`` in the calling thread."""
+    """Drive ``flow`` in the calling thread; raise `ReentrantUse` where that thread would have to do something else first."""
     answer: object = None
     try:
         while True:
             command = flow.send(answer)
             if isinstance(command, Rest):
+                command.refuse_blocking()
                 gate.wait(max(command.until - clock.now(), TICK))
                 answer = clock.now()
             else:

@@ -9,8 +9,9 @@ time) or by whoever gives something back. A head that is woken asks again, so a 
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from functools import partial
 from math import inf, isfinite
 from typing import TypeVar
 
@@ -38,9 +39,13 @@ class When:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """Wait until woken, at most until the moment ``until``; the answer is the time it is then."""
+    """Wait until woken, at most until the moment ``until``; the answer is the time it is then.
+
+    Who blocks its thread calls ``refuse_blocking`` before: it raises where that would be for ever, because tasks of that thread are before it.
+    """
 
     until: float
+    refuse_blocking: Callable[[], object] = field(default=bool, compare=False)
 
 
 Command = Take | When | Rest
@@ -68,7 +73,7 @@ def admit(line: Line, place: Place, now: float, deadline: float = inf) -> Genera
                     _check(until, now, deadline)
             if now >= deadline:
                 raise WaitTimeout("no capacity within the timeout; allow a longer one, or send less")
-            answer = yield Rest(min(until, deadline))
+            answer = yield Rest(min(until, deadline), partial(line.refuse_blocking, place))
             now = answer if isinstance(answer, float) else now
     finally:
         try:

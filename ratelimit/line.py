@@ -67,7 +67,7 @@ class Place:
     waking. ``price`` tells what the call costs when its turn has come: more may be known by then than when it joined.
     """
 
-    __slots__ = ("cost", "counted", "gone", "left", "price", "rank", "wake")
+    __slots__ = ("cost", "counted", "gone", "left", "price", "rank", "thread", "wake")
 
     def __init__(
         self,
@@ -82,6 +82,7 @@ class Place:
         self.rank = rank
         self.cost = cost
         self.wake = wake
+        self.thread = threading.get_ident()  # in which it waits
         self.counted = False  # in the line's totals
         self.left = False  # the line, and has passed its turn on
 
@@ -169,6 +170,21 @@ class Line:
             heapq.heapify(entries)
             self.entries = entries
         return passes_on
+
+    def refuse_blocking(self, place: Place) -> None:
+        """Raise `ReentrantUse` if somebody before this place waits in the same thread: while that is blocked, neither could ever go on."""
+        if self.head is not place and self._alone(self._blocks, place):
+            raise ReentrantUse(
+                "this call would block the thread that calls before it wait in, and none of them could ever go on: in async code use `await` or "
+                "`async with` for each call, or make this one in another thread; in a signal handler set a flag instead"
+            )
+
+    def _blocks(self, place: Place) -> bool:
+        mine = next((entry for entry in self.entries if entry[2] is place), None)
+        return mine is not None and any(
+            entry < mine and entry[2].counted and entry[2].thread == place.thread and not (entry[2].gone and entry[2].gone())
+            for entry in self.entries
+        )
 
     def nudge(self) -> None:
         """Wake the head: something may fit now. Waiters whose event loop is gone are dropped on the way."""

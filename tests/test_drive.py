@@ -10,13 +10,14 @@ import sys
 import textwrap
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 import trio
 
-from ratelimit import Limit, Limits, RateLimiter, WouldBlock, drive
+from ratelimit import Limit, Limits, RateLimiter, ReentrantUse, WouldBlock, drive
 from ratelimit import line as line_module
 from ratelimit.flow import Rest, admit
 from ratelimit.line import Line, Place
@@ -238,6 +239,50 @@ def test_a_signal_handler_wakes_a_thread() -> None:
         signal.signal(signal.SIGUSR1, before)
         killer.join()
     drained(limiter)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_blocking_call_behind_a_task_of_its_own_loop_is_refused(backend: str) -> None:
+    """It would stop the loop that the task before it needs to go on: it is told so, and the task goes."""
+    limiter = RateLimiter(concurrency=1, clock=ThreadClock())
+    served: list[str] = []
+
+    async def other() -> None:
+        (await limiter.acquire(tokens=1)).close()
+        served.append("task")
+
+    async def main() -> None:
+        lease = await limiter.acquire(tokens=1)
+        async with anyio.create_task_group() as group:
+            group.start_soon(other)
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(ReentrantUse, match="async with"):
+                limiter.acquire_sync(tokens=1)
+            lease.close()
+
+    anyio.run(main, backend=backend)
+    assert served == ["task"]
+    drained(limiter)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_blocking_call_in_a_loop_may_wait_for_time(backend: str) -> None:
+    """With nobody before it, it blocks the loop and goes when its time has come; so it does before a task that is more patient."""
+    clock = ThreadClock()
+    limiter = RateLimiter(limits=Limits(Limit("tokens", 10, 10)), slack=0, clock=clock)
+
+    async def main() -> None:
+        limiter.acquire_sync(tokens=10)
+        limiter.acquire_sync(tokens=5)
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(limiter.acquire, tokens=5, priority=1_000))
+            await anyio.wait_all_tasks_blocked()
+            limiter.acquire_sync(tokens=5)
+            group.cancel_scope.cancel()
+
+    anyio.run(main, backend=backend)
+    assert clock.now() == pytest.approx(10)
+    assert limiter.statistics().waiting == 0
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

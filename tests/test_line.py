@@ -158,3 +158,21 @@ def test_waking_the_head_needs_no_lock() -> None:
     with line._lock:
         line.nudge()
     assert waiter.woken == 1
+
+
+def test_who_would_block_the_thread_of_those_before_it_is_refused() -> None:
+    """Whoever waits before a place, in its thread and with a loop that lives, could never go on; those behind or elsewhere do not matter."""
+    line = Line()
+    elsewhere, first, closed, me, behind = places = [Waiter(rank).place for rank in range(5)]
+    elsewhere.thread = 0
+    closed.gone = lambda: True
+    for place in reversed(places):
+        line.join(place)
+    with pytest.raises(ReentrantUse, match="another thread"):
+        line.refuse_blocking(me)
+    line.leave(first)
+    line.refuse_blocking(me)
+    with pytest.raises(ReentrantUse):
+        line.refuse_blocking(behind)
+    line.leave(me)
+    line.refuse_blocking(behind)
