@@ -13,22 +13,33 @@ CROWD_SECONDS: Final = 30.0
 
 
 class Crowd:
-    """A bound on the calls in flight, for servers that refuse more without naming a period or a moment (DeepSeek)."""
+    """A bound on the calls in flight, for servers that refuse more without naming a period or a moment (DeepSeek).
 
-    __slots__ = ("_most", "_since")
+    Calls that flew together are refused together: those that were not tell how many fit, and that is the bound, with one more tried from time
+    to time. Where all were refused nothing is known but that the server said no: then every answer allows one more, as after any new start.
+    """
+
+    __slots__ = ("_found", "_most", "_refused", "_since", "_together")
 
     def __init__(self) -> None:
         self._most = inf
         self._since = -inf
+        self._together = 0
+        self._refused = 0
+        self._found = False
 
-    def refused(self, limit: float | None, in_flight: int, now: float) -> None:
-        """Hear that so many were too many: let fewer be so, for a while; ``limit`` is what the refusal named, if anything."""
-        self._most = max(min(self._most, limit or inf, in_flight - 1), 1)
-        self._since = now
+    def refused(self, limit: float | None, in_flight: int, sent: float, now: float) -> None:
+        """Hear that too many were in flight, with this call, sent at ``sent``; ``limit`` is what the refusal named, if anything."""
+        if sent > self._since:  # not one of those that were refused together before
+            self._together, self._refused, self._since = in_flight, 0, now
+        self._refused += 1
+        fitted = self._together - self._refused
+        self._found = fitted > 0 or limit is not None
+        self._most = max(min(limit or inf, fitted), 1)
 
     def waited(self, now: float) -> bool:
-        """Allow one more from time to time since the last refusal; say whether that is now."""
-        if self._most == inf or now <= self._since + CROWD_SECONDS:
+        """Allow one more, as an answer has come: from time to time, or at once while it is not known how many fit; say whether it is so."""
+        if self._most == inf or (self._found and now <= self._since + CROWD_SECONDS):
             return False
         self._most += 1
         self._since = now

@@ -153,11 +153,6 @@ class Lane:
         wait = moment - self.now() if math.isfinite(moment) else None
         return WouldBlock("no capacity now" + (f", try again in {wait:.3f} s" if wait else ": others wait or are in flight"), wait=wait)
 
-    def give(self, cost: Cost, ends: bool) -> None:
-        """Give amounts back, debit late what is negative; safe from anywhere, also from finalizers and signal handlers."""
-        self.store.give(cost, self.now(), ends)
-        self.line.nudge()
-
     def close(self, seconds: float) -> None:
         """Admit nobody for so long: the server said so, once for everybody."""
         self.closed_until = max(self.closed_until, self.now() + seconds)

@@ -62,7 +62,7 @@ class Lease:
 
     # No __slots__: with defaults on the class a lease is made in five assignments, and one is made for every call.
     _spent: dict[str, float] | None = None
-    _ended = False
+    _ended = True  # until there is all that an end needs
     _claimed = False
     _lost = False
     _headers_seen = False
@@ -76,6 +76,7 @@ class Lease:
         self.reserved = cost
         self.estimate = estimate
         self.sent_at = sent_at
+        self._ended = False
 
     def __del__(self) -> None:
         if not self._ended:
@@ -119,24 +120,23 @@ class Lease:
             used = self._billed(answer)
         else:
             used = self._amounts(answer, tokens, amounts)
-        if self._lost:
-            return
-        lane = self._lane
-        held_back = HELD in self.reserved
-        now = lane.now() if held_back else self.sent_at  # early enough for a refund; a late debit needs the time
-        back = {}
-        if lane.settles:
-            held = self.reserved if self._spent is None else self.cost
-            for name, amount in used.items():
-                back[name] = difference = held.get(name, 0) - amount
-                if difference < 0:
-                    now = lane.now()
-            self._spent = used if self._spent is None else self._spent | used
-        ends = not self._ended
+        if not self._lost:
+            self._book(used if self._lane.settles else {})
+
+    def _book(self, used: dict[str, float]) -> None:
+        """End the call, and let what was used take the place of what was held of it; the difference goes back, or is debited late."""
+        # No call stands between these lines, so nothing comes between them: no other thread, no signal handler, no finalizer that settles too.
+        before, ended = self._spent, self._ended
+        self._spent = used if before is None else before | used
         self._ended = True
-        if ends and held_back:
-            back[HELD] = self.reserved[HELD]
-        self._store.give(back, now, ends)
+        reserved = self.reserved
+        back = {}
+        for name, amount in used.items():
+            back[name] = (before[name] if before and name in before else reserved.get(name, 0)) - amount
+        if not ended and HELD in reserved:
+            back[HELD] = reserved[HELD]
+        lane = self._lane
+        self._store.give(back, lane.now(), not ended)
         if lane.line.entries:
             lane.line.nudge()
 
@@ -184,7 +184,7 @@ class Lease:
     def close(self) -> None:
         """End the call and keep the reserve: nothing is known of what it used."""
         if not self._ended:
-            self._give({})
+            self._book({})
 
     def lose(self) -> None:
         """Keep the reserve of an HTTP attempt that failed: the call's answer, if any, belongs to another, with its own lease."""
@@ -193,15 +193,7 @@ class Lease:
 
     def cancel(self) -> None:
         """Give everything back: nothing was sent."""
-        back, self._spent = self.cost, dict.fromkeys(self.cost, 0)
-        self._give(back)
-
-    def _give(self, back: dict[str, float]) -> None:
-        ends, self._ended = not self._ended, True
-        if ends and HELD in self.reserved:
-            back[HELD] = self.reserved[HELD]
-        self._store.give(back, self._lane.now(), ends)
-        self._lane.line.nudge()
+        self._book(dict.fromkeys(self.cost, 0))
 
     def fail(self, error: BaseException) -> None:
         """Settle by an exception: nothing was sent - give back all; a 429 - as `refuse` says; anything else - keep the reserve.
@@ -228,12 +220,10 @@ class Lease:
         self._lost = self._claimed
         lane = self._lane
         lane.refused += not refusal.overloaded  # a server without capacity refuses no limit
-        lane.steering.refused(refusal)
+        lane.steering.refused(refusal, self.sent_at)
         limit, used = refusal.limit, refusal.used
         if limit is not None and used is not None and refusal.kind in self.cost:
-            back = {name: amount for name, amount in self.cost.items() if name != "requests"}
-            self._spent = dict.fromkeys(back, 0)
-            self._give(back)
+            self._book({name: 0 for name in self.cost if name != "requests"})
             lane.leaves(refusal.kind, refusal.period, limit - used)
         else:
             self.close()

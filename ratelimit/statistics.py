@@ -24,6 +24,8 @@ class LaneStatistics:
     """by "tokens/60s"-like labels"""
     waiting: int
     in_flight: int
+    concurrency: int | None
+    """how many may be in flight at once: what was given, or what refusals have taught; None: any number"""
     next_in: float | None
     """when the head of the line may go; None when nobody waits"""
     admitted: int
@@ -65,6 +67,7 @@ def lane_statistics(lane: Lane, now: float) -> LaneStatistics:
         levels=MappingProxyType({f"{name}/{per:g}s": level for (name, per), level in store.levels(now).items()}),
         waiting=len(lane.line),
         in_flight=store.in_flight,
+        concurrency=store.concurrency,
         next_in=lane.next_moment(),
         admitted=store.admitted,
         ended=store.ended,

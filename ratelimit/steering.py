@@ -37,7 +37,9 @@ PROBE_SECONDS: Final = 30.0
 BILLS: Final = 10
 """Answers with usage before it is judged whether the server settles."""
 DOUBTS: Final = 3
-"""Refusals for tokens after which a lane that has seen no sign of settlement stops giving back."""
+"""Refusals for tokens within `DOUBT_SECONDS` after which a lane that has seen no sign of settlement stops giving back, for `KEEP_SECONDS`."""
+DOUBT_SECONDS: Final = 600.0
+KEEP_SECONDS: Final = 3_600.0
 
 
 class Steering:
@@ -53,7 +55,8 @@ class Steering:
         self._drifts: dict[tuple[str, float], Drift] = {}
         self._pause = FIRST_PAUSE
         self._paused_until = -inf
-        self._doubts = 0
+        self._doubted: deque[float] = deque(maxlen=DOUBTS)
+        self._keeps_until = inf
         self._sent: deque[tuple[float, float]] = deque()
         self._travelling = 0.0
         self._above = 0.0
@@ -63,7 +66,7 @@ class Steering:
         self._found = False
         self._crowd = Crowd()
         self._forked_at = -inf
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: a finalizer or signal handler may settle, and so be heard, in the middle of anything here
         self.probing = False
         self.charges_input_only = False
         self.applied: dict[str, float] = {}
@@ -78,7 +81,7 @@ class Steering:
 
     def forget_others(self) -> None:
         """After a fork: whoever held the lock belongs to the parent process, and so do the calls that were admitted before it."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._forked_at = self._lane.now()
 
     def sent(self, lease: Lease) -> None:
@@ -105,6 +108,9 @@ class Steering:
                 self._bound()
             if self._crowd.waited(now):
                 self._bound()
+            if now >= self._keeps_until:
+                self._keeps_until = inf
+                lane.settles = True
         lane.line.nudge()
 
     def _read(self, lease: Lease, readings: Sequence[Reading], now: float) -> None:
@@ -219,8 +225,8 @@ class Steering:
         """A call ended without headers: while probing, its slot is free for the next one to try."""
         self._lane.line.nudge()
 
-    def refused(self, refusal: Refusal) -> None:
-        """Close the line for as long as the refusal says; a moment it does not name is guessed, and doubled each time."""
+    def refused(self, refusal: Refusal, sent: float) -> None:
+        """Close the line for as long as the refusal of a call sent then says; a moment it does not name is guessed, and doubled each time."""
         lane = self._lane
         with self._lock:
             now = lane.now()
@@ -229,10 +235,10 @@ class Steering:
                 return
             pause = refusal.wait or 0.0
             if not (pause or refusal.period or refusal.slow_down or refusal.overloaded):
-                self._crowd.refused(refusal.limit, lane.store.in_flight, now)
+                self._crowd.refused(refusal.limit, lane.store.in_flight, sent, now)
                 self._bound()
             if refusal.kind == "tokens" and not self.charges_input_only and lane.store.marking:
-                self._doubt()
+                self._doubt(now)
             if not pause or refusal.slow_down or refusal.overloaded:
                 if now >= self._paused_until:  # calls that flew together are refused together: that is one refusal
                     self._pause = min(self._pause * 2, LONGEST_PAUSE) if now < self._paused_until + 2 * self._pause else FIRST_PAUSE
@@ -269,15 +275,16 @@ class Steering:
         lane.line.nudge()
         return all(limit.amount >= amount for limit in limits or lane.store.limits if limit.name == name)
 
-    def _doubt(self) -> None:
-        """Hear that tokens ran out although what calls did not use had been given back: the third time, stop giving back.
+    def _doubt(self, now: float) -> None:
+        """Hear that tokens ran out although what calls did not use had been given back: the third time in a while, stop giving back.
 
         Servers that keep the reserve for good (OpenAI until 2025, Azure) refuse again and again where one settles; one that was seen to charge
-        the input only is not meant.
+        the input only is not meant. Others with the same key can be the reason too, so the doubt is forgotten in time.
         """
-        self._doubts += 1
-        if self._doubts >= DOUBTS:
+        self._doubted.append(now)
+        if len(self._doubted) == DOUBTS and now - self._doubted[0] <= DOUBT_SECONDS:
             self._lane.settles = False
+            self._keeps_until = now + KEEP_SECONDS
 
     def _bound(self) -> None:
         store = self._lane.store

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit import InvalidArgument, Limit, Limits, RateLimiter, WaitTimeout
+from ratelimit import InvalidArgument, Lease, Limit, Limits, RateLimiter, WaitTimeout
 from ratelimit.testing import ThreadClock
+from tests.interruptions import interruptions
 
 USAGE = {"usage": {"prompt_tokens": 10, "completion_tokens": 30, "total_tokens": 40}}
 TEXT = "Rate limit reached for gpt-4o in organization o on tokens per min (TPM): Limit 1000, Used {used}, Requested 100. Please try again in 6s."
@@ -208,6 +209,34 @@ def test_a_forgotten_lease_ends_by_itself_and_keeps_its_reserve() -> None:
     gc.collect()
     assert in_flight(held) == 0
     assert left(held) == (9, 900)
+
+
+@pytest.mark.parametrize("end", ["settle", "close", "cancel"])
+def test_two_ends_at_once_are_booked_as_one(end: str) -> None:
+    """A call that a signal handler or another thread settles while it ends is ended once, and what it holds is what is debited."""
+    lim = RateLimiter(limits=Limits(Limit("tokens", 1_000, 1e9), concurrency=1), slack=0, clock=ThreadClock())
+    moments = 0
+    leases: list[Lease] = []
+
+    def act() -> None:
+        lease = lim.acquire_nowait(tokens=700)
+        leases.append(lease)
+        {"settle": lambda: lease.settle(tokens=300), "close": lease.close, "cancel": lease.cancel}[end]()
+
+    def settle_too() -> None:
+        if leases:
+            leases[-1].settle(tokens=500)
+
+    for _ in interruptions(act, settle_too):
+        moments += 1
+        if not leases:
+            continue
+        lane = lim.statistics().lanes["*"]
+        assert lane.in_flight == 0
+        assert 1_000 - lane.levels["tokens/1e+09s"] == pytest.approx(leases[-1].cost["tokens"])
+        leases.pop().settle(tokens=0)
+
+    assert moments > 20
 
 
 def test_a_lease_may_be_settled_by_any_thread() -> None:

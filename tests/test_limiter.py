@@ -181,6 +181,74 @@ def test_the_concurrency_that_was_given_holds_whatever_refusals_teach() -> None:
     assert len(taken) == 2
 
 
+REFUSED = {"status": 429, "body": "<html>429 Too Many Requests</html>"}
+
+
+def test_calls_that_were_refused_together_are_one_refusal() -> None:
+    """Of 100 calls in flight 60 are refused: 40 fit, and so many may be in flight from then on, one more from time to time."""
+    clock = ThreadClock()
+    limiter = RateLimiter(clock=clock)
+    limiter.acquire_sync(tokens=1).observe({})
+    leases = [limiter.acquire_sync(tokens=1) for _ in range(100)]
+    for number, lease in enumerate(leases):
+        clock.sleep(0.001)
+        lease.observe({}, **(REFUSED if number % 5 < 3 else {}))  # type: ignore[arg-type]
+    for lease in leases:
+        lease.close()
+
+    assert limiter.statistics().lanes["*"].concurrency == pytest.approx(40, abs=2)
+    clock.sleep(CROWD_SECONDS + 1)
+    limiter.acquire_sync(tokens=1).observe({})
+    assert limiter.statistics().lanes["*"].concurrency == pytest.approx(41, abs=2)
+
+
+def test_where_all_were_refused_every_answer_allows_one_more() -> None:
+    """A gateway that refuses everybody for a while has said nothing of how many fit: soon as many are in flight again as before."""
+    clock = ThreadClock()
+    limiter = RateLimiter(clock=clock)
+    limiter.acquire_sync(tokens=1).observe({})
+    for lease in [limiter.acquire_sync(tokens=1) for _ in range(100)]:
+        lease.observe({}, **REFUSED)  # type: ignore[arg-type]
+    assert limiter.statistics().lanes["*"].concurrency == 1
+    clock.sleep(60)
+    for rounds in range(7):
+        for lease in [limiter.acquire_nowait(tokens=1) for _ in range(2**rounds)]:
+            lease.observe({})
+            lease.close()
+
+    assert limiter.statistics().lanes["*"].concurrency == 128
+
+
+def test_refusals_weeks_apart_do_not_end_all_refunds() -> None:
+    """Only a server that refuses again and again is one that keeps what was reserved, and even that is asked once more an hour later."""
+    clock = ThreadClock()
+    limiter = RateLimiter(tpm=30_000, clock=clock)
+    body = {
+        "error": {"message": "Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000, Used 29990, Requested 1000.", "type": "tokens"}
+    }
+
+    def refunded() -> bool:
+        clock.sleep(600)
+        lease = limiter.acquire_sync(tokens=4_000)
+        lease.observe({})
+        lease.settle(tokens=10)
+        return lease.cost["tokens"] == 10
+
+    def refuse(gap: float) -> None:
+        for _ in range(3):
+            clock.sleep(gap)
+            limiter.acquire_sync(tokens=1_000).observe({}, status=429, body=body)
+
+    refunded()
+    refuse(86_400)
+    assert refunded()
+    refuse(60)
+    assert not refunded()
+    clock.sleep(3_600)
+    refunded()
+    assert refunded()
+
+
 def test_after_a_fork_the_headers_of_the_parents_calls_move_no_bucket_of_the_child() -> None:
     """A call that was admitted before the fork may be answered after it: its level is of buckets that the child does not have."""
     clock = ThreadClock()

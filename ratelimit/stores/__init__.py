@@ -72,5 +72,9 @@ class Store(Protocol):
         """Calls between admission and settlement."""
 
     @property
+    def concurrency(self) -> int | None:
+        """How many calls may be in flight at once; None: any number."""
+
+    @property
     def full(self) -> bool:
         """Whether as many calls are in flight as may be."""
