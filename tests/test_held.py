@@ -61,6 +61,28 @@ def test_a_long_answer_is_debited_when_it_ends(used: int) -> None:
     assert clock.run(main) == pytest.approx(limiter.statistics().lanes["*"].levels["tokens/60s"])
 
 
+def test_a_wait_for_what_is_held_is_not_predicted_by_the_clock() -> None:
+    """What an answer in flight holds may come back at any moment: who would go in half a second must not be told that 38 are too long."""
+    clock = VirtualClock()
+    limiter = RateLimiter(tpm=30_000, clock=clock, slack=0)
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
+
+    async def answer() -> None:
+        async with limiter.reserve(body, max_tokens=29_000) as lease:
+            await asyncio.sleep(0.5)
+            lease.settle(tokens=100)
+
+    async def main() -> float:
+        task = asyncio.create_task(answer())
+        await asyncio.sleep(0)
+        (await limiter.acquire(body, max_tokens=20_000, timeout=5)).settle(tokens=20)
+        await task
+        return clock.now()
+
+    start = clock.now()
+    assert clock.run(main) - start == pytest.approx(0.5)
+
+
 def test_what_is_held_does_not_drip_and_waits_for_calls_to_end() -> None:
     """A held output lowers the level for as long as the call lasts, however long that is, and no time makes room for more than the limit."""
     bucket = Bucket(Limit("tokens", 100, 100), 0.0)

@@ -240,12 +240,21 @@ class MemoryStore:
             self._inbox.popleft()()
 
     def moment(self, cost: Cost, ahead: Cost = NOTHING) -> float:
-        """When ``cost`` would fit if nothing happened but that ``ahead``, the sum of several calls, is paid first; past if it fits now."""
+        """When ``cost`` fits at the earliest if ``ahead``, the sum of several calls, is paid first; past if it fits now.
+
+        What calls hold for their answers is left out: no time frees it, but an end may, and at any moment.
+        """
         latest = self._closed_until
         for bucket in self._buckets:
-            amount, before = min(cost.get(bucket.name, 0), bucket.burst), ahead.get(bucket.name, 0)
+            amount, before = cost.get(bucket.name, 0), ahead.get(bucket.name, 0)
+            share = cost.get(HELD, 0) if bucket.holds else 0
+            if bucket.holds:
+                before -= ahead.get(HELD, 0)
             if amount or before:
-                latest = max(latest, bucket.full_at + (bucket.held + before + amount) * bucket.seconds_per_unit - bucket.window)
+                amount = min(amount - share, bucket.burst)
+                latest = max(latest, bucket.full_at + (before + amount) * bucket.seconds_per_unit - bucket.window)
+                if share and not before and not bucket.held:
+                    latest = max(latest, bucket.moment(amount, share))
         return latest
 
     def refuse_oversize(self, cost: Cost) -> None:
