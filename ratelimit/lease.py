@@ -62,7 +62,7 @@ class Lease:
 
     # No __slots__: with defaults on the class a lease is made in five assignments, and one is made for every call.
     _spent: dict[str, float] | None = None
-    _ended = True  # until there is all that an end needs
+    _ended = False
     _claimed = False
     _lost = False
     _headers_seen = False
@@ -76,10 +76,9 @@ class Lease:
         self.reserved = cost
         self.estimate = estimate
         self.sent_at = sent_at
-        self._ended = False
 
     def __del__(self) -> None:
-        if not self._ended:
+        if not self._ended and "sent_at" in self.__dict__:  # else it was interrupted while it was made
             self.close()
 
     @property
@@ -129,14 +128,17 @@ class Lease:
         before, ended = self._spent, self._ended
         self._spent = used if before is None else before | used
         self._ended = True
-        reserved = self.reserved
+        lane = self._lane
+        now = self.sent_at  # early enough for a refund; a late debit needs the time
         back = {}
         for name, amount in used.items():
-            back[name] = (before[name] if before and name in before else reserved.get(name, 0)) - amount
-        if not ended and HELD in reserved:
-            back[HELD] = reserved[HELD]
-        lane = self._lane
-        self._store.give(back, lane.now(), not ended)
+            back[name] = difference = (before[name] if before and name in before else self.reserved.get(name, 0)) - amount
+            if difference < 0:
+                now = lane.now()
+        if HELD in self.reserved and not ended:
+            back[HELD] = self.reserved[HELD]
+            now = lane.now()
+        self._store.give(back, now, not ended)
         if lane.line.entries:
             lane.line.nudge()
 

@@ -20,7 +20,6 @@ import heapq
 import itertools
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
 from math import inf
 from typing import TypeVar
 
@@ -38,12 +37,12 @@ def attempts(lock: threading.Lock) -> Iterator[bool]:
 
     The step and what follows it, up to the next call, are one for signals: a ``try`` there is reached whenever the lock was taken.
     """
-    return iter(partial(lock.acquire, False), None)
+    return itertools.starmap(lock.acquire, itertools.repeat((False,)))
 
 
 def insisting(lock: threading.Lock) -> Iterator[bool]:
     """Wait for the lock; otherwise as `attempts`. False is for `reentrant`."""
-    return iter(partial(lock.acquire, True, LOCK_SECONDS), None)
+    return itertools.starmap(lock.acquire, itertools.repeat((True, LOCK_SECONDS)))
 
 
 def reentrant() -> ReentrantUse:
