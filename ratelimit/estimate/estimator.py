@@ -166,7 +166,7 @@ class Estimator:
             kind,
             site,
             total,
-            bound,
+            None if self._output == "learned" else bound,
             formula,
             tally.fixed,
             conversation,
@@ -178,7 +178,7 @@ class Estimator:
             expected = self._output
         else:
             with self._lock:
-                seen = self._memory.expected(model, site, bound)
+                seen = self._memory.expected(model, site, None)
             if seen is None and bound is not None:
                 return bound  # until enough was seen, as sure as can be
             expected = answers.reserve(traits, endpoint) if seen is None else seen
