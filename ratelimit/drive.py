@@ -6,6 +6,7 @@ threads. Knows nothing of limits, costs and models.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -98,29 +99,24 @@ def in_event_loop() -> bool:
     return True
 
 
-def _running_task() -> int | None:
-    """The id of the task that runs in this thread; None between two, in a callback, and when a signal is handled while the loop sleeps."""
-    try:
-        return anyio.get_current_task().id
-    except RuntimeError:
-        return None
-
-
 class AsyncGate:
     """What one task waits at; woken from its own event loop, another one, a thread, a finalizer or a signal handler."""
 
-    __slots__ = ("_closed", "_event", "_post", "_task", "_thread")
+    __slots__ = ("_closed", "_event", "_post", "_running", "_task", "_thread")
 
     def __init__(self) -> None:
         self._event = anyio.Event()
         self._thread = threading.get_ident()
-        self._task = _running_task()
-        # Both event loops take callbacks from other threads, under different names.
+        # Both event loops take callbacks from other threads and tell which task runs, under different names; anyio's takes ten times as long.
         native: Any = anyio.lowlevel.current_token().native_token
+        self._post: Callable[[Callable[[], None]], object]
+        self._running: Callable[[], object]
+        if hasattr(native, "call_soon_threadsafe"):
+            self._post, self._running = native.call_soon_threadsafe, sys.modules["asyncio"].current_task
+        else:
+            self._post, self._running = native.run_sync_soon, sys.modules["trio"].lowlevel.current_task
         self._closed: Callable[[], bool] | None = getattr(native, "is_closed", None)  # trio ends all tasks before it ends
-        self._post: Callable[[Callable[[], None]], object] = (
-            native.call_soon_threadsafe if hasattr(native, "call_soon_threadsafe") else native.run_sync_soon
-        )
+        self._task = self._running()
 
     def gone(self) -> bool:
         """Whether the task can never go on, because its event loop was closed around it."""
@@ -148,7 +144,13 @@ class AsyncGate:
         Otherwise the loop has to be sent a message, which costs more. It may be asleep: this is another thread, or a signal is handled while
         nothing runs. Or this very task was interrupted on its way into the wait, and would not see what was set for those who are in it.
         """
-        return self._thread == threading.get_ident() and _running_task() not in {None, self._task}
+        if self._thread != threading.get_ident():
+            return False
+        try:
+            running = self._running()  # None between two tasks, in a callback
+        except RuntimeError:  # a signal is handled while the loop sleeps, or after its end
+            return False
+        return running is not None and running is not self._task
 
     async def wait(self, seconds: float) -> None:
         """Wait until woken, at most ``seconds``."""

@@ -46,7 +46,11 @@ class Others:
                 self._warned += 1
             self._lanes[family] = lane
         if new:
-            caution(f'no limit is given for model {model!r}: it passes without waiting; add it, or "*", to limits=', stacklevel=6)
+            caution(
+                f"no limit is given for model {model!r}: it passes without waiting, until a wrapped client has learned limits from an answer;"
+                ' add it, or "*", to limits=',
+                stacklevel=6,
+            )
         return lane
 
     def _forget(self) -> None:
