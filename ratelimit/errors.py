@@ -7,7 +7,8 @@ Owns every exception and warning of the package; imports nothing of it.
     ├── RequestTooLarge     the cost can never fit its limit, however long one waits (also a ValueError)
     ├── WaitTimeout         the wait is, or is predicted to be, longer than ``timeout`` (also a TimeoutError)
     ├── WouldBlock          ``acquire_nowait`` would have to wait
-    ├── ReentrantUse        a signal handler or finalizer interrupted the limiter in its own thread and asked it to admit
+    ├── ReentrantUse        a call that can never go on: asked for by what interrupted the limiter in its own thread (a signal
+    │                       handler, a finalizer), or blocking behind a task of its own event loop
     └── StoreUnavailable    the place where the buckets live is gone
 
     LimiterWarning          something degraded, no call was broken; given once per cause
@@ -62,7 +63,11 @@ class WouldBlock(LimiterError):
 
 
 class ReentrantUse(LimiterError, RuntimeError):
-    """The limiter was asked to admit a call from code that interrupted it in the same thread: a signal handler or a finalizer."""
+    """A call that could never go on.
+
+    It was asked for by code that interrupted the limiter in the same thread (a signal handler, a finalizer), or would block its thread behind a
+    task of that thread's own event loop.
+    """
 
 
 class StoreUnavailable(LimiterError):
