@@ -224,20 +224,20 @@ def test_memory_is_bounded() -> None:
     """However many texts are counted, two generations of them are remembered."""
     memory = tokenizer._Memory(100)
     for number in range(10_000):
-        memory.put(("o200k_base", 1, number), number)
+        memory.put(number, number)
 
     assert len(memory.young) + len(memory.old) <= 200
-    assert memory.get(("o200k_base", 1, 9_999)) == 9_999
-    assert memory.get(("o200k_base", 1, 1)) is None
+    assert memory.get(9_999) == 9_999
+    assert memory.get(1) is None
 
 
 def test_what_is_used_stays_remembered() -> None:
     """A system prompt that every call repeats outlives any number of other texts."""
     memory = tokenizer._Memory(100)
-    system = ("o200k_base", 1, -1)
+    system = -1
     memory.put(system, 7)
     for number in range(10_000):
-        memory.put(("o200k_base", 1, number), number)
+        memory.put(number, number)
         assert memory.get(system) == 7
 
 

@@ -13,8 +13,9 @@ from typing import Any
 from ratelimit.estimate.calls import Call, calls_of, compact, result_list, tool_uses
 from ratelimit.estimate.content import add_content, text_of
 from ratelimit.estimate.formats import chat_format, format_text
-from ratelimit.estimate.plain import items, obj, text
+from ratelimit.estimate.plain import items, obj, text, utf8
 from ratelimit.estimate.tally import Tally
+from ratelimit.estimate.tokenizer import count
 from ratelimit.estimate.tools import chat_functions, namespace
 
 PER_MESSAGE = 3  # the markers around a role and a content
@@ -61,18 +62,19 @@ def count_chat(body: Mapping[str, object], tally: Tally) -> None:
 
 def _message(message: Mapping[str, object], tally: Tally) -> None:
     # The one place that is written for speed: an agent sends all of its messages again at every step.
-    role = message.get("role")
-    tally.tokens += PER_MESSAGE + (1 if role in ROLES else tally.tok(text(role)))
-    if tally.family.gpt5 and role == "assistant":
-        tally.tokens += GPT5_ASSISTANT
-    name = message.get("name")
-    if name and (name := text(name)):
-        tally.tokens += tally.tok(f":{name}")
-    content = message.get("content")
-    if content.__class__ is str:
-        tally.content(content)
-    else:
+    family = tally.family
+    role, content = message.get("role"), message.get("content")
+    tokens = PER_MESSAGE + (1 if role in ROLES else tally.tok(text(role)))
+    if role == "assistant" and family.gpt5:
+        tokens += GPT5_ASSISTANT
+    if "name" in message and (name := text(message["name"])):
+        tokens += tally.tok(f":{name}")
+    if content.__class__ is not str:
         add_content(content, tally)
+    elif content:  # as `Tally.content` does it
+        tally.text_bytes += len(content) if content.isascii() else utf8(content)
+        tokens += count(content, family.encoding)
+    tally.tokens += tokens
 
 
 def _turn(calls: Sequence[Call], messages: Sequence[Mapping[str, object]], at: int, tally: Tally) -> int:

@@ -26,8 +26,8 @@ from tiktoken.model import encoding_name_for_model
 from ratelimit.estimate.quick import Counter, QuickCounters, familiar
 from ratelimit.estimate.vocabulary import Vocabularies
 
-# Encoding, length and hash stand for a text in the memory, which keeps no text alive.
-_Key: TypeAlias = tuple[str, int, int]
+# One number, of both hashes (of 64 bits) and the length, stands for a text and its encoding in the memory, which keeps no text alive.
+_Key: TypeAlias = int
 _hash = str.__hash__  # a subclass that defines equality has none of its own
 
 DEFAULT_ENCODING = "o200k_base"
@@ -98,7 +98,7 @@ def count(text: str, encoding: str) -> int:
     Never raises: lone surrogates count as the replacement character does, an unknown encoding is taken for the default.
     While the vocabulary is not on this machine the nearest encoding counts, or the size of the text. Thread-safe.
     """
-    key = (encoding, len(text), _hash(text))
+    key = _hash(text) - _hash(encoding) + len(text)
     known = _memory.young.get(key)
     if known is None and _memory.old:
         known = _memory.get(key)
@@ -150,7 +150,7 @@ def ready(encoding: str) -> bool:
 
 def counted(text: str, encoding: str) -> bool:
     """Whether `count` remembers `text`, so that counting it again costs nothing. Loads nothing."""
-    return _memory.get((encoding, len(text), _hash(text))) is not None
+    return _memory.get(_hash(text) - _hash(encoding) + len(text)) is not None
 
 
 def slices(text: str) -> Iterator[str]:
