@@ -68,9 +68,7 @@ class Reservation:
         answer = self._at_once(lane, cost, estimate)
         if isinstance(answer, Lease):
             return answer
-        arrival = lane.now()
-        deadline = deadline_of(self._timeout, arrival)
-        return _admitted(lane, estimate, *lane.enter(cost, arrival + self._patience, arrival, deadline, self._price(lane, estimate)))
+        return _admitted(lane, estimate, *lane.enter(cost, *self._terms(lane, estimate)))
 
     async def admit_async(self) -> Lease:
         """Wait in the calling task; a big prompt is counted in a worker thread."""
@@ -81,9 +79,7 @@ class Reservation:
         answer = self._at_once(lane, cost, estimate)
         if isinstance(answer, Lease):
             return answer
-        arrival = lane.now()
-        deadline = deadline_of(self._timeout, arrival)
-        return _admitted(lane, estimate, *await lane.enter_async(cost, arrival + self._patience, arrival, deadline, self._price(lane, estimate)))
+        return _admitted(lane, estimate, *await lane.enter_async(cost, *self._terms(lane, estimate)))
 
     def admit_now(self) -> Lease:
         """Admit at once or raise `WouldBlock`."""
@@ -106,9 +102,14 @@ class Reservation:
             lane.steering.sent(lease)
         return lease
 
-    def _price(self, lane: Lane, estimate: Estimate | None) -> Callable[[], Cost] | None:
-        """How to price a waiting call once more when its turn has come; only who listens to headers knows more by then."""
-        return partial(self._limiter.cost_of, estimate, lane) if estimate is not None and lane.store.marking else None
+    def _terms(self, lane: Lane, estimate: Estimate | None) -> tuple[float, float, float, Callable[[], Cost] | None]:
+        """What it waits by: rank, arrival and deadline, in seconds of the limiter's clock, and how to price it when its turn has come.
+
+        Only who listens to headers knows more of the price by then.
+        """
+        arrival = lane.now()
+        price = partial(self._limiter.cost_of, estimate, lane) if estimate is not None and lane.store.marking else None
+        return arrival + self._patience, arrival, deadline_of(self._timeout, arrival), price
 
     def _enter(self, lease: Lease) -> Lease:
         self._lease = lease
