@@ -212,3 +212,9 @@ def _no_lease_is_left_around() -> Iterator[None]:
     """Nothing that a test does leaves its call as the current one of whoever runs the tests."""
     yield
     assert current_lease() is None
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> None:
+    """Load the vocabulary before time becomes virtual: a thread that loads takes real time."""
+    RateLimiter().estimate(model="gpt-4o", messages=[{"role": "user", "content": "Hello"}])

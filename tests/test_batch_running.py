@@ -1,91 +1,28 @@
+"""What `ratelimit.run` does with requests: each one has one result, at the pace of the limits."""
+
 from __future__ import annotations
 
-import asyncio
-import gc
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx2
 import pytest
-from openai import APIConnectionError, AsyncOpenAI, AuthenticationError, OpenAI, RateLimitError
+from openai import AsyncOpenAI, OpenAI
 
 import ratelimit
 from ratelimit import InvalidArgument, RateLimiter
-from ratelimit.batch import Batch, Request, Result
+from ratelimit.batch import Request, Result
 from ratelimit.batch.running import FIRST_SLOTS
 from ratelimit.testing import FakeOpenAI
 from ratelimit.testing.clocks import TrioClock, VirtualClock
 
 if TYPE_CHECKING:
     LoopClock = type[VirtualClock | TrioClock]
+from tests.batch_api import Api, bad, bodies, client_of, good, play
 
-ANSWER = {"object": "chat.completion", "choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}}
-Reply = Callable[[int], httpx2.Response]
-
-
-class Api(httpx2.AsyncBaseTransport):
-    """Answers after `seconds` of the loop's time; `reply(number)` may answer or raise in another way."""
-
-    def __init__(self, seconds: float = 1.0, reply: Reply | None = None) -> None:
-        self.seconds = seconds
-        self.reply = reply
-        self.requests: list[httpx2.Request] = []
-        self.times: list[float] = []
-        self.running = self.most = 0
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        await request.aread()
-        number = len(self.requests)
-        self.requests.append(request)
-        self.times.append(anyio.current_time())
-        self.running += 1
-        self.most = max(self.most, self.running)
-        try:
-            await anyio.sleep(self.seconds)
-        finally:
-            self.running -= 1
-        return self.reply(number) if self.reply else good(number)
-
-
-def good(number: int) -> httpx2.Response:
-    """A good answer."""
-    return httpx2.Response(200, json=ANSWER | {"id": f"chatcmpl-{number}"}, headers={"x-request-id": f"req_{number}"})
-
-
-def bad(status: int, code: str, message: str = "no") -> httpx2.Response:
-    """An HTTP error."""
-    return httpx2.Response(status, json={"error": {"message": message, "type": code, "param": None, "code": code}})
-
-
-def client_of(api: Api, retries: int = 0) -> AsyncOpenAI:
-    """The real client before an invented API."""
-    return AsyncOpenAI(api_key="sk-test", base_url="http://api/v1", max_retries=retries, http_client=httpx2.AsyncClient(transport=api))
-
-
-def bodies(count: int) -> Iterator[dict[str, Any]]:
-    """Make so many request bodies."""
-    for number in range(count):
-        yield {"model": "gpt-4o", "max_tokens": 5, "messages": [{"role": "user", "content": f"Say {number}."}]}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def vocabulary() -> None:
-    """Load the vocabulary before time becomes virtual: a thread that loads takes real time."""
-    RateLimiter().estimate(next(bodies(1)))
-
-
-def play(loop_clock: LoopClock, api: Api, requests: Any, retries: int = 0, concurrency: int | None = None, **limits: Any) -> list[Result]:
-    """Run to the end and return the results."""
-    clock = loop_clock()
-
-    async def main() -> list[Result]:
-        limiter = RateLimiter(clock=clock, **limits)
-        async with client_of(api, retries) as client, aclosing(ratelimit.run(requests, client, limiter, concurrency=concurrency)) as results:
-            return [result async for result in results]
-
-    return clock.run(main)
+pytestmark = pytest.mark.usefixtures("vocabulary")
 
 
 def test_every_request_has_one_result(loop_clock: LoopClock) -> None:
@@ -244,223 +181,6 @@ def test_a_request_that_cannot_be_sent_costs_nothing(loop_clock: LoopClock) -> N
 
     assert result.reason.startswith("TypeError: ")
     assert (lane.admitted, lane.in_flight, lane.levels["requests/60s"]) == (1, 0, 100)
-
-
-def refused(_: int) -> httpx2.Response:
-    """The key is refused."""
-    return bad(401, "invalid_api_key")
-
-
-def broke(_: int) -> httpx2.Response:
-    """The account is used up."""
-    return bad(429, "insufficient_quota", "You exceeded your current quota, please check your plan and billing details.")
-
-
-def away(_: int) -> httpx2.Response:
-    """Nobody listens."""
-    raise httpx2.ConnectError("connection refused")
-
-
-@pytest.mark.parametrize(("reply", "error"), [(refused, AuthenticationError), (broke, RateLimitError), (away, APIConnectionError)])
-def test_what_would_befall_every_request_ends_the_run(loop_clock: LoopClock, let_go: list[int], reply: Reply, error: type[Exception]) -> None:
-    """A refused key is not tried a thousand times; what was sent before is still answered and handed over, then the error is raised."""
-    api = Api(reply=lambda number: reply(number) if number == 12 else good(number))
-    clock = loop_clock()
-    results: list[Result] = []
-
-    async def main() -> None:
-        async with client_of(api) as client:
-            async for result in ratelimit.run(bodies(1_000), client, RateLimiter(clock=clock), concurrency=10):
-                results.append(result)  # noqa: PERF401  # what came before the error is kept
-
-    with pytest.raises(error):
-        clock.run(main)
-
-    assert len(results) == len(api.requests) - 1
-    assert 13 <= len(api.requests) <= let_go[0] < 1_000
-    assert all(result.ok for result in results)
-
-
-def test_an_error_of_the_requests_is_raised_after_what_was_sent(loop_clock: LoopClock) -> None:
-    """The caller's own source may break: he gets its error, and every result that was paid for."""
-
-    def source() -> Iterator[Any]:
-        yield from bodies(3)
-        raise ZeroDivisionError
-
-    clock, results = loop_clock(), []
-
-    async def main() -> None:
-        async with client_of(Api()) as client:
-            async for result in ratelimit.run(source(), client, RateLimiter(clock=clock)):
-                results.append(result)  # noqa: PERF401
-
-    with pytest.raises(ZeroDivisionError):
-        clock.run(main)
-
-    assert len(results) == 3
-
-
-def living() -> int:
-    """How many tasks the running loop has."""
-    try:
-        return len(asyncio.all_tasks())
-    except RuntimeError:
-        import trio
-
-        return trio.lowlevel.current_statistics().tasks_living
-
-
-@pytest.fixture
-def let_go(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many requests the limits had let go at each moment at which a run was told to end, softly or at once."""
-    seen: list[int] = []
-    for name in ("stop", "cancel"):
-        real = getattr(Batch, name)
-
-        def noting(batch: Batch, real: Callable[[Batch], None] = real) -> None:
-            seen.append(batch._limiter.statistics().lanes["*"].admitted)
-            real(batch)
-
-        monkeypatch.setattr(Batch, name, noting)
-    return seen
-
-
-def left_behind(api: Api, limiter: RateLimiter, before: int) -> None:
-    """Fail if anything is."""
-    lane = limiter.statistics().lanes["*"]
-
-    assert (lane.waiting, lane.in_flight) == (0, 0)
-    assert api.running == 0
-    assert living() == before
-
-
-def test_closing_early_leaves_nothing_behind(loop_clock: LoopClock, let_go: list[int]) -> None:
-    """A loop that has seen enough: no task, no call, no lease, no place in the line stays, and nothing more is sent."""
-    api, clock = Api(), loop_clock()
-
-    async def main() -> None:
-        limiter = RateLimiter(rpm=5, clock=clock)
-        async with client_of(api) as client:
-            before = living()
-            async with aclosing(ratelimit.run(bodies(100), client, limiter)) as results:
-                async for _ in results:
-                    break
-            left_behind(api, limiter, before)
-            never = ratelimit.run(bodies(100), client, limiter)
-            await never.aclose()
-            left_behind(api, limiter, before)
-
-    clock.run(main)
-
-    assert 1 <= len(api.requests) <= let_go[0] < 100
-
-
-def test_a_forgotten_generator_leaves_nothing_behind() -> None:
-    """On asyncio not even `aclose` is needed: the loop closes a generator that nobody holds any more."""
-    api, clock = Api(), VirtualClock()
-
-    async def main() -> None:
-        limiter = RateLimiter(rpm=5, clock=clock)
-        async with client_of(api) as client:
-            before = living()
-            async for _ in ratelimit.run(bodies(100), client, limiter):
-                break
-            gc.collect()
-            for _ in range(20):  # the loop closes it in a task of its own
-                await anyio.lowlevel.checkpoint()
-            left_behind(api, limiter, before)
-
-    clock.run(main)
-
-
-def test_cancelling_who_iterates_leaves_nothing_behind(loop_clock: LoopClock) -> None:
-    """A timeout around the loop ends the run with it."""
-    api, clock = Api(), loop_clock()
-
-    async def main() -> None:
-        limiter = RateLimiter(rpm=5, clock=clock)
-        async with client_of(api) as client:
-            before = living()
-            with anyio.move_on_after(2.5):
-                async with aclosing(ratelimit.run(bodies(100), client, limiter)) as results:
-                    async for _ in results:
-                        pass
-            assert clock.now() == pytest.approx(2.5, abs=0.1)
-            left_behind(api, limiter, before)
-
-    clock.run(main)
-
-
-def test_stopping_finishes_what_was_sent(loop_clock: LoopClock, let_go: list[int]) -> None:
-    """A stop forgets who waits for the limits, and waits for the answers that are paid already."""
-    api, clock = Api(seconds=20), loop_clock()
-    results: list[Result] = []
-    in_flight = waiting = 0
-
-    async def main() -> None:
-        nonlocal in_flight, waiting
-        limiter = RateLimiter(rpm=8, rpd=10, clock=clock)  # the eleventh would have to wait for hours
-        async with client_of(api) as client:
-            batch = Batch(bodies(100), client, limiter)
-            async with aclosing(batch):
-                async for result in batch:
-                    results.append(result)
-                    if len(results) == 2:  # sent as soon as the first was answered; until its answer the refill has let others go
-                        lane = limiter.statistics().lanes["*"]
-                        in_flight, waiting = lane.in_flight, lane.waiting
-                        batch.stop()
-
-    clock.run(main)
-
-    assert in_flight > 0
-    assert waiting > 0
-    assert all(result.ok for result in results)
-    assert len(results) == len(api.requests) <= let_go[0]
-    assert clock.now() == pytest.approx(api.times[-1] + api.seconds)
-
-
-@pytest.mark.parametrize("end", [Batch.stop, Batch.cancel], ids=["softly", "at once"])
-def test_what_was_just_being_let_go_is_not_sent_after_the_end(loop_clock: LoopClock, end: Callable[[Batch], None]) -> None:
-    """The next in line may be awake already when the run ends, out of reach of a cancellation: it goes home, and its share comes back."""
-    api, clock = Api(), loop_clock()
-
-    async def main() -> None:
-        limiter = RateLimiter(rpm=1, slack=0, clock=clock)
-        held = await limiter.acquire()
-        async with client_of(api) as client, aclosing(Batch(bodies(10), client, limiter)) as batch, anyio.create_task_group() as group:
-            group.start_soon(anext, batch, None)
-            await anyio.sleep(1)  # now all ten wait
-            held.cancel()
-            end(batch)
-        lane = limiter.statistics().lanes["*"]
-        assert (lane.waiting, lane.in_flight, lane.levels["requests/60s"]) == (0, 0, 1)
-
-    clock.run(main)
-
-    assert api.requests == []
-
-
-def test_nothing_is_taken_after_the_end(loop_clock: LoopClock) -> None:
-    """A result frees a slot as it is handed over; who stops at it finds in his source all that comes after."""
-    clock = loop_clock()
-    taken = 0
-
-    def source() -> Iterator[dict[str, Any]]:
-        nonlocal taken
-        for body in bodies(10):
-            taken += 1
-            yield body
-
-    async def main() -> int:
-        async with client_of(Api()) as client, aclosing(Batch(source(), client, RateLimiter(clock=clock), concurrency=1)) as batch:
-            async for _ in batch:
-                if not batch._stopped:
-                    before = taken
-                    batch.stop()
-        return before
-
-    assert clock.run(main) == taken < 10
 
 
 @pytest.mark.parametrize("client", [OpenAI(api_key="none"), httpx2.AsyncClient(), None], ids=lambda client: type(client).__name__)
