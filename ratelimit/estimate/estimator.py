@@ -29,6 +29,7 @@ from ratelimit.estimate.tokenizer import count, exact
 from ratelimit.estimate.weight import heavy
 
 _AS_BOUND: Final = (None, "max")
+"""What `output` says where a body's own bound is held, when it sets one."""
 
 
 class Estimator:
@@ -99,7 +100,7 @@ class Estimator:
             if prompt_tokens and estimate.formula_tokens:
                 self._memory.billed(estimate.model, estimate.kind, prompt_tokens / estimate.formula_tokens)
             if output_tokens is not None and output_tokens >= 0:
-                self._memory.answered(estimate.model, estimate.site, estimate.longest, -(-output_tokens // (estimate.choices or 1)))
+                self._memory.answered(estimate.model, estimate.site, estimate.bound_bits, -(-output_tokens // (estimate.choices or 1)))
             if prompt_tokens and estimate.endpoint == "responses":
                 kept = prompt_tokens - estimate.fixed_tokens + (output_tokens or 0) - reasoning_tokens
                 for name in filter(None, (response_id, estimate.conversation)):
@@ -112,7 +113,7 @@ class Estimator:
         of calls that allow 200 tokens say nothing of one that allows 2,500), and never more than that.
         """
         with self._lock:
-            seen = self._memory.expected(estimate.model, estimate.site, estimate.longest)
+            seen = self._memory.expected(estimate.model, estimate.site, estimate.bound_bits)
         return estimate.output_tokens if seen is None else min(estimate.output_tokens, seen * estimate.choices)
 
     def count_text(self, text: str, model: str) -> int:
@@ -166,7 +167,7 @@ class Estimator:
             kind,
             site,
             total,
-            None if self._output == "learned" else bound,
+            None if bound is None or self._output == "learned" else bound.bit_length(),
             formula,
             tally.fixed,
             conversation,

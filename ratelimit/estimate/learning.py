@@ -67,9 +67,9 @@ class Memory:
         row = self._ratios.get((model, kind))
         return 1.0 if row is None else row.correction
 
-    def expected(self, model: str, site: str, longest: int | None) -> int | None:
-        """Tokens nine of ten answers to bodies of about this bound stay within, None until enough were seen."""
-        row = self._answers.get((model, site, None if longest is None else longest.bit_length()))
+    def expected(self, model: str, site: str, bits: int | None) -> int | None:
+        """Tokens nine of ten answers to bodies whose bound has so many bits stay within, None until enough were seen."""
+        row = self._answers.get((model, site, bits))
         return None if row is None else row.expected
 
     def billed(self, model: str, kind: str, ratio: float) -> None:
@@ -85,9 +85,9 @@ class Memory:
         else:
             row.add(ratio)
 
-    def answered(self, model: str, site: str, longest: int | None, tokens: int) -> None:
-        """Take in that an answer to a body of this bound had `tokens` tokens per choice."""
-        key = model, site, None if longest is None else longest.bit_length()
+    def answered(self, model: str, site: str, bits: int | None, tokens: int) -> None:
+        """Take in that an answer to a body whose bound has so many bits had `tokens` tokens per choice."""
+        key = model, site, bits
         row = self._answers.get(key)
         if row is None:
             row = self._answers[key] = _Answers()

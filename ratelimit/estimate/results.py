@@ -33,7 +33,7 @@ class Estimate(NamedTuple):
     kind: str = "text"  # what the prompt holds, for learning: "text", "tools", "images+tools", ...
     site: str = ""  # the call site that asked, for learning its output
     choices: int = 1  # n, times the number of prompts on the completions endpoint
-    longest: int | None = None  # the bound by whose size its answers are learned, tokens for each; None: with all others of its site
+    bound_bits: int | None = None  # of the bound its answers are learned by; None: with all others of its site
     formula_tokens: int = 0  # prompt_tokens before the learned ratio; what `learn` compares the bill with
     fixed_tokens: int = 0  # of these: instructions and tools, sent anew with every request of a conversation the server keeps
     conversation: str = ""  # its id, where the body names one
