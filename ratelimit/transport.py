@@ -30,7 +30,7 @@ C = TypeVar("C")
 
 _REFUSING = frozenset({402, 413, 429, 503, 529})
 READ_EVERY: Final = 0.1
-"""Seconds. Of a faster series of answers not every one has its headers read: they say the same, and reading them is a quarter of the door's work."""
+"""Seconds. Of a faster series of answers not all have their headers read: they say the same, and it is a quarter of the work."""
 
 
 def wrap(limiter: RateLimiter, client: C, *, timeout: float | None = None, priority: str | float = "normal") -> C:
