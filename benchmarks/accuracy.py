@@ -1,8 +1,11 @@
-"""How near do the estimates come to the bill? Recorded calls in, a table and a JSON out.
+"""How near do the estimates come to the bill? Recorded calls in, a table and a JSON
+out.
 
-Each recorded call (request, usage, rate-limit headers, date) is estimated by `ratelimit.estimate` and by the function of the
-OpenAI cookbook that most clients copy, and both are compared with `usage`; the predicted charge is compared with what the
-server's headers say was taken. Nothing is fitted here and no call is known to the estimator beforehand.
+Each recorded call (request, usage, rate-limit headers, date) is estimated by
+`ratelimit.estimate` and by the function of the OpenAI cookbook that most clients copy,
+and both are compared with `usage`; the predicted charge is compared with what the
+server's headers say was taken. Nothing is fitted here and no call is known to the
+estimator beforehand.
 
     python benchmarks/accuracy.py --calls ../shared/truth/calls.jsonl.gz --json accuracy.json
 """
@@ -31,8 +34,10 @@ from ratelimit.estimate.responses import divided
 from ratelimit.estimate.tokenizer import count, encoding_for
 
 FIRST = min(since for _, since, _ in DATED)
-HIDDEN_BILLED = dt.date(2025, 3, 1), dt.date(2025, 4, 6)  # when Responses billed the prompt the server adds
-SELF_CONTAINED = {None, "message", "function_call", "function_call_output", "reasoning"}  # input items that say all they cost
+# when Responses billed the prompt the server adds
+HIDDEN_BILLED = dt.date(2025, 3, 1), dt.date(2025, 4, 6)
+# input items that say all they cost
+SELF_CONTAINED = {None, "message", "function_call", "function_call_output", "reasoning"}
 
 # The least share of exact estimates per bucket: what this project promises.
 PROMISED = {
@@ -59,16 +64,22 @@ def calls(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def day(call: dict[str, Any]) -> dt.date:
-    """Return the day a call was recorded: by its date, or by the second a response's id begins with; else it is of today's kind."""
+    """Return the day a call was recorded: by its date, or by the second a response's id
+    begins with; else it is of today's kind.
+    """
     try:
         return email.utils.parsedate_to_datetime(call["date"]).date()
     except (TypeError, ValueError):
         second = re.match(r"resp_(6[0-9a-f]{7})", call["response_id"] or "")
-        return dt.datetime.fromtimestamp(int(second[1], 16), dt.UTC).date() if second else dt.date.max
+        return (
+            dt.datetime.fromtimestamp(int(second[1], 16), dt.UTC).date() if second else dt.date.max
+        )
 
 
 def beside_another_body(recorded: list[dict[str, Any]]) -> set[str]:
-    """Return the ids of answers that were recorded with several bodies: they answered one of them at most."""
+    """Return the ids of answers that were recorded with several bodies: they answered
+    one of them at most.
+    """
     bodies: defaultdict[str, set[str]] = defaultdict(set)
     for call in recorded:
         if call["response_id"]:
@@ -83,7 +94,9 @@ def billed(call: dict[str, Any]) -> int:
 
 
 def bucket(call: dict[str, Any]) -> str:
-    """Name the kind of call, by what its body holds; "(reasoning)" when the model thinks first."""
+    """Name the kind of call, by what its body holds; "(reasoning)" when the model
+    thinks first.
+    """
     has, endpoint = call["has"], call["endpoint"]
     if endpoint in {"embeddings", "completions"}:
         return str(endpoint)
@@ -106,11 +119,19 @@ def _apart(call: dict[str, Any]) -> str:
     """Name what makes a bill depend on more than the body, "" when nothing does."""
     has, request = call["has"], call["request"]
     given = request.get("input")
-    kinds = {item.get("type") for item in given if isinstance(item, dict)} if isinstance(given, list) else set()
+    kinds = (
+        {item.get("type") for item in given if isinstance(item, dict)}
+        if isinstance(given, list)
+        else set()
+    )
     told = {
-        "kept by the server": has["prompt_template"] or has["conversation"] or has["previous_response_id"] or has["item_reference"],
+        "kept by the server": has["prompt_template"]
+        or has["conversation"]
+        or has["previous_response_id"]
+        or has["item_reference"],
         "files and audio": has["files"] or has["audio"],
-        "of March 2025 (hidden prompt billed)": call["endpoint"] == "responses" and HIDDEN_BILLED[0] <= day(call) <= HIDDEN_BILLED[1],
+        "of March 2025 (hidden prompt billed)": call["endpoint"] == "responses"
+        and HIDDEN_BILLED[0] <= day(call) <= HIDDEN_BILLED[1],
         "reasoning sent back": has["reasoning_items"],
         "built-in tools": set(has["tools"]) - {"function"},
         "sealed items": kinds - SELF_CONTAINED or "context_management" in request,
@@ -119,21 +140,33 @@ def _apart(call: dict[str, Any]) -> str:
 
 
 def estimable(name: str) -> bool:
-    """Tell whether the body alone decides the bill: no server-side state, no content that only the server sees."""
+    """Tell whether the body alone decides the bill: no server-side state, no content
+    that only the server sees.
+    """
     return not re.search(r"kept|files|March|sent back|built-in|sealed|remote|another body", name)
 
 
 def inline(request: dict[str, Any]) -> bool:
-    """Tell whether every picture of the body comes with its data, so that its size can be known."""
-    return not re.search(r'"(?:url|image_url)": ?"(?!data:)|"file_id"', json.dumps(request.get("messages", request.get("input"))))
+    """Tell whether every picture of the body comes with its data, so that its size can
+    be known.
+    """
+    return not re.search(
+        r'"(?:url|image_url)": ?"(?!data:)|"file_id"',
+        json.dumps(request.get("messages", request.get("input"))),
+    )
 
 
 def cookbook(call: dict[str, Any]) -> int:
-    """Count a body the way most clients do: 3 a message, 1 a name, every text of a message, 3 for the answer."""
+    """Count a body the way most clients do: 3 a message, 1 a name, every text of a
+    message, 3 for the answer.
+    """
     request, encoding = call["request"], encoding_for(call["model"])
     if call["endpoint"] in {"embeddings", "completions"}:
         texts = request.get("input" if call["endpoint"] == "embeddings" else "prompt", "")
-        return sum(count(text, encoding) if isinstance(text, str) else 1 for text in (texts if isinstance(texts, list) else [texts]))
+        return sum(
+            count(text, encoding) if isinstance(text, str) else 1
+            for text in (texts if isinstance(texts, list) else [texts])
+        )
     messages = request.get("messages", request.get("input", ""))
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
@@ -148,33 +181,46 @@ def _cookbook_message(message: dict[str, Any], encoding: str) -> int:
         if isinstance(value, str):
             total += count(value, encoding) + (key == "name")
         elif key == "content" and isinstance(value, list):
-            total += sum(count(part.get("text") or "", encoding) for part in value if isinstance(part, dict))
+            total += sum(
+                count(part.get("text") or "", encoding) for part in value if isinstance(part, dict)
+            )
     return total
 
 
 def charged(call: dict[str, Any]) -> int | None:
-    """Return what the server took at admission by its own headers, limit - remaining; None where they do not tell.
+    """Return what the server took at admission by its own headers, limit - remaining;
+    None where they do not tell.
 
-    They do not above 50M tokens per minute (the refill is faster than the reading), on Azure (which limits by other rules), and
-    on Responses whose charge was replaced by the bill before the headers were written: used 0, or the reasoning models.
+    They do not above 50M tokens per minute (the refill is faster than the reading), on
+    Azure (which limits by other rules), and on Responses whose charge was replaced by
+    the bill before the headers were written: used 0, or the reasoning models.
     """
     limits = call["ratelimit"] or {}
     try:
-        limit, remaining = int(limits["x-ratelimit-limit-tokens"]), int(limits["x-ratelimit-remaining-tokens"])
+        limit, remaining = (
+            int(limits["x-ratelimit-limit-tokens"]),
+            int(limits["x-ratelimit-remaining-tokens"]),
+        )
     except (KeyError, ValueError):
         return None
-    settled = call["endpoint"] == "responses" and (remaining == limit or family(call["model"]).reasoning)
+    settled = call["endpoint"] == "responses" and (
+        remaining == limit or family(call["model"]).reasoning
+    )
     return None if settled or call["azure"] or not 0 < limit <= 50_000_000 else limit - remaining
 
 
 @dataclass
 class Row:
-    """What one bucket's estimates were, beside the bills: (ours, the cookbook's, billed)."""
+    """What one bucket's estimates were, beside the bills: (ours, the cookbook's,
+    billed).
+    """
 
     triples: list[tuple[int, int, int]] = field(default_factory=list)
 
     def figures(self, which: int = 0) -> dict[str, float]:
-        """Return the figures of an estimator, ours (0) or the cookbook's (1), as the JSON shows them."""
+        """Return the figures of an estimator, ours (0) or the cookbook's (1), as the
+        JSON shows them.
+        """
         pairs = [(triple[which], triple[2]) for triple in self.triples]
         errors = sorted(abs(estimate - bill) for estimate, bill in pairs)
         count_ = len(pairs)
@@ -182,8 +228,12 @@ class Row:
             "n": count_,
             "exact": round(sum(error == 0 for error in errors) / count_, 4),
             "within_1": round(sum(error <= 1 for error in errors) / count_, 4),
-            "within_1pct": round(sum(abs(estimate - bill) <= 0.01 * bill for estimate, bill in pairs) / count_, 4),
-            "within_2pct": round(sum(abs(estimate - bill) <= 0.02 * bill for estimate, bill in pairs) / count_, 4),
+            "within_1pct": round(
+                sum(abs(estimate - bill) <= 0.01 * bill for estimate, bill in pairs) / count_, 4
+            ),
+            "within_2pct": round(
+                sum(abs(estimate - bill) <= 0.02 * bill for estimate, bill in pairs) / count_, 4
+            ),
             "p99_abs": errors[min(count_ - 1, int(0.99 * count_))],
             "divided": sum(divided(estimate, bill) for estimate, bill in pairs),
         }
@@ -200,8 +250,14 @@ def measure(path: Path) -> dict[str, Any]:
     for call in recorded:
         when = max(since for _, since, _ in DATED if since <= max(day(call), FIRST))
         estimator = estimators.setdefault(when, Estimator(charge=when))
-        estimate = estimator.estimate({"model": call["model"], **call["request"]}, endpoint=call["endpoint"])
-        name = "answers recorded beside another body" if call["response_id"] in doubtful else bucket(call)
+        estimate = estimator.estimate(
+            {"model": call["model"], **call["request"]}, endpoint=call["endpoint"]
+        )
+        name = (
+            "answers recorded beside another body"
+            if call["response_id"] in doubtful
+            else bucket(call)
+        )
         triple = (estimate.prompt_tokens, cookbook(call), billed(call))
         rows[name].triples.append(triple)
         if estimable(name):
@@ -212,22 +268,43 @@ def measure(path: Path) -> dict[str, Any]:
     every = [within for endpoint in charges.values() for within in endpoint]
     return {
         "buckets": {
-            name: {**row.figures(), "promised": PROMISED.get(name), "estimable": estimable(name), "cookbook": row.figures(1)}
+            name: {
+                **row.figures(),
+                "promised": PROMISED.get(name),
+                "estimable": estimable(name),
+                "cookbook": row.figures(1),
+            }
             for name, row in sorted(rows.items())
         },
         "estimable": {**whole.figures(), "cookbook": whole.figures(1)},
         "charge": {
             "within_0_1": round(sum(every) / len(every), 4) if every else None,
             "n": len(every),
-            "endpoints": {name: {"n": len(got), "within_0_1": round(sum(got) / len(got), 4)} for name, got in sorted(charges.items())},
+            "endpoints": {
+                name: {"n": len(got), "within_0_1": round(sum(got) / len(got), 4)}
+                for name, got in sorted(charges.items())
+            },
         },
     }
 
 
 def show(result: dict[str, Any]) -> None:
     """Print the result as a table."""
-    table = Table(title="Estimates beside the bill, in shares of the calls", caption="dim: not told by the body alone, so not promised")
-    for heading in ("bucket", "n", "exact", "promised", "within 1", "within 1 %", "p99", "cookbook exact", "cookbook p99"):
+    table = Table(
+        title="Estimates beside the bill, in shares of the calls",
+        caption="dim: not told by the body alone, so not promised",
+    )
+    for heading in (
+        "bucket",
+        "n",
+        "exact",
+        "promised",
+        "within 1",
+        "within 1 %",
+        "p99",
+        "cookbook exact",
+        "cookbook p99",
+    ):
         table.add_column(heading, justify="left" if heading == "bucket" else "right")
     for name, row in [*result["buckets"].items(), ("all that is estimable", result["estimable"])]:
         promised = row.get("promised")
@@ -246,7 +323,9 @@ def show(result: dict[str, Any]) -> None:
         )
     console = Console(width=140)
     console.print(table)
-    console.print(f"within 2 % of the bill over all that is estimable: {result['estimable']['within_2pct']:.3f} (promised 0.970)")
+    console.print(
+        f"within 2 % of the bill over all that is estimable: {result['estimable']['within_2pct']:.3f} (promised 0.970)"
+    )
     tools = result["buckets"].get("responses tools")
     if tools:
         missed = tools["n"] - round(tools["exact"] * tools["n"])
@@ -255,18 +334,28 @@ def show(result: dict[str, Any]) -> None:
             " by the calls of a parallel answer, which no body tells"
         )
     charge = result["charge"]
-    shares = ", ".join(f"{name} {row['within_0_1']:.3f} of {row['n']}" for name, row in charge["endpoints"].items())
-    console.print(f"charge within {{0, +1}} of what the server took: {charge['within_0_1']} of {charge['n']} (promised 0.980): {shares}")
+    shares = ", ".join(
+        f"{name} {row['within_0_1']:.3f} of {row['n']}" for name, row in charge["endpoints"].items()
+    )
+    console.print(
+        f"charge within {{0, +1}} of what the server took: {charge['within_0_1']} of {charge['n']} (promised 0.980): {shares}"
+    )
 
 
 def main() -> None:
     """Measure and show."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--calls", type=Path, default=Path(__file__).parents[2] / "shared" / "truth" / "calls.jsonl.gz")
+    parser.add_argument(
+        "--calls",
+        type=Path,
+        default=Path(__file__).parents[2] / "shared" / "truth" / "calls.jsonl.gz",
+    )
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     if not options.calls.exists():
-        parser.exit(0, f"no recorded calls at {options.calls}: nothing to compare with (--calls FILE)\n")
+        parser.exit(
+            0, f"no recorded calls at {options.calls}: nothing to compare with (--calls FILE)\n"
+        )
     result = measure(options.calls)
     show(result)
     if options.json:

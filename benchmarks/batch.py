@@ -1,17 +1,22 @@
-"""How long does a file of requests take, and what is lost on the way? `ratelimit.run` beside the two ways in which people do it today.
+"""How long does a file of requests take, and what is lost on the way? `ratelimit.run`
+beside the two ways in which people do it today.
 
-Owns the rivals, written anew from what is published of them, and the table. All send the same bodies through the same client of the openai
-library to a server that enforces the same limits from full buckets, in a process of its own; its ledger tells the 429s.
+Owns the rivals, written anew from what is published of them, and the table. All send
+the same bodies through the same client of the openai library to a server that enforces
+the same limits from full buckets, in a process of its own; its ledger tells the 429s.
 
-* `cookbook`: the algorithm of the OpenAI cookbook's parallel processor. A loop every millisecond takes the next request, a failed one first,
-  when one capacity each for requests and tokens has room for it; both are refilled by the time that has passed, and nothing is given back.
-  Tokens are counted by cl100k_base, and an answer without a bound as 15 tokens. Five attempts. A 429 pauses the loop for 15 s when its code
-  is "429"; the server's says "rate_limit_exceeded".
-* `gather`: `asyncio.gather` over all of them, each with exponential back-off as the cookbook recommends: waits of 1 to 60 s, six attempts.
+* `cookbook`: the algorithm of the OpenAI cookbook's parallel processor. A loop every
+  millisecond takes the next request, a failed one first, when one capacity each for
+  requests and tokens has room for it; both are refilled by the time that has passed,
+  and nothing is given back. Tokens are counted by cl100k_base, and an answer without a
+  bound as 15 tokens. Five attempts. A 429 pauses the loop for 15 s when its code is
+  "429"; the server's says "rate_limit_exceeded".
+* `gather`: `asyncio.gather` over all of them, each with exponential back-off as the
+  cookbook recommends: waits of 1 to 60 s, six attempts.
 * `ratelimit`: as it is.
 
-Bound: the seconds before which no client can have sent the last request, by the tokens that the server has billed. CPU: of the client's process,
-tokenizing included.
+Bound: the seconds before which no client can have sent the last request, by the tokens
+that the server has billed. CPU: of the client's process, tokenizing included.
 """
 
 from __future__ import annotations
@@ -90,7 +95,9 @@ async def by_gather(client: AsyncOpenAI, job: Job) -> Count:
         stop=tenacity.stop_after_attempt(ATTEMPTS_BACKOFF),
         reraise=True,
     )(post)
-    answers = await asyncio.gather(*(ask(client, request) for request in job.requests), return_exceptions=True)
+    answers = await asyncio.gather(
+        *(ask(client, request) for request in job.requests), return_exceptions=True
+    )
     failed = sum(isinstance(answer, Exception) for answer in answers)
     return Count(len(answers) - failed, failed)
 
@@ -144,8 +151,18 @@ async def by_cookbook(client: AsyncOpenAI, job: Job) -> Count:
 def cookbook_tokens(body: Mapping[str, Any]) -> int:
     """What the cookbook's processor takes a chat request for."""
     answer = (body.get("n") or 1) * (body.get("max_tokens") or DEFAULT_ANSWER)
-    values = [value for message in body["messages"] for value in message.values() if isinstance(value, str)]
-    return int(answer) + 2 + 4 * len(body["messages"]) + sum(count(value, "cl100k_base") for value in values)
+    values = [
+        value
+        for message in body["messages"]
+        for value in message.values()
+        if isinstance(value, str)
+    ]
+    return (
+        int(answer)
+        + 2
+        + 4 * len(body["messages"])
+        + sum(count(value, "cl100k_base") for value in values)
+    )
 
 
 WAYS: dict[str, Way] = {"gather": by_gather, "cookbook": by_cookbook, "ratelimit": by_ratelimit}
@@ -167,11 +184,19 @@ def recorded(path: Path, wanted: int) -> list[Request]:
 
 
 def prepare(path: Path, wanted: int) -> tuple[Job, str]:
-    """Choose the requests, and limits that they exceed: both have a say, every request fits. Counting them loads the vocabularies."""
+    """Choose the requests, and limits that they exceed: both have a say, every request
+    fits. Counting them loads the vocabularies.
+    """
     if path.exists():
         requests, source = recorded(path, wanted), "recorded"
     else:
-        requests, source = [read_request(call.body, number) for number, call in enumerate(make_calls(wanted, 0), 1)], "invented"
+        requests, source = (
+            [
+                read_request(call.body, number)
+                for number, call in enumerate(make_calls(wanted, 0), 1)
+            ],
+            "invented",
+        )
     limiter = RateLimiter()
     costs = []
     for request in requests:
@@ -185,7 +210,9 @@ def prepare(path: Path, wanted: int) -> tuple[Job, str]:
 
 async def race(way: Way, job: Job, base_url: str) -> tuple[Count, float, float]:
     """Let one client run; what it counted, its seconds and the seconds of its CPU."""
-    async with AsyncOpenAI(base_url=base_url, api_key="none", max_retries=3 if way is by_ratelimit else 0, timeout=600) as client:
+    async with AsyncOpenAI(
+        base_url=base_url, api_key="none", max_retries=3 if way is by_ratelimit else 0, timeout=600
+    ) as client:
         started, used = time.monotonic(), time.process_time()
         counted = await way(client, job)
         return counted, time.monotonic() - started, time.process_time() - used
@@ -195,15 +222,31 @@ def main() -> None:
     """Race and show."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--requests", type=Path, default=RECORDED, help="a file of requests (default: the recorded calls, else invented ones)")
+    parser.add_argument(
+        "--requests",
+        type=Path,
+        default=RECORDED,
+        help="a file of requests (default: the recorded calls, else invented ones)",
+    )
     parser.add_argument("--count", type=int, default=1_000, help="how many of them (default: 1000)")
-    parser.add_argument("--only", choices=tuple(WAYS), action="append", help="this client only; may be given again")
+    parser.add_argument(
+        "--only", choices=tuple(WAYS), action="append", help="this client only; may be given again"
+    )
     arguments = parser.parse_args()
     console = Console()
     job, source = prepare(arguments.requests, arguments.count)
-    figures: dict[str, Any] = {"settings": {"requests": len(job.requests), "source": source, "rpm": job.rpm, "tpm": job.tpm}}
+    figures: dict[str, Any] = {
+        "settings": {
+            "requests": len(job.requests),
+            "source": source,
+            "rpm": job.rpm,
+            "tpm": job.tpm,
+        }
+    }
     title = f"{len(job.requests):,} {source} requests, {job.rpm:,.0f} RPM, {job.tpm:,.0f} TPM"
-    table = Table("client", "answered", "failed", "429s", "seconds", "bound", "CPU seconds", title=title)
+    table = Table(
+        "client", "answered", "failed", "429s", "seconds", "bound", "CPU seconds", title=title
+    )
     with backend() as server, console.status("") as status:
         for name in arguments.only or WAYS:
             status.update(name)
@@ -222,7 +265,10 @@ def main() -> None:
                 "tokens": seen.tokens,
             }
             row = figures[name]
-            cells = itertools.chain((row["answered"], row["failed"], row["rejected"]), (f"{seconds:.1f}", f"{bound:.1f}", f"{cpu:.1f}"))
+            cells = itertools.chain(
+                (row["answered"], row["failed"], row["rejected"]),
+                (f"{seconds:.1f}", f"{bound:.1f}", f"{cpu:.1f}"),
+            )
             table.add_row(name, *map(str, cells))
     console.print(table)
     if arguments.json:

@@ -1,6 +1,8 @@
-"""What the HTTP door costs: CPU of the calling thread per call, wrapped and not, in turns, beside the least that any limiter must do.
+"""What the HTTP door costs: CPU of the calling thread per call, wrapped and not, in
+turns, beside the least that any limiter must do.
 
-Owns the request body that `transport.py` sends, its prompts, and the three clients compared. Must never come in: faults, limits that bind.
+Owns the request body that `transport.py` sends, its prompts, and the three clients
+compared. Must never come in: faults, limits that bind.
 """
 
 from __future__ import annotations
@@ -67,7 +69,9 @@ class _Usage:
 
 
 class _Least:
-    """A transport that does what no limiter with a tokenizer can leave out, and limits nothing."""
+    """A transport that does what no limiter with a tokenizer can leave out, and limits
+    nothing.
+    """
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -90,7 +94,9 @@ def _counting(client: openai.OpenAI) -> openai.OpenAI:
 
 
 def overhead(console: Console, calls: int) -> dict[str, Any]:
-    """Measure the CPU of one thread per call, wrapped and not in turns, with the server in a process of its own."""
+    """Measure the CPU of one thread per call, wrapped and not in turns, with the server
+    in a process of its own.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
@@ -99,7 +105,11 @@ def overhead(console: Console, calls: int) -> dict[str, Any]:
     spent: dict[str, list[float]] = {"bare": [], "least": [], "wrapped": []}
     try:
         with openai.OpenAI(api_key="none", base_url=ours.recv()) as bare:
-            clients = {"bare": bare, "least": _counting(bare), "wrapped": RateLimiter(rpm=1e9, tpm=1e12).wrap(bare)}
+            clients = {
+                "bare": bare,
+                "least": _counting(bare),
+                "wrapped": RateLimiter(rpm=1e9, tpm=1e12).wrap(bare),
+            }
             for number in range(calls):
                 for name, client in clients.items():
                     body = request(prompt(generator))
@@ -111,8 +121,13 @@ def overhead(console: Console, calls: int) -> dict[str, Any]:
         ours.send(None)
         process.join()
     medians = {name: statistics.median(times) for name, times in spent.items()}
-    ratios = {name: statistics.median(a / b for a, b in zip(times, spent["bare"], strict=True)) for name, times in spent.items()}
-    table = Table("client", "CPU per call, median", "ratio, median", title="overhead, prompt of 1 KB")
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(times, spent["bare"], strict=True))
+        for name, times in spent.items()
+    }
+    table = Table(
+        "client", "CPU per call, median", "ratio, median", title="overhead, prompt of 1 KB"
+    )
     for name, median in medians.items():
         table.add_row(name, f"{median:,.0f} us", f"{ratios[name]:.3f}")
     console.print(table)

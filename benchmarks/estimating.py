@@ -1,14 +1,20 @@
-"""What does an estimate cost in time and memory? Beside tiktoken on the same text, in the same process and run.
+"""What does an estimate cost in time and memory? Beside tiktoken on the same text, in
+the same process and run.
 
-Owns six measures; whatever is a ratio is taken pair by pair, the two in turns, and the median is shown. Times are CPU times
-of the measuring thread, but for the stall and the first use, which are what a clock on the wall shows.
-* first count: one request with a text never seen before, against tiktoken's `encode` of that text;
-* conversation: 40 turns that grow, each estimated when it is sent, against tiktoken counting the whole history each time;
-* stall: the longest the event loop stands still while 8 prompts of 1 MB are reserved in a limiter at once;
+Owns six measures; whatever is a ratio is taken pair by pair, the two in turns, and the
+median is shown. Times are CPU times of the measuring thread, but for the stall and the
+first use, which are what a clock on the wall shows.
+* first count: one request with a text never seen before, against tiktoken's `encode` of
+  that text;
+* conversation: 40 turns that grow, each estimated when it is sent, against tiktoken
+  counting the whole history each time;
+* stall: the longest the event loop stands still while 8 prompts of 1 MB are reserved in
+  a limiter at once;
 * memory: what 100,000 distinct messages leave behind, by tracemalloc;
 * pathological texts: time and distance to tiktoken's figure;
 * fuzz: the slowest of 20,000 broken requests, those of `tests/test_estimate_fuzz.py`.
-The texts are the standard library's own sources: code, comments and prose that every machine with a Python has.
+  The texts are the standard library's own sources: code, comments and prose that every
+  machine with a Python has.
 
     python benchmarks/estimating.py --json estimating.json
 """
@@ -44,7 +50,8 @@ from ratelimit.estimate import tokenizer as counting
 MODEL = "gpt-4o"
 ENCODING = "o200k_base"
 SIZES = {"1k": 1_000, "10k": 10_000, "100k": 100_000, "1m": 1_000_000}  # characters
-# Characters that a turn adds, in and out: an agent's tool results and steps, a chat's questions and answers.
+# Characters that a turn adds, in and out: an agent's tool results and steps, a chat's
+# questions and answers.
 TALKS = {"": (2_500, 1_500), "_chat": (300, 1_200)}
 TICK = 0.001  # seconds between two looks at the event loop
 
@@ -56,7 +63,9 @@ def sources() -> Iterator[str]:
 
 
 def texts(size: int) -> Iterator[str]:
-    """Cut the sources into texts of `size` characters, each made distinct by a number in front."""
+    """Cut the sources into texts of `size` characters, each made distinct by a number
+    in front.
+    """
     corpus = "".join(islice(sources(), 150))
     for number in range(sys.maxsize):
         start = number * size % (len(corpus) - size)
@@ -69,14 +78,18 @@ def asking(text: str) -> dict[str, Any]:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Return the CPU milliseconds `work` takes in this thread: what else the machine does is left out."""
+    """Return the CPU milliseconds `work` takes in this thread: what else the machine
+    does is left out.
+    """
     start = time.thread_time()
     work()
     return (time.thread_time() - start) * 1e3
 
 
 def first_count(tokenizer: tiktoken.Encoding, size: int, pairs: int) -> tuple[float, float, float]:
-    """Median milliseconds of an estimate and of tiktoken on as many texts, and the median ratio of neighbours."""
+    """Median milliseconds of an estimate and of tiktoken on as many texts, and the
+    median ratio of neighbours.
+    """
     estimator = Estimator()
     ours: list[float] = []
     raw: list[float] = []
@@ -88,11 +101,18 @@ def first_count(tokenizer: tiktoken.Encoding, size: int, pairs: int) -> tuple[fl
         ]
         for into, work in reversed(ways) if number % 2 else ways:
             into.append(timed(work))
-    return statistics.median(ours), statistics.median(raw), statistics.median(a / b for a, b in zip(ours, raw, strict=True))
+    return (
+        statistics.median(ours),
+        statistics.median(raw),
+        statistics.median(a / b for a, b in zip(ours, raw, strict=True)),
+    )
 
 
-def conversation(tokenizer: tiktoken.Encoding, sizes: tuple[int, int], start: int, turns: int = 40) -> tuple[float, float]:
-    """Milliseconds of all turns of one conversation: estimated as it grows, and counted whole by tiktoken at each turn.
+def conversation(
+    tokenizer: tiktoken.Encoding, sizes: tuple[int, int], start: int, turns: int = 40
+) -> tuple[float, float]:
+    """Milliseconds of all turns of one conversation: estimated as it grows, and counted
+    whole by tiktoken at each turn.
 
     Each turn adds what was asked or found and what was answered, of so many characters.
     """
@@ -104,13 +124,20 @@ def conversation(tokenizer: tiktoken.Encoding, sizes: tuple[int, int], start: in
         messages.append({"role": "user", "content": next(asked)})
         body = {"model": MODEL, "messages": list(messages)}
         ours += timed(lambda body=body: estimator.estimate(body))  # type: ignore[misc]
-        raw += timed(lambda: [len(tokenizer.encode(message["content"], disallowed_special=())) for message in messages])
+        raw += timed(
+            lambda: [
+                len(tokenizer.encode(message["content"], disallowed_special=()))
+                for message in messages
+            ]
+        )
         messages.append({"role": "assistant", "content": next(answered)})
     return ours, raw
 
 
 async def longest_gap(work: Callable[[], Any]) -> float:
-    """Return the most milliseconds the loop stood still beyond its own sleep while `work` ran as a task."""
+    """Return the most milliseconds the loop stood still beyond its own sleep while
+    `work` ran as a task.
+    """
     task = asyncio.ensure_future(work())
     worst = 0.0
     while not task.done():
@@ -122,7 +149,9 @@ async def longest_gap(work: Callable[[], Any]) -> float:
 
 
 async def stalls(tokenizer: tiktoken.Encoding, rounds: int) -> dict[str, float]:
-    """Per kind of work, the median over rounds of the longest gap, in milliseconds, while 8 prompts of 1 MB are read at once."""
+    """Per kind of work, the median over rounds of the longest gap, in milliseconds,
+    while 8 prompts of 1 MB are read at once.
+    """
     limiter = RateLimiter(rpm=1e9, tpm=1e15)
     prompts = texts(1_000_000)
 
@@ -146,17 +175,26 @@ async def stalls(tokenizer: tiktoken.Encoding, rounds: int) -> dict[str, float]:
         del batch
         await asyncio.sleep(0.5)
 
-    gaps: dict[str, list[float]] = {"": [], "_idle": [], "_tiktoken_thread": [], "_tiktoken_inline": []}
+    gaps: dict[str, list[float]] = {
+        "": [],
+        "_idle": [],
+        "_tiktoken_thread": [],
+        "_tiktoken_inline": [],
+    }
     for _ in range(rounds):
         for name, work in zip(gaps, (reserves, idle, one_off_the_loop, on_the_loop), strict=True):
             batch = list(islice(prompts, 8))
             gc.collect()
             gaps[name].append(await longest_gap(partial(work, batch)))
-    return {f"stall_ms{name}": statistics.median(worst) for name, worst in gaps.items()} | {"stall_ms_worst": max(gaps[""])}
+    return {f"stall_ms{name}": statistics.median(worst) for name, worst in gaps.items()} | {
+        "stall_ms_worst": max(gaps[""])
+    }
 
 
 def memory(messages: int) -> dict[str, float]:
-    """Megabytes that distinct messages leave behind, after three tenths of them and after all."""
+    """Megabytes that distinct messages leave behind, after three tenths of them and
+    after all.
+    """
     estimator = Estimator()
     figures: dict[str, float] = {}
     lines = texts(300)
@@ -178,17 +216,24 @@ def pathological() -> dict[str, str]:
     return {
         "1,000,000 equal letters": "a" * 1_000_000,
         "400 KB of one ideograph": "国" * 133_000,
-        "400 KB of ideographs, no sign": "".join(chance.choices([chr(code) for code in range(0x4E00, 0x6E00)], k=133_000)),
+        "400 KB of ideographs, no sign": "".join(
+            chance.choices([chr(code) for code in range(0x4E00, 0x6E00)], k=133_000)
+        ),
         "1 MB of binary": "".join(map(chr, chance.choices(range(256), k=700_000))),
         "1 MB of random letters": "".join(chance.choices(letters, k=1_000_000)),
-        "1 MB of base64": "".join(chance.choices(letters + letters.upper() + "0123456789+/", k=1_000_000)),
+        "1 MB of base64": "".join(
+            chance.choices(letters + letters.upper() + "0123456789+/", k=1_000_000)
+        ),
         "1,000,000 line ends": "\n" * 1_000_000,
-        "1,000,000 blanks": " " * 1_000_000,  # tiktoken panics here, so its time and figure are missing
+        # tiktoken panics here, so its time and figure are missing
+        "1,000,000 blanks": " " * 1_000_000,
     }
 
 
 def fuzz(number: int) -> dict[str, float]:
-    """CPU milliseconds of the slowest broken request and of the median one; the benchmark's own garbage is left out."""
+    """CPU milliseconds of the slowest broken request and of the median one; the
+    benchmark's own garbage is left out.
+    """
     from tests.test_estimate_fuzz import bodies  # noqa: PLC0415 # needs pytest, and nothing else here does
 
     estimator = Estimator()
@@ -198,21 +243,28 @@ def fuzz(number: int) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for body, endpoint in bodies(number):
-            spent.append(timed(lambda body=body, endpoint=endpoint: estimator.estimate(body, endpoint=endpoint)))  # type: ignore[misc]
+            spent.append(timed(partial(estimator.estimate, body, endpoint=endpoint)))
     gc.unfreeze()
-    return {"fuzz_slowest_ms": max(spent), "fuzz_median_ms": statistics.median(spent), "fuzz_bodies": number}
+    return {
+        "fuzz_slowest_ms": max(spent),
+        "fuzz_median_ms": statistics.median(spent),
+        "fuzz_bodies": number,
+    }
 
 
 def main() -> None:
     """Measure and show."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--quick", action="store_true", help="fewer texts and rounds, for a first look")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer texts and rounds, for a first look"
+    )
     arguments = parser.parse_args()
     console = Console()
     figures: dict[str, Any] = {}
     with console.status("first use") as status, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # older encodings are in no package; their stand-in is as fast
+        # older encodings are in no package; their stand-in is as fast
+        warnings.simplefilter("ignore")
         start = time.perf_counter()
         counting.count("a", ENCODING)
         figures["first_use_ms"] = (time.perf_counter() - start) * 1e3
@@ -220,14 +272,20 @@ def main() -> None:
             counting.count("a", encoding)
         tokenizer = counting.vocabularies.load(ENCODING)
         if tokenizer is None:
-            raise SystemExit(f"no vocabulary {ENCODING} on this machine: pip install 'ratelimit-openai[vocabulary]'")
+            raise SystemExit(
+                f"no vocabulary {ENCODING} on this machine: pip install 'ratelimit-openai[vocabulary]'"
+            )
 
         scale = 1 if arguments.quick else 4
         for name, size in SIZES.items():
             status.update(f"first count, {name}")
             pairs = max(5, min(500, 5_000_000 // size)) * scale
             ours, raw, ratio = first_count(tokenizer, size, pairs)
-            figures |= {f"first_count_ms_{name}": ours, f"first_count_ms_{name}_tiktoken": raw, f"first_count_ratio_{name}": ratio}
+            figures |= {
+                f"first_count_ms_{name}": ours,
+                f"first_count_ms_{name}_tiktoken": raw,
+                f"first_count_ratio_{name}": ratio,
+            }
         status.update("conversation")
         for kind, sizes in TALKS.items():
             talks = [conversation(tokenizer, sizes, 100 * number) for number in range(3 * scale)]
@@ -249,7 +307,12 @@ def main() -> None:
                 start = time.thread_time()
                 whole = len(tokenizer.encode_ordinary(text))
                 raw_ms = (time.thread_time() - start) * 1e3
-            texts_without_seams[name] = {"ms": ours, "ms_tiktoken": raw_ms, "tokens": tokens, "tokens_tiktoken": whole}
+            texts_without_seams[name] = {
+                "ms": ours,
+                "ms_tiktoken": raw_ms,
+                "tokens": tokens,
+                "tokens_tiktoken": whole,
+            }
         figures["pathological"] = texts_without_seams
         status.update("fuzz")
         figures |= fuzz(20_000 if scale > 1 else 2_000)
@@ -262,7 +325,9 @@ def main() -> None:
 
 def show(console: Console, figures: dict[str, Any]) -> None:
     """Print one table of what was promised and one of the pathological texts."""
-    table = Table("measure", "ratelimit", "tiktoken", "ratio", "promised", title="Cost of an estimate")
+    table = Table(
+        "measure", "ratelimit", "tiktoken", "ratio", "promised", title="Cost of an estimate"
+    )
     row = "{:,.2f}".format
     for name in SIZES:
         key = f"first_count_ms_{name}"
@@ -273,14 +338,36 @@ def show(console: Console, figures: dict[str, Any]) -> None:
     for kind, label in zip(TALKS, ("an agent", "a chat"), strict=True):
         key = f"conversation{kind}"
         table.add_row(
-            f"40 turns of {label}, ms", row(figures[f"{key}_ms"]), row(figures[f"{key}_ms_tiktoken"]), f"{figures[f'{key}_ratio']:.3f}", "0.10"
+            f"40 turns of {label}, ms",
+            row(figures[f"{key}_ms"]),
+            row(figures[f"{key}_ms_tiktoken"]),
+            f"{figures[f'{key}_ratio']:.3f}",
+            "0.10",
         )
-    table.add_row("event loop stalls for, ms", row(figures["stall_ms"]), row(figures["stall_ms_tiktoken_inline"]), "", "10 ms")
+    table.add_row(
+        "event loop stalls for, ms",
+        row(figures["stall_ms"]),
+        row(figures["stall_ms_tiktoken_inline"]),
+        "",
+        "10 ms",
+    )
     table.add_row("  the worst round", row(figures["stall_ms_worst"]), "", "", "10 ms")
-    table.add_row("  idle; tiktoken in a thread", row(figures["stall_ms_idle"]), row(figures["stall_ms_tiktoken_thread"]), "", "")
+    table.add_row(
+        "  idle; tiktoken in a thread",
+        row(figures["stall_ms_idle"]),
+        row(figures["stall_ms_tiktoken_thread"]),
+        "",
+        "",
+    )
     table.add_row("after 30,000 messages, MB", row(figures["memory_mb_30k"]), "", "", "")
     table.add_row("after 100,000 messages, MB", row(figures["memory_mb_100k"]), "", "", "bounded")
-    table.add_row(f"slowest of {figures['fuzz_bodies']:,} odd bodies, ms", row(figures["fuzz_slowest_ms"]), "", "", "50 ms")
+    table.add_row(
+        f"slowest of {figures['fuzz_bodies']:,} odd bodies, ms",
+        row(figures["fuzz_slowest_ms"]),
+        "",
+        "",
+        "50 ms",
+    )
     table.add_row("first use, ms", row(figures["first_use_ms"]), "", "", "")
     console.print(table)
     table = Table("text", "ms", "tiktoken ms", "tokens", "off by", title="Pathological texts")

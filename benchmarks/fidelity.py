@@ -1,18 +1,26 @@
-"""Does the fake server say what the real one said? Recordings in, a table and a JSON out.
+"""Does the fake server say what the real one said? Recordings in, a table and a JSON
+out.
 
     python benchmarks/fidelity.py --headers ../shared/truth/headers.csv --calls ../shared/truth/calls.jsonl.gz --json fidelity.json
 
-Headers: for each recorded limit a server is brought to the recorded level and asked once, on a virtual clock; `remaining` and `reset` have
-to come out as recorded, letter by letter. One thing is not recorded, the fraction of a unit that `remaining` cuts off, so it may be chosen,
-as may the period out of those that exist (minute, day, month). What matches is told apart: with a fraction of 0; with a fraction below 1; and
-with the residue of +1 that the real server's truncation leaves on some rows. Left out ("unreadable"): rows without limit, remaining or reset.
+Headers: for each recorded limit a server is brought to the recorded level and asked
+once, on a virtual clock; `remaining` and `reset` have to come out as recorded, letter
+by letter. One thing is not recorded, the fraction of a unit that `remaining` cuts off,
+so it may be chosen, as may the period out of those that exist (minute, day, month).
+What matches is told apart: with a fraction of 0; with a fraction below 1; and with the
+residue of +1 that the real server's truncation leaves on some rows. Left out
+("unreadable"): rows without limit, remaining or reset.
 
-Charges: each recorded request is sent, body and all, to a fresh server with the recorded limit, under the rule of its date;
-`remaining-tokens` has to be as recorded, or one less (the same residue; within 2 at limits of 150 million and more). Left out, for what the
-recordings say before anything is compared: Azure, and calls whose headers are absent or masked ("unreadable"); and calls that cannot have
-found a full bucket ("in use"), as their own request header shows others beside them, or the call before them in the same recording, for the
-same model and limit, left a debit that cannot have flowed back by then. Counted as misses though no rule could know better: calls whose
-predecessors were not recorded, and Responses with parallel function calls, whose usage leaves out the tools that the server charged.
+Charges: each recorded request is sent, body and all, to a fresh server with the
+recorded limit, under the rule of its date; `remaining-tokens` has to be as recorded, or
+one less (the same residue; within 2 at limits of 150 million and more). Left out, for
+what the recordings say before anything is compared: Azure, and calls whose headers are
+absent or masked ("unreadable"); and calls that cannot have found a full bucket ("in
+use"), as their own request header shows others beside them, or the call before them in
+the same recording, for the same model and limit, left a debit that cannot have flowed
+back by then. Counted as misses though no rule could know better: calls whose
+predecessors were not recorded, and Responses with parallel function calls, whose usage
+leaves out the tools that the server charged.
 """
 
 from __future__ import annotations
@@ -39,9 +47,18 @@ from ratelimit.testing import FakeOpenAI, Latency
 from ratelimit.testing.clocks import run_virtual
 
 TODAY = datetime(2025, 3, 20, tzinfo=UTC)  # since then max_tokens is not charged
-SETTLED = datetime(2026, 1, 1, tzinfo=UTC)  # since then Responses of some models tell the state after settlement
-PERIODS = {"requests": {"rpm": 60, "rpd": 86_400}, "tokens": {"tpm": 60, "tpd": 86_400, "tpmonth": 2_592_000}}
-PATHS = {"chat.completions": "chat/completions", "responses": "responses", "embeddings": "embeddings", "completions": "completions"}
+# since then Responses of some models tell the state after settlement
+SETTLED = datetime(2026, 1, 1, tzinfo=UTC)
+PERIODS = {
+    "requests": {"rpm": 60, "rpd": 86_400},
+    "tokens": {"tpm": 60, "tpd": 86_400, "tpmonth": 2_592_000},
+}
+PATHS = {
+    "chat.completions": "chat/completions",
+    "responses": "responses",
+    "embeddings": "embeddings",
+    "completions": "completions",
+}
 LEFT_OUT = {"unreadable", "in use"}
 UNITS = {"h": 3_600, "m": 60, "s": 1, "ms": 0.001}
 
@@ -56,10 +73,14 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
             yield from map(json.loads, file)
 
 
-async def answer(server: FakeOpenAI, path: str, body: object, usage: dict[str, int]) -> httpx2.Headers:
+async def answer(
+    server: FakeOpenAI, path: str, body: object, usage: dict[str, int]
+) -> httpx2.Headers:
     """Send one request and return the headers of its answer."""
     async with httpx2.AsyncClient(transport=server.transport(), base_url="http://fake/v1") as http:
-        response = await http.post(f"/{path}", json=body, headers={"x-fake-usage": json.dumps(usage)})
+        response = await http.post(
+            f"/{path}", json=body, headers={"x-fake-usage": json.dumps(usage)}
+        )
         if response.status_code != 200:
             raise ValueError(f"the fake server refused a recorded request: {response.text}")
         return response.headers
@@ -77,12 +98,18 @@ class Recorded:
     @property
     def seconds(self) -> float:
         """The reset in seconds."""
-        return sum(float(number) * UNITS[unit] for number, unit in re.findall(r"([\d.]+)(h|ms|m|s)", self.reset))
+        return sum(
+            float(number) * UNITS[unit]
+            for number, unit in re.findall(r"([\d.]+)(h|ms|m|s)", self.reset)
+        )
 
     async def shown(self, name: str, period: float, used: float) -> tuple[int, str]:
-        """What the server shows, `remaining` and `reset`, when `used` units are missing right after a call."""
+        """What the server shows, `remaining` and `reset`, when `used` units are missing
+        right after a call.
+        """
         cost = 1 if self.unit == "requests" else 0
-        fresh = max(0.0, cost - used)  # less used than the call costs: then the headers were written that much later
+        # less used than the call costs: then the headers were written that much later
+        fresh = max(0.0, cost - used)
         server = FakeOpenAI(
             rpm=None,
             tpm=None,
@@ -91,11 +118,17 @@ class Recorded:
             latency=fresh * period / self.limit,
             headers_at="settle" if fresh else "admission",
         )
-        headers = await answer(server, "embeddings", {"model": "m", "input": ""}, {"prompt_tokens": 0})
-        return int(headers[f"x-ratelimit-remaining-{self.unit}"]), headers[f"x-ratelimit-reset-{self.unit}"]
+        headers = await answer(
+            server, "embeddings", {"model": "m", "input": ""}, {"prompt_tokens": 0}
+        )
+        return int(headers[f"x-ratelimit-remaining-{self.unit}"]), headers[
+            f"x-ratelimit-reset-{self.unit}"
+        ]
 
     async def verdict(self) -> str:
-        """How the server comes to the recorded pair: "whole", "fraction", "residue" or "miss"."""
+        """How the server comes to the recorded pair: "whole", "fraction", "residue" or
+        "miss".
+        """
         used = self.limit - self.remaining
         for name, period in PERIODS[self.unit].items():
             if await self.shown(name, period, used) == (self.remaining, self.reset):
@@ -115,7 +148,9 @@ async def judge_headers(path: Path) -> Counter[tuple[str, str]]:
     known: dict[Recorded, str] = {}
     for row in rows(path):
         for unit in ("requests", "tokens"):
-            limit, remaining, reset = (row[f"{kind}_{unit}"] for kind in ("limit", "remaining", "reset"))
+            limit, remaining, reset = (
+                row[f"{kind}_{unit}"] for kind in ("limit", "remaining", "reset")
+            )
             if not (limit.isdigit() and remaining.isdigit() and reset):
                 verdicts[unit, "unreadable"] += 1
                 continue
@@ -136,14 +171,19 @@ def left_out(calls: list[dict[str, Any]]) -> dict[str, str]:
     """Return why a call cannot be compared, by its id, as the recordings alone tell it."""
     reasons: dict[str, str] = {}
     before: dict[tuple[str, str, int], dict[str, Any]] = {}
-    for call in sorted((call for call in calls if call["date"]), key=lambda call: parsedate_to_datetime(call["date"])):
+    for call in sorted(
+        (call for call in calls if call["date"]),
+        key=lambda call: parsedate_to_datetime(call["date"]),
+    ):
         limit, remaining = number(call, "limit", "tokens"), number(call, "remaining", "tokens")
         if call["azure"] or limit <= 0 or remaining < 0:
             reasons[call["id"]] = "unreadable"
             continue
         others = number(call, "limit", "requests") - number(call, "remaining", "requests")
         earlier = before.get((call["repo"], call["model"], limit), call)
-        passed = (parsedate_to_datetime(call["date"]) - parsedate_to_datetime(earlier["date"])).total_seconds() + 1
+        passed = (
+            parsedate_to_datetime(call["date"]) - parsedate_to_datetime(earlier["date"])
+        ).total_seconds() + 1
         missing = limit - number(earlier, "remaining", "tokens") - passed * limit / 60
         if others > 1 or (earlier is not call and missing > 0):
             reasons[call["id"]] = "in use"
@@ -183,12 +223,21 @@ async def charged(call: dict[str, Any], limit: int) -> int:
     prompt = usage.get("prompt_tokens", usage.get("input_tokens", 0))
     output = usage.get("completion_tokens", usage.get("output_tokens", 0))
     body = call["request"] | {"model": call["model"], "stream": False}
-    told = await answer(server, PATHS[call["endpoint"]], body, {"prompt_tokens": prompt, "completion_tokens": output})
+    told = await answer(
+        server,
+        PATHS[call["endpoint"]],
+        body,
+        {"prompt_tokens": prompt, "completion_tokens": output},
+    )
     return int(told["x-ratelimit-remaining-tokens"])
 
 
-def report(title: str, verdicts: Counter[tuple[str, str]], words: list[str], console: Console) -> dict[str, Any]:
-    """Print one table and return its figures; what is neither a miss nor left out is a match."""
+def report(
+    title: str, verdicts: Counter[tuple[str, str]], words: list[str], console: Console
+) -> dict[str, Any]:
+    """Print one table and return its figures; what is neither a miss nor left out is a
+    match.
+    """
     table = Table("", *words, "share", title=title)
     figures: dict[str, Any] = {}
     total: Counter[str] = Counter()
@@ -213,14 +262,24 @@ def share(counts: Counter[str]) -> float:
 def main() -> None:
     """Read the arguments, judge, print and write."""
     truth = Path(__file__).parents[2] / "shared" / "truth"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--headers", type=Path, default=truth / "headers.csv")
     parser.add_argument("--calls", type=Path, default=truth / "calls.jsonl.gz")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if missing := [str(path) for path in (arguments.headers, arguments.calls) if not path.exists()]:
-        print(f"fidelity: nothing to compare with, no recordings at {', '.join(missing)}", file=sys.stderr)
-        sys.exit(0 if {arguments.headers, arguments.calls} == {truth / "headers.csv", truth / "calls.jsonl.gz"} else 2)
+        print(
+            f"fidelity: nothing to compare with, no recordings at {', '.join(missing)}",
+            file=sys.stderr,
+        )
+        sys.exit(
+            0
+            if {arguments.headers, arguments.calls}
+            == {truth / "headers.csv", truth / "calls.jsonl.gz"}
+            else 2
+        )
     console = Console()
     headers = report(
         "Recorded headers that the fake server shows",
@@ -234,8 +293,15 @@ def main() -> None:
         ["match", "miss", "unreadable", "in use"],
         console,
     )
-    result = {"reset_match": headers["all"]["share"], "charge_match": calls["all"]["share"], "headers": headers, "calls": calls}
-    console.print(f"reset_match {result['reset_match']:.4f}   charge_match {result['charge_match']:.4f}   (at least 0.98 each)")
+    result = {
+        "reset_match": headers["all"]["share"],
+        "charge_match": calls["all"]["share"],
+        "headers": headers,
+        "calls": calls,
+    }
+    console.print(
+        f"reset_match {result['reset_match']:.4f}   charge_match {result['charge_match']:.4f}   (at least 0.98 each)"
+    )
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

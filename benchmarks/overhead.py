@@ -1,10 +1,14 @@
-"""What does the limiter itself cost? Beside a pair of aiolimiter's `AsyncLimiter`, the smallest thing that knows RPM and TPM.
+"""What does the limiter itself cost? Beside a pair of aiolimiter's `AsyncLimiter`, the
+smallest thing that knows RPM and TPM.
 
 Owns three measures, all as a ratio to the pair in the same process and run:
-* uncontended: microseconds of acquire + settle, against the pair's two acquires (the pair cannot settle);
-* contended: CPU per grant with W tasks parked, tokens binding, 1,000 grants a second; both park W tasks and grant for the same time;
-* memory: peak bytes per parked waiter, the task included, by tracemalloc.
-Slices of the two alternate, the ratio is taken slice by slice, and the median is shown: the machine may be noisy.
+* uncontended: microseconds of acquire + settle, against the pair's two acquires (the
+  pair cannot settle);
+* contended: CPU per grant with W tasks parked, tokens binding, 1,000 grants a second;
+  both park W tasks and grant for the same time;
+* memory: peak bytes per parked waiter, the task included, by tracemalloc. Slices of the
+  two alternate, the ratio is taken slice by slice, and the median is shown: the machine
+  may be noisy.
 """
 
 from __future__ import annotations
@@ -31,7 +35,9 @@ Door = Callable[[], Awaitable[object]]
 
 
 def _ours(grants_per_second: float, waiters: int) -> Door:
-    limiter = RateLimiter(rpm=60 * grants_per_second + 60 * waiters, tpm=60 * grants_per_second * TOKENS, burst=1 / 60)
+    limiter = RateLimiter(
+        rpm=60 * grants_per_second + 60 * waiters, tpm=60 * grants_per_second * TOKENS, burst=1 / 60
+    )
 
     async def call() -> None:
         (await limiter.acquire(tokens=TOKENS)).settle(tokens=TOKENS)
@@ -75,7 +81,9 @@ async def uncontended(slices: int, calls: int) -> dict[str, float]:
 
 
 async def _cpu_per_grant(door: Door, waiters: int, seconds: float) -> float:
-    """Park ``waiters`` tasks at the door and return the CPU microseconds that one grant takes while all wait."""
+    """Park ``waiters`` tasks at the door and return the CPU microseconds that one grant
+    takes while all wait.
+    """
     granted = 0
 
     async def wait() -> None:
@@ -105,12 +113,16 @@ async def contended(waiters: int, seconds: float, repeats: int) -> dict[str, flo
     for _ in range(repeats):
         for make, into in ((_ours, ours), (_pair, pair)):
             gc.collect()
-            into.append(await _cpu_per_grant(make(GRANTS_PER_SECOND, 2 * waiters), waiters, seconds))
+            into.append(
+                await _cpu_per_grant(make(GRANTS_PER_SECOND, 2 * waiters), waiters, seconds)
+            )
     name = f"{waiters // 1000}k" if waiters >= 1000 else str(waiters)
     return {
         f"cpu_microseconds_{name}": statistics.median(ours),
         f"cpu_microseconds_{name}_pair": statistics.median(pair),
-        f"ratio_contended_{name}": statistics.median(a / b for a, b in zip(ours, pair, strict=True)),
+        f"ratio_contended_{name}": statistics.median(
+            a / b for a, b in zip(ours, pair, strict=True)
+        ),
     }
 
 
@@ -134,7 +146,9 @@ async def memory(waiters: int) -> dict[str, float]:
     """Peak bytes per parked waiter of each."""
     return {
         "bytes_per_waiter": await _bytes_per_waiter(_ours(GRANTS_PER_SECOND, waiters), waiters),
-        "bytes_per_waiter_pair": await _bytes_per_waiter(_pair(GRANTS_PER_SECOND, waiters), waiters),
+        "bytes_per_waiter_pair": await _bytes_per_waiter(
+            _pair(GRANTS_PER_SECOND, waiters), waiters
+        ),
     }
 
 
@@ -142,7 +156,9 @@ def main() -> None:
     """Measure and show."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter slices, for a first look")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer and shorter slices, for a first look"
+    )
     arguments = parser.parse_args()
     console = Console()
     slices, repeats, seconds = (10, 1, 0.5) if arguments.quick else (60, 5, 1.0)
@@ -154,7 +170,9 @@ def main() -> None:
             figures |= asyncio.run(contended(waiters, seconds, repeats))
         status.update("memory")
         figures |= asyncio.run(memory(10_000))
-    table = Table("measure", "ratelimit", "aiolimiter pair", "ratio", title="Cost of the limiter itself")
+    table = Table(
+        "measure", "ratelimit", "aiolimiter pair", "ratio", title="Cost of the limiter itself"
+    )
     row = "{:,.2f}".format
     table.add_row(
         "acquire + settle, us",

@@ -1,6 +1,8 @@
-"""Whether the HTTP door sees every attempt, learns every server's limits, and costs next to nothing.
+"""Whether the HTTP door sees every attempt, learns every server's limits, and costs
+next to nothing.
 
-Real openai clients, wrapped, against FakeOpenAI over loopback HTTP. Four questions; without a name all of them are answered:
+Real openai clients, wrapped, against FakeOpenAI over loopback HTTP. Four questions;
+without a name all of them are answered:
 
     attempts   500s, cut connections and 429s injected, from threads, asyncio and trio: did the limiter admit exactly what the server saw
                (`uncounted_attempts` 0), and did a call through decorator and wrapped client at once pay once (`duplicate_charges` 0)?
@@ -46,7 +48,8 @@ def ask_threads(limiter: RateLimiter, url: str, calls: int, **options: Any) -> i
     client = limiter.wrap(openai.OpenAI(api_key="none", base_url=url, **options))
 
     def one() -> None:
-        with contextlib.suppress(openai.APIError):  # what the SDK gave up after its retries; the ledger knows each attempt
+        # what the SDK gave up after its retries; the ledger knows each attempt
+        with contextlib.suppress(openai.APIError):
             answered.append(client.chat.completions.create(**request()))
 
     threads = [threading.Thread(target=one) for _ in range(calls)]
@@ -65,7 +68,9 @@ def ask_tasks(backend: str) -> Callable[..., int]:
         answered: list[object] = []
 
         async def main() -> None:
-            async with limiter.wrap(openai.AsyncOpenAI(api_key="none", base_url=url, **options)) as client:
+            async with limiter.wrap(
+                openai.AsyncOpenAI(api_key="none", base_url=url, **options)
+            ) as client:
 
                 async def one() -> None:
                     with contextlib.suppress(openai.APIError):
@@ -82,7 +87,9 @@ def ask_tasks(backend: str) -> Callable[..., int]:
 
 
 def ask_decorated(limiter: RateLimiter, url: str, calls: int, **options: Any) -> int:
-    """Make the calls through the decorator and the wrapped client at once, from threads."""
+    """Make the calls through the decorator and the wrapped client at once, from
+    threads.
+    """
     answered: list[object] = []
     client = limiter.wrap(openai.OpenAI(api_key="none", base_url=url, **options))
 
@@ -112,8 +119,12 @@ DOORS: dict[str, Callable[..., int]] = {
 
 
 def attempts(console: Console, calls: int) -> dict[str, Any]:
-    """Count what the server saw and what the limiter admitted, for each door and each fault."""
-    table = Table("door", "fault", "answered", "attempts seen", "admitted", "refused", title="attempts")
+    """Count what the server saw and what the limiter admitted, for each door and each
+    fault.
+    """
+    table = Table(
+        "door", "fault", "answered", "attempts seen", "admitted", "refused", title="attempts"
+    )
     rows: list[dict[str, Any]] = []
     for door, ask in DOORS.items():
         for fault in ("", *FAULTS):
@@ -126,21 +137,38 @@ def attempts(console: Console, calls: int) -> dict[str, Any]:
             lane = limiter.statistics().lanes["*"]
             seen = len(server.ledger)
             refused = sum(entry.status == 429 for entry in server.ledger)
-            row = {"door": door, "fault": fault, "answered": answered, "seen": seen, "admitted": lane.admitted, "in_flight": lane.in_flight}
+            row = {
+                "door": door,
+                "fault": fault,
+                "answered": answered,
+                "seen": seen,
+                "admitted": lane.admitted,
+                "in_flight": lane.in_flight,
+            }
             rows.append(row | {"refused": refused, "refused_heard": lane.refused})
-            table.add_row(door, fault or "-", f"{answered}/{calls}", str(seen), str(lane.admitted), f"{refused} (heard {lane.refused})")
+            table.add_row(
+                door,
+                fault or "-",
+                f"{answered}/{calls}",
+                str(seen),
+                str(lane.admitted),
+                f"{refused} (heard {lane.refused})",
+            )
     console.print(table)
     twice = [row for row in rows if row["door"] == "decorator + wrap"]
     return {
         "attempts_rows": rows,
         "uncounted_attempts": sum(max(row["seen"] - row["admitted"], 0) for row in rows),
-        "duplicate_charges": sum(max(row["admitted"] - row["seen"], 0) for row in twice) + overpaid(),
+        "duplicate_charges": sum(max(row["admitted"] - row["seen"], 0) for row in twice)
+        + overpaid(),
         "never_ended": sum(row["in_flight"] for row in rows),
     }
 
 
 def overpaid() -> int:
-    """How many of ten calls through decorator and wrapped client were paid more than their bill."""
+    """How many of ten calls through decorator and wrapped client were paid more than
+    their bill.
+    """
     server = FakeOpenAI(rpm=1_000_000, tpm=100_000_000, latency=0.0, output=20)
     limiter = RateLimiter(tpd=50_000, slack=0)  # refills half a token while this runs
     with server.serve() as url:
@@ -151,39 +179,75 @@ def overpaid() -> int:
 
 
 DIALECTS: dict[str, tuple[dict[str, Any], list[Limit]]] = {
-    "requests and tokens a minute": ({"rpm": 600, "tpm": 30_000}, [Limit("requests", 600), Limit("tokens", 30_000)]),
-    "requests a day": ({"rpm": None, "rpd": 10_000, "tpm": 200_000}, [Limit("requests", 10_000, per=86_400), Limit("tokens", 200_000)]),
-    "requests a day only": ({"rpm": None, "rpd": 200, "tpm": None}, [Limit("requests", 200, per=86_400)]),
+    "requests and tokens a minute": (
+        {"rpm": 600, "tpm": 30_000},
+        [Limit("requests", 600), Limit("tokens", 30_000)],
+    ),
+    "requests a day": (
+        {"rpm": None, "rpd": 10_000, "tpm": 200_000},
+        [Limit("requests", 10_000, per=86_400), Limit("tokens", 200_000)],
+    ),
+    "requests a day only": (
+        {"rpm": None, "rpd": 200, "tpm": None},
+        [Limit("requests", 200, per=86_400)],
+    ),
     "project headers": (
         {"rpm": 5_000, "tpm": 2_000_000, "projects": {"mine": {"rpm": 300, "tpm": 40_000}}},
         [Limit("requests", 300), Limit("tokens", 40_000)],
     ),
-    "Azure integers": ({"variant": "E", "rpm": 600, "tpm": 100_000}, [Limit("requests", 600), Limit("tokens", 100_000)]),
+    "Azure integers": (
+        {"variant": "E", "rpm": 600, "tpm": 100_000},
+        [Limit("requests", 600), Limit("tokens", 100_000)],
+    ),
     "Groq": (
         {"header_style": "groq", "rpm": None, "rpd": 14_400, "tpm": 18_000},
         [Limit("requests", 14_400, per=86_400), Limit("tokens", 18_000)],
     ),
-    "Mistral": ({"variant": "M", "rpm": 300, "tpm": 50_000}, [Limit("requests", 300), Limit("tokens", 50_000)]),
+    "Mistral": (
+        {"variant": "M", "rpm": 300, "tpm": 50_000},
+        [Limit("requests", 300), Limit("tokens", 50_000)],
+    ),
 }
 
 
 def learn(console: Console, calls: int) -> dict[str, Any]:
-    """Let a limiter that was given nothing find the limits of each dialect, with all calls wanting to go at once."""
-    table = Table("server", "limits found", "right", "before the first headers", "429s", title="learn")
+    """Let a limiter that was given nothing find the limits of each dialect, with all
+    calls wanting to go at once.
+    """
+    table = Table(
+        "server", "limits found", "right", "before the first headers", "429s", title="learn"
+    )
     rows: list[dict[str, Any]] = []
     for dialect, (options, truth) in DIALECTS.items():
         server = FakeOpenAI(**options, latency=0.1, output=20)
         limiter = RateLimiter()
         with server.serve() as url:
-            answered = ask_tasks("asyncio")(limiter, url, calls, project="mine" if "projects" in options else None)
-        found = {(limit.name, limit.per): limit.amount for limit in limiter.lane_of(MODEL).store.limits}
-        wrong = sum(found.get((limit.name, limit.per)) != limit.amount for limit in truth) + max(len(found) - len(truth), 0)
+            answered = ask_tasks("asyncio")(
+                limiter, url, calls, project="mine" if "projects" in options else None
+            )
+        found = {
+            (limit.name, limit.per): limit.amount for limit in limiter.lane_of(MODEL).store.limits
+        }
+        wrong = sum(found.get((limit.name, limit.per)) != limit.amount for limit in truth) + max(
+            len(found) - len(truth), 0
+        )
         first = min(server.ledger, key=lambda entry: entry.time)
         early = sum(entry.time < (first.ended or 0) for entry in server.ledger)
         rejected = sum(entry.status == 429 for entry in server.ledger)
         shown = ", ".join(f"{amount:,.0f} {name}/{per:g}s" for (name, per), amount in found.items())
-        table.add_row(dialect, shown, "yes" if not wrong else f"[red]{wrong} wrong", str(early), str(rejected))
-        rows.append({"server": dialect, "found": shown, "wrong": wrong, "first_in_flight": early, "rejected": rejected, "answered": answered})
+        table.add_row(
+            dialect, shown, "yes" if not wrong else f"[red]{wrong} wrong", str(early), str(rejected)
+        )
+        rows.append(
+            {
+                "server": dialect,
+                "found": shown,
+                "wrong": wrong,
+                "first_in_flight": early,
+                "rejected": rejected,
+                "answered": answered,
+            }
+        )
     console.print(table)
     return {
         "learn_rows": rows,
@@ -221,9 +285,19 @@ def quota(console: Console) -> dict[str, Any]:
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("questions", nargs="*", metavar="attempts|learn|quota|overhead", help="all of them when none is named")
+    parser.add_argument(
+        "questions",
+        nargs="*",
+        metavar="attempts|learn|quota|overhead",
+        help="all of them when none is named",
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--calls", type=int, default=30, help="calls per row of attempts and learn (overhead makes 10 times as many)")
+    parser.add_argument(
+        "--calls",
+        type=int,
+        default=30,
+        help="calls per row of attempts and learn (overhead makes 10 times as many)",
+    )
     arguments = parser.parse_args()
     console = Console()
     questions: dict[str, Callable[[], dict[str, Any]]] = {
@@ -233,7 +307,9 @@ def main() -> None:
         "overhead": lambda: overhead(console, 10 * arguments.calls),
     }
     if unknown := set(arguments.questions) - questions.keys():
-        parser.error(f"no question {', '.join(sorted(unknown))}: name some of {', '.join(questions)}")
+        parser.error(
+            f"no question {', '.join(sorted(unknown))}: name some of {', '.join(questions)}"
+        )
     figures: dict[str, Any] = {}
     for name in arguments.questions or questions:
         figures |= questions[name]()

@@ -1,4 +1,6 @@
-"""Client-side token-bucket rate limiter for the OpenAI API and its compatibles: calls wait instead of getting a 429."""
+"""Client-side token-bucket rate limiter for the OpenAI API and its compatibles: calls
+wait instead of getting a 429.
+"""
 
 from ratelimit.batch import run
 from ratelimit.errors import (

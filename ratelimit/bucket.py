@@ -1,11 +1,12 @@
 """The arithmetic of one limit, and why it is what it is.
 
-Owns one number. Knows no clock (every verb takes the time), no line, no other bucket, no I/O.
+Owns one number. Knows no clock (every verb takes the time), no line, no other bucket,
+no I/O.
 
-How a bucket works, and why
----------------------------
-A limit of 30,000 tokens per minute is a bucket that holds 30,000 tokens and refills by 500 a second, all the time. One could keep its level
-and the time at which it was last looked at. We keep the *moment at which it is next full*, ``full_at`` (the generic cell rate algorithm, GCRA,
+How a bucket works, and why --------------------------- A limit of 30,000 tokens per
+minute is a bucket that holds 30,000 tokens and refills by 500 a second, all the time.
+One could keep its level and the time at which it was last looked at. We keep the
+*moment at which it is next full*, ``full_at`` (the generic cell rate algorithm, GCRA,
 of ITU-T I.371), and everything else follows:
 
     level(now) = burst - (full_at - now) * rate                                     at most burst
@@ -18,34 +19,42 @@ of ITU-T I.371), and everything else follows:
     t = 25   the first call used 8,000 only  full_at = 56    level 14,500    give back 12,000, which is 24 s
     t = 26   the second used 50,000          full_at = 116   level -15,000   a late debit: nobody goes before t = 56 + cost
 
-* Refill is no code at all. A refund is a subtraction, a debt an addition. No verb can forget to update a timestamp.
-* ``moment(amount)`` says when the amount fits if nothing else happens. Whoever sleeps until then and compares moments, not levels, is admitted:
-  there is no rounding residue of 1e-12 tokens to wait for, so no endless spin on a virtual clock.
-* The invariant: ``take(3)`` leaves what three ``take(1)`` leave, and ``give`` undoes ``take``. For amounts up to the burst, what is taken in any
-  window of time never exceeds ``burst + rate * window`` (given-back amounts taken off).
+* Refill is no code at all. A refund is a subtraction, a debt an addition. No verb can
+  forget to update a timestamp.
+* ``moment(amount)`` says when the amount fits if nothing else happens. Whoever sleeps
+  until then and compares moments, not levels, is admitted: there is no rounding residue
+  of 1e-12 tokens to wait for, so no endless spin on a virtual clock.
+* The invariant: ``take(3)`` leaves what three ``take(1)`` leave, and ``give`` undoes
+  ``take``. For amounts up to the burst, what is taken in any window of time never
+  exceeds ``burst + rate * window`` (given-back amounts taken off).
 
-Slack: date the debit at its arrival
-------------------------------------
-The server's bucket is debited when the request *arrives*; ours, when it leaves. If ours was full it starts to refill at once, the server's
-only later: for ``lag * rate`` tokens we would believe in a level that the server does not have, and a burst sent on that belief gets 429s.
-So the debit is dated ``now + slack``, the latest arrival that is plausible: ``full_at = max(full_at, now + slack) + amount / rate``. If every
-request arrives within the slack, in whatever order, our ``full_at`` is never before the server's (both are "the latest of a start plus all
-that came after it"; each of our starts is at or after the server's), so whatever fits here fits there. It costs burst - a full bucket of a
-minute with a slack of 2 s lends 58 s of it - and never rate: a bucket in use has ``full_at`` beyond ``now + slack`` anyway. A bucket of only a
-second would lose rate too, so the slack is held below half of the bucket's own window.
+Slack: date the debit at its arrival ------------------------------------ The server's
+bucket is debited when the request *arrives*; ours, when it leaves. If ours was full it
+starts to refill at once, the server's only later: for ``lag * rate`` tokens we would
+believe in a level that the server does not have, and a burst sent on that belief gets
+429s. So the debit is dated ``now + slack``, the latest arrival that is plausible:
+``full_at = max(full_at, now + slack) + amount / rate``. If every request arrives within
+the slack, in whatever order, our ``full_at`` is never before the server's (both are
+"the latest of a start plus all that came after it"; each of our starts is at or after
+the server's), so whatever fits here fits there. It costs burst - a full bucket of a
+minute with a slack of 2 s lends 58 s of it - and never rate: a bucket in use has
+``full_at`` beyond ``now + slack`` anyway. A bucket of only a second would lose rate
+too, so the slack is held below half of the bucket's own window.
 
 Held: what the server debits only at the end
---------------------------------------------
-OpenAI charges a call's input when it arrives and replaces that by the usage when it ends: the output is debited late. Reserving the expected
-output as if it were debited at once would let that part drip away while the answer is still being written, and give back at the end what was
-never taken: after a long answer we would believe in refill that the server's full bucket threw away. So this part of a cost is *held*: it
-lowers the level while the call is in flight, does not drip, and at the end the usage is debited in its place. ``full_at`` then is the server's
-own. Held amounts count against the limit, not against the burst: nothing of them goes at once.
+-------------------------------------------- OpenAI charges a call's input when it
+arrives and replaces that by the usage when it ends: the output is debited late.
+Reserving the expected output as if it were debited at once would let that part drip
+away while the answer is still being written, and give back at the end what was never
+taken: after a long answer we would believe in refill that the server's full bucket
+threw away. So this part of a cost is *held*: it lowers the level while the call is in
+flight, does not drip, and at the end the usage is debited in its place. ``full_at``
+then is the server's own. Held amounts count against the limit, not against the burst:
+nothing of them goes at once.
 
-Oversize
---------
-A cost above the burst, but within the limit, goes when the bucket is full and leaves it in debt: ``moment`` treats it like the burst, ``take``
-takes all of it.
+Oversize -------- A cost above the burst, but within the limit, goes when the bucket is
+full and leaves it in debt: ``moment`` treats it like the burst, ``take`` takes all of
+it.
 """
 
 from __future__ import annotations
@@ -57,13 +66,17 @@ from typing import Final
 from ratelimit.limits import Cost, Limit
 
 HELD: Final = "held"
-"""In a cost, the part of its tokens that the server debits only when the call ends. In what is given back, the part that is held no longer."""
+"""In a cost, the part of its tokens that the server debits only when the call ends. In
+what is given back, the part that is held no longer.
+"""
 
 
 class Bucket:
-    """One limit's state: the moment, in seconds of the caller's clock, at which it is next full.
+    """One limit's state: the moment, in seconds of the caller's clock, at which it is
+    next full.
 
-    ``seconds_per_unit`` is 1 / rate, ``window`` the seconds that refill an empty bucket; ``slack`` the first guess of it, in seconds.
+    ``seconds_per_unit`` is 1 / rate, ``window`` the seconds that refill an empty
+    bucket; ``slack`` the first guess of it, in seconds.
     """
 
     __slots__ = (
@@ -93,14 +106,18 @@ class Bucket:
         self.full_at = self.before = now
         self.holds = limit.name == "tokens"
         self.held = 0.0  # in the limit's unit
-        self.corrected = 0.0  # seconds by which `correct` has moved full_at in all: a lease subtracts what came since its own admission
+        # seconds by which `correct` has moved full_at in all: a lease subtracts what
+        # came since its own admission
+        self.corrected = 0.0
 
     def expect(self, slack: float) -> None:
         """Expect requests to arrive at most ``slack`` seconds after they were admitted."""
         self.slack = min(max(slack, self._least_slack), self.window / 2)
 
     def owed(self, now: float) -> float:
-        """What has been taken and not refilled at ``now``, in the limit's unit; what is held is not taken yet."""
+        """What has been taken and not refilled at ``now``, in the limit's unit; what is
+        held is not taken yet.
+        """
         return max(self.full_at - now, 0.0) / self.seconds_per_unit
 
     def level(self, now: float) -> float:
@@ -109,11 +126,17 @@ class Bucket:
         return min(self.burst - owed, self.limit.amount - owed - self.held)
 
     def moment(self, amount: float, held: float = 0.0) -> float:
-        """When ``amount`` fits, and ``held`` on top, if nothing else happens; past if it fits already, inf if that takes more than time."""
+        """When ``amount`` fits, and ``held`` on top, if nothing else happens; past if
+        it fits already, inf if that takes more than time.
+        """
         limit = self.limit.amount
         if amount > limit:
             return inf
-        moment = self.full_at if amount > self.burst else self.full_at + amount * self.seconds_per_unit - self.window
+        moment = (
+            self.full_at
+            if amount > self.burst
+            else self.full_at + amount * self.seconds_per_unit - self.window
+        )
         total = self.held + held + amount
         if total > amount:
             if total <= limit:
@@ -121,11 +144,15 @@ class Bucket:
             elif self.held:
                 return inf  # until calls end that hold
             else:
-                moment = max(moment, self.full_at)  # dearer than the limit with its output: from a full bucket, as any oversize cost
+                # dearer than the limit with its output: from a full bucket, as any
+                # oversize cost
+                moment = max(moment, self.full_at)
         return moment
 
     def take(self, amount: float, now: float) -> bool:
-        """Debit ``amount``, dated `slack` after ``now``, if its `moment` has come; else change nothing and return False."""
+        """Debit ``amount``, dated `slack` after ``now``, if its `moment` has come; else
+        change nothing and return False.
+        """
         return take_all((self,), {self.name: amount}, now)
 
     def give(self, amount: float, now: float) -> None:
@@ -133,16 +160,20 @@ class Bucket:
         give_all((self,), {self.name: amount}, now)
 
     def correct(self, seconds: float, now: float) -> None:
-        """Move ``full_at`` by ``seconds`` because the server says so: later (positive) means a lower level."""
+        """Move ``full_at`` by ``seconds`` because the server says so: later (positive)
+        means a lower level.
+        """
         before = max(self.full_at, now)
         self.full_at = before + seconds
         self.corrected += seconds
 
 
 def take_all(buckets: Sequence[Bucket], cost: Cost, now: float) -> bool:
-    """Debit every bucket that ``cost`` names, if the moment of each has come; else change none and return False.
+    """Debit every bucket that ``cost`` names, if the moment of each has come; else
+    change none and return False.
 
-    One pass in one frame, because every call pays for it: debit until one bucket cannot pay, then undo.
+    One pass in one frame, because every call pays for it: debit until one bucket cannot
+    pay, then undo.
     """
     held = cost.get(HELD)
     for bucket in buckets:
@@ -159,7 +190,11 @@ def take_all(buckets: Sequence[Bucket], cost: Cost, now: float) -> bool:
                 due = amount * bucket.seconds_per_unit
             else:
                 due = amount * bucket.seconds_per_unit
-                if start + due - bucket.window > now if amount <= bucket.burst else start > now or amount > bucket.limit.amount:
+                if (
+                    start + due - bucket.window > now
+                    if amount <= bucket.burst
+                    else start > now or amount > bucket.limit.amount
+                ):
                     _undo(buckets, cost, bucket)
                     return False
             arrival = now + bucket.slack
@@ -179,7 +214,9 @@ def _undo(buckets: Sequence[Bucket], cost: Cost, failed: Bucket) -> None:
 
 
 def give_all(buckets: Sequence[Bucket], cost: Cost, now: float) -> None:
-    """Give back to every bucket what ``cost`` names, or debit it late where it is negative; what was held is debited unless it comes back."""
+    """Give back to every bucket what ``cost`` names, or debit it late where it is
+    negative; what was held is debited unless it comes back.
+    """
     held = cost.get(HELD)
     for bucket in buckets:
         amount = cost.get(bucket.name)

@@ -1,9 +1,12 @@
 """The command line: `ratelimit demo`, `run`, `estimate`, `serve`.
 
-Owns the arguments, the exit statuses and the promise of no traceback. Must never come in: what a command does (that is `commands/`), and any
-import at the top that a bare installation lacks or that takes long: a command is loaded by `main`, which hears of Ctrl-C.
+Owns the arguments, the exit statuses and the promise of no traceback. Must never come
+in: what a command does (that is `commands/`), and any import at the top that a bare
+installation lacks or that takes long: a command is loaded by `main`, which hears of
+Ctrl-C.
 
-Exit statuses: 0 done, 1 ran and failed, 2 the arguments or the input cannot be used (one sentence on stderr), 130 interrupted.
+Exit statuses: 0 done, 1 ran and failed, 2 the arguments or the input cannot be used
+(one sentence on stderr), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _told(chosen)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of the output has gone, as with `| head`: it has seen enough
+    # the reader of the output has gone, as with `| head`: it has seen enough
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -74,12 +78,16 @@ def _run(chosen: argparse.Namespace) -> int:
         _need("rich")
         from ratelimit.commands.estimate import estimate  # noqa: PLC0415  # what it imports is an extra
 
-        return estimate(chosen.file, rpm=chosen.rpm, tpm=chosen.tpm, each=chosen.each, json_path=chosen.json)
+        return estimate(
+            chosen.file, rpm=chosen.rpm, tpm=chosen.tpm, each=chosen.each, json_path=chosen.json
+        )
     if chosen.command == "run":
         _need("rich")
         from ratelimit.commands.run import Settings, run  # noqa: PLC0415  # what it imports is an extra
 
-        return run(Settings(**{name: value for name, value in vars(chosen).items() if name != "command"}))
+        return run(
+            Settings(**{name: value for name, value in vars(chosen).items() if name != "command"})
+        )
     _need("uvicorn")
     from ratelimit.commands.serve import serve  # noqa: PLC0415  # what it imports is an extra
 
@@ -103,13 +111,20 @@ def _note(message: Warning | str, *_: object, **__: object) -> None:
 def _need(*modules: str) -> None:
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
-        raise CommandError(f"this command needs {' and '.join(missing)}: pip install '{DISTRIBUTION}[cli]'")
+        raise CommandError(
+            f"this command needs {' and '.join(missing)}: pip install '{DISTRIBUTION}[cli]'"
+        )
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="ratelimit", description="Client-side rate limiting for the OpenAI API: calls wait instead of getting a 429.")
+    parser = Parser(
+        prog="ratelimit",
+        description="Client-side rate limiting for the OpenAI API: calls wait instead of getting a 429.",
+    )
     parser.add_argument("--version", action="version", version=f"ratelimit {version(DISTRIBUTION)}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=Parser)
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="command", parser_class=Parser
+    )
 
     demo = commands.add_parser(
         "demo",
@@ -118,11 +133,27 @@ def _parser() -> Parser:
         " back-off, and through the limiter. Nothing leaves this machine.",
     )
     demo.add_argument(
-        "--calls", type=Path, metavar="FILE", help="your own calls: JSONL of request bodies or Batch API lines, plain or gzip; ours by default"
+        "--calls",
+        type=Path,
+        metavar="FILE",
+        help="your own calls: JSONL of request bodies or Batch API lines, plain or gzip; ours by default",
     )
-    demo.add_argument("--limit", type=_whole(1), default=200, metavar="N", help="at most so many calls of the file or of ours (default: 200)")
-    demo.add_argument("--rpm", type=_amount, metavar="N", help="requests per minute (default: such that the calls exceed a full bucket)")
-    demo.add_argument("--tpm", type=_amount, metavar="N", help="tokens per minute (default: likewise)")
+    demo.add_argument(
+        "--limit",
+        type=_whole(1),
+        default=200,
+        metavar="N",
+        help="at most so many calls of the file or of ours (default: 200)",
+    )
+    demo.add_argument(
+        "--rpm",
+        type=_amount,
+        metavar="N",
+        help="requests per minute (default: such that the calls exceed a full bucket)",
+    )
+    demo.add_argument(
+        "--tpm", type=_amount, metavar="N", help="tokens per minute (default: likewise)"
+    )
     demo.add_argument(
         "--variant",
         choices=("P", "I", "A"),
@@ -130,7 +161,9 @@ def _parser() -> Parser:
         help="how the server counts: P charges the input and settles to the usage (OpenAI today, the default); I charges the input; A charges"
         " input and max_tokens for good (Azure's documentation)",
     )
-    demo.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="of everything random (default: 0)")
+    demo.add_argument(
+        "--seed", type=_whole(0), default=0, metavar="N", help="of everything random (default: 0)"
+    )
     demo.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
 
     estimate = commands.add_parser(
@@ -138,11 +171,24 @@ def _parser() -> Parser:
         help="say what a file of calls costs, and how long limits make it take",
         description="Count the tokens of a file of calls, sending nothing.",
     )
-    estimate.add_argument("file", type=Path, metavar="FILE", help="JSONL of request bodies or Batch API lines, plain or gzip")
-    estimate.add_argument("--rpm", type=_amount, metavar="N", help="requests per minute, for the time")
-    estimate.add_argument("--tpm", type=_amount, metavar="N", help="tokens per minute, for the time")
-    estimate.add_argument("--each", action="store_true", help="show each call, not only the sum of each model")
-    estimate.add_argument("--json", type=Path, metavar="FILE", help="write the figures of each call there")
+    estimate.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="JSONL of request bodies or Batch API lines, plain or gzip",
+    )
+    estimate.add_argument(
+        "--rpm", type=_amount, metavar="N", help="requests per minute, for the time"
+    )
+    estimate.add_argument(
+        "--tpm", type=_amount, metavar="N", help="tokens per minute, for the time"
+    )
+    estimate.add_argument(
+        "--each", action="store_true", help="show each call, not only the sum of each model"
+    )
+    estimate.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the figures of each call there"
+    )
 
     _add_run(commands)
 
@@ -151,14 +197,40 @@ def _parser() -> Parser:
         help="run the fake server, for any client of yours",
         description="Serve an OpenAI API with invented answers and limits that are really enforced, until Ctrl-C.",
     )
-    serve.add_argument("--variant", default="P", help="letters joined by +, see ratelimit.testing.variants (default: P)")
-    serve.add_argument("--rpm", type=_amount, default=500, metavar="N", help="requests per minute (default: 500)")
-    serve.add_argument("--tpm", type=_amount, default=30_000, metavar="N", help="tokens per minute (default: 30000)")
-    serve.add_argument("--rpd", type=_amount, metavar="N", help="requests per day (default: no limit)")
-    serve.add_argument("--tpd", type=_amount, metavar="N", help="tokens per day (default: no limit)")
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
-    serve.add_argument("--port", type=_whole(0, 65_535), default=8_080, metavar="N", help="port, 0 for any free one (default: 8080)")
-    serve.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="of everything random (default: 0)")
+    serve.add_argument(
+        "--variant",
+        default="P",
+        help="letters joined by +, see ratelimit.testing.variants (default: P)",
+    )
+    serve.add_argument(
+        "--rpm", type=_amount, default=500, metavar="N", help="requests per minute (default: 500)"
+    )
+    serve.add_argument(
+        "--tpm",
+        type=_amount,
+        default=30_000,
+        metavar="N",
+        help="tokens per minute (default: 30000)",
+    )
+    serve.add_argument(
+        "--rpd", type=_amount, metavar="N", help="requests per day (default: no limit)"
+    )
+    serve.add_argument(
+        "--tpd", type=_amount, metavar="N", help="tokens per day (default: no limit)"
+    )
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)"
+    )
+    serve.add_argument(
+        "--port",
+        type=_whole(0, 65_535),
+        default=8_080,
+        metavar="N",
+        help="port, 0 for any free one (default: 8080)",
+    )
+    serve.add_argument(
+        "--seed", type=_whole(0), default=0, metavar="N", help="of everything random (default: 0)"
+    )
     return parser
 
 
@@ -169,20 +241,75 @@ def _add_run(commands: Any) -> None:
         description="Ask every request of a file and append the answers to another, in the form of the Batch API. Run the same command again to"
         " go on where it ended, however it ended. The API key is read from OPENAI_API_KEY.",
     )
-    run.add_argument("file", type=Path, metavar="FILE", help="JSONL of request bodies or Batch API lines, plain or gzip")
-    run.add_argument("-o", "--output", type=Path, metavar="FILE", help="results are appended there, one line each")
-    for name, what in (("rpm", "requests per minute"), ("tpm", "tokens per minute"), ("rpd", "requests per day"), ("tpd", "tokens per day")):
-        run.add_argument(f"--{name}", type=_amount, metavar="N", help=f"{what}, of all models together (default: learned from the server)")
-    run.add_argument("--tier", help="limits of an OpenAI usage tier: free, 1 to 5; see ratelimit/tiers.py for what it knows")
-    run.add_argument("--model", metavar="NAME", help="send this in place of the model that each request names")
-    run.add_argument("--base-url", metavar="URL", help="the API (default: OPENAI_BASE_URL, else OpenAI)")
-    run.add_argument("--concurrency", type=_whole(1), metavar="N", help="at most so many requests at once (default: as the limits ask for)")
-    run.add_argument("--priority", choices=("interactive", "normal", "batch"), default="batch", help="patience with others (default: batch)")
-    run.add_argument("--retry-failed", action="store_true", help="send what failed before once more, and only that")
-    run.add_argument("--dry-run", action="store_true", help="send nothing; say what it takes in tokens, money and time")
-    run.add_argument("--price-in", type=_amount, metavar="P", help="price of a million prompt tokens, to show the cost")
-    run.add_argument("--price-out", type=_amount, metavar="P", help="price of a million output tokens")
-    run.add_argument("--json", dest="json_path", type=Path, metavar="FILE", help="write the figures there")
+    run.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="JSONL of request bodies or Batch API lines, plain or gzip",
+    )
+    run.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="results are appended there, one line each",
+    )
+    for name, what in (
+        ("rpm", "requests per minute"),
+        ("tpm", "tokens per minute"),
+        ("rpd", "requests per day"),
+        ("tpd", "tokens per day"),
+    ):
+        run.add_argument(
+            f"--{name}",
+            type=_amount,
+            metavar="N",
+            help=f"{what}, of all models together (default: learned from the server)",
+        )
+    run.add_argument(
+        "--tier",
+        help="limits of an OpenAI usage tier: free, 1 to 5; see ratelimit/tiers.py for what it knows",
+    )
+    run.add_argument(
+        "--model", metavar="NAME", help="send this in place of the model that each request names"
+    )
+    run.add_argument(
+        "--base-url", metavar="URL", help="the API (default: OPENAI_BASE_URL, else OpenAI)"
+    )
+    run.add_argument(
+        "--concurrency",
+        type=_whole(1),
+        metavar="N",
+        help="at most so many requests at once (default: as the limits ask for)",
+    )
+    run.add_argument(
+        "--priority",
+        choices=("interactive", "normal", "batch"),
+        default="batch",
+        help="patience with others (default: batch)",
+    )
+    run.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="send what failed before once more, and only that",
+    )
+    run.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="send nothing; say what it takes in tokens, money and time",
+    )
+    run.add_argument(
+        "--price-in",
+        type=_amount,
+        metavar="P",
+        help="price of a million prompt tokens, to show the cost",
+    )
+    run.add_argument(
+        "--price-out", type=_amount, metavar="P", help="price of a million output tokens"
+    )
+    run.add_argument(
+        "--json", dest="json_path", type=Path, metavar="FILE", help="write the figures there"
+    )
 
 
 def _amount(text: str) -> float:
@@ -193,7 +320,9 @@ def _amount(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value <= 1e15:
-        raise argparse.ArgumentTypeError(f"a limit is a number above 0, such as 500 or 30k, not {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"a limit is a number above 0, such as 500 or 30k, not {text!r}"
+        )
     return value
 
 

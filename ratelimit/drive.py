@@ -1,7 +1,8 @@
 """The only file that waits.
 
-Owns clocks, gates and the two drivers that carry out what `flow.py` yields: one for async code (asyncio and trio, through anyio), one for
-threads. Knows nothing of limits, costs and models.
+Owns clocks, gates and the two drivers that carry out what `flow.py` yields: one for
+async code (asyncio and trio, through anyio), one for threads. Knows nothing of limits,
+costs and models.
 """
 
 from __future__ import annotations
@@ -21,14 +22,18 @@ from ratelimit.stores import Grant, Store
 
 T = TypeVar("T")
 
-TICK = 1e-6  # seconds; rest at least so long: a shorter delay can be lost in rounding, and the same moment would come for ever
+# seconds; rest at least so long: a shorter delay can be lost in rounding, and the same
+# moment would come for ever
+TICK = 1e-6
 
 LONGEST = threading.TIMEOUT_MAX
 """Seconds, some centuries: no lock can be waited for in one go for longer."""
 
 
 class Clock:
-    """Real, monotonic time, and how a thread waits in it. Tests pass a virtual one (`ratelimit.testing`)."""
+    """Real, monotonic time, and how a thread waits in it. Tests pass a virtual one
+    (`ratelimit.testing`).
+    """
 
     now: Callable[[], float] = staticmethod(time.monotonic)
     """Seconds since some fixed moment."""
@@ -39,10 +44,13 @@ class Clock:
 
 
 class Flag:
-    """A `threading.Event` for one waiter and one time, which may be set from inside its own wait.
+    """A `threading.Event` for one waiter and one time, which may be set from inside its
+    own wait.
 
-    A signal handler or finalizer runs in the thread that waits, and may settle the very call that this thread waits for. The lock inside an
-    Event is then taken already, by that thread, and would be waited for for ever; to release a bare lock is one step that waits for nothing.
+    A signal handler or finalizer runs in the thread that waits, and may settle the very
+    call that this thread waits for. The lock inside an Event is then taken already, by
+    that thread, and would be waited for for ever; to release a bare lock is one step
+    that waits for nothing.
     """
 
     __slots__ = ("_lock", "_set")
@@ -65,7 +73,9 @@ class Flag:
             pass
 
     def wait(self, seconds: float | None = None) -> None:
-        """Wait until it is set, at most ``seconds``; much longer waits than a life end early, and whoever still has to wait waits again."""
+        """Wait until it is set, at most ``seconds``; much longer waits than a life end
+        early, and whoever still has to wait waits again.
+        """
         if not self._set:
             self._lock.acquire(timeout=LONGEST if seconds is None else min(seconds, LONGEST))
 
@@ -87,11 +97,15 @@ class ThreadGate:
     def wait(self, seconds: float) -> None:
         """Wait until woken, at most ``seconds``."""
         self._clock.park(self._flag, None if seconds == inf else seconds)
-        self._flag = Flag()  # whoever has set the old one meanwhile is heard all the same: now everything is looked at anew
+        # whoever has set the old one meanwhile is heard all the same: now everything is
+        # looked at anew
+        self._flag = Flag()
 
 
 def in_event_loop() -> bool:
-    """Whether the caller runs in an event loop, so that blocking its thread would stop all that it could wait for."""
+    """Whether the caller runs in an event loop, so that blocking its thread would stop
+    all that it could wait for.
+    """
     try:
         anyio.lowlevel.current_token()
     except RuntimeError:
@@ -100,26 +114,38 @@ def in_event_loop() -> bool:
 
 
 class AsyncGate:
-    """What one task waits at; woken from its own event loop, another one, a thread, a finalizer or a signal handler."""
+    """What one task waits at; woken from its own event loop, another one, a thread, a
+    finalizer or a signal handler.
+    """
 
     __slots__ = ("_closed", "_event", "_post", "_running", "_task", "_thread")
 
     def __init__(self) -> None:
         self._event = anyio.Event()
         self._thread = threading.get_ident()
-        # Both event loops take callbacks from other threads and tell which task runs, under different names; anyio's takes ten times as long.
+        # Both event loops take callbacks from other threads and tell which task runs,
+        # under different names; anyio's takes ten times as long.
         native: Any = anyio.lowlevel.current_token().native_token
         self._post: Callable[[Callable[[], None]], object]
         self._running: Callable[[], object]
         if hasattr(native, "call_soon_threadsafe"):
-            self._post, self._running = native.call_soon_threadsafe, sys.modules["asyncio"].current_task
+            self._post, self._running = (
+                native.call_soon_threadsafe,
+                sys.modules["asyncio"].current_task,
+            )
         else:
-            self._post, self._running = native.run_sync_soon, sys.modules["trio"].lowlevel.current_task
-        self._closed: Callable[[], bool] | None = getattr(native, "is_closed", None)  # trio ends all tasks before it ends
+            self._post, self._running = (
+                native.run_sync_soon,
+                sys.modules["trio"].lowlevel.current_task,
+            )
+        # trio ends all tasks before it ends
+        self._closed: Callable[[], bool] | None = getattr(native, "is_closed", None)
         self._task = self._running()
 
     def gone(self) -> bool:
-        """Whether the task can never go on, because its event loop was closed around it."""
+        """Whether the task can never go on, because its event loop was closed around
+        it.
+        """
         return self._closed is not None and self._closed()
 
     def _set(self) -> None:
@@ -134,15 +160,20 @@ class AsyncGate:
                 self._event.set()
             else:
                 self._post(self._set)
-        except RuntimeError:  # asyncio: "Event loop is closed"; trio: RunFinishedError; the message differs, the meaning does not
+        # asyncio: "Event loop is closed"; trio: RunFinishedError; the message differs,
+        # the meaning does not
+        except RuntimeError:
             return False
         return True
 
     def _rests(self) -> bool:
-        """Whether another task of its loop runs: then this one is in its wait, the loop is awake, and it is enough to set the event.
+        """Whether another task of its loop runs: then this one is in its wait, the loop
+        is awake, and it is enough to set the event.
 
-        Otherwise the loop has to be sent a message, which costs more. It may be asleep: this is another thread, or a signal is handled while
-        nothing runs. Or this very task was interrupted on its way into the wait, and would not see what was set for those who are in it.
+        Otherwise the loop has to be sent a message, which costs more. It may be asleep:
+        this is another thread, or a signal is handled while nothing runs. Or this very
+        task was interrupted on its way into the wait, and would not see what was set
+        for those who are in it.
         """
         if self._thread != threading.get_ident():
             return False
@@ -166,11 +197,15 @@ Flow = Generator[Command, Any, T]
 
 
 def _answer(command: Command, store: Store, clock: Clock) -> Grant | float:
-    return store.take(command.cost, clock.now()) if isinstance(command, Take) else store.moment(command.cost, command.ahead)  # type: ignore[union-attr]
+    if isinstance(command, Take):
+        return store.take(command.cost, clock.now())
+    return store.moment(command.cost, command.ahead)  # type: ignore[union-attr]
 
 
 def run(flow: Flow[T], store: Store, clock: Clock, gate: ThreadGate) -> T:
-    """Drive ``flow`` in the calling thread; raise `ReentrantUse` where that thread would have to do something else first."""
+    """Drive ``flow`` in the calling thread; raise `ReentrantUse` where that thread
+    would have to do something else first.
+    """
     answer: object = None
     try:
         while True:
@@ -188,7 +223,9 @@ def run(flow: Flow[T], store: Store, clock: Clock, gate: ThreadGate) -> T:
 
 
 async def run_async(flow: Flow[T], store: Store, clock: Clock, gate: AsyncGate) -> T:
-    """Drive ``flow`` in the calling task; cancelling it while it rests leaves the line as if it had never come."""
+    """Drive ``flow`` in the calling task; cancelling it while it rests leaves the line
+    as if it had never come.
+    """
     answer: object = None
     try:
         while True:

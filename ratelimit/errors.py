@@ -32,11 +32,14 @@ class InvalidArgument(LimiterError, ValueError, TypeError):
 class RequestTooLarge(LimiterError, ValueError):
     """The cost is above a limit, so no amount of waiting helps.
 
-    ``name`` is the limit's dimension ("tokens"), ``amount`` what the request costs and ``limit`` what the limit allows per period, in the
-    same unit. The server refuses such a request for ever as well ("Request too large for ...").
+    ``name`` is the limit's dimension ("tokens"), ``amount`` what the request costs and
+    ``limit`` what the limit allows per period, in the same unit. The server refuses
+    such a request for ever as well ("Request too large for ...").
     """
 
-    def __init__(self, message: str, *, name: str = "", amount: float = 0, limit: float = 0) -> None:
+    def __init__(
+        self, message: str, *, name: str = "", amount: float = 0, limit: float = 0
+    ) -> None:
         super().__init__(message)
         self.name = name
         self.amount = amount
@@ -46,7 +49,8 @@ class RequestTooLarge(LimiterError, ValueError):
 class WaitTimeout(LimiterError, TimeoutError):
     """Waiting takes longer than ``timeout``; nothing was taken.
 
-    Raised at once when the predicted wait already exceeds the timeout. ``predicted`` is that wait in seconds, None when it could not be told.
+    Raised at once when the predicted wait already exceeds the timeout. ``predicted`` is
+    that wait in seconds, None when it could not be told.
     """
 
     def __init__(self, message: str, *, predicted: float | None = None) -> None:
@@ -55,7 +59,9 @@ class WaitTimeout(LimiterError, TimeoutError):
 
 
 class WouldBlock(LimiterError):
-    """``acquire_nowait`` would have to wait; ``wait`` says for how long, in seconds (None: until another call ends)."""
+    """``acquire_nowait`` would have to wait; ``wait`` says for how long, in seconds
+    (None: until another call ends).
+    """
 
     def __init__(self, message: str, *, wait: float | None = None) -> None:
         super().__init__(message)
@@ -65,8 +71,9 @@ class WouldBlock(LimiterError):
 class ReentrantUse(LimiterError, RuntimeError):
     """A call that could never go on.
 
-    It was asked for by code that interrupted the limiter in the same thread (a signal handler, a finalizer), or would block its thread behind a
-    task of that thread's own event loop.
+    It was asked for by code that interrupted the limiter in the same thread (a signal
+    handler, a finalizer), or would block its thread behind a task of that thread's own
+    event loop.
     """
 
 
@@ -82,8 +89,12 @@ class EstimateWarning(LimiterWarning):
     """A request body could only be guessed at."""
 
 
-def caution(message: str, category: type[LimiterWarning] = LimiterWarning, *, stacklevel: int = 2) -> None:
-    """Warn; where warnings are errors, log instead: what only degrades must not break a call even then."""
+def caution(
+    message: str, category: type[LimiterWarning] = LimiterWarning, *, stacklevel: int = 2
+) -> None:
+    """Warn; where warnings are errors, log instead: what only degrades must not break a
+    call even then.
+    """
     try:
         warnings.warn(message, category, stacklevel=stacklevel + 1)
     except category:

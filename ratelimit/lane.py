@@ -1,6 +1,7 @@
 """One family of models: its line, its store, and the verbs that all doors use.
 
-Owns the order "newcomers pass only an empty line", the slack, and the counters. Knows no request bodies and no answers: costs in, grants out.
+Owns the order "newcomers pass only an empty line", the slack, and the counters. Knows
+no request bodies and no answers: costs in, grants out.
 """
 
 from __future__ import annotations
@@ -25,16 +26,22 @@ if TYPE_CHECKING:
 
 Price = Callable[[], Cost]
 
-FIRST_SLACK = 2.0  # seconds; a burst of hundreds of calls takes a Python client that long to put on the wire
-SLACK_SAMPLES = 64  # answers seen before the slack may follow them; then the longest of the last 64 to 128 counts
+# seconds; a burst of hundreds of calls takes a Python client that long to put on the
+# wire
+FIRST_SLACK = 2.0
+# answers seen before the slack may follow them; then the longest of the last 64 to 128
+# counts
+SLACK_SAMPLES = 64
 SLACK_MARGIN = 1.5
 
 
 class Slack:
-    """How long after its admission a request may arrive, at most: a guess until enough answers were seen, then what they say.
+    """How long after its admission a request may arrive, at most: a guess until enough
+    answers were seen, then what they say.
 
-    The time to an answer's headers is an upper bound of the time to the request's arrival, so the slack is the longest time to headers seen
-    lately, plus half, and never above the first guess (long generations say nothing about the network).
+    The time to an answer's headers is an upper bound of the time to the request's
+    arrival, so the slack is the longest time to headers seen lately, plus half, and
+    never above the first guess (long generations say nothing about the network).
     """
 
     __slots__ = ("_previous", "_recent", "_seen", "first", "seconds")
@@ -46,7 +53,9 @@ class Slack:
         self._seen = 0
 
     def observe(self, seconds: float) -> bool:
-        """Hear of one answer whose headers came ``seconds`` after its admission; say whether the slack has changed."""
+        """Hear of one answer whose headers came ``seconds`` after its admission; say
+        whether the slack has changed.
+        """
         self._seen += 1
         if seconds > self._recent:
             self._recent = seconds
@@ -66,7 +75,15 @@ class Lane:
     :param slack: see `bucket.py`, seconds.
     """
 
-    def __init__(self, family: str, limits: Limits, clock: drive.Clock, slack: float, accounting: Accounting, estimator: Estimator) -> None:
+    def __init__(
+        self,
+        family: str,
+        limits: Limits,
+        clock: drive.Clock,
+        slack: float,
+        accounting: Accounting,
+        estimator: Estimator,
+    ) -> None:
         self.family = family
         self.accounting = accounting
         self.settles = accounting in {"reconcile", "refund"}
@@ -88,7 +105,9 @@ class Lane:
         return not len(self.line) and not self.store.in_flight
 
     def enter_now(self, cost: Cost, rank: float, now: float) -> Grant | float:
-        """Pay at once, or answer the moment at which that may be possible (inf: unknown)."""
+        """Pay at once, or answer the moment at which that may be possible (inf:
+        unknown).
+        """
         while True:
             try:
                 if self.line.entries and not self.line.admits(rank):
@@ -99,26 +118,38 @@ class Lane:
                 if not self.steering.doubts(error.name, error.amount):
                     raise
 
-    def enter(self, cost: Cost, rank: float, arrival: float, deadline: float, price: Price | None = None) -> tuple[Grant, Cost]:
-        """Wait in the calling thread until the call is paid; return the grant and what was paid."""
+    def enter(
+        self, cost: Cost, rank: float, arrival: float, deadline: float, price: Price | None = None
+    ) -> tuple[Grant, Cost]:
+        """Wait in the calling thread until the call is paid; return the grant and what
+        was paid.
+        """
         gate = drive.ThreadGate(self.clock)
         while True:
             place = Place(rank, cost, gate.wake, price)
             try:
-                paid: tuple[Grant, Cost] = drive.run(admit(self.line, place, arrival, deadline), self.store, self.clock, gate)
+                paid: tuple[Grant, Cost] = drive.run(
+                    admit(self.line, place, arrival, deadline), self.store, self.clock, gate
+                )
             except RequestTooLarge as error:
                 rank = self._again(error, rank)
             else:
                 self._count(arrival)
                 return paid
 
-    async def enter_async(self, cost: Cost, rank: float, arrival: float, deadline: float, price: Price | None = None) -> tuple[Grant, Cost]:
-        """Wait in the calling task until the call is paid; return the grant and what was paid."""
+    async def enter_async(
+        self, cost: Cost, rank: float, arrival: float, deadline: float, price: Price | None = None
+    ) -> tuple[Grant, Cost]:
+        """Wait in the calling task until the call is paid; return the grant and what
+        was paid.
+        """
         gate = drive.AsyncGate()
         while True:
             place = Place(rank, cost, gate.wake, price, gate.gone)
             try:
-                paid: tuple[Grant, Cost] = await drive.run_async(admit(self.line, place, arrival, deadline), self.store, self.clock, gate)
+                paid: tuple[Grant, Cost] = await drive.run_async(
+                    admit(self.line, place, arrival, deadline), self.store, self.clock, gate
+                )
             except RequestTooLarge as error:
                 rank = self._again(error, rank)
             else:
@@ -126,7 +157,9 @@ class Lane:
                 return paid
 
     def _again(self, error: RequestTooLarge, rank: float) -> float:
-        """The rank at which a call that was too large joins the line once more, before its equals; raise the error unless it was doubtful."""
+        """The rank at which a call that was too large joins the line once more, before
+        its equals; raise the error unless it was doubtful.
+        """
         if not self.steering.doubts(error.name, error.amount):
             raise error
         return math.nextafter(rank, -inf)
@@ -135,15 +168,21 @@ class Lane:
         self.longest_wait = max(self.longest_wait, self.now() - arrival)
 
     def price(self, prompt: int, output: int, charge: int) -> tuple[int, int]:
-        """Tokens that a call of this prompt, output and admission charge takes from the server, and how many of them only at its end.
+        """Tokens that a call of this prompt, output and admission charge takes from the
+        server, and how many of them only at its end.
 
-        As far as it is known how the server counts: one that settles to the usage has taken no less than the charge in the end (or never
-        settles); one that charges the maximum and gives back what was not answered keeps its own count of the prompt. While headers have not
-        told which, the larger is held.
+        As far as it is known how the server counts: one that settles to the usage has
+        taken no less than the charge in the end (or never settles); one that charges
+        the maximum and gives back what was not answered keeps its own count of the
+        prompt. While headers have not told which, the larger is held.
         """
         if self.accounting == "charge":
             return charge, 0
-        if self.settles and self.accounting == "reconcile" and (self.steering.charges_input_only or not self.store.marking):
+        if (
+            self.settles
+            and self.accounting == "reconcile"
+            and (self.steering.charges_input_only or not self.store.marking)
+        ):
             beyond = prompt + output - charge
             return (prompt + output, beyond) if beyond > 0 else (charge, 0)
         return (prompt if prompt > charge else charge) + output, 0
@@ -151,7 +190,11 @@ class Lane:
     def refuse_now(self, moment: float) -> WouldBlock:
         """Make the error of `acquire_nowait`."""
         wait = moment - self.now() if math.isfinite(moment) else None
-        return WouldBlock("no capacity now" + (f", try again in {wait:.3f} s" if wait else ": others wait or are in flight"), wait=wait)
+        return WouldBlock(
+            "no capacity now"
+            + (f", try again in {wait:.3f} s" if wait else ": others wait or are in flight"),
+            wait=wait,
+        )
 
     def close(self, seconds: float) -> None:
         """Admit nobody for so long: the server said so, once for everybody."""
@@ -160,23 +203,33 @@ class Lane:
         self.line.nudge()
 
     def leaves(self, name: str, per: float | None, remaining: float) -> None:
-        """Hear how much of a limit the server has left: believe no more than that. Servers hold no debts, so what is below zero is nonsense."""
+        """Hear how much of a limit the server has left: believe no more than that.
+        Servers hold no debts, so what is below zero is nonsense.
+        """
         now = self.now()
         for bucket in self.store.buckets_of(name):
             if per is None or bucket.limit.per == per:
-                late = now + max(bucket.burst - max(remaining, 0.0), 0.0) * bucket.seconds_per_unit - max(bucket.full_at, now)
+                late = (
+                    now
+                    + max(bucket.burst - max(remaining, 0.0), 0.0) * bucket.seconds_per_unit
+                    - max(bucket.full_at, now)
+                )
                 if late > 0:
                     self.store.correct(bucket, late, now)
 
     def next_moment(self) -> float | None:
-        """In how many seconds the head of the line may go; None when nobody waits, inf when it waits for a call to end."""
+        """In how many seconds the head of the line may go; None when nobody waits, inf
+        when it waits for a call to end.
+        """
         head = self.line.head
         if head is None:
             return None
         return inf if self.store.full else max(self.store.moment(head.cost) - self.now(), 0.0)
 
     def forget_others(self) -> None:
-        """After a fork: the waiters, the calls in flight and whoever held the locks belong to the parent process."""
+        """After a fork: the waiters, the calls in flight and whoever held the locks
+        belong to the parent process.
+        """
         self.line.forget_all()
         listens = self.store.marking
         self.store = MemoryStore(self.store.limits, self.now(), self.slack.first)

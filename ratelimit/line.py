@@ -1,17 +1,21 @@
 """Who is next.
 
-Owns the order of those who wait and the totals of what they ask for. Knows no clock and no I/O: ranks are numbers given by the caller, waking
-is a callable of the waiter.
+Owns the order of those who wait and the totals of what they ask for. Knows no clock and
+no I/O: ranks are numbers given by the caller, waking is a callable of the waiter.
 
-The line is ordered by rank, then by arrival. The flow ranks by ``arrival + patience`` (seconds), so a patient call can be overtaken for at most
-its patience and nobody starves: ranks of newcomers only grow.
+The line is ordered by rank, then by arrival. The flow ranks by ``arrival + patience``
+(seconds), so a patient call can be overtaken for at most its patience and nobody
+starves: ranks of newcomers only grow.
 
-Invariant: the first entry of the heap is never one that has left. So the head can be read, and woken, without the lock - also by a finalizer
-or a signal handler that interrupted whoever holds it.
+Invariant: the first entry of the heap is never one that has left. So the head can be
+read, and woken, without the lock - also by a finalizer or a signal handler that
+interrupted whoever holds it.
 
-Interruptions: Python looks for signals when a call has returned, so between ``lock.acquire()`` and the ``try`` that releases it an exception may
-come (Ctrl-C), and the lock would be locked for good: see `attempts`. What is begun under the lock and cut short was begun with plain
-assignments, which nothing can cut, so `leave` can tell how far it had come.
+Interruptions: Python looks for signals when a call has returned, so between
+``lock.acquire()`` and the ``try`` that releases it an exception may come (Ctrl-C), and
+the lock would be locked for good: see `attempts`. What is begun under the lock and cut
+short was begun with plain assignments, which nothing can cut, so `leave` can tell how
+far it had come.
 """
 
 from __future__ import annotations
@@ -29,13 +33,17 @@ from ratelimit.limits import Cost
 T = TypeVar("T")
 
 LOCK_SECONDS = 5.0
-"""Critical sections last microseconds. Who waits that long has interrupted the holder: knowing it sooner would cost every call."""
+"""Critical sections last microseconds. Who waits that long has interrupted the holder:
+knowing it sooner would cost every call.
+"""
 
 
 def attempts(lock: threading.Lock) -> Iterator[bool]:
-    """Take the lock, if it is free, at the next step of a ``for`` loop, and say whether that was done.
+    """Take the lock, if it is free, at the next step of a ``for`` loop, and say whether
+    that was done.
 
-    The step and what follows it, up to the next call, are one for signals: a ``try`` there is reached whenever the lock was taken.
+    The step and what follows it, up to the next call, are one for signals: a ``try``
+    there is reached whenever the lock was taken.
     """
     return itertools.starmap(lock.acquire, itertools.repeat((False,)))
 
@@ -46,7 +54,9 @@ def insisting(lock: threading.Lock) -> Iterator[bool]:
 
 
 def reentrant() -> ReentrantUse:
-    """Make the error for who could not take a lock: not another thread's, which has it for microseconds, but this very thread's, for ever."""
+    """Make the error for who could not take a lock: not another thread's, which has it
+    for microseconds, but this very thread's, for ever.
+    """
     return ReentrantUse(
         "the limiter was interrupted in this thread and asked to admit a call from inside; "
         "in a signal handler or finalizer set a flag or schedule the call instead"
@@ -54,7 +64,9 @@ def reentrant() -> ReentrantUse:
 
 
 class AskAgain(float):
-    """A moment at which the head should ask again that predicts nothing: a call may end before it; inf means that only that helps."""
+    """A moment at which the head should ask again that predicts nothing: a call may end
+    before it; inf means that only that helps.
+    """
 
     __slots__ = ()
 
@@ -62,8 +74,10 @@ class AskAgain(float):
 class Place:
     """One waiter's place: what it asks for and how to wake it.
 
-    ``wake`` may be called from any thread and returns False when the waiter is gone (its event loop was closed); ``gone`` asks for that without
-    waking. ``price`` tells what the call costs when its turn has come: more may be known by then than when it joined.
+    ``wake`` may be called from any thread and returns False when the waiter is gone
+    (its event loop was closed); ``gone`` asks for that without waking. ``price`` tells
+    what the call costs when its turn has come: more may be known by then than when it
+    joined.
     """
 
     __slots__ = ("cost", "counted", "gone", "left", "price", "rank", "thread", "wake")
@@ -130,9 +144,12 @@ class Line:
             self._lock.release()
 
     def join(self, place: Place) -> None:
-        """Take a place behind all of the same or a lower rank; who is interrupted here has to `leave`, as everybody."""
+        """Take a place behind all of the same or a lower rank; who is interrupted here
+        has to `leave`, as everybody.
+        """
         self._alone(self._join, place)
-        while (head := self.head) and head.gone and head.gone():  # it never asks again, and nobody behind it would hear of that
+        # it never asks again, and nobody behind it would hear of that
+        while (head := self.head) and head.gone and head.gone():
             self.leave(head)
 
     def _join(self, place: Place) -> None:
@@ -145,14 +162,18 @@ class Line:
         heapq.heappush(self.entries, entry)
 
     def leave(self, place: Place) -> None:
-        """Give the place up, served or not, and wake the new head if it was the head's; twice is once, or the end of once cut short."""
+        """Give the place up, served or not, and wake the new head if it was the head's;
+        twice is once, or the end of once cut short.
+        """
         if not place.left:
             if self._alone(self._leave, place):
                 self.nudge()
             place.left = True
 
     def _leave(self, place: Place) -> bool:
-        """Take the place out; say whether the head, another one now, may not have heard of it."""
+        """Take the place out; say whether the head, another one now, may not have heard
+        of it.
+        """
         passes_on = self.head is place or not place.counted
         if place.counted:
             ahead = _sum(self._ahead, place.cost, -1)
@@ -164,14 +185,17 @@ class Line:
         if not self.entries:
             self._ahead = {}
             self._last_rank = -inf
-        elif len(self.entries) > 64 and len(self.entries) > 2 * self._waiting:  # keep the memory of the cancelled bounded
+        # keep the memory of the cancelled bounded
+        elif len(self.entries) > 64 and len(self.entries) > 2 * self._waiting:
             entries = [entry for entry in self.entries if entry[2].counted]
             heapq.heapify(entries)
             self.entries = entries
         return passes_on
 
     def refuse_blocking(self, place: Place) -> None:
-        """Raise `ReentrantUse` if somebody before this place waits in the same thread: while that is blocked, neither could ever go on."""
+        """Raise `ReentrantUse` if somebody before this place waits in the same thread:
+        while that is blocked, neither could ever go on.
+        """
         if self.head is not place and self._alone(self._blocks, place):
             raise ReentrantUse(
                 "this call would block the thread that calls before it wait in, and none of them could ever go on: in async code use `await` or "
@@ -181,19 +205,26 @@ class Line:
     def _blocks(self, place: Place) -> bool:
         mine = next((entry for entry in self.entries if entry[2] is place), None)
         return mine is not None and any(
-            entry < mine and entry[2].counted and entry[2].thread == place.thread and not (entry[2].gone and entry[2].gone())
+            entry < mine
+            and entry[2].counted
+            and entry[2].thread == place.thread
+            and not (entry[2].gone and entry[2].gone())
             for entry in self.entries
         )
 
     def nudge(self) -> None:
-        """Wake the head: something may fit now. Waiters whose event loop is gone are dropped on the way."""
+        """Wake the head: something may fit now. Waiters whose event loop is gone are
+        dropped on the way.
+        """
         if not self.entries:
             return
         while (head := self.head) and not head.wake():
             self.leave(head)
 
     def ahead_of(self, rank: float) -> Cost:
-        """What those in front of a newcomer of this rank ask for, summed; at the end of the line that is known without looking."""
+        """What those in front of a newcomer of this rank ask for, summed; at the end of
+        the line that is known without looking.
+        """
         return self._ahead if rank >= self._last_rank else self._alone(self._ahead_of, rank)
 
     def _ahead_of(self, rank: float) -> Cost:
@@ -209,5 +240,10 @@ class Line:
 
 
 def _sum(totals: Cost, cost: Cost, times: int) -> dict[str, float]:
-    """Other totals, not the same ones changed: what is summed halfway when it is cut short was for nothing."""
-    return {**totals, **{name: totals.get(name, 0) + times * amount for name, amount in cost.items()}}
+    """Other totals, not the same ones changed: what is summed halfway when it is cut
+    short was for nothing.
+    """
+    return {
+        **totals,
+        **{name: totals.get(name, 0) + times * amount for name, amount in cost.items()},
+    }

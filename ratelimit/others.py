@@ -1,7 +1,8 @@
 """The lanes of models that no limit was given for.
 
-Owns which of them are kept: names come from requests and may be any text, so they are never taken for patterns, and a lane whose calls are
-over may be forgotten. Knows no costs and no waiting: it makes lanes and hands them out.
+Owns which of them are kept: names come from requests and may be any text, so they are
+never taken for patterns, and a lane whose calls are over may be forgotten. Knows no
+costs and no waiting: it makes lanes and hands them out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from ratelimit.lane import Lane
 
 MOST: Final = 500
-"""Families kept with nobody in them, the last used; OpenRouter, the largest shop, sells about 400. Whose turn comes again starts afresh."""
+"""Families kept with nobody in them, the last used; OpenRouter, the largest shop, sells
+about 400. Whose turn comes again starts afresh.
+"""
 
 
 class Others:
@@ -30,16 +33,21 @@ class Others:
         self._make = make
         self._lanes: dict[str, Lane] = {}  # the last used stands last
         self._warned = 0
-        self._lock = threading.RLock()  # a signal handler that interrupts the holder may go in: every step leaves the lanes in order
+        # a signal handler that interrupts the holder may go in: every step leaves the
+        # lanes in order
+        self._lock = threading.RLock()
         self.refused = 0
         """429s of the families that were forgotten."""
 
     def lane_of(self, model: str) -> Lane:
-        """The lane of a model's family; the first one of each family is made with a warning."""
+        """The lane of a model's family; the first one of each family is made with a
+        warning.
+        """
         family = base_of(model)
         with self._lock:
             lane = self._lanes.pop(family, None)
-            new = lane is None and self._warned < MOST  # a warning is remembered for good, by Python
+            # a warning is remembered for good, by Python
+            new = lane is None and self._warned < MOST
             if lane is None:
                 self._forget()
                 lane = self._make(family, Limits())
@@ -54,7 +62,9 @@ class Others:
         return lane
 
     def _forget(self) -> None:
-        """Make room for one more, if that can be done without taking a lane away from its calls."""
+        """Make room for one more, if that can be done without taking a lane away from
+        its calls.
+        """
         for family, lane in list(self._lanes.items()):
             if len(self._lanes) < MOST:
                 return

@@ -1,6 +1,7 @@
 """A call that is about to be admitted.
 
-Owns what `with` and `async with` do around a call, the choice of estimating here or in a worker thread, and the order: at once, else wait.
+Owns what `with` and `async with` do around a call, the choice of estimating here or in
+a worker thread, and the order: at once, else wait.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
 
 
 class Reservation:
-    """A call that is about to be admitted: ``with`` or ``async with`` waits for its turn and settles it at the end.
+    """A call that is about to be admitted: ``with`` or ``async with`` waits for its
+    turn and settles it at the end.
 
-    An exception settles by what is known of it (see `Lease.fail`); without one the reserve stays as it is unless the block settled.
+    An exception settles by what is known of it (see `Lease.fail`); without one the
+    reserve stays as it is unless the block settled.
     """
 
     _lease: Lease | None = None
@@ -58,7 +61,9 @@ class Reservation:
         limiter = self._limiter
         if self._ask is not None:
             return limiter.lane_of(str(self._request.get("model", ""))), self._ask, None
-        estimate = limiter.estimator.estimate(self._request, endpoint=self._endpoint, site=self._site)
+        estimate = limiter.estimator.estimate(
+            self._request, endpoint=self._endpoint, site=self._site
+        )
         lane = limiter._only or limiter.lane_of(estimate.model)  # noqa: SLF001  # limiter and reservation are one room
         return lane, limiter.cost_of(estimate, lane), estimate
 
@@ -73,13 +78,17 @@ class Reservation:
     async def admit_async(self) -> Lease:
         """Wait in the calling task; a big prompt is counted in a worker thread."""
         if self._ask is None and self._limiter.estimator.heavy(self._request):
-            lane, cost, estimate = await anyio.to_thread.run_sync(self._priced, limiter=_one_at_a_time())
+            lane, cost, estimate = await anyio.to_thread.run_sync(
+                self._priced, limiter=_one_at_a_time()
+            )
         else:
             lane, cost, estimate = self._priced()
         answer = self._at_once(lane, cost, estimate)
         if isinstance(answer, Lease):
             return answer
-        return _admitted(lane, estimate, *await lane.enter_async(cost, *self._terms(lane, estimate)))
+        return _admitted(
+            lane, estimate, *await lane.enter_async(cost, *self._terms(lane, estimate))
+        )
 
     def admit_now(self) -> Lease:
         """Admit at once or raise `WouldBlock`."""
@@ -89,7 +98,9 @@ class Reservation:
             raise lane.refuse_now(answer)
         return answer
 
-    def _at_once(self, lane: Lane, cost: dict[str, float], estimate: Estimate | None) -> Lease | float:
+    def _at_once(
+        self, lane: Lane, cost: dict[str, float], estimate: Estimate | None
+    ) -> Lease | float:
         """Admit without waiting, or answer the moment at which that may be possible."""
         if self._limiter.forked:
             self._limiter.warn_of_fork()
@@ -102,13 +113,20 @@ class Reservation:
             lane.steering.sent(lease)
         return lease
 
-    def _terms(self, lane: Lane, estimate: Estimate | None) -> tuple[float, float, float, Callable[[], Cost] | None]:
-        """What it waits by: rank, arrival and deadline, in seconds of the limiter's clock, and how to price it when its turn has come.
+    def _terms(
+        self, lane: Lane, estimate: Estimate | None
+    ) -> tuple[float, float, float, Callable[[], Cost] | None]:
+        """What it waits by: rank, arrival and deadline, in seconds of the limiter's
+        clock, and how to price it when its turn has come.
 
         Only who listens to headers knows more of the price by then.
         """
         arrival = lane.now()
-        price = partial(self._limiter.cost_of, estimate, lane) if estimate is not None and lane.store.marking else None
+        price = (
+            partial(self._limiter.cost_of, estimate, lane)
+            if estimate is not None and lane.store.marking
+            else None
+        )
         return arrival + self._patience, arrival, deadline_of(self._timeout, arrival), price
 
     def _enter(self, lease: Lease) -> Lease:
@@ -120,7 +138,9 @@ class Reservation:
         lease, current = self._lease, self._current
         self._lease = self._current = None
         if lease is None or current is None:
-            raise InvalidArgument("this reservation was left without having been entered; use it with `with` or `async with`, once at a time")
+            raise InvalidArgument(
+                "this reservation was left without having been entered; use it with `with` or `async with`, once at a time"
+            )
         current.__exit__()
         if error is None:
             lease.close()
@@ -129,20 +149,32 @@ class Reservation:
 
     def _fresh(self) -> None:
         if self._lease is not None:
-            raise InvalidArgument("this reservation is in use; make one with limiter.reserve(...) for each call")
+            raise InvalidArgument(
+                "this reservation is in use; make one with limiter.reserve(...) for each call"
+            )
 
     def __enter__(self) -> Lease:
         self._fresh()
         return self._enter(self.admit())
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._exit(error)
 
     async def __aenter__(self) -> Lease:
         self._fresh()
         return self._enter(await self.admit_async())
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._exit(error)
 
 
@@ -157,7 +189,9 @@ _counting: RunVar[anyio.CapacityLimiter] = RunVar("ratelimit_counting")
 
 
 def _one_at_a_time() -> anyio.CapacityLimiter:
-    """Big prompts of one event loop are counted one by one: several threads that want the GIL would make the loop wait for its own."""
+    """Big prompts of one event loop are counted one by one: several threads that want
+    the GIL would make the loop wait for its own.
+    """
     try:
         return _counting.get()
     except LookupError:
@@ -170,11 +204,16 @@ def body_of(request: object, fields: dict[str, Any]) -> Mapping[str, Any]:
     """The request body, given whole, as fields, or both."""
     if request is None:
         return fields
-    if not isinstance(request, (dict, Mapping)):  # dict first: nearly all are, and asking an abstract class is slow
-        raise InvalidArgument(f"a request is a mapping with the body's fields (model=, messages=, ...), not {type(request).__name__}")
+    # dict first: nearly all are, and asking an abstract class is slow
+    if not isinstance(request, (dict, Mapping)):
+        raise InvalidArgument(
+            f"a request is a mapping with the body's fields (model=, messages=, ...), not {type(request).__name__}"
+        )
     return {**request, **fields} if fields else request
 
 
 def deadline_of(timeout: float | None, now: float) -> float:
-    """The moment at which waiting ends, inf without a timeout; raise `InvalidArgument` for one that cannot be."""
+    """The moment at which waiting ends, inf without a timeout; raise `InvalidArgument`
+    for one that cannot be.
+    """
     return inf if timeout is None else now + amount_of(timeout, "timeout=, in seconds,")

@@ -18,14 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LaneStatistics:
-    """One family of models at one moment. Levels are in the unit of their limit and below zero in debt; times are seconds."""
+    """One family of models at one moment. Levels are in the unit of their limit and
+    below zero in debt; times are seconds.
+    """
 
     levels: Mapping[str, float]
     """by "tokens/60s"-like labels"""
     waiting: int
     in_flight: int
     concurrency: int | None
-    """how many may be in flight at once: what was given, or what refusals have taught; None: any number"""
+    """how many may be in flight at once: what was given, or what refusals have taught;
+    None: any number
+    """
     next_in: float | None
     """when the head of the line may go; None when nobody waits"""
     admitted: int
@@ -37,17 +41,23 @@ class LaneStatistics:
     """how long a refusal still keeps the line closed"""
     slack: float
     drift: Mapping[str, float]
-    """by how much the server's headers have moved each level in all, in its limit's unit; negative: others use the limit too"""
+    """by how much the server's headers have moved each level in all, in its limit's
+    unit; negative: others use the limit too
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """A snapshot of a limiter: one entry per family of models, and what the estimator learned."""
+    """A snapshot of a limiter: one entry per family of models, and what the estimator
+    learned.
+    """
 
     lanes: Mapping[str, LaneStatistics]
     estimator: EstimatorStatistics
     forgotten: int = 0
-    """429s of families without given limits that have been forgotten since (see `others.py`)"""
+    """429s of families without given limits that have been forgotten since (see
+    `others.py`)
+    """
 
     @property
     def waiting(self) -> int:
@@ -64,7 +74,9 @@ def lane_statistics(lane: Lane, now: float) -> LaneStatistics:
     """Take the snapshot of one lane at ``now``."""
     store = lane.store
     return LaneStatistics(
-        levels=MappingProxyType({f"{name}/{per:g}s": level for (name, per), level in store.levels(now).items()}),
+        levels=MappingProxyType(
+            {f"{name}/{per:g}s": level for (name, per), level in store.levels(now).items()}
+        ),
         waiting=len(lane.line),
         in_flight=store.in_flight,
         concurrency=store.concurrency,

@@ -1,14 +1,21 @@
-"""The hand that turns a lane's buckets to what the server says: headers after every answer, refusals, the cold start.
+"""The hand that turns a lane's buckets to what the server says: headers after every
+answer, refusals, the cold start.
 
-Owns when a judgement of `feedback/steering.py` is applied, and how. Knows no HTTP and reads no clock; it is called with what was heard and when.
+Owns when a judgement of `feedback/steering.py` is applied, and how. Knows no HTTP and
+reads no clock; it is called with what was heard and when.
 
-* *Cold start.* Nobody knows how full the server's buckets are. A lane that listens to headers sends one call and holds the rest until its
-  headers are there; then it goes at full speed from the real level. A call that fails without headers leaves the next one to try.
-* *Limits.* Where none were given they are learned, and changed when the server changes them. Limits that were given are only ever lowered, for
-  as long as the server shows lower ones.
-* *Levels.* Down at once; up only where the server has the same limit as we: who was given a share of the limit keeps to the share.
-* *Refusals.* The line closes until the named moment, for everybody; where none is named, or the server is overloaded or asks to slow down,
-  for a pause that doubles as long as refusals go on.
+* *Cold start.* Nobody knows how full the server's buckets are. A lane that listens to
+  headers sends one call and holds the rest until its headers are there; then it goes at
+  full speed from the real level. A call that fails without headers leaves the next one
+  to try.
+* *Limits.* Where none were given they are learned, and changed when the server changes
+  them. Limits that were given are only ever lowered, for as long as the server shows
+  lower ones.
+* *Levels.* Down at once; up only where the server has the same limit as we: who was
+  given a share of the limit keeps to the share.
+* *Refusals.* The line closes until the named moment, for everybody; where none is
+  named, or the server is overloaded or asks to slow down, for a pause that doubles as
+  long as refusals go on.
 """
 
 from __future__ import annotations
@@ -33,11 +40,15 @@ FIRST_PAUSE: Final = 1.0
 """Seconds, where a refusal names no moment."""
 LONGEST_PAUSE: Final = 60.0
 PROBE_SECONDS: Final = 30.0
-"""How long the rest waits for the first headers, at most: the first call may itself wait for another one."""
+"""How long the rest waits for the first headers, at most: the first call may itself
+wait for another one.
+"""
 BILLS: Final = 10
 """Answers with usage before it is judged whether the server settles."""
 DOUBTS: Final = 3
-"""Refusals for tokens within `DOUBT_SECONDS` after which a lane that has seen no sign of settlement stops giving back, for `KEEP_SECONDS`."""
+"""Refusals for tokens within `DOUBT_SECONDS` after which a lane that has seen no sign
+of settlement stops giving back, for `KEEP_SECONDS`.
+"""
 DOUBT_SECONDS: Final = 600.0
 KEEP_SECONDS: Final = 3_600.0
 
@@ -66,7 +77,9 @@ class Steering:
         self._found = False
         self._crowd = Crowd()
         self._forked_at = -inf
-        self._lock = threading.RLock()  # reentrant: a finalizer or signal handler may settle, and so be heard, in the middle of anything here
+        # reentrant: a finalizer or signal handler may settle, and so be heard, in the
+        # middle of anything here
+        self._lock = threading.RLock()
         self.probing = False
         self.charges_input_only = False
         self.applied: dict[str, float] = {}
@@ -80,12 +93,16 @@ class Steering:
             store.hold(1, self._lane.now() + PROBE_SECONDS)
 
     def forget_others(self) -> None:
-        """After a fork: whoever held the lock belongs to the parent process, and so do the calls that were admitted before it."""
+        """After a fork: whoever held the lock belongs to the parent process, and so do
+        the calls that were admitted before it.
+        """
         self._lock = threading.RLock()
         self._forked_at = self._lane.now()
 
     def sent(self, lease: Lease) -> None:
-        """Note what was charged shortly before this call: those requests may arrive after it, and its headers not know of them."""
+        """Note what was charged shortly before this call: those requests may arrive
+        after it, and its headers not know of them.
+        """
         sent = self._sent
         tokens = lease.reserved.get("tokens", 0) - lease.reserved.get(HELD, 0)
         with self._lock:
@@ -101,7 +118,9 @@ class Steering:
         with self._lock:
             if now >= self._paused_until:
                 self._pause = FIRST_PAUSE
-            if readings:  # an answer that shows nothing, or was not read, is no word against what the one before it said
+            # an answer that shows nothing, or was not read, is no word against what the
+            # one before it said
+            if readings:
                 self._read(lease, readings, now)
             if self.probing:
                 self.probing = False
@@ -125,17 +144,29 @@ class Steering:
         self._start(lease, readings, before, now)
 
     def _limits(self, known: Sequence[Limit]) -> Limits | None:
-        """The limits to hold now that these are known; None when they are held already. Limits that were given are only ever lowered."""
+        """The limits to hold now that these are known; None when they are held already.
+        Limits that were given are only ever lowered.
+        """
         held = self._lane.store.limits
         if self._given:
             shown = {(limit.name, limit.per): limit for limit in known}
-            lowered = [limit.at_most(shown.pop((limit.name, limit.per), limit).amount) for limit in self._given]
-            known = [*lowered, *(limit for key, limit in shown.items() if key in self._knowledge.refused)]
+            lowered = [
+                limit.at_most(shown.pop((limit.name, limit.per), limit).amount)
+                for limit in self._given
+            ]
+            known = [
+                *lowered,
+                *(limit for key, limit in shown.items() if key in self._knowledge.refused),
+            ]
         limits = Limits(*known, concurrency=held.concurrency)
         return None if limits == held else limits
 
-    def _start(self, lease: Lease, readings: Sequence[Reading], known: set[tuple[str, float]], now: float) -> None:
-        """Fill the buckets of newly learned limits to the server's level, less what this call has reserved beyond its charge."""
+    def _start(
+        self, lease: Lease, readings: Sequence[Reading], known: set[tuple[str, float]], now: float
+    ) -> None:
+        """Fill the buckets of newly learned limits to the server's level, less what
+        this call has reserved beyond its charge.
+        """
         for limit in self._lane.store.limits:
             level = level_of(readings, limit.name, limit.per)
             if (limit.name, limit.per) in known:
@@ -146,16 +177,21 @@ class Steering:
                 self._judge(lease, limit.amount - level)
             for bucket in self._lane.store.buckets_of(limit.name):
                 if bucket.limit.per == limit.per:
-                    held = _excess(lease, limit.name) + (0 if level is None else max(bucket.burst - level, 0))
+                    held = _excess(lease, limit.name) + (
+                        0 if level is None else max(bucket.burst - level, 0)
+                    )
                     self._lane.store.correct(bucket, held * bucket.seconds_per_unit, now)
 
     def _follow(self, lease: Lease, readings: Sequence[Reading], now: float) -> None:
         grant = lease.grant
-        if not grant or lease.sent_at <= self._forked_at:  # the parent's call: its marks are of buckets that are no more
+        # the parent's call: its marks are of buckets that are no more
+        if not grant or lease.sent_at <= self._forked_at:
             return
         serial, in_flight, marks = grant
         store = self._lane.store
-        limits = {(DIMENSIONS.get(reading.name), reading.period): reading.limit for reading in readings}
+        limits = {
+            (DIMENSIONS.get(reading.name), reading.period): reading.limit for reading in readings
+        }
         for bucket, mark in marks:
             name, per = bucket.name, bucket.limit.per
             level = level_of(readings, name, per)
@@ -187,10 +223,14 @@ class Steering:
                     self._moved -= seconds / bucket.seconds_per_unit
                     self._tell_apart(bucket)
                 label = f"{name}/{per:g}s"
-                self.applied[label] = self.applied.get(label, 0.0) - seconds / bucket.seconds_per_unit
+                self.applied[label] = (
+                    self.applied.get(label, 0.0) - seconds / bucket.seconds_per_unit
+                )
 
     def billed(self, beyond: float) -> None:
-        """Hear by how many tokens a call's usage was above its admission charge, or below (negative)."""
+        """Hear by how many tokens a call's usage was above its admission charge, or
+        below (negative).
+        """
         if beyond > 0:
             self._above += beyond
         else:
@@ -200,8 +240,10 @@ class Steering:
     def _tell_apart(self, bucket: Bucket) -> None:
         """Find out whether a server that charges the input only settles to the usage.
 
-        We settle to the larger of charge and usage. If the server settles, its headers give back what usages were below their charges; if it
-        does not, what they were above. While we believe that it does not, it shows that it does by debiting the difference of the two.
+        We settle to the larger of charge and usage. If the server settles, its headers
+        give back what usages were below their charges; if it does not, what they were
+        above. While we believe that it does not, it shows that it does by debiting the
+        difference of the two.
         """
         lane = self._lane
         apart = self._above - self._below
@@ -216,17 +258,27 @@ class Steering:
         self._above, self._below, self._moved, self._bills = 0.0, 0.0, 0.0, 0
 
     def _judge(self, lease: Lease, used: float) -> None:
-        """Find out what the server charges on arrival: the input only, if all that is used is less than this call's maximum or reserve."""
+        """Find out what the server charges on arrival: the input only, if all that is
+        used is less than this call's maximum or reserve.
+        """
         estimate = lease.estimate
-        if self._lane.accounting == "reconcile" and estimate is not None and used < 0.9 * (estimate.max_output_tokens or estimate.output_tokens):
+        if (
+            self._lane.accounting == "reconcile"
+            and estimate is not None
+            and used < 0.9 * (estimate.max_output_tokens or estimate.output_tokens)
+        ):
             self.charges_input_only = True
 
     def failed(self) -> None:
-        """A call ended without headers: while probing, its slot is free for the next one to try."""
+        """A call ended without headers: while probing, its slot is free for the next
+        one to try.
+        """
         self._lane.line.nudge()
 
     def refused(self, refusal: Refusal, sent: float) -> None:
-        """Close the line for as long as the refusal of a call sent then says; a moment it does not name is guessed, and doubled each time."""
+        """Close the line for as long as the refusal of a call sent then says; a moment
+        it does not name is guessed, and doubled each time.
+        """
         lane = self._lane
         with self._lock:
             now = lane.now()
@@ -240,28 +292,39 @@ class Steering:
             if refusal.kind == "tokens" and not self.charges_input_only and lane.store.marking:
                 self._doubt(now)
             if not pause or refusal.slow_down or refusal.overloaded:
-                if now >= self._paused_until:  # calls that flew together are refused together: that is one refusal
-                    self._pause = min(self._pause * 2, LONGEST_PAUSE) if now < self._paused_until + 2 * self._pause else FIRST_PAUSE
+                # calls that flew together are refused together: that is one refusal
+                if now >= self._paused_until:
+                    self._pause = (
+                        min(self._pause * 2, LONGEST_PAUSE)
+                        if now < self._paused_until + 2 * self._pause
+                        else FIRST_PAUSE
+                    )
                     self._paused_until = now + self._pause
                 pause = max(pause, self._paused_until - now)
         lane.close(pause)
 
     def _lower(self, refusal: Refusal, now: float) -> None:
-        """Hold no more than the limit that a refusal names, also where no header had shown it (a minute's requests behind a day's)."""
+        """Hold no more than the limit that a refusal names, also where no header had
+        shown it (a minute's requests behind a day's).
+        """
         kind, period, limit = refusal.kind, refusal.period, refusal.limit
         known = self._knowledge.refuse(kind, period, limit) if kind and period and limit else None
         limits = None if known is None else self._limits(known)
         if limits is None:
             return
-        new = {(limit.name, limit.per) for limit in limits} - {(limit.name, limit.per) for limit in self._lane.store.limits}
+        new = {(limit.name, limit.per) for limit in limits} - {
+            (limit.name, limit.per) for limit in self._lane.store.limits
+        }
         self._lane.store.replace(limits, now)
         for name, per in () if refusal.hopeless else new:
             self._lane.leaves(name, per, 0 if refusal.used is None else (limit or 0) - refusal.used)
 
     def doubts(self, name: str, amount: float) -> bool:
-        """Hear that a call of this amount can never pass; tell whether it may after all, because one answer alone, which may lie, says so.
+        """Hear that a call of this amount can never pass; tell whether it may after
+        all, because one answer alone, which may lie, says so.
 
-        What that answer said is forgotten, and the next call goes alone: its headers say it again, or not.
+        What that answer said is forgotten, and the next call goes alone: its headers
+        say it again, or not.
         """
         lane = self._lane
         with self._lock:
@@ -273,13 +336,18 @@ class Steering:
                 self.probing = True
                 lane.store.hold(1, now + PROBE_SECONDS)
         lane.line.nudge()
-        return all(limit.amount >= amount for limit in limits or lane.store.limits if limit.name == name)
+        return all(
+            limit.amount >= amount for limit in limits or lane.store.limits if limit.name == name
+        )
 
     def _doubt(self, now: float) -> None:
-        """Hear that tokens ran out although what calls did not use had been given back: the third time in a while, stop giving back.
+        """Hear that tokens ran out although what calls did not use had been given back:
+        the third time in a while, stop giving back.
 
-        Servers that keep the reserve for good (OpenAI until 2025, Azure) refuse again and again where one settles; one that was seen to charge
-        the input only is not meant. Others with the same key can be the reason too, so the doubt is forgotten in time.
+        Servers that keep the reserve for good (OpenAI until 2025, Azure) refuse again
+        and again where one settles; one that was seen to charge the input only is not
+        meant. Others with the same key can be the reason too, so the doubt is forgotten
+        in time.
         """
         self._doubted.append(now)
         if len(self._doubted) == DOUBTS and now - self._doubted[0] <= DOUBT_SECONDS:
@@ -292,7 +360,9 @@ class Steering:
 
 
 def _excess(lease: Lease, name: str) -> float:
-    """What was debited for a call beyond the server's charge, in the unit of ``name``: its expected output, mostly."""
+    """What was debited for a call beyond the server's charge, in the unit of ``name``:
+    its expected output, mostly.
+    """
     debited = lease.reserved.get(name, 0)
     if name == "tokens" and lease.estimate is not None:
         return max(debited - lease.reserved.get(HELD, 0) - lease.estimate.charge, 0)

@@ -1,6 +1,7 @@
 """A stream that settles its lease when it ends.
 
-Owns the proxy around iterators and async iterators of chunks (SDK streams, generators): what passes is read, nothing is changed or kept back.
+Owns the proxy around iterators and async iterators of chunks (SDK streams, generators):
+what passes is read, nothing is changed or kept back.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from ratelimit.lease import Lease
 
 
 class MeteredStream:
-    """Behaves as the stream it wraps, also for ``isinstance``; settles by the usage in the last chunk, else by the text that passed.
+    """Behaves as the stream it wraps, also for ``isinstance``; settles by the usage in
+    the last chunk, else by the text that passed.
 
-    A stream closed early settles by what passed until then; one that raises, by the exception; one that is forgotten keeps its reserve.
+    A stream closed early settles by what passed until then; one that raises, by the
+    exception; one that is forgotten keeps its reserve.
     """
 
     def __init__(self, stream: Any, lease: Lease) -> None:
@@ -124,7 +127,12 @@ class MeteredStream:
         self._stream.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> Any:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> Any:
         try:
             return self._stream.__exit__(kind, error, trace)
         finally:
@@ -134,7 +142,12 @@ class MeteredStream:
         await self._stream.__aenter__()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> Any:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> Any:
         try:
             return await self._stream.__aexit__(kind, error, trace)
         finally:

@@ -1,12 +1,17 @@
-"""The HTTP door: every attempt of a client, the SDK's own retries included, passes the limiter, and every answer steers it.
+"""The HTTP door: every attempt of a client, the SDK's own retries included, passes the
+limiter, and every answer steers it.
 
-Owns how a client is wrapped, and the two transports, for threads and for tasks, which only translate: admit, send, hear. Imports no HTTP
-library: any transport of httpx's or httpx2's shape is wrapped by its names (`handle_request` or `handle_async_request`, `close` or `aclose`).
-Must never come in: arithmetic, waiting of its own, knowledge of bodies (`transport_metering.py` has it).
+Owns how a client is wrapped, and the two transports, for threads and for tasks, which
+only translate: admit, send, hear. Imports no HTTP library: any transport of httpx's or
+httpx2's shape is wrapped by its names (`handle_request` or `handle_async_request`,
+`close` or `aclose`). Must never come in: arithmetic, waiting of its own, knowledge of
+bodies (`transport_metering.py` has it).
 
-What is wrapped is the client's inner transport and those of its proxies, in a *copy* of the client: the client that was given stays as it was,
-unmetered, and shares its connections with the copy. Close one of them, when both are done. Copies made of the copy (`with_options`) are metered
-as well, since all of them share one HTTP client. Realtime and Responses over WebSocket go past HTTP, and so past this door.
+What is wrapped is the client's inner transport and those of its proxies, in a *copy* of
+the client: the client that was given stays as it was, unmetered, and shares its
+connections with the copy. Close one of them, when both are done. Copies made of the
+copy (`with_options`) are metered as well, since all of them share one HTTP client.
+Realtime and Responses over WebSocket go past HTTP, and so past this door.
 """
 
 from __future__ import annotations
@@ -21,7 +26,16 @@ from ratelimit.feedback import read_refusal
 from ratelimit.lease import Lease, current
 from ratelimit.reservation import Reservation, deadline_of
 from ratelimit.transport_bodies import LARGEST_ERROR, AsyncTapped, Replayed, Tapped
-from ratelimit.transport_metering import Tap, body_of, endpoint_of, explained, plain_body, readable, tap_of, warn_once
+from ratelimit.transport_metering import (
+    Tap,
+    body_of,
+    endpoint_of,
+    explained,
+    plain_body,
+    readable,
+    tap_of,
+    warn_once,
+)
 
 if TYPE_CHECKING:
     from ratelimit.limiter import RateLimiter
@@ -30,25 +44,39 @@ C = TypeVar("C")
 
 _REFUSING = frozenset({402, 413, 429, 503, 529})
 READ_EVERY: Final = 0.1
-"""Seconds. Of a faster series of answers not all have their headers read: they say the same, and it is a quarter of the work."""
+"""Seconds. Of a faster series of answers not all have their headers read: they say the
+same, and it is a quarter of the work.
+"""
 
 
-def wrap(limiter: RateLimiter, client: C, *, timeout: float | None = None, priority: str | float = "normal") -> C:
-    """Return a client of the same type whose every HTTP attempt waits for its turn at `limiter`.
+def wrap(
+    limiter: RateLimiter,
+    client: C,
+    *,
+    timeout: float | None = None,
+    priority: str | float = "normal",
+) -> C:
+    """Return a client of the same type whose every HTTP attempt waits for its turn at
+    `limiter`.
 
-    :param client: `openai.OpenAI`, `AsyncOpenAI`, their Azure forms and subclasses, or a bare `httpx` or `httpx2` client, sync or async.
-        Wrapping a client twice with one limiter changes nothing more.
-    :param timeout: seconds that an attempt may wait at most; raises `WaitTimeout` out of the call, which the SDK does not retry. The SDK's own
-        timeout does not run while an attempt waits here.
+    :param client: `openai.OpenAI`, `AsyncOpenAI`, their Azure forms and subclasses, or
+        a bare `httpx` or `httpx2` client, sync or async. Wrapping a client twice with
+        one limiter changes nothing more.
+    :param timeout: seconds that an attempt may wait at most; raises `WaitTimeout` out
+        of the call, which the SDK does not retry. The SDK's own timeout does not run
+        while an attempt waits here.
     :param priority: of all calls of this client; as in `RateLimiter.reserve`.
 
-    The limiter hears the headers of every answer from now on: it starts with one call, learns the limits that were not given, and follows
-    the server's levels. A call that the decorator or a context manager of the same limiter has admitted is not paid twice: its first attempt
-    uses that lease.
+    The limiter hears the headers of every answer from now on: it starts with one call,
+    learns the limits that were not given, and follows the server's levels. A call that
+    the decorator or a context manager of the same limiter has admitted is not paid
+    twice: its first attempt uses that lease.
     """
     door = Door(limiter, timeout, priority)
     inner = client if _is_http_client(client) else getattr(client, "_client", None)
-    if not _is_http_client(inner) or not (inner is client or callable(getattr(client, "copy", None))):
+    if not _is_http_client(inner) or not (
+        inner is client or callable(getattr(client, "copy", None))
+    ):
         raise InvalidArgument(
             f"wrap() takes an OpenAI or AsyncOpenAI client, or an httpx or httpx2 client, not {type(client).__name__}; around other clients"
             " use the decorator or limiter.reserve(...)"
@@ -66,7 +94,9 @@ def _is_http_client(client: object) -> bool:
 
 
 class Door:
-    """What both transports of one client share: the limiter, how long and how urgently to wait, and what an answer means."""
+    """What both transports of one client share: the limiter, how long and how urgently
+    to wait, and what an answer means.
+    """
 
     __slots__ = ("limiter", "patience", "timeout")
 
@@ -89,14 +119,20 @@ class Door:
         return wrapped
 
     def _before(self, transport: Any, client: Any) -> Any:
-        if isinstance(transport, (Transport, AsyncTransport)) and transport.door.limiter is self.limiter:
+        if (
+            isinstance(transport, (Transport, AsyncTransport))
+            and transport.door.limiter is self.limiter
+        ):
             return transport
-        if hasattr(client, "aclose"):  # of the client: some transports, as the libraries' mocks, serve both kinds
+        # of the client: some transports, as the libraries' mocks, serve both kinds
+        if hasattr(client, "aclose"):
             return AsyncTransport(self, transport, client)
         return Transport(self, transport, client)
 
     def claim(self, request: Any) -> Reservation | Lease | None:
-        """Find what a request has to pay: a reservation still to be admitted, a lease that was admitted for it, or None: nothing."""
+        """Find what a request has to pay: a reservation still to be admitted, a lease
+        that was admitted for it, or None: nothing.
+        """
         if request.method != "POST":
             return None
         metered = endpoint_of(request.url.path)
@@ -105,14 +141,25 @@ class Door:
         endpoint, deployment = metered
         limiter = self.limiter
         if endpoint == "files":
-            return limiter.reserve(requests=1, timeout=self.timeout, priority=self.patience) if limiter._only is not None else None  # noqa: SLF001  # one room
+            if limiter._only is None:  # noqa: SLF001  # one room
+                return None
+            return limiter.reserve(requests=1, timeout=self.timeout, priority=self.patience)
         lease = current.get()
         if lease is not None and lease._lane.estimator is limiter.estimator and lease.claim():  # noqa: SLF001  # one room, of this limiter
             return lease
-        return Reservation(limiter, body_of(request, endpoint, deployment), None, self.timeout, self.patience, endpoint)
+        return Reservation(
+            limiter,
+            body_of(request, endpoint, deployment),
+            None,
+            self.timeout,
+            self.patience,
+            endpoint,
+        )
 
     def heard(self, lease: Lease, response: Any) -> Tap | None:
-        """Hear the head of an answer that is no refusal; the tap sees its body, None when there is nothing to see pass."""
+        """Hear the head of an answer that is no refusal; the tap sees its body, None
+        when there is nothing to see pass.
+        """
         status: int = response.status_code
         lane = lease._lane  # noqa: SLF001  # one room
         now = lane.now()
@@ -124,7 +171,8 @@ class Door:
             lease.observe(raw, status=status)
         if not answered:
             if 400 <= status < 500 and lease.estimate is not None and status not in {408, 409}:
-                # A bad request is charged like a good one (13 of 13 recorded 400s), and no more: it has no output.
+                # A bad request is charged like a good one (13 of 13 recorded 400s), and
+                # no more: it has no output.
                 lease.settle(tokens=lease.estimate.charge, output_tokens=0)
             else:
                 lease.lose()
@@ -138,7 +186,9 @@ class Door:
         return None
 
     def refused(self, lease: Lease, response: Any, raw: bytes) -> bytes:
-        """Hear a refusal; return the body to hand on, which is `raw` unless there is advice to add."""
+        """Hear a refusal; return the body to hand on, which is `raw` unless there is
+        advice to add.
+        """
         headers = response.headers
         body = plain_body(raw, headers)
         refusal = read_refusal(response.status_code, headers, body)
@@ -162,29 +212,39 @@ class Door:
 def final(error: LimiterError) -> LimiterError:
     """Make an error of ours one that the SDK hands on at once.
 
-    Before 3.57 it takes every exception that is not its own `OpenAIError` for a broken connection, tries again and hides it behind an
-    APIConnectionError (2.x even its own, where ours is the `__cause__`). So ours becomes one of its kind as well, and stays what it was.
+    Before 3.57 it takes every exception that is not its own `OpenAIError` for a broken
+    connection, tries again and hides it behind an APIConnectionError (2.x even its own,
+    where ours is the `__cause__`). So ours becomes one of its kind as well, and stays
+    what it was.
     """
     sdk = getattr(sys.modules.get("openai"), "OpenAIError", None)
     if sdk is not None and not isinstance(error, sdk):
         ours = type(error)
-        error.__class__ = type(ours.__name__, (ours, sdk), {"__module__": ours.__module__, "__doc__": ours.__doc__})
+        error.__class__ = type(
+            ours.__name__, (ours, sdk), {"__module__": ours.__module__, "__doc__": ours.__doc__}
+        )
     return error
 
 
 def _read_already(response: Any) -> bytes | None:
-    """The plain body of an answer that no client will iterate: a mock's or a cache's, made of bytes."""
+    """The plain body of an answer that no client will iterate: a mock's or a cache's,
+    made of bytes.
+    """
     content = response.content
     return content if isinstance(content, bytes) else None
 
 
 class Transport:
-    """Stands before a sync transport; any object with `handle_request` and `close` can be one."""
+    """Stands before a sync transport; any object with `handle_request` and `close` can
+    be one.
+    """
 
     def __init__(self, door: Door, inner: Any, owner: object) -> None:
         self.door = door
         self._inner = inner
-        self._owner = owner  # the client that was copied closes its connections when it is collected: keep it
+        # the client that was copied closes its connections when it is collected: keep
+        # it
+        self._owner = owner
 
     def handle_request(self, request: Any) -> Any:
         """Admit the request, send it, hear the answer."""
@@ -224,7 +284,9 @@ class Transport:
         except BaseException:
             lease.close()
             raise
-        return Replayed(response.stream, [self.door.refused(lease, response, b"".join(chunks))], rest, broken)
+        return Replayed(
+            response.stream, [self.door.refused(lease, response, b"".join(chunks))], rest, broken
+        )
 
     def close(self) -> None:
         """Close the inner transport."""
@@ -234,12 +296,19 @@ class Transport:
         self._inner.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._inner.__exit__(kind, error, trace)
 
 
 class AsyncTransport:
-    """Stands before an async transport; any object with `handle_async_request` and `aclose` can be one."""
+    """Stands before an async transport; any object with `handle_async_request` and
+    `aclose` can be one.
+    """
 
     def __init__(self, door: Door, inner: Any, owner: object) -> None:
         self.door = door
@@ -284,7 +353,9 @@ class AsyncTransport:
         except BaseException:
             lease.close()
             raise
-        return Replayed(response.stream, [self.door.refused(lease, response, b"".join(chunks))], rest, broken)
+        return Replayed(
+            response.stream, [self.door.refused(lease, response, b"".join(chunks))], rest, broken
+        )
 
     async def aclose(self) -> None:
         """Close the inner transport."""
@@ -294,5 +365,10 @@ class AsyncTransport:
         await self._inner.__aenter__()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         await self._inner.__aexit__(kind, error, trace)

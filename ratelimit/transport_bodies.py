@@ -1,6 +1,8 @@
-"""The bodies that the HTTP door puts in place of an answer's own: one that is seen passing, one that was read before.
+"""The bodies that the HTTP door puts in place of an answer's own: one that is seen
+passing, one that was read before.
 
-Owns their passing for what they replace, and their ends. Must never come in: what the bytes mean (`transport_metering.py`), HTTP libraries.
+Owns their passing for what they replace, and their ends. Must never come in: what the
+bytes mean (`transport_metering.py`), HTTP libraries.
 """
 
 from __future__ import annotations
@@ -11,11 +13,14 @@ from typing import Any
 from ratelimit.transport_metering import Tap
 
 LARGEST_ERROR = 1_000_000
-"""Bytes of a refusal's body that are read for its text; the rest is left to the client."""
+"""Bytes of a refusal's body that are read for its text; the rest is left to the client.
+"""
 
 
 class Disguised:
-    """Passes for the object it stands before, also with `isinstance`: HTTP clients check their streams' base class."""
+    """Passes for the object it stands before, also with `isinstance`: HTTP clients
+    check their streams' base class.
+    """
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -88,9 +93,13 @@ class AsyncTapped(Disguised):
 
 
 class Replayed(Disguised):
-    """A refusal's body, once more for the client: what was read, then the rest or the error that broke it off."""
+    """A refusal's body, once more for the client: what was read, then the rest or the
+    error that broke it off.
+    """
 
-    def __init__(self, inner: Any, read: list[bytes], rest: Any, broken: BaseException | None) -> None:
+    def __init__(
+        self, inner: Any, read: list[bytes], rest: Any, broken: BaseException | None
+    ) -> None:
         super().__init__(inner)
         self._read = read
         self._rest = rest

@@ -1,7 +1,10 @@
-"""What the HTTP door knows of requests and answers: which calls cost, what they ask for, and what an answer settles.
+"""What the HTTP door knows of requests and answers: which calls cost, what they ask
+for, and what an answer settles.
 
-Owns the table of endpoints, the reading of a request's body, and the taps: readers that see an answer's bytes pass. Sync and async doors
-share all of it. Must never come in: waiting, the network, an HTTP library (requests, answers and headers are used by their names only).
+Owns the table of endpoints, the reading of a request's body, and the taps: readers that
+see an answer's bytes pass. Sync and async doors share all of it. Must never come in:
+waiting, the network, an HTTP library (requests, answers and headers are used by their
+names only).
 """
 
 from __future__ import annotations
@@ -33,14 +36,18 @@ ENDPOINTS: Final[Mapping[str, str]] = {
     "files": "files",
     "uploads": "files",
 }
-"""Ends of paths of the calls that cost, whatever host, version or deployment stands before them; only a POST does.
+"""Ends of paths of the calls that cost, whatever host, version or deployment stands
+before them; only a POST does.
 
-A file's upload costs one request of limits that hold for all models. Anything else passes unmetered: lists, batches, fine-tuning, reading a
-stored response back. Limits are a model's, and no model answers these.
+A file's upload costs one request of limits that hold for all models. Anything else
+passes unmetered: lists, batches, fine-tuning, reading a stored response back. Limits
+are a model's, and no model answers these.
 """
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
-"""As they came, in any case: the libraries' own look-ups walk and decode the whole list for every name."""
+"""As they came, in any case: the libraries' own look-ups walk and decode the whole list
+for every name.
+"""
 
 _KEPT: Final = 65_536  # bytes at the end of a JSON answer, where every provider puts the usage
 _FIELDS: Final = frozenset({"model", "prompt", "n", "size", "quality", "input", "response_format"})
@@ -50,7 +57,9 @@ _DECODER = json.JSONDecoder()
 
 
 def warn_once(kind: str, message: str, category: type[LimiterWarning] = EstimateWarning) -> None:
-    """Warn once per kind and process; what is wrong with one body is wrong with the next thousand."""
+    """Warn once per kind and process; what is wrong with one body is wrong with the
+    next thousand.
+    """
     if kind not in _warned:
         _warned.add(kind)
         caution(message, category)
@@ -61,7 +70,9 @@ def warn_once(kind: str, message: str, category: type[LimiterWarning] = Estimate
 
 @lru_cache(maxsize=512)
 def endpoint_of(path: str) -> tuple[str, str] | None:
-    """Tell (endpoint, deployment) of a URL's path; None when calls to it are not metered. The deployment is "" outside Azure."""
+    """Tell (endpoint, deployment) of a URL's path; None when calls to it are not
+    metered. The deployment is "" outside Azure.
+    """
     parts = path.strip("/").split("/")
     endpoint = ENDPOINTS.get("/".join(parts[-2:])) or ENDPOINTS.get(parts[-1])
     if endpoint is None:
@@ -71,13 +82,17 @@ def endpoint_of(path: str) -> tuple[str, str] | None:
 
 
 def body_of(request: Any, endpoint: str, deployment: str) -> Mapping[str, Any]:
-    """Read what a request asks for: its JSON, or the fields of its form. One warning, and what is known, when it cannot be read."""
+    """Read what a request asks for: its JSON, or the fields of its form. One warning,
+    and what is known, when it cannot be read.
+    """
     try:
         content = request.content
-    except RuntimeError:  # the library's RequestNotRead: the body is a stream, which is not ours to consume
+    # the library's RequestNotRead: the body is a stream, which is not ours to consume
+    except RuntimeError:
         content = None
     body = _json(content) if content else None
-    if not isinstance(body, (dict, Mapping)):  # dict first: JSON's objects are, and asking an abstract class is slow
+    # dict first: JSON's objects are, and asking an abstract class is slow
+    if not isinstance(body, (dict, Mapping)):
         body = _form(request)
         if body is None:
             warn_once(
@@ -94,7 +109,8 @@ def body_of(request: Any, endpoint: str, deployment: str) -> Mapping[str, Any]:
 def _json(content: bytes) -> object:
     """Decode a body; None when it is no JSON."""
     try:
-        return _DECODER.raw_decode(content.decode())[0]  # as every SDK writes it, and a third of the work
+        # as every SDK writes it, and a third of the work
+        return _DECODER.raw_decode(content.decode())[0]
     except (ValueError, RecursionError):
         pass
     try:
@@ -104,7 +120,9 @@ def _json(content: bytes) -> object:
 
 
 def _form(request: Any) -> Mapping[str, Any] | None:
-    """Read the small fields of a multipart form, as the library keeps them until it sends; None when there are none."""
+    """Read the small fields of a multipart form, as the library keeps them until it
+    sends; None when there are none.
+    """
     fields = getattr(getattr(request, "stream", None), "fields", None)
     if not isinstance(fields, list):
         return None
@@ -114,13 +132,23 @@ def _form(request: Any) -> Mapping[str, Any] | None:
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
         if name in _FIELDS and isinstance(value, (str, int)):
-            found[name] = int(value) if name == "n" and str(value).isascii() and str(value).isdigit() else value
+            found[name] = (
+                int(value)
+                if name == "n" and str(value).isascii() and str(value).isdigit()
+                else value
+            )
     return found
 
 
 def readable(accepted: str) -> str:
-    """Take out of an accept-encoding what the taps cannot read: the standard library inflates gzip and deflate, but not br and zstd."""
-    kept = [coding.strip() for coding in accepted.split(",") if coding.split(";")[0].strip().lower() not in {"br", "zstd", "*"}]
+    """Take out of an accept-encoding what the taps cannot read: the standard library
+    inflates gzip and deflate, but not br and zstd.
+    """
+    kept = [
+        coding.strip()
+        for coding in accepted.split(",")
+        if coding.split(";")[0].strip().lower() not in {"br", "zstd", "*"}
+    ]
     return ", ".join(kept) or "identity"
 
 
@@ -128,18 +156,24 @@ def readable(accepted: str) -> str:
 
 
 class Tap:
-    """Sees one answer's body pass and settles its lease at the end: by its usage, by its text, or by keeping the reserve.
+    """Sees one answer's body pass and settles its lease at the end: by its usage, by
+    its text, or by keeping the reserve.
 
-    `feed` takes the bytes as they came from the network; then `end` or `fail`, of which the first call counts.
+    `feed` takes the bytes as they came from the network; then `end` or `fail`, of which
+    the first call counts.
     """
 
     done = False
 
-    def __init__(self, lease: Lease, reader: JsonReader | SSEUsage | None, inflate: Inflate | None) -> None:
+    def __init__(
+        self, lease: Lease, reader: JsonReader | SSEUsage | None, inflate: Inflate | None
+    ) -> None:
         self._lease = lease
         self._reader = reader
         self._inflate = inflate
-        self.feed: Callable[[bytes], None] = self._feed if reader is None or inflate is not None else reader.feed
+        self.feed: Callable[[bytes], None] = (
+            self._feed if reader is None or inflate is not None else reader.feed
+        )
 
     def _feed(self, piece: bytes) -> None:
         if self._reader is not None and self._inflate is not None:
@@ -166,7 +200,9 @@ class Tap:
             lease.close()
 
     def fail(self, error: BaseException) -> None:
-        """The body broke off: what a stream has said until then counts, else the reserve is kept."""
+        """The body broke off: what a stream has said until then counts, else the
+        reserve is kept.
+        """
         if isinstance(self._reader, SSEUsage):
             self.end()
         elif not self.done:
@@ -197,7 +233,8 @@ class JsonReader:
     def close(self) -> None:
         """Read what was taken."""
         body = b"".join(self._parts)
-        self.usage = tail_usage(body, outermost=not self._cut)  # for most answers this is all, and half the work
+        # for most answers this is all, and half the work
+        self.usage = tail_usage(body, outermost=not self._cut)
         if self.usage is not None or self._cut:
             return
         try:
@@ -210,7 +247,9 @@ class JsonReader:
 
 
 class Inflate:
-    """Undoes gzip and deflate in passing; what cannot be undone becomes nothing, with one warning."""
+    """Undoes gzip and deflate in passing; what cannot be undone becomes nothing, with
+    one warning.
+    """
 
     __slots__ = ("_begun", "_zlib")
 
@@ -227,10 +266,14 @@ class Inflate:
         except zlib.error:
             if self._begun:
                 self._zlib = None
-                warn_once("broken encoding", "an answer's body is not what its content-encoding says: its reserve is kept")
+                warn_once(
+                    "broken encoding",
+                    "an answer's body is not what its content-encoding says: its reserve is kept",
+                )
                 return b""
             self._begun = True
-            self._zlib = zlib.decompressobj(-zlib.MAX_WBITS)  # deflate without a header, which some servers send
+            # deflate without a header, which some servers send
+            self._zlib = zlib.decompressobj(-zlib.MAX_WBITS)
             return self.feed(piece)
         self._begun = True
         return plain
@@ -238,16 +281,27 @@ class Inflate:
 
 @lru_cache(maxsize=256)
 def _places(names: tuple[bytes, ...]) -> tuple[Sequence[int], Sequence[int]]:
-    """Tell where content-type and content-encoding stand; a server sends the same names with every answer."""
+    """Tell where content-type and content-encoding stand; a server sends the same names
+    with every answer.
+    """
     lower = [name.lower() for name in names]
-    kinds, codings = [[place for place, name in enumerate(lower) if name == wanted] for wanted in (b"content-type", b"content-encoding")]
+    kinds, codings = [
+        [place for place, name in enumerate(lower) if name == wanted]
+        for wanted in (b"content-type", b"content-encoding")
+    ]
     return kinds, codings
 
 
 def tap_of(lease: Lease, headers: Headers, *, plain: bool = False) -> Tap:
-    """Make the tap for an answer with these raw headers; `plain` says that its encoding has been undone already."""
+    """Make the tap for an answer with these raw headers; `plain` says that its encoding
+    has been undone already.
+    """
     kinds, codings = _places(tuple(map(_name_of, headers)))
-    kind = headers[kinds[0]][1] if len(kinds) == 1 else b", ".join([headers[place][1] for place in kinds])
+    kind = (
+        headers[kinds[0]][1]
+        if len(kinds) == 1
+        else b", ".join([headers[place][1] for place in kinds])
+    )
     reader: JsonReader | SSEUsage | None = None
     if b"event-stream" in kind:
         reader = SSEUsage()
@@ -262,7 +316,9 @@ def tap_of(lease: Lease, headers: Headers, *, plain: bool = False) -> Tap:
             f"an answer came encoded as {coding[:20]!r}, which was not asked for: its usage cannot be read, its reserve is kept",
         )
         reader = None
-    return Tap(lease, reader, Inflate() if reader is not None and coding not in {"", "identity"} else None)
+    return Tap(
+        lease, reader, Inflate() if reader is not None and coding not in {"", "identity"} else None
+    )
 
 
 def plain_body(raw: bytes, headers: Mapping[str, str]) -> bytes:
@@ -272,7 +328,9 @@ def plain_body(raw: bytes, headers: Mapping[str, str]) -> bytes:
 
 
 def explained(body: bytes, refusal: Refusal) -> bytes | None:
-    """Add the advice to the message of a hopeless refusal's body, where the SDK shows it; None when the body has no such place."""
+    """Add the advice to the message of a hopeless refusal's body, where the SDK shows
+    it; None when the body has no such place.
+    """
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,4 +1,5 @@
-"""The API that tests of `ratelimit.run` ask: invented answers in the loop's own time, and the real client before it.
+"""The API that tests of `ratelimit.run` ask: invented answers in the loop's own time,
+and the real client before it.
 
 Owns no expectation and no limit.
 """
@@ -21,12 +22,18 @@ from ratelimit.testing.clocks import TrioClock, VirtualClock
 if TYPE_CHECKING:
     LoopClock = type[VirtualClock | TrioClock]
 
-ANSWER = {"object": "chat.completion", "choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}}
+ANSWER = {
+    "object": "chat.completion",
+    "choices": [],
+    "usage": {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14},
+}
 Reply = Callable[[int], httpx2.Response]
 
 
 class Api(httpx2.AsyncBaseTransport):
-    """Answers after `seconds` of the loop's time; `reply(number)` may answer or raise in another way."""
+    """Answers after `seconds` of the loop's time; `reply(number)` may answer or raise
+    in another way.
+    """
 
     def __init__(self, seconds: float = 1.0, reply: Reply | None = None) -> None:
         self.seconds = seconds
@@ -51,32 +58,55 @@ class Api(httpx2.AsyncBaseTransport):
 
 def good(number: int) -> httpx2.Response:
     """A good answer."""
-    return httpx2.Response(200, json=ANSWER | {"id": f"chatcmpl-{number}"}, headers={"x-request-id": f"req_{number}"})
+    return httpx2.Response(
+        200, json=ANSWER | {"id": f"chatcmpl-{number}"}, headers={"x-request-id": f"req_{number}"}
+    )
 
 
 def bad(status: int, code: str, message: str = "no") -> httpx2.Response:
     """An HTTP error."""
-    return httpx2.Response(status, json={"error": {"message": message, "type": code, "param": None, "code": code}})
+    return httpx2.Response(
+        status, json={"error": {"message": message, "type": code, "param": None, "code": code}}
+    )
 
 
 def client_of(api: Api, retries: int = 0) -> AsyncOpenAI:
     """The real client before an invented API."""
-    return AsyncOpenAI(api_key="sk-test", base_url="http://api/v1", max_retries=retries, http_client=httpx2.AsyncClient(transport=api))
+    return AsyncOpenAI(
+        api_key="sk-test",
+        base_url="http://api/v1",
+        max_retries=retries,
+        http_client=httpx2.AsyncClient(transport=api),
+    )
 
 
 def bodies(count: int) -> Iterator[dict[str, Any]]:
     """Make so many request bodies."""
     for number in range(count):
-        yield {"model": "gpt-4o", "max_tokens": 5, "messages": [{"role": "user", "content": f"Say {number}."}]}
+        yield {
+            "model": "gpt-4o",
+            "max_tokens": 5,
+            "messages": [{"role": "user", "content": f"Say {number}."}],
+        }
 
 
-def play(loop_clock: LoopClock, api: Api, requests: Any, retries: int = 0, concurrency: int | None = None, **limits: Any) -> list[Result]:
+def play(
+    loop_clock: LoopClock,
+    api: Api,
+    requests: Any,
+    retries: int = 0,
+    concurrency: int | None = None,
+    **limits: Any,
+) -> list[Result]:
     """Run to the end and return the results."""
     clock = loop_clock()
 
     async def main() -> list[Result]:
         limiter = RateLimiter(clock=clock, **limits)
-        async with client_of(api, retries) as client, aclosing(ratelimit.run(requests, client, limiter, concurrency=concurrency)) as results:
+        async with (
+            client_of(api, retries) as client,
+            aclosing(ratelimit.run(requests, client, limiter, concurrency=concurrency)) as results,
+        ):
             return [result async for result in results]
 
     return clock.run(main)

@@ -1,6 +1,8 @@
-"""What several tests share: virtual clocks, and a player that lets calls arrive at a limiter on asyncio, on trio or on threads.
+"""What several tests share: virtual clocks, and a player that lets calls arrive at a
+limiter on asyncio, on trio or on threads.
 
-Owns no expectation. What must never come in: real waiting, and arithmetic of limits: what was played is judged by the tests.
+Owns no expectation. What must never come in: real waiting, and arithmetic of limits:
+what was played is judged by the tests.
 """
 
 from __future__ import annotations
@@ -21,12 +23,20 @@ from ratelimit.testing.clocks import ThreadClock, TrioClock, VirtualClock
 if TYPE_CHECKING:
     LoopClock = type[VirtualClock | TrioClock]
 
-settings.register_profile("core", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile(
+    "core",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
 settings.load_profile("core")
 
 
 class Call(TypedDict, total=False):
-    """One call of a script; times are seconds, from its arrival on where not said otherwise."""
+    """One call of a script; times are seconds, from its arrival on where not said
+    otherwise.
+    """
 
     at: float
     tokens: float
@@ -56,7 +66,9 @@ class Played:
 
 
 class Event(NamedTuple):
-    """Amounts that were paid at admission, or given back (negative) or debited late at the end; as they happened, one after the other."""
+    """Amounts that were paid at admission, or given back (negative) or debited late at
+    the end; as they happened, one after the other.
+    """
 
     time: float
     admission: bool
@@ -76,7 +88,10 @@ class Play:
     @property
     def admitted(self) -> list[Played]:
         """The admitted calls, by the time of their admission."""
-        return sorted((call for call in self.calls if call.admitted is not None), key=lambda call: call.admitted or 0.0)
+        return sorted(
+            (call for call in self.calls if call.admitted is not None),
+            key=lambda call: call.admitted or 0.0,
+        )
 
 
 class Player(Protocol):
@@ -132,7 +147,11 @@ def play_async(clock_type: LoopClock, calls: Sequence[Call], options: dict[str, 
         cancel = call.get("cancel")
         try:
             with anyio.move_on_after(float("inf") if cancel is None else cancel):
-                lease = await play.limiter.acquire(tokens=call["tokens"], timeout=call.get("timeout"), priority=call.get("patience", 0.0))
+                lease = await play.limiter.acquire(
+                    tokens=call["tokens"],
+                    timeout=call.get("timeout"),
+                    priority=call.get("patience", 0.0),
+                )
         except WaitTimeout:
             played.outcome, played.gone = "timeout", clock.now()
             return
@@ -164,7 +183,11 @@ def play_threads(calls: Sequence[Call], options: dict[str, Any]) -> Play:
         played.arrived, played.serial = clock.now(), next(serial)
         limits = [limit for limit in (call.get("timeout"), call.get("cancel")) if limit is not None]
         try:
-            lease = play.limiter.acquire_sync(tokens=call["tokens"], timeout=min(limits, default=None), priority=call.get("patience", 0.0))
+            lease = play.limiter.acquire_sync(
+                tokens=call["tokens"],
+                timeout=min(limits, default=None),
+                priority=call.get("patience", 0.0),
+            )
         except WaitTimeout:
             played.outcome, played.gone = "timeout", clock.now()
             return
@@ -172,13 +195,16 @@ def play_threads(calls: Sequence[Call], options: dict[str, Any]) -> Play:
         clock.sleep(call.get("hold", 0.0))
         finish(lease, played, play)
 
-    clock.run(*(lambda played=played: one(played) for played in play.calls))  # a default binds the loop's variable
+    # a default binds the loop's variable
+    clock.run(*(lambda played=played: one(played) for played in play.calls))
     return play
 
 
 @pytest.fixture(scope="session", params=["asyncio", "trio", "threads"])
 def player(request: pytest.FixtureRequest) -> Player:
-    """Plays a script of calls against a new limiter, on virtual time: `player(calls, tpm=600, slack=0)`."""
+    """Plays a script of calls against a new limiter, on virtual time: `player(calls,
+    tpm=600, slack=0)`.
+    """
     kind: str = request.param
 
     def play(calls: Sequence[Call], **options: Any) -> Play:
@@ -209,12 +235,16 @@ def eager_switching() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_lease_is_left_around() -> Iterator[None]:
-    """Nothing that a test does leaves its call as the current one of whoever runs the tests."""
+    """Nothing that a test does leaves its call as the current one of whoever runs the
+    tests.
+    """
     yield
     assert current_lease() is None
 
 
 @pytest.fixture(scope="module")
 def vocabulary() -> None:
-    """Load the vocabulary before time becomes virtual: a thread that loads takes real time."""
+    """Load the vocabulary before time becomes virtual: a thread that loads takes real
+    time.
+    """
     RateLimiter().estimate(model="gpt-4o", messages=[{"role": "user", "content": "Hello"}])

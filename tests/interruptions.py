@@ -1,6 +1,8 @@
-"""Interruptions at every moment at which Python would run a signal handler, one after the other: no chance, no waiting.
+"""Interruptions at every moment at which Python would run a signal handler, one after
+the other: no chance, no waiting.
 
-Owns nothing but that. Python looks for signals when a function of its own begins and when a call has returned; a profiler is called there too.
+Owns nothing but that. Python looks for signals when a function of its own begins and
+when a call has returned; a profiler is called there too.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ def interrupt() -> None:
 
 
 class Interruption:
-    """While entered, ``handler`` is called once, at the moment of that number, and `came` tells whether there were so many."""
+    """While entered, ``handler`` is called once, at the moment of that number, and
+    `came` tells whether there were so many.
+    """
 
     def __init__(self, number: int, handler: Callable[[], object] = interrupt) -> None:
         self.came = False
@@ -49,10 +53,14 @@ class Interruption:
             self._handler()
 
 
-def interruptions(act: Callable[[], object], handler: Callable[[], object] = interrupt) -> Iterator[int]:
-    """Run ``act`` again and again, interrupted at its first moment, then at its second, until it ends before that.
+def interruptions(
+    act: Callable[[], object], handler: Callable[[], object] = interrupt
+) -> Iterator[int]:
+    """Run ``act`` again and again, interrupted at its first moment, then at its second,
+    until it ends before that.
 
-    After each run that was interrupted the number of the moment is given out, for the caller to see what was left behind.
+    After each run that was interrupted the number of the moment is given out, for the
+    caller to see what was left behind.
     """
     number = 0
     while True:

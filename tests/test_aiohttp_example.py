@@ -1,4 +1,6 @@
-"""The context manager around a raw POST, for those who use aiohttp and no SDK: the example of the documentation, run."""
+"""The context manager around a raw POST, for those who use aiohttp and no SDK: the
+example of the documentation, run.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,23 @@ import pytest
 from ratelimit import RateLimiter
 from ratelimit.testing import FakeOpenAI
 
-BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 30}
+BODY = {
+    "model": "gpt-4o",
+    "messages": [{"role": "user", "content": "Say hello."}],
+    "max_tokens": 30,
+}
 
 
-async def ask(session: aiohttp.ClientSession, limiter: RateLimiter, url: str, body: Mapping[str, Any]) -> Any:
-    """The example: wait for the turn, post, tell the limiter what the headers and the usage say."""
-    async with limiter.reserve(body) as lease, session.post(f"{url}/chat/completions", json=body) as response:
+async def ask(
+    session: aiohttp.ClientSession, limiter: RateLimiter, url: str, body: Mapping[str, Any]
+) -> Any:
+    """The example: wait for the turn, post, tell the limiter what the headers and the
+    usage say.
+    """
+    async with (
+        limiter.reserve(body) as lease,
+        session.post(f"{url}/chat/completions", json=body) as response,
+    ):
         answer = await response.json()
         lease.observe(response.headers, status=response.status, body=answer)
         response.raise_for_status()
@@ -30,16 +43,24 @@ def play(server: FakeOpenAI, limiter: RateLimiter, calls: int, address: str = ""
 
     async def main() -> list[Any]:
         with server.serve() as url:
-            async with aiohttp.ClientSession(headers={"Authorization": "Bearer sk-test"}) as session:
-                return await asyncio.gather(*(ask(session, limiter, address or url, BODY) for _ in range(calls)), return_exceptions=True)
+            async with aiohttp.ClientSession(
+                headers={"Authorization": "Bearer sk-test"}
+            ) as session:
+                return await asyncio.gather(
+                    *(ask(session, limiter, address or url, BODY) for _ in range(calls)),
+                    return_exceptions=True,
+                )
 
     return asyncio.run(main())
 
 
 def test_raw_posts_share_the_limits_with_everybody_else() -> None:
-    """Sixty calls of aiohttp stay within a server's bucket of forty, and what they held in reserve comes back when it was not used."""
+    """Sixty calls of aiohttp stay within a server's bucket of forty, and what they held
+    in reserve comes back when it was not used.
+    """
     server = FakeOpenAI(rpm=6_000, rps=40, tpm=100_000, latency=0.01, output=5, output_spread=0)
-    limiter = RateLimiter(rps=20, tpm=100_000, slack=0)  # half of what the server allows: this machine's time on the wire has no say
+    # half of what the server allows: this machine's time on the wire has no say
+    limiter = RateLimiter(rps=20, tpm=100_000, slack=0)
     answers = play(server, limiter, 60)
     lane = limiter.statistics().lanes["*"]
     used = sum(answer["usage"]["total_tokens"] for answer in answers)
@@ -50,7 +71,9 @@ def test_raw_posts_share_the_limits_with_everybody_else() -> None:
 
 
 def test_a_refusal_is_heard() -> None:
-    """Where somebody else has spent the limit, the 429 is counted, raised by aiohttp, and closes the line for everybody."""
+    """Where somebody else has spent the limit, the 429 is counted, raised by aiohttp,
+    and closes the line for everybody.
+    """
     server = FakeOpenAI(rpm=1, latency=0.01)
     limiter = RateLimiter(rpm=500)
     play(server, RateLimiter(), 1)
@@ -76,4 +99,8 @@ def test_a_connection_that_failed_costs_nothing() -> None:
     lane = limiter.statistics().lanes["*"]
 
     assert isinstance(error, aiohttp.ClientConnectorError)
-    assert (lane.levels["requests/60s"], lane.levels["tokens/60s"], lane.in_flight) == (500, 30_000, 0)
+    assert (lane.levels["requests/60s"], lane.levels["tokens/60s"], lane.in_flight) == (
+        500,
+        30_000,
+        0,
+    )

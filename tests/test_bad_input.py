@@ -1,4 +1,6 @@
-"""Every unusable argument has one clear error or one defined behaviour, at every door, and takes nothing."""
+"""Every unusable argument has one clear error or one defined behaviour, at every door,
+and takes nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit import InvalidArgument, Limit, Limits, RateLimiter, RequestTooLarge, WaitTimeout, WouldBlock
+from ratelimit import (
+    InvalidArgument,
+    Limit,
+    Limits,
+    RateLimiter,
+    RequestTooLarge,
+    WaitTimeout,
+    WouldBlock,
+)
 from ratelimit.line import Place
 from ratelimit.testing import ThreadClock, VirtualClock
 
@@ -27,14 +37,30 @@ def limiter(**options: Any) -> RateLimiter:
 def untouched(of: RateLimiter) -> bool:
     """Nothing was taken, nobody waits, nothing is in flight."""
     lane = of.statistics().lanes["*"]
-    return (*lane.levels.values(), lane.in_flight, lane.waiting, lane.admitted) == (10, 1_000, 0, 0, 0)
+    return (*lane.levels.values(), lane.in_flight, lane.waiting, lane.admitted) == (
+        10,
+        1_000,
+        0,
+        0,
+        0,
+    )
 
 
 DOORS: list[Any] = [
-    pytest.param(lambda held, *args, **kwargs: held.acquire_nowait(*args, **kwargs), id="acquire_nowait"),
-    pytest.param(lambda held, *args, **kwargs: held.acquire_sync(*args, **kwargs), id="acquire_sync"),
-    pytest.param(lambda held, *args, **kwargs: VirtualClock().run(lambda: held.acquire(*args, **kwargs)), id="acquire"),
-    pytest.param(lambda held, *args, **kwargs: copy_context().run(held.reserve(*args, **kwargs).__enter__), id="reserve"),
+    pytest.param(
+        lambda held, *args, **kwargs: held.acquire_nowait(*args, **kwargs), id="acquire_nowait"
+    ),
+    pytest.param(
+        lambda held, *args, **kwargs: held.acquire_sync(*args, **kwargs), id="acquire_sync"
+    ),
+    pytest.param(
+        lambda held, *args, **kwargs: VirtualClock().run(lambda: held.acquire(*args, **kwargs)),
+        id="acquire",
+    ),
+    pytest.param(
+        lambda held, *args, **kwargs: copy_context().run(held.reserve(*args, **kwargs).__enter__),
+        id="reserve",
+    ),
 ]
 every_door = pytest.mark.parametrize("door", DOORS)
 
@@ -70,7 +96,9 @@ def test_a_limiter_says_what_is_wrong_when_it_is_made(options: Any) -> None:
 
 
 @every_door
-@pytest.mark.parametrize("tokens", [-1, nan, inf, 1e16, pytest.param(HUGE, id="huge"), True, "5", "", [], {}, b"1", 1j])
+@pytest.mark.parametrize(
+    "tokens", [-1, nan, inf, 1e16, pytest.param(HUGE, id="huge"), True, "5", "", [], {}, b"1", 1j]
+)
 def test_unusable_costs_are_refused_at_every_door(door: Any, tokens: Any) -> None:
     """Negative, NaN, infinite, huge and foreign amounts of tokens take nothing."""
     held = limiter()
@@ -80,7 +108,9 @@ def test_unusable_costs_are_refused_at_every_door(door: Any, tokens: Any) -> Non
 
 
 @every_door
-@pytest.mark.parametrize("cost", [{"tokens": -1}, {"tokens": None}, {"tokens": nan}, 5, "tokens", [1], {5: 1}])
+@pytest.mark.parametrize(
+    "cost", [{"tokens": -1}, {"tokens": None}, {"tokens": nan}, 5, "tokens", [1], {5: 1}]
+)
 def test_a_cost_is_a_mapping_of_amounts(door: Any, cost: Any) -> None:
     """Anything else is said to be none."""
     held = limiter()
@@ -90,7 +120,11 @@ def test_a_cost_is_a_mapping_of_amounts(door: Any, cost: Any) -> None:
 
 
 @every_door
-@pytest.mark.parametrize("request_", [5, "hi", [], [("model", "x")], object(), b"{}", nan], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "request_",
+    [5, "hi", [], [("model", "x")], object(), b"{}", nan],
+    ids=lambda value: type(value).__name__,
+)
 def test_a_request_is_a_mapping(door: Any, request_: Any) -> None:
     """Said at once, with what it should be."""
     held = limiter()
@@ -121,13 +155,18 @@ def test_a_priority_is_a_known_name_or_a_patience(door: Any, priority: Any) -> N
 
 @every_door
 @pytest.mark.parametrize("busy", [False, True])
-def test_a_cost_above_the_limit_is_told_at_once_also_when_others_wait(door: Any, busy: bool) -> None:
+def test_a_cost_above_the_limit_is_told_at_once_also_when_others_wait(
+    door: Any, busy: bool
+) -> None:
     """It can never go, so it does not wait to hear that; the message says what to do."""
     held = limiter()
     place = Place(0.0, {"tokens": 500}, lambda: True)
     if busy:
         held._lanes["*"].line.join(place)
-    with pytest.raises(RequestTooLarge, match=r"needs 1,001 tokens, the limit is 1,000 tokens/min: it can never be admitted; shorten"):
+    with pytest.raises(
+        RequestTooLarge,
+        match=r"needs 1,001 tokens, the limit is 1,000 tokens/min: it can never be admitted; shorten",
+    ):
         door(held, tokens=1_001)
     with pytest.raises(RequestTooLarge, match="never"):
         door(held, tokens=1_001, timeout=5)
@@ -138,7 +177,9 @@ def test_a_cost_above_the_limit_is_told_at_once_also_when_others_wait(door: Any,
 
 @every_door
 def test_a_cost_of_nothing_passes_and_keeps_its_turn(door: Any) -> None:
-    """Zero tokens and zero requests are admitted and counted as a call, and pay nothing."""
+    """Zero tokens and zero requests are admitted and counted as a call, and pay
+    nothing.
+    """
     held = limiter()
     lease = door(held, tokens=0, requests=0)
     lane = held.statistics().lanes["*"]
@@ -160,16 +201,37 @@ def test_body_and_cost_together_are_a_mistake(door: Any) -> None:
 
 
 ANY = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=8,
 )
-NAMES = ["model", "messages", "max_tokens", "n", "tools", "input", "prompt", "stream", "stream_options", "response_format", "best_of"]
+NAMES = [
+    "model",
+    "messages",
+    "max_tokens",
+    "n",
+    "tools",
+    "input",
+    "prompt",
+    "stream",
+    "stream_options",
+    "response_format",
+    "best_of",
+]
 
 
 @given(body=st.dictionaries(st.sampled_from(NAMES), ANY, max_size=6))
 def test_whatever_a_body_holds_the_call_is_admitted_or_too_large(body: Any) -> None:
-    """Estimating never breaks the user's call: messages that are None or a text, counts that are texts, anything."""
+    """Estimating never breaks the user's call: messages that are None or a text, counts
+    that are texts, anything.
+    """
     held = limiter(limits=Limits(Limit("requests", 1_000_000), Limit("tokens", 1e12)))
     try:
         lease = held.acquire_nowait(body)
@@ -179,7 +241,9 @@ def test_whatever_a_body_holds_the_call_is_admitted_or_too_large(body: Any) -> N
     lease.close()
 
 
-@pytest.mark.parametrize("messages", [None, "hi", 5, [None], [[]], {}, [{"role": None, "content": {"a": 1}}]])
+@pytest.mark.parametrize(
+    "messages", [None, "hi", 5, [None], [[]], {}, [{"role": None, "content": {"a": 1}}]]
+)
 def test_messages_that_are_none_or_a_text_are_guessed_at(messages: Any) -> None:
     """Each costs one request and some tokens."""
     held = limiter()
@@ -190,7 +254,9 @@ def test_messages_that_are_none_or_a_text_are_guessed_at(messages: Any) -> None:
 
 
 def test_a_reservation_is_entered_once_at_a_time() -> None:
-    """Entered twice, or left without having been entered, it says so; one after the other is fine."""
+    """Entered twice, or left without having been entered, it says so; one after the
+    other is fine.
+    """
     held = limiter()
     reservation = held.reserve(tokens=1)
     with reservation, pytest.raises(InvalidArgument, match="in use"):
@@ -203,7 +269,9 @@ def test_a_reservation_is_entered_once_at_a_time() -> None:
 
 
 def test_without_capacity_now_there_is_an_error_that_says_when() -> None:
-    """`acquire_nowait` never waits; its error names the seconds, or that others wait or are in flight."""
+    """`acquire_nowait` never waits; its error names the seconds, or that others wait or
+    are in flight.
+    """
     held = limiter(limits=Limits(Limit("tokens", 1_000), concurrency=2))
     first = held.acquire_nowait(tokens=900)
     with pytest.raises(WouldBlock, match=r"try again in 24\.000 s") as told:
@@ -231,7 +299,9 @@ def test_a_timeout_of_zero_goes_now_or_never() -> None:
 def test_a_call_without_any_argument_costs_one_request_at_every_door(busy: bool) -> None:
     """Whether it has to wait or not: nothing is known of it, so it pays no tokens."""
     clock = VirtualClock()
-    held = RateLimiter(limits=Limits(Limit("requests", 10, 10), Limit("tokens", 1_000, 1e9)), slack=0, clock=clock)
+    held = RateLimiter(
+        limits=Limits(Limit("requests", 10, 10), Limit("tokens", 1_000, 1e9)), slack=0, clock=clock
+    )
 
     async def main() -> None:
         if busy:

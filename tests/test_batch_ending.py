@@ -1,4 +1,6 @@
-"""How a run of `ratelimit.run` ends: by an error that befalls all, by being closed, cancelled, forgotten or stopped."""
+"""How a run of `ratelimit.run` ends: by an error that befalls all, by being closed,
+cancelled, forgotten or stopped.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,11 @@ def refused(_: int) -> httpx2.Response:
 
 def broke(_: int) -> httpx2.Response:
     """The account is used up."""
-    return bad(429, "insufficient_quota", "You exceeded your current quota, please check your plan and billing details.")
+    return bad(
+        429,
+        "insufficient_quota",
+        "You exceeded your current quota, please check your plan and billing details.",
+    )
 
 
 def away(_: int) -> httpx2.Response:
@@ -40,16 +46,25 @@ def away(_: int) -> httpx2.Response:
     raise httpx2.ConnectError("connection refused")
 
 
-@pytest.mark.parametrize(("reply", "error"), [(refused, AuthenticationError), (broke, RateLimitError), (away, APIConnectionError)])
-def test_what_would_befall_every_request_ends_the_run(loop_clock: LoopClock, let_go: list[int], reply: Reply, error: type[Exception]) -> None:
-    """A refused key is not tried a thousand times; what was sent before is still answered and handed over, then the error is raised."""
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [(refused, AuthenticationError), (broke, RateLimitError), (away, APIConnectionError)],
+)
+def test_what_would_befall_every_request_ends_the_run(
+    loop_clock: LoopClock, let_go: list[int], reply: Reply, error: type[Exception]
+) -> None:
+    """A refused key is not tried a thousand times; what was sent before is still
+    answered and handed over, then the error is raised.
+    """
     api = Api(reply=lambda number: reply(number) if number == 12 else good(number))
     clock = loop_clock()
     results: list[Result] = []
 
     async def main() -> None:
         async with client_of(api) as client:
-            async for result in ratelimit.run(bodies(1_000), client, RateLimiter(clock=clock), concurrency=10):
+            async for result in ratelimit.run(
+                bodies(1_000), client, RateLimiter(clock=clock), concurrency=10
+            ):
                 results.append(result)  # noqa: PERF401  # what came before the error is kept
 
     with pytest.raises(error):
@@ -61,7 +76,9 @@ def test_what_would_befall_every_request_ends_the_run(loop_clock: LoopClock, let
 
 
 def test_an_error_of_the_requests_is_raised_after_what_was_sent(loop_clock: LoopClock) -> None:
-    """The caller's own source may break: he gets its error, and every result that was paid for."""
+    """The caller's own source may break: he gets its error, and every result that was
+    paid for.
+    """
 
     def source() -> Iterator[Any]:
         yield from bodies(3)
@@ -92,7 +109,9 @@ def living() -> int:
 
 @pytest.fixture
 def let_go(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many requests the limits had let go at each moment at which a run was told to end, softly or at once."""
+    """How many requests the limits had let go at each moment at which a run was told to
+    end, softly or at once.
+    """
     seen: list[int] = []
     for name in ("stop", "cancel"):
         real = getattr(Batch, name)
@@ -115,7 +134,9 @@ def left_behind(api: Api, limiter: RateLimiter, before: int) -> None:
 
 
 def test_closing_early_leaves_nothing_behind(loop_clock: LoopClock, let_go: list[int]) -> None:
-    """A loop that has seen enough: no task, no call, no lease, no place in the line stays, and nothing more is sent."""
+    """A loop that has seen enough: no task, no call, no lease, no place in the line
+    stays, and nothing more is sent.
+    """
     api, clock = Api(), loop_clock()
 
     async def main() -> None:
@@ -136,7 +157,9 @@ def test_closing_early_leaves_nothing_behind(loop_clock: LoopClock, let_go: list
 
 
 def test_a_forgotten_generator_leaves_nothing_behind() -> None:
-    """On asyncio not even `aclose` is needed: the loop closes a generator that nobody holds any more."""
+    """On asyncio not even `aclose` is needed: the loop closes a generator that nobody
+    holds any more.
+    """
     api, clock = Api(), VirtualClock()
 
     async def main() -> None:
@@ -172,20 +195,25 @@ def test_cancelling_who_iterates_leaves_nothing_behind(loop_clock: LoopClock) ->
 
 
 def test_stopping_finishes_what_was_sent(loop_clock: LoopClock, let_go: list[int]) -> None:
-    """A stop forgets who waits for the limits, and waits for the answers that are paid already."""
+    """A stop forgets who waits for the limits, and waits for the answers that are paid
+    already.
+    """
     api, clock = Api(seconds=20), loop_clock()
     results: list[Result] = []
     in_flight = waiting = 0
 
     async def main() -> None:
         nonlocal in_flight, waiting
-        limiter = RateLimiter(rpm=8, rpd=10, clock=clock)  # the eleventh would have to wait for hours
+        # the eleventh would have to wait for hours
+        limiter = RateLimiter(rpm=8, rpd=10, clock=clock)
         async with client_of(api) as client:
             batch = Batch(bodies(100), client, limiter)
             async with aclosing(batch):
                 async for result in batch:
                     results.append(result)
-                    if len(results) == 2:  # sent as soon as the first was answered; until its answer the refill has let others go
+                    # sent as soon as the first was answered; until its answer the
+                    # refill has let others go
+                    if len(results) == 2:
                         lane = limiter.statistics().lanes["*"]
                         in_flight, waiting = lane.in_flight, lane.waiting
                         batch.stop()
@@ -200,14 +228,22 @@ def test_stopping_finishes_what_was_sent(loop_clock: LoopClock, let_go: list[int
 
 
 @pytest.mark.parametrize("end", [Batch.stop, Batch.cancel], ids=["softly", "at once"])
-def test_what_was_just_being_let_go_is_not_sent_after_the_end(loop_clock: LoopClock, end: Callable[[Batch], None]) -> None:
-    """The next in line may be awake already when the run ends, out of reach of a cancellation: it goes home, and its share comes back."""
+def test_what_was_just_being_let_go_is_not_sent_after_the_end(
+    loop_clock: LoopClock, end: Callable[[Batch], None]
+) -> None:
+    """The next in line may be awake already when the run ends, out of reach of a
+    cancellation: it goes home, and its share comes back.
+    """
     api, clock = Api(), loop_clock()
 
     async def main() -> None:
         limiter = RateLimiter(rpm=1, slack=0, clock=clock)
         held = await limiter.acquire()
-        async with client_of(api) as client, aclosing(Batch(bodies(10), client, limiter)) as batch, anyio.create_task_group() as group:
+        async with (
+            client_of(api) as client,
+            aclosing(Batch(bodies(10), client, limiter)) as batch,
+            anyio.create_task_group() as group,
+        ):
             group.start_soon(anext, batch, None)
             await anyio.sleep(1)  # now all ten wait
             held.cancel()
@@ -221,7 +257,9 @@ def test_what_was_just_being_let_go_is_not_sent_after_the_end(loop_clock: LoopCl
 
 
 def test_nothing_is_taken_after_the_end(loop_clock: LoopClock) -> None:
-    """A result frees a slot as it is handed over; who stops at it finds in his source all that comes after."""
+    """A result frees a slot as it is handed over; who stops at it finds in his source
+    all that comes after.
+    """
     clock = loop_clock()
     taken = 0
 
@@ -232,7 +270,10 @@ def test_nothing_is_taken_after_the_end(loop_clock: LoopClock) -> None:
             yield body
 
     async def main() -> int:
-        async with client_of(Api()) as client, aclosing(Batch(source(), client, RateLimiter(clock=clock), concurrency=1)) as batch:
+        async with (
+            client_of(Api()) as client,
+            aclosing(Batch(source(), client, RateLimiter(clock=clock), concurrency=1)) as batch,
+        ):
             async for _ in batch:
                 if not batch._stopped:
                     before = taken

@@ -27,7 +27,13 @@ from ratelimit.batch.results import OPENING, read_result
 def result(name: str, status: int | None = 200, body: Any = None) -> Result:
     """Make one."""
     error = {"code": "APIConnectionError", "message": "cut off"} if status is None else None
-    return Result(Request(name, "chat.completions", {}), status, {"text": "é\n\u2028 ok"} if body is None else body, "req_1", error)
+    return Result(
+        Request(name, "chat.completions", {}),
+        status,
+        {"text": "é\n\u2028 ok"} if body is None else body,
+        "req_1",
+        error,
+    )
 
 
 def names(path: Path) -> list[str]:
@@ -36,7 +42,9 @@ def names(path: Path) -> list[str]:
 
 
 def test_a_line_is_the_batch_apis() -> None:
-    """Whoever reads the Batch API's results reads these, whatever he takes for a line end."""
+    """Whoever reads the Batch API's results reads these, whatever he takes for a line
+    end.
+    """
     raw = result("a").line()
     line = json.loads(raw)
 
@@ -44,7 +52,11 @@ def test_a_line_is_the_batch_apis() -> None:
     assert raw.isascii()
     assert len(raw.decode().splitlines()) == 1
     assert set(line) == {"id", "custom_id", "response", "error"}
-    assert line["response"] == {"status_code": 200, "request_id": "req_1", "body": {"text": "é\n\u2028 ok"}}
+    assert line["response"] == {
+        "status_code": 200,
+        "request_id": "req_1",
+        "body": {"text": "é\n\u2028 ok"},
+    }
     assert line["error"] is None
     assert json.loads(result("b", None).line())["response"] is None
     assert result("a").line() != raw  # each has an id of its own
@@ -56,8 +68,14 @@ def test_a_line_is_the_batch_apis() -> None:
         (result("a").line(), ("a", True)),
         (result("a", 400).line(), ("a", False)),
         (result("a", None).line(), ("a", False)),
-        (b'{"id": "batch_req_1", "custom_id": "a", "response": {"status_code": 200, "body": {}}, "error": null}', ("a", True)),
-        (b'{"id": "batch_req_1", "custom_id": "a", "response": null, "error": {"code": "batch_expired"}}', ("a", False)),
+        (
+            b'{"id": "batch_req_1", "custom_id": "a", "response": {"status_code": 200, "body": {}}, "error": null}',
+            ("a", True),
+        ),
+        (
+            b'{"id": "batch_req_1", "custom_id": "a", "response": null, "error": {"code": "batch_expired"}}',
+            ("a", False),
+        ),
     ],
 )
 def test_results_are_told_from_failures(line: bytes, told: tuple[str, bool]) -> None:
@@ -66,7 +84,17 @@ def test_results_are_told_from_failures(line: bytes, told: tuple[str, bool]) -> 
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"[]", b"{}", b"null", b'{"custom_id": "a"}', b'{"custom_id": 1, "response": null}', b"\xff", b"[" * 99_999]
+    "line",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"null",
+        b'{"custom_id": "a"}',
+        b'{"custom_id": 1, "response": null}',
+        b"\xff",
+        b"[" * 99_999,
+    ],
 )
 def test_other_lines_are_refused(line: bytes) -> None:
     """A file of something else is not taken for results."""
@@ -89,8 +117,12 @@ def test_what_was_written_is_done(tmp_path: Path) -> None:
 
 
 @given(cut=st.integers(0, 2_000), rows=st.integers(1, 4))
-def test_a_file_cut_anywhere_is_healed(tmp_path_factory: pytest.TempPathFactory, cut: int, rows: int) -> None:
-    """A run killed in the middle of a write leaves half a line: it goes, everything before it stays, nothing is broken."""
+def test_a_file_cut_anywhere_is_healed(
+    tmp_path_factory: pytest.TempPathFactory, cut: int, rows: int
+) -> None:
+    """A run killed in the middle of a write leaves half a line: it goes, everything
+    before it stays, nothing is broken.
+    """
     path = tmp_path_factory.mktemp("cut") / "results"
     written = [result(f"n{number}").line() for number in range(rows)]
     whole = b"".join(written)
@@ -102,15 +134,27 @@ def test_a_file_cut_anywhere_is_healed(tmp_path_factory: pytest.TempPathFactory,
 
     with Journal(path) as journal:
         assert journal.done.answered == {key_of(f"n{number}") for number in range(kept)}
-        assert bool(journal.healed) == (left not in {b"".join(written[:kept]), b"".join(written[:kept])[:-1]})
+        assert bool(journal.healed) == (
+            left not in {b"".join(written[:kept]), b"".join(written[:kept])[:-1]}
+        )
         journal.write(result("next").line())
 
     assert names(path) == [f"n{number}" for number in range(kept)] + ["next"]
 
 
-@pytest.mark.parametrize("content", [b"my diary", b"my diary\n", b'{"id": 5}\n', result("a").line() + b"oops\n" + result("b").line()])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"my diary",
+        b"my diary\n",
+        b'{"id": 5}\n',
+        result("a").line() + b"oops\n" + result("b").line(),
+    ],
+)
 def test_another_file_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
-    """A slip of -o destroys nothing: what is no file of results is neither cut nor appended to."""
+    """A slip of -o destroys nothing: what is no file of results is neither cut nor
+    appended to.
+    """
     path = tmp_path / "diary"
     path.write_bytes(content)
     with pytest.raises(InvalidArgument, match="no line of results"), Journal(path):
@@ -120,8 +164,12 @@ def test_another_file_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_costs_one_line_and_breaks_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the disk took of a line is taken back, so the file stays whole, and goes on when there is room."""
+def test_a_full_disk_costs_one_line_and_breaks_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the disk took of a line is taken back, so the file stays whole, and goes on
+    when there is room.
+    """
     path, real, room = tmp_path / "results", os.write, 500
 
     def write(descriptor: int, data: bytes) -> int:
@@ -143,7 +191,9 @@ def test_a_full_disk_costs_one_line_and_breaks_none(tmp_path: Path, monkeypatch:
     assert names(path) == [*kept, "later"]
 
 
-def test_a_line_the_system_takes_in_pieces_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_the_system_takes_in_pieces_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One write may take less than all: the rest follows at once."""
     real = os.write
     with Journal(tmp_path / "results") as journal:
@@ -154,7 +204,9 @@ def test_a_line_the_system_takes_in_pieces_is_whole(tmp_path: Path, monkeypatch:
     assert names(tmp_path / "results") == ["a"]
 
 
-def test_results_are_on_the_disk_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_are_on_the_disk_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run that says it is done survives a power cut."""
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
@@ -165,7 +217,9 @@ def test_results_are_on_the_disk_at_the_end(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_failures_are_forgotten_in_one_step(tmp_path: Path) -> None:
-    """Before failures are asked again their lines go, so that each name stands there once in the end; appending goes on in the new file."""
+    """Before failures are asked again their lines go, so that each name stands there
+    once in the end; appending goes on in the new file.
+    """
     path = tmp_path / "results"
     with Journal(path) as journal:
         for made in (result("a"), result("b", 500), result("c"), result("d", None)):
@@ -178,7 +232,9 @@ def test_failures_are_forgotten_in_one_step(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_failures_stay_when_the_file_cannot_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_stay_when_the_file_cannot_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A disk without room for the new file leaves the old one."""
     path = tmp_path / "results"
     with Journal(path) as journal:
@@ -226,7 +282,9 @@ with FileLock(Path(sys.argv[1])):
 def test_a_killed_run_holds_no_lock(tmp_path: Path) -> None:
     """SIGKILL leaves the lock file, and nobody locked out by it."""
     path = tmp_path / "results"
-    with subprocess.Popen([sys.executable, "-c", HOLD_A_LOCK, path], stdout=subprocess.PIPE) as holder:  # noqa: S603  # ourselves
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD_A_LOCK, path], stdout=subprocess.PIPE
+    ) as holder:  # ourselves
         assert holder.stdout is not None
         holder.stdout.readline()
         with pytest.raises(InvalidArgument, match="another run"), FileLock(path):
@@ -242,7 +300,9 @@ def test_a_killed_run_holds_no_lock(tmp_path: Path) -> None:
 
 
 def test_a_lock_on_a_removed_file_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who opened the lock file just before its holder removed it must not hold a lock that nobody else can see."""
+    """Who opened the lock file just before its holder removed it must not hold a lock
+    that nobody else can see.
+    """
     path, real = tmp_path / "results", os.open
     first = FileLock(path)
     first.__enter__()
@@ -261,7 +321,9 @@ def test_a_lock_on_a_removed_file_is_none(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_failed_start_leaves_things_as_they_were(tmp_path: Path) -> None:
-    """No file where there was none, an empty one where there was one; after the first result, and without an exception, it stays."""
+    """No file where there was none, an empty one where there was one; after the first
+    result, and without an exception, it stays.
+    """
 
     def left(name: str, *lines: bytes, error: type[Exception] | None) -> bool:
         with suppress(ZeroDivisionError), Journal(tmp_path / name) as journal:
@@ -277,7 +339,9 @@ def test_a_failed_start_leaves_things_as_they_were(tmp_path: Path) -> None:
     assert left("there", error=ZeroDivisionError)
     assert left("begun", b"1\n", error=ZeroDivisionError)
     assert left("done", error=None)
-    assert {path.name for path in tmp_path.iterdir()} == {"there", "begun", "done"}, "no lock is left either"
+    assert {path.name for path in tmp_path.iterdir()} == {"there", "begun", "done"}, (
+        "no lock is left either"
+    )
 
 
 @pytest.mark.parametrize(
@@ -290,7 +354,9 @@ def test_a_failed_start_leaves_things_as_they_were(tmp_path: Path) -> None:
     ],
     ids=["a directory", "in no directory", "a device", "where nobody may write"],
 )
-def test_an_output_that_cannot_be_written_is_told(tmp_path: Path, place: Callable[[Path], Path], told: str) -> None:
+def test_an_output_that_cannot_be_written_is_told(
+    tmp_path: Path, place: Callable[[Path], Path], told: str
+) -> None:
     """One sentence, with the name, before anything is sent."""
     path = place(tmp_path)
     with pytest.raises(InvalidArgument, match=told) as caught, Journal(path):
@@ -310,7 +376,10 @@ def test_a_read_only_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return real(name, flags, mode)
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(InvalidArgument, match=r"cannot write .*results: Permission denied"), Journal(path):
+    with (
+        pytest.raises(InvalidArgument, match=r"cannot write .*results: Permission denied"),
+        Journal(path),
+    ):
         pass
 
     assert list(tmp_path.iterdir()) == [path]

@@ -24,7 +24,20 @@ JSON = st.recursive(
 )
 FIELDS = st.dictionaries(
     st.sampled_from(
-        ["custom_id", "method", "url", "body", "request", "endpoint", "messages", "input", "prompt", "model", "instructions", "stream"]
+        [
+            "custom_id",
+            "method",
+            "url",
+            "body",
+            "request",
+            "endpoint",
+            "messages",
+            "input",
+            "prompt",
+            "model",
+            "instructions",
+            "stream",
+        ]
     ),
     JSON,
 )
@@ -32,7 +45,11 @@ FIELDS = st.dictionaries(
 
 def write(path: Path, *rows: Any) -> Path:
     """Write rows as lines; bytes as they are."""
-    path.write_bytes(b"".join(row if isinstance(row, bytes) else json.dumps(row).encode() + b"\n" for row in rows))
+    path.write_bytes(
+        b"".join(
+            row if isinstance(row, bytes) else json.dumps(row).encode() + b"\n" for row in rows
+        )
+    )
     return path
 
 
@@ -43,11 +60,28 @@ def write(path: Path, *rows: Any) -> Path:
         ({"model": "gpt-4o", "input": "Hi"}, "responses"),
         ({"model": "text-embedding-3-small", "input": "Hi"}, "embeddings"),
         ({"model": "davinci-002", "prompt": "Hi"}, "completions"),
-        ({"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": CHAT}, "chat.completions"),
-        ({"custom_id": "a", "url": "https://api.openai.com/v1/embeddings", "body": {"model": "m", "input": "Hi"}}, "embeddings"),
+        (
+            {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": CHAT},
+            "chat.completions",
+        ),
+        (
+            {
+                "custom_id": "a",
+                "url": "https://api.openai.com/v1/embeddings",
+                "body": {"model": "m", "input": "Hi"},
+            },
+            "embeddings",
+        ),
         ({"body": CHAT}, "chat.completions"),
         ({"request": CHAT, "endpoint": "chat.completions", "usage": {}}, "chat.completions"),
-        ({"request": {"messages": CHAT["messages"]}, "endpoint": "chat.completions", "model": "azure-name"}, "chat.completions"),
+        (
+            {
+                "request": {"messages": CHAT["messages"]},
+                "endpoint": "chat.completions",
+                "model": "azure-name",
+            },
+            "chat.completions",
+        ),
     ],
 )
 def test_every_form_of_a_request_is_read(line: dict[str, Any], endpoint: str) -> None:
@@ -95,7 +129,9 @@ def test_any_json_is_a_request_or_refused(line: object) -> None:
 
 
 def test_a_request_without_a_name_gets_the_same_one_in_every_run() -> None:
-    """Resuming rests on names: they must not depend on key order, the run or other lines, and tell equal bodies apart."""
+    """Resuming rests on names: they must not depend on key order, the run or other
+    lines, and tell equal bodies apart.
+    """
     one, again = read_request(CHAT, 3), read_request(dict(reversed(CHAT.items())), 3)
 
     assert one.custom_id == again.custom_id == "3-e715f0a7a679"
@@ -111,7 +147,9 @@ def test_a_model_may_be_put_in_place_of_the_one_named() -> None:
 
 
 def test_a_stream_is_not_asked_for() -> None:
-    """A whole answer is kept, so it is asked for whole; the caller's own body stays as it was."""
+    """A whole answer is kept, so it is asked for whole; the caller's own body stays as
+    it was.
+    """
     body = CHAT | {"stream": True, "stream_options": {"include_usage": True}}
     request = read_request(body, 1)
 
@@ -134,10 +172,15 @@ def test_files_are_read_plain_and_gzipped(tmp_path: Path) -> None:
     packed.write_bytes(gzip.compress(text))
 
     for path in (plain, packed):
-        assert [(number, parse_line(raw, "")) for number, raw in read_lines(path)] == [(1, CHAT), (4, CHAT)]
+        assert [(number, parse_line(raw, "")) for number, raw in read_lines(path)] == [
+            (1, CHAT),
+            (4, CHAT),
+        ]
 
 
-def test_files_that_cannot_be_read_are_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_cannot_be_read_are_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Missing, a directory, cut off, far too long: the reason and the file."""
     packed = tmp_path / "cut.gz"
     packed.write_bytes(gzip.compress(json.dumps(CHAT).encode() * 100)[:-20])
@@ -171,7 +214,9 @@ def test_broken_lines_are_told_in_a_sentence(raw: bytes, told: str) -> None:
 
 
 def test_a_survey_tells_what_is_wrong_and_what_is_left(tmp_path: Path) -> None:
-    """All broken lines are counted, the first few told; two requests of one name are a problem, two equal bodies are not."""
+    """All broken lines are counted, the first few told; two requests of one name are a
+    problem, two equal bodies are not.
+    """
     named = {"custom_id": "twice", "body": CHAT}
     path = write(tmp_path / "requests", CHAT, CHAT, named, named, *[b"{\n"] * 7)
     found = Source(path, Done()).survey()

@@ -40,7 +40,9 @@ def test_the_numbers_of_the_essay_are_right() -> None:
 
 
 @given(amount=st.floats(0.01, 30), now=MOMENTS, used=AMOUNTS)
-def test_taking_three_leaves_what_three_takes_of_one_leave(amount: float, now: float, used: float) -> None:
+def test_taking_three_leaves_what_three_takes_of_one_leave(
+    amount: float, now: float, used: float
+) -> None:
     """The size of a call changes nothing but when it fits."""
     whole, parts = bucket(), bucket()
     for each in (whole, parts):
@@ -53,7 +55,9 @@ def test_taking_three_leaves_what_three_takes_of_one_leave(amount: float, now: f
 
 @given(used=AMOUNTS, amount=AMOUNTS, now=MOMENTS, later=st.floats(0, 5))
 def test_giving_undoes_taking(used: float, amount: float, now: float, later: float) -> None:
-    """What is given back while the bucket is not full leaves it as if it had never been taken."""
+    """What is given back while the bucket is not full leaves it as if it had never been
+    taken.
+    """
     touched, untouched = bucket(), bucket()
     for each in (touched, untouched):
         each.give(-used - 100, now)  # in use, so that neither is full before the end
@@ -64,7 +68,9 @@ def test_giving_undoes_taking(used: float, amount: float, now: float, later: flo
 
 @given(amounts=st.lists(AMOUNTS, max_size=20), now=MOMENTS)
 def test_time_that_stands_still_refills_nothing(amounts: list[float], now: float) -> None:
-    """At one moment no more than the burst is taken, whatever the sizes and their order."""
+    """At one moment no more than the burst is taken, whatever the sizes and their
+    order.
+    """
     held = bucket(now=now)
     taken = sum(amount for amount in amounts if held.take(amount, now))
     assert taken <= 100 * (1 + 1e-9)
@@ -73,7 +79,9 @@ def test_time_that_stands_still_refills_nothing(amounts: list[float], now: float
 
 @given(used=st.floats(0, 300), amount=AMOUNTS, now=MOMENTS)
 def test_the_moment_is_when_it_fits_and_not_before(used: float, amount: float, now: float) -> None:
-    """Comparing moments leaves no residue of rounding to wait for: at `moment` it is taken, a microsecond before it is not."""
+    """Comparing moments leaves no residue of rounding to wait for: at `moment` it is
+    taken, a microsecond before it is not.
+    """
     held = bucket(now=now)
     held.give(-used, now)
     moment = held.moment(amount)
@@ -92,9 +100,15 @@ def test_a_refused_take_changes_nothing(used: float, amount: float, now: float) 
         assert held.full_at == before
 
 
-@given(calls=st.lists(st.tuples(st.floats(0, 3), st.floats(0.001, 100, allow_subnormal=False)), max_size=40))
+@given(
+    calls=st.lists(
+        st.tuples(st.floats(0, 3), st.floats(0.001, 100, allow_subnormal=False)), max_size=40
+    )
+)
 def test_a_leaky_bucket_admits_and_refuses_the_same(calls: list[tuple[float, float]]) -> None:
-    """A level that leaks, as aiolimiter keeps it, and a moment agree on every admission, but for a billionth."""
+    """A level that leaks, as aiolimiter keeps it, and a moment agree on every
+    admission, but for a billionth.
+    """
     held, level, seen, now = bucket(), 0.0, 0.0, 0.0
     for gap, amount in calls:
         now += gap
@@ -110,8 +124,11 @@ def test_a_leaky_bucket_admits_and_refuses_the_same(calls: list[tuple[float, flo
     calls=st.lists(st.tuples(st.floats(0, 4), st.floats(0.001, 200), st.floats(0, 2)), max_size=40),
     burst=st.sampled_from([100.0, 70.0, 41.0]),
 )
-def test_what_arrives_within_the_slack_in_any_order_fits_at_the_server(calls: Any, burst: float) -> None:
-    """A greedy client whose requests arrive 0 to 2 s late, in any order, oversize ones among them: no refusal, ever.
+def test_what_arrives_within_the_slack_in_any_order_fits_at_the_server(
+    calls: Any, burst: float
+) -> None:
+    """A greedy client whose requests arrive 0 to 2 s late, in any order, oversize ones
+    among them: no refusal, ever.
 
     The server is a level that leaks; a call above the burst goes when it is full.
     """
@@ -130,7 +147,9 @@ def test_what_arrives_within_the_slack_in_any_order_fits_at_the_server(calls: An
 
 
 def test_slack_costs_burst_and_never_rate() -> None:
-    """A full bucket lends its burst less the slack's refill, then goes on at the full rate."""
+    """A full bucket lends its burst less the slack's refill, then goes on at the full
+    rate.
+    """
     held = bucket(slack=2.0)
     held.expect(2.0)
     taken = 0
@@ -142,7 +161,9 @@ def test_slack_costs_burst_and_never_rate() -> None:
 
 
 def test_slack_stays_below_half_of_the_buckets_own_window() -> None:
-    """A bucket of one second would lose rate to a slack of two; it keeps at least half of its burst."""
+    """A bucket of one second would lose rate to a slack of two; it keeps at least half
+    of its burst.
+    """
     second = Bucket(Limit("requests", 10, 1), 0.0, 2.0)
     assert second.slack == 0.5
     taken = sum(second.take(1, second.moment(1)) for _ in range(1_000))
@@ -164,7 +185,9 @@ def test_a_call_above_the_burst_goes_when_the_bucket_is_full_and_leaves_it_in_de
 @pytest.mark.parametrize("idle", [0.0, 5.0, 10.0, 1_000.0, 1e6])
 @pytest.mark.parametrize("burst", [None, 20.0])
 def test_a_cost_above_the_limit_is_never_taken(idle: float, burst: float | None) -> None:
-    """However long a bucket was idle, the impossible stays impossible: idle time is not saved up beyond the burst."""
+    """However long a bucket was idle, the impossible stays impossible: idle time is not
+    saved up beyond the burst.
+    """
     held = Bucket(Limit("tokens", 100, 10, burst=burst), 0.0)
     assert held.moment(100.5) == inf
     assert not held.take(100.5, idle)
@@ -172,8 +195,13 @@ def test_a_cost_above_the_limit_is_never_taken(idle: float, burst: float | None)
 
 
 def test_a_bucket_that_cannot_pay_undoes_the_others() -> None:
-    """Both or neither: a refusal by the last of three buckets leaves the first two as they were."""
-    buckets = [Bucket(Limit(name, amount), 0.0) for name, amount in (("requests", 10), ("images", 5), ("tokens", 100))]
+    """Both or neither: a refusal by the last of three buckets leaves the first two as
+    they were.
+    """
+    buckets = [
+        Bucket(Limit(name, amount), 0.0)
+        for name, amount in (("requests", 10), ("images", 5), ("tokens", 100))
+    ]
     assert take_all(buckets, {"requests": 1, "images": 1, "tokens": 60}, 0.0)
     before = [one.full_at for one in buckets]
     assert not take_all(buckets, {"requests": 1, "images": 1, "tokens": 60}, 0.0)

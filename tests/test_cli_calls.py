@@ -1,4 +1,6 @@
-"""Files of calls: every form is read, and whatever is none is refused in one sentence that names the line."""
+"""Files of calls: every form is read, and whatever is none is refused in one sentence
+that names the line.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,21 @@ BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
 def written(folder: Path, *lines: object) -> Path:
     """A file of these lines."""
     path = folder / "calls.jsonl"
-    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines), encoding="utf-8")
+    path.write_text(
+        "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines),
+        encoding="utf-8",
+    )
     return path
 
 
 def test_bodies_batch_lines_and_recorded_calls_are_read(tmp_path: Path) -> None:
     """The three forms of a line give the same body; a recorded bill goes with it."""
     batch = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": BODY}
-    recorded = {"request": BODY, "endpoint": "chat.completions", "usage": {"prompt_tokens": 8, "completion_tokens": 5, "total_tokens": 13}}
+    recorded = {
+        "request": BODY,
+        "endpoint": "chat.completions",
+        "usage": {"prompt_tokens": 8, "completion_tokens": 5, "total_tokens": 13},
+    }
 
     plain, batched, billed = read_calls(written(tmp_path, BODY, batch, "", recorded))
 
@@ -50,8 +59,14 @@ def test_gzip_is_known_by_its_bytes(tmp_path: Path) -> None:
 
 
 def test_azure_bodies_take_the_model_of_their_line(tmp_path: Path) -> None:
-    """A recorded body that leaves the model to the deployment is completed from its line."""
-    line = {"request": {"messages": BODY["messages"]}, "endpoint": "chat.completions", "model": "gpt-4o"}
+    """A recorded body that leaves the model to the deployment is completed from its
+    line.
+    """
+    line = {
+        "request": {"messages": BODY["messages"]},
+        "endpoint": "chat.completions",
+        "model": "gpt-4o",
+    }
 
     assert next(read_calls(written(tmp_path, line))).body["model"] == "gpt-4o"
 
@@ -76,7 +91,10 @@ def test_no_more_is_read_than_asked_for(tmp_path: Path) -> None:
         ('{"a": 1}', "is no request"),
         ('{"messages": [{}]}', 'no "model"'),
         ('{"model": "gpt-4o", "messages": []}', 'no "messages"'),
-        ('{"custom_id": "a", "url": "/v1/chat/completions", "body": {"input": "x"}}', 'no "messages"'),
+        (
+            '{"custom_id": "a", "url": "/v1/chat/completions", "body": {"input": "x"}}',
+            'no "messages"',
+        ),
         ("9" * 5_000, "is not JSON"),
     ],
 )
@@ -89,7 +107,9 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, told: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"\x1f\x8bbroken", gzip.compress(b"{}" * 50)[:20]])
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00", b"\x1f\x8bbroken", gzip.compress(b"{}" * 50)[:20]]
+)
 def test_binary_garbage_is_refused(tmp_path: Path, content: bytes) -> None:
     """Files that are no text, or cut off, are named."""
     path = tmp_path / "garbage"
@@ -100,7 +120,9 @@ def test_binary_garbage_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_any_bytes_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     """No content of a file gets past `InvalidArgument`."""
     path = tmp_path_factory.getbasetemp() / "any"
     path.write_bytes(content)
@@ -116,9 +138,15 @@ def test_a_missing_file_or_a_folder_is_said(path: Path) -> None:
 
 
 def test_answers_are_invented_within_the_bounds() -> None:
-    """An invented answer fits its body, counts every choice, and is the same each time; a recorded one stays."""
+    """An invented answer fits its body, counts every choice, and is the same each time;
+    a recorded one stays.
+    """
     known = Call(BODY, usage={"prompt_tokens": 3, "completion_tokens": 9})
-    bounded: list[dict[str, Any]] = [{**BODY, "max_tokens": 5, "n": 3}, {**BODY, "max_completion_tokens": 2}, {**BODY, "max_tokens": "x"}]
+    bounded: list[dict[str, Any]] = [
+        {**BODY, "max_tokens": 5, "n": 3},
+        {**BODY, "max_completion_tokens": 2},
+        {**BODY, "max_tokens": "x"},
+    ]
 
     first = with_answers([known, *map(Call, bounded)], seed=1)
     answers = [call.usage["completion_tokens"] for call in first if call.usage]
@@ -132,7 +160,9 @@ def test_answers_are_invented_within_the_bounds() -> None:
 
 
 def test_our_own_workload_is_mixed_and_repeatable() -> None:
-    """The same seed writes the same calls: small and large, bounded and not, with tools and streamed."""
+    """The same seed writes the same calls: small and large, bounded and not, with tools
+    and streamed.
+    """
     calls = make_calls(300, seed=0)
     sizes = sorted(len(json.dumps(call.body)) for call in calls)
 

@@ -1,4 +1,6 @@
-"""The command line as a newcomer meets it: every mistake is one sentence and exit status 2, and the commands do what they say."""
+"""The command line as a newcomer meets it: every mistake is one sentence and exit
+status 2, and the commands do what they say.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,14 @@ def status_of(*arguments: str) -> int:
         return int(left.code or 0)
 
 
-CTRL_C_WORKS = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background job ignores it
+# a shell's background job ignores it
+CTRL_C_WORKS = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
 RUN = f"{CTRL_C_WORKS}; from ratelimit.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 def started(*arguments: str) -> subprocess.Popen[str]:
     """The command in a process and session of its own, in which Ctrl-C works."""
-    return subprocess.Popen(  # noqa: S603  # ourselves
+    return subprocess.Popen(  # ourselves
         [sys.executable, "-c", RUN, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -69,8 +72,12 @@ def started(*arguments: str) -> subprocess.Popen[str]:
         ("serve", "--host", "256.0.0.1"),
     ],
 )
-def test_a_mistake_is_one_sentence(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    """Unusable arguments and files end with status 2 and one line on stderr, no traceback, nothing on stdout."""
+def test_a_mistake_is_one_sentence(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unusable arguments and files end with status 2 and one line on stderr, no
+    traceback, nothing on stdout.
+    """
     assert status_of(*arguments) == 2
 
     out, err = capsys.readouterr()
@@ -79,9 +86,15 @@ def test_a_mistake_is_one_sentence(arguments: tuple[str, ...], capsys: pytest.Ca
     assert err.startswith("ratelimit")
 
 
-@pytest.mark.parametrize("content", ["\n\n", "{oops", json.dumps({"model": "text-embedding-3-small", "input": "x"})])
-def test_a_file_without_chat_calls_is_refused(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The demo says what is wrong with a file before it sends anything, and leaves no figures behind."""
+@pytest.mark.parametrize(
+    "content", ["\n\n", "{oops", json.dumps({"model": "text-embedding-3-small", "input": "x"})]
+)
+def test_a_file_without_chat_calls_is_refused(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The demo says what is wrong with a file before it sends anything, and leaves no
+    figures behind.
+    """
     path, out = tmp_path / "calls.jsonl", tmp_path / "out.json"
     path.write_text(content, encoding="utf-8")
 
@@ -96,9 +109,13 @@ def test_the_version_is_the_distribution_s(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out.startswith("ratelimit 0.")
 
 
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Without rich or uvicorn the commands say what to install."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda module: None if module == "rich" else object())
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda module: None if module == "rich" else object()
+    )
 
     assert status_of("demo") == 2
     assert "needs rich: pip install 'ratelimit-openai[cli]'" in capsys.readouterr().err
@@ -125,13 +142,19 @@ sys.exit(main(["estimate", "no-such-file"]))
 
 @pytest.mark.parametrize("module", ["ratelimit.commands.estimate", "rich.console"])
 def test_ctrl_c_while_the_command_is_loaded_is_silent(module: str) -> None:
-    """Loading a command takes a while: whoever changes his mind gets status 130, no traceback. Once the package is there, `main` is at once."""
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED, module], capture_output=True, text=True, check=False)  # noqa: S603  # ourselves
+    """Loading a command takes a while: whoever changes his mind gets status 130, no
+    traceback. Once the package is there, `main` is at once.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, module], capture_output=True, text=True, check=False
+    )  # ourselves
 
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_ctrl_c_while_the_arguments_are_read_is_silent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_while_the_arguments_are_read_is_silent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """From its first line `main` hears of Ctrl-C."""
 
     def interrupted() -> None:
@@ -144,16 +167,20 @@ def test_ctrl_c_while_the_arguments_are_read_is_silent(monkeypatch: pytest.Monke
 
 
 def test_only_what_a_command_names_is_needed() -> None:
-    """`estimate` and `run` ask for rich alone, so they start without what the demo and the fake server import."""
-    program = (
-        "import sys; sys.modules.update(dict.fromkeys(['tenacity', 'uvicorn'])); import ratelimit.commands.estimate, ratelimit.commands.run"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)  # noqa: S603  # ourselves
+    """`estimate` and `run` ask for rich alone, so they start without what the demo and
+    the fake server import.
+    """
+    program = "import sys; sys.modules.update(dict.fromkeys(['tenacity', 'uvicorn'])); import ratelimit.commands.estimate, ratelimit.commands.run"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )  # ourselves
 
     assert done.returncode == 0, done.stderr
 
 
-def test_estimate_sums_and_tells_the_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_estimate_sums_and_tells_the_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Tokens by model and in all, the time at the given limits, each call in the JSON."""
     path, out = tmp_path / "calls.jsonl", tmp_path / "out.json"
     path.write_text(f"{json.dumps(BODY)}\n" * 30, encoding="utf-8")
@@ -163,12 +190,19 @@ def test_estimate_sums_and_tells_the_time(tmp_path: Path, capsys: pytest.Capture
     shown, figures = capsys.readouterr().out, json.loads(out.read_text())
     assert "gpt-4o" in shown
     assert "2 min until the last call" in shown
-    assert figures["total"] == {"calls": 30, "prompt_tokens": 240, "output_tokens": 600, "charge": 90}
+    assert figures["total"] == {
+        "calls": 30,
+        "prompt_tokens": 240,
+        "output_tokens": 600,
+        "charge": 90,
+    }
     assert len(figures["calls"]) == 30
     assert figures["seconds"] == 120
 
 
-def test_estimate_shows_each_call_and_what_can_never_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_estimate_shows_each_call_and_what_can_never_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`--each` has a row for every line, and a call above the limit is named."""
     path = tmp_path / "calls.jsonl"
     path.write_text(f"{json.dumps(BODY)}\n\n{json.dumps(BODY)}\n", encoding="utf-8")
@@ -182,7 +216,9 @@ def test_estimate_shows_each_call_and_what_can_never_fit(tmp_path: Path, capsys:
 
 
 def test_the_demo_runs_end_to_end_over_http(tmp_path: Path) -> None:
-    """All three clients get their answers over real HTTP, and the JSON has every figure of each."""
+    """All three clients get their answers over real HTTP, and the JSON has every figure
+    of each.
+    """
     out = tmp_path / "out.json"
     with started("demo", "--limit", "12", *LOOSE, "--json", str(out)) as process:
         shown = process.communicate(timeout=100)[0]
@@ -192,13 +228,22 @@ def test_the_demo_runs_end_to_end_over_http(tmp_path: Path) -> None:
     for client in ("semaphore", "backoff", "limiter"):
         row = figures[client]
         assert (row["answered"], row["rejected"], row["failed"]) == (12, 0, 0)
-        assert row.keys() == {"answered", "rejected", "failed", "seconds", "token_utilization", "longest_wait"}
+        assert row.keys() == {
+            "answered",
+            "rejected",
+            "failed",
+            "seconds",
+            "token_utilization",
+            "longest_wait",
+        }
         assert 0 < row["token_utilization"] < 1
         assert "12 of 12" in shown
 
 
 def test_ctrl_c_ends_the_demo_with_the_partial_table(tmp_path: Path) -> None:
-    """An interrupt in the middle of a race shows and writes what was done, ends with 130, and leaves no process behind."""
+    """An interrupt in the middle of a race shows and writes what was done, ends with
+    130, and leaves no process behind.
+    """
     out = tmp_path / "out.json"
     with started("demo", "--limit", "20", "--rpm", "2", "--json", str(out)) as process:
         assert process.stdout is not None

@@ -55,7 +55,9 @@ def test_a_second_run_goes_on_where_the_first_ended(loop_clock: LoopClock) -> No
 
 @pytest.mark.parametrize("start", [0.0, 1e7, 1e9, 1e12])
 def test_no_residue_of_rounding_is_waited_for_again_and_again(start: float) -> None:
-    """Far from zero, where one float step is longer than asyncio's own resolution, a timer still ends and time still moves."""
+    """Far from zero, where one float step is longer than asyncio's own resolution, a
+    timer still ends and time still moves.
+    """
     clock = VirtualClock()
     clock.seconds = start
 
@@ -69,7 +71,9 @@ def test_no_residue_of_rounding_is_waited_for_again_and_again(start: float) -> N
 
 
 def test_real_io_is_listened_to_before_the_loop_jumps() -> None:
-    """A byte that is on its way arrives before a timer of an hour, and costs no virtual time."""
+    """A byte that is on its way arrives before a timer of an hour, and costs no virtual
+    time.
+    """
     clock = VirtualClock(grace=5.0)
 
     async def main() -> tuple[bytes, float]:
@@ -117,7 +121,9 @@ def test_a_loop_clock_refuses_to_park_a_thread(loop_clock: LoopClock) -> None:
 
 
 def test_threads_meet_at_the_moments_they_wait_for() -> None:
-    """Virtual sleeps of threads end in the order of their moments and take no real time."""
+    """Virtual sleeps of threads end in the order of their moments and take no real
+    time.
+    """
     clock = ThreadClock()
     woken: list[float] = []
 
@@ -131,7 +137,9 @@ def test_threads_meet_at_the_moments_they_wait_for() -> None:
 
 
 def test_a_thread_that_is_woken_stops_the_jump() -> None:
-    """A flag that one thread sets for another counts as work: time does not pass meanwhile."""
+    """A flag that one thread sets for another counts as work: time does not pass
+    meanwhile.
+    """
     clock = ThreadClock()
     flag = Flag()
     seen: list[float] = []
@@ -151,7 +159,9 @@ def test_a_thread_that_is_woken_stops_the_jump() -> None:
 
 
 def test_threads_that_wait_for_nothing_are_told() -> None:
-    """When everybody waits and nobody for a moment, each gets an error that says so, instead of hanging the suite."""
+    """When everybody waits and nobody for a moment, each gets an error that says so,
+    instead of hanging the suite.
+    """
     clock = ThreadClock()
     limiter = RateLimiter(concurrency=1, clock=clock)
 
@@ -166,7 +176,9 @@ def test_threads_that_wait_for_nothing_are_told() -> None:
 
 
 def test_an_error_in_a_thread_reaches_the_caller() -> None:
-    """`run` raises what a thread raised, after all have ended, also of threads begun by threads."""
+    """`run` raises what a thread raised, after all have ended, also of threads begun by
+    threads.
+    """
     clock = ThreadClock()
 
     def fail() -> None:
@@ -188,7 +200,9 @@ def test_the_main_thread_alone_may_wait_on_a_thread_clock() -> None:
 
 
 def test_a_timer_for_a_residue_of_rounding_does_not_stop_time() -> None:
-    """Who sets a timer for 1e-16 s again and again, as a leaky level's rounding makes aiolimiter do, gets on all the same."""
+    """Who sets a timer for 1e-16 s again and again, as a leaky level's rounding makes
+    aiolimiter do, gets on all the same.
+    """
     clock = VirtualClock()
 
     async def main() -> None:

@@ -1,4 +1,6 @@
-"""The decorator: every kind of function keeps its kind, its signature and its behaviour, and each call is admitted and settled."""
+"""The decorator: every kind of function keeps its kind, its signature and its
+behaviour, and each call is admitted and settled.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import inspect
 import re
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -19,8 +22,15 @@ from ratelimit.testing import ThreadClock, VirtualClock
 if TYPE_CHECKING:
     from tests.conftest import LoopClock
 
-ANSWER = {"usage": {"prompt_tokens": 10, "completion_tokens": 30, "total_tokens": 40}, "choices": []}
-BODY: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 300}
+ANSWER = {
+    "usage": {"prompt_tokens": 10, "completion_tokens": 30, "total_tokens": 40},
+    "choices": [],
+}
+BODY: dict[str, Any] = {
+    "model": "gpt-4o",
+    "messages": [{"role": "user", "content": "hi"}],
+    "max_tokens": 300,
+}
 
 
 def limiter(clock: Any = None, **options: Any) -> RateLimiter:
@@ -48,7 +58,9 @@ def run(function: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> A
 
 
 def test_an_async_function_stays_one_and_settles() -> None:
-    """Admitted before, settled after, with the answer untouched and the kind, name, docstring and signature kept."""
+    """Admitted before, settled after, with the answer untouched and the kind, name,
+    docstring and signature kept.
+    """
     held = limiter()
 
     async def ask(model: str, *, messages: Any, max_tokens: int = 5) -> Any:
@@ -59,7 +71,11 @@ def test_an_async_function_stays_one_and_settles() -> None:
 
     limited = held(ask)
     assert inspect.iscoroutinefunction(limited)
-    assert (limited.__name__, limited.__doc__, inspect.signature(limited)) == ("ask", "Ask.", inspect.signature(ask))
+    assert (limited.__name__, limited.__doc__, inspect.signature(limited)) == (
+        "ask",
+        "Ask.",
+        inspect.signature(ask),
+    )
     assert run(limited, **BODY)["asked"] == ("gpt-4o", BODY["messages"], 300)
     assert (spent(held), in_flight(held)) == (40, 0)
 
@@ -135,7 +151,9 @@ def test_an_object_with_an_async_call_is_awaited() -> None:
 
 
 def test_a_function_that_returns_an_awaitable_settles_when_it_is_awaited() -> None:
-    """A plain def around an async call, and a lambda: the call is in flight until its result is there."""
+    """A plain def around an async call, and a lambda: the call is in flight until its
+    result is there.
+    """
     held = limiter()
 
     async def inner() -> Any:
@@ -157,7 +175,9 @@ def test_a_function_that_returns_an_awaitable_settles_when_it_is_awaited() -> No
 
 
 def test_an_async_function_behind_a_plain_wrapper_waits_without_blocking_the_loop() -> None:
-    """The SDK's own methods are such wrappers: what is `async def` underneath waits for its turn as a task, and others go on meanwhile."""
+    """The SDK's own methods are such wrappers: what is `async def` underneath waits for
+    its turn as a task, and others go on meanwhile.
+    """
     clock = VirtualClock()
     held = limiter(clock, limits=Limits(concurrency=1))
 
@@ -182,11 +202,17 @@ def test_an_async_function_behind_a_plain_wrapper_waits_without_blocking_the_loo
 
 
 def test_positional_arguments_and_defaults_are_part_of_the_request() -> None:
-    """By their names they are fields of the body, also those that the caller left to their defaults: the family's limits hold for them."""
-    held = limiter(limits={"small": Limits(Limit("tokens", 1_000)), "big": Limits(Limit("tokens", 1_000))})
+    """By their names they are fields of the body, also those that the caller left to
+    their defaults: the family's limits hold for them.
+    """
+    held = limiter(
+        limits={"small": Limits(Limit("tokens", 1_000)), "big": Limits(Limit("tokens", 1_000))}
+    )
 
     @held
-    def ask(messages: Any, model: str = "small", *, max_tokens: int = 600, stop: Any = None, **more: Any) -> Any:
+    def ask(
+        messages: Any, model: str = "small", *, max_tokens: int = 600, stop: Any = None, **more: Any
+    ) -> Any:
         return (messages, model, max_tokens, stop, more)
 
     def level(family: str) -> float:
@@ -197,11 +223,15 @@ def test_positional_arguments_and_defaults_are_part_of_the_request() -> None:
     assert ask([], "big", max_tokens=10, user="me") == ([], "big", 10, None, {"user": "me"})
     assert 900 < level("big") < 1_000
     assert ask(messages=[])[1] == "small"
-    assert level("small") < 10, "what is left to its default counts as well when all is given by name"
+    assert level("small") < 10, (
+        "what is left to its default counts as well when all is given by name"
+    )
 
 
 def test_wrong_arguments_raise_as_ever_and_keep_no_slot() -> None:
-    """A TypeError is the function's own; nothing stays in flight, and a plain call afterwards goes."""
+    """A TypeError is the function's own; nothing stays in flight, and a plain call
+    afterwards goes.
+    """
     held = limiter(concurrency=1)
 
     @held
@@ -230,7 +260,13 @@ def test_request_makes_the_body_of_any_arguments() -> None:
     """`request=` gets the call's arguments as they are."""
     held = limiter()
 
-    @held.limit(request=lambda question, **_: {"model": "gpt-4o", "messages": [{"role": "user", "content": question}], "max_tokens": 200})
+    @held.limit(
+        request=lambda question, **_: {
+            "model": "gpt-4o",
+            "messages": [{"role": "user", "content": question}],
+            "max_tokens": 200,
+        }
+    )
     def ask(question: str, *, verbose: bool = False) -> Any:
         return spent(held), question, verbose
 
@@ -240,7 +276,9 @@ def test_request_makes_the_body_of_any_arguments() -> None:
 
 
 def test_arguments_that_are_no_request_are_told_once_for_each_function() -> None:
-    """Whoever decorates `ask(question)` learns that its tokens are a guess and what to do: once, where he calls it, by position or by name."""
+    """Whoever decorates `ask(question)` learns that its tokens are a guess and what to
+    do: once, where he calls it, by position or by name.
+    """
     held = limiter(limits=Limits(Limit("requests", 10)))
 
     def ask(question: str, model: str = "gpt-4o") -> Any:
@@ -258,7 +296,13 @@ def test_arguments_that_are_no_request_are_told_once_for_each_function() -> None
 
     assert [warning.category for warning in told] == [EstimateWarning] * 3
     assert [warning.filename for warning in told[:2]] == [__file__] * 2
-    assert all(re.search(r"arguments of .*ask(_later)?\(question.* no messages, input or prompt.*request=", str(one.message)) for one in told)
+    assert all(
+        re.search(
+            r"arguments of .*ask(_later)?\(question.* no messages, input or prompt.*request=",
+            str(one.message),
+        )
+        for one in told
+    )
 
 
 @pytest.mark.parametrize(
@@ -272,7 +316,9 @@ def test_arguments_that_are_no_request_are_told_once_for_each_function() -> None
         {"model": "gpt-4o"},
     ],
 )
-def test_arguments_that_are_a_request_are_taken_in_silence(body: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+def test_arguments_that_are_a_request_are_taken_in_silence(
+    body: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     """One known field is enough, also where a field of it is a mapping."""
     limiter()(lambda **_: None)(**body)
 
@@ -280,7 +326,9 @@ def test_arguments_that_are_a_request_are_taken_in_silence(body: dict[str, Any],
 
 
 def test_one_argument_may_be_the_whole_request(caplog: pytest.LogCaptureFixture) -> None:
-    """A body that is handed over as it is, alone or beside a session, costs what its fields cost."""
+    """A body that is handed over as it is, alone or beside a session, costs what its
+    fields cost.
+    """
     held = limiter()
     alone: Any = held(lambda request: request)
     beside: Any = held(lambda session, request, **_: (session, request))
@@ -303,7 +351,7 @@ def test_one_argument_may_be_the_whole_request(caplog: pytest.LogCaptureFixture)
         lambda held: held(dict),
         lambda held: held.limit(request=5)(print),
         lambda held: held.limit(request=lambda question: {})(lambda answer: None),  # noqa: ARG005
-        lambda held: held.limit(request=test_a_plain_function_stays_one_and_settles.__class__)(lambda answer: None),  # noqa: ARG005
+        lambda held: held.limit(request=FunctionType)(lambda answer: None),  # noqa: ARG005
         lambda held: held.limit(timeout=-1),
         lambda held: held.limit(timeout="soon"),
         lambda held: held.limit(priority="urgent"),
@@ -327,7 +375,9 @@ def test_request_must_make_a_mapping(made: Any) -> None:
 
 
 def test_the_timeout_and_the_priority_of_the_decorator_hold() -> None:
-    """A wait that must be longer raises out of the call, and the function is never entered."""
+    """A wait that must be longer raises out of the call, and the function is never
+    entered.
+    """
     held = limiter()
     entered: list[int] = []
     held.acquire_nowait(tokens=1_000)
@@ -351,7 +401,11 @@ class Refused(Exception):
         super().__init__("429")
         self.status_code = 429
         text = f"Rate limit reached for m in organization on tokens per min (TPM): Limit 1000, Used {used}, Requested 9. Please try again in 1s"
-        self.body = None if used is None else {"error": {"message": text, "type": "tokens", "code": "rate_limit_exceeded"}}
+        self.body = (
+            None
+            if used is None
+            else {"error": {"message": text, "type": "tokens", "code": "rate_limit_exceeded"}}
+        )
         self.response = type("Response", (), {"status_code": 429, "headers": {}})()
 
 
@@ -367,8 +421,12 @@ class Refused(Exception):
     ],
     ids=["nothing sent", "429", "429 with level", "other", "interrupt"],
 )
-def test_an_error_settles_by_what_is_known_in_every_kind_of_function(kind: str, error: BaseException, kept: float, refused: int) -> None:
-    """The error comes out as it is; the reserve goes back, becomes the server's level, or stays."""
+def test_an_error_settles_by_what_is_known_in_every_kind_of_function(
+    kind: str, error: BaseException, kept: float, refused: int
+) -> None:
+    """The error comes out as it is; the reserve goes back, becomes the server's level,
+    or stays.
+    """
     held = limiter()
 
     def fail(**_: Any) -> Any:
@@ -479,7 +537,9 @@ def test_a_generator_keeps_send_throw_close_and_its_value() -> None:
 
 
 def test_an_async_generator_keeps_asend_athrow_and_aclose() -> None:
-    """The same protocol, awaited: an error that is thrown in can be caught by the function and is no end."""
+    """The same protocol, awaited: an error that is thrown in can be caught by the
+    function and is no end.
+    """
     held = limiter()
     limited = held(conversation_async)
     assert inspect.isasyncgenfunction(limited)
@@ -515,9 +575,15 @@ CHUNKS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize(("chunks", "tokens"), [(CHUNKS, 78), (CHUNKS[:2], 11)], ids=["with usage", "without"])
-def test_generators_of_chunks_settle_by_usage_or_by_the_text_that_passed(chunks: Any, tokens: float) -> None:
-    """Sync and async: the last chunk's usage, else the estimated prompt and the words that came."""
+@pytest.mark.parametrize(
+    ("chunks", "tokens"), [(CHUNKS, 78), (CHUNKS[:2], 11)], ids=["with usage", "without"]
+)
+def test_generators_of_chunks_settle_by_usage_or_by_the_text_that_passed(
+    chunks: Any, tokens: float
+) -> None:
+    """Sync and async: the last chunk's usage, else the estimated prompt and the words
+    that came.
+    """
     held = limiter()
 
     @held
@@ -553,7 +619,9 @@ def test_a_stream_left_early_settles_by_what_passed() -> None:
 
 
 def test_the_limiter_knows_which_call_is_around_the_code() -> None:
-    """Inside a decorated function and inside each step of a generator its lease is the current one, and nowhere else."""
+    """Inside a decorated function and inside each step of a generator its lease is the
+    current one, and nowhere else.
+    """
     from ratelimit.lease import current_lease
 
     held = limiter()
@@ -584,7 +652,9 @@ def test_the_limiter_knows_which_call_is_around_the_code() -> None:
 def test_an_absurd_usage_does_not_break_the_call(figure: Any) -> None:
     """The answer is the user's; what cannot be believed keeps the reserve."""
     held = limiter()
-    answer = {"usage": {"prompt_tokens": figure, "completion_tokens": figure, "total_tokens": figure}}
+    answer = {
+        "usage": {"prompt_tokens": figure, "completion_tokens": figure, "total_tokens": figure}
+    }
     assert held(lambda **_: answer)(**BODY) == answer
     assert in_flight(held) == 0
     assert 0 <= spent(held) <= 400

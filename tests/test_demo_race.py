@@ -1,4 +1,6 @@
-"""The demo's race in virtual time: the naive clients are refused, the limiter is not, whichever way the server counts."""
+"""The demo's race in virtual time: the naive clients are refused, the limiter is not,
+whichever way the server counts.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,15 @@ def raced(name: str, calls: Sequence[Call], plan: Plan) -> tuple[Tally, FakeOpen
     random.seed(0)
     clock, tally = VirtualClock(), Tally(name, len(calls))
     server = FakeOpenAI(plan.variant, rpm=plan.rpm, tpm=plan.tpm, latency=Latency(0.2, 0.002, 0.3))
-    limiter = RateLimiter(rpm=plan.rpm, tpm=plan.tpm, concurrency=IN_FLIGHT, accounting=plan.accounting, clock=clock)
+    limiter = RateLimiter(
+        rpm=plan.rpm, tpm=plan.tpm, concurrency=IN_FLIGHT, accounting=plan.accounting, clock=clock
+    )
 
     async def main() -> None:
         async with httpx2.AsyncClient(transport=server.transport()) as http:
-            client = AsyncOpenAI(base_url="http://fake/v1", api_key="any", max_retries=0, http_client=http)
+            client = AsyncOpenAI(
+                base_url="http://fake/v1", api_key="any", max_retries=0, http_client=http
+            )
             await run_client(tally, calls, client, limiter)
 
     clock.run(main)
@@ -39,7 +45,9 @@ def raced(name: str, calls: Sequence[Call], plan: Plan) -> tuple[Tally, FakeOpen
 
 @pytest.mark.parametrize("variant", ["P", "I", "A"])
 def test_the_limiter_is_never_refused_and_gets_every_answer(variant: str) -> None:
-    """With the limits that the demo chooses, the limiter's row is clean on every variant, no slower than the refill, and uses the quota up."""
+    """With the limits that the demo chooses, the limiter's row is clean on every
+    variant, no slower than the refill, and uses the quota up.
+    """
     plan = make_plan(CALLS, variant, None, None)
 
     tally, server = raced("limiter", CALLS, plan)
@@ -53,7 +61,9 @@ def test_the_limiter_is_never_refused_and_gets_every_answer(variant: str) -> Non
 
 @pytest.mark.parametrize("variant", ["P", "I", "A"])
 def test_a_semaphore_is_refused_and_loses_calls(variant: str) -> None:
-    """The limits that the demo chooses are really exceeded: who does not wait gets 429s, and without retries they are lost."""
+    """The limits that the demo chooses are really exceeded: who does not wait gets
+    429s, and without retries they are lost.
+    """
     tally, server = raced("semaphore", CALLS, make_plan(CALLS, variant, None, None))
 
     assert tally.rejected == tally.failed == len(server.ledger.refused) > 0
@@ -86,10 +96,22 @@ def test_the_slots_are_shared_fairly() -> None:
 
         server, clock, calls = Counting(rpm=None, tpm=None), VirtualClock(), CALLS[:60]
 
-        async def main(name: str = name, server: FakeOpenAI = server, clock: VirtualClock = clock, calls: list[Call] = calls) -> None:
+        async def main(
+            name: str = name,
+            server: FakeOpenAI = server,
+            clock: VirtualClock = clock,
+            calls: list[Call] = calls,
+        ) -> None:
             async with httpx2.AsyncClient(transport=server.transport()) as http:
-                client = AsyncOpenAI(base_url="http://fake/v1", api_key="any", max_retries=0, http_client=http)
-                await run_client(Tally(name, len(calls)), calls, client, RateLimiter(concurrency=IN_FLIGHT, clock=clock))
+                client = AsyncOpenAI(
+                    base_url="http://fake/v1", api_key="any", max_retries=0, http_client=http
+                )
+                await run_client(
+                    Tally(name, len(calls)),
+                    calls,
+                    client,
+                    RateLimiter(concurrency=IN_FLIGHT, clock=clock),
+                )
 
         clock.run(main)
         assert most == IN_FLIGHT, name
@@ -100,24 +122,42 @@ def test_whatever_fails_is_counted_with_its_reason() -> None:
     odd = [
         Call({"model": "gpt-4o", "messages": [{"role": "user", "content": "\ud800"}]}),
         Call({"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}], "max_tokens": 0}),
-        Call({"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}], "colour": "blue", "timeout": 3}),
+        Call(
+            {
+                "model": "gpt-4o",
+                "messages": [{"role": "user", "content": "x"}],
+                "colour": "blue",
+                "timeout": 3,
+            }
+        ),
     ]
 
     tally, _ = raced("limiter", odd, make_plan(CALLS, "P", None, None))
 
     assert (tally.answered, tally.failed) == (1, 2)
-    assert sorted(reason.partition(":")[0] for reason in tally.reasons) == ["BadRequestError", "UnicodeEncodeError"]
+    assert sorted(reason.partition(":")[0] for reason in tally.reasons) == [
+        "BadRequestError",
+        "UnicodeEncodeError",
+    ]
 
 
 def test_cancelling_leaves_the_figures() -> None:
-    """A race that is broken off keeps what was counted, so that the partial table can be shown."""
+    """A race that is broken off keeps what was counted, so that the partial table can
+    be shown.
+    """
     plan, tally = make_plan(CALLS, "P", None, None), Tally("limiter", len(CALLS))
     server, clock = FakeOpenAI(rpm=plan.rpm, tpm=plan.tpm), VirtualClock()
 
     async def main() -> None:
         async with httpx2.AsyncClient(transport=server.transport()) as http:
-            client = AsyncOpenAI(base_url="http://fake/v1", api_key="any", max_retries=0, http_client=http)
-            race = asyncio.create_task(run_client(tally, CALLS, client, RateLimiter(rpm=plan.rpm, tpm=plan.tpm, clock=clock)))
+            client = AsyncOpenAI(
+                base_url="http://fake/v1", api_key="any", max_retries=0, http_client=http
+            )
+            race = asyncio.create_task(
+                run_client(
+                    tally, CALLS, client, RateLimiter(rpm=plan.rpm, tpm=plan.tpm, clock=clock)
+                )
+            )
             await asyncio.sleep(6)
             race.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -131,7 +171,9 @@ def test_cancelling_leaves_the_figures() -> None:
 
 
 def test_limits_are_chosen_so_that_somebody_has_to_wait() -> None:
-    """Without limits given, the calls exceed both full buckets, no single call exceeds one, and given limits are kept."""
+    """Without limits given, the calls exceed both full buckets, no single call exceeds
+    one, and given limits are kept.
+    """
     plan = make_plan(CALLS, "P", None, None)
 
     assert plan.tpm < plan.tokens
@@ -150,7 +192,9 @@ def test_calls_dearer_than_the_limit_are_named() -> None:
 
 
 def test_the_least_time_is_plain_arithmetic() -> None:
-    """What exceeds a full bucket, at the rate of the slower limit; nothing when all fits."""
+    """What exceeds a full bucket, at the rate of the slower limit; nothing when all
+    fits.
+    """
     assert least_seconds(90_000, 30_000, 10, 500) == 120
     assert least_seconds(1, 30_000, 600, 500) == 12
     assert least_seconds(30_000, 30_000, 500, 500) == 0
@@ -158,7 +202,9 @@ def test_the_least_time_is_plain_arithmetic() -> None:
 
 
 def test_tokens_taken_follow_the_server_s_way_of_counting() -> None:
-    """Where the server settles, a call has cost its usage; where it does not, its charge."""
+    """Where the server settles, a call has cost its usage; where it does not, its
+    charge.
+    """
     _, server = raced("limiter", CALLS[:1], make_plan(CALLS, "P", None, None))
     entry = server.ledger[0]
 

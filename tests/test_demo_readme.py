@@ -1,4 +1,6 @@
-"""The README is true: its programs and commands run, in their order, against a server with limits, and its error tree is the real one."""
+"""The README is true: its programs and commands run, in their order, against a server
+with limits, and its error tree is the real one.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,22 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_programs_run(tmp_path: Path) -> None:
-    """Every block of Python runs as it stands, one after the other as they are read, without a 429, a warning or an error."""
+    """Every block of Python runs as it stands, one after the other as they are read,
+    without a 429, a warning or an error.
+    """
     server = FakeOpenAI(rpm=500, tpm=30_000, latency=Latency(0.01, 0, 0))
     program = tmp_path / "readme.py"
     program.write_text("\n".join(PROGRAMS), encoding="utf-8")
     with server.serve() as base_url:
         environment = {**os.environ, "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "any"}
-        done = subprocess.run([sys.executable, str(program)], env=environment, capture_output=True, check=False, encoding="utf-8", timeout=100)  # noqa: S603  # our own README
+        done = subprocess.run(
+            [sys.executable, str(program)],
+            env=environment,
+            capture_output=True,
+            check=False,
+            encoding="utf-8",
+            timeout=100,
+        )  # our own README
 
     assert done.returncode == 0, done.stderr
     assert not done.stderr
@@ -32,12 +43,24 @@ def test_the_programs_run(tmp_path: Path) -> None:
 
 
 def test_the_commands_run(tmp_path: Path) -> None:
-    """The lines of shell that make a file of requests and ask them leave an answer for each."""
+    """The lines of shell that make a file of requests and ask them leave an answer for
+    each.
+    """
     (commands,) = re.findall(r"```\n(echo .*?)```", README, re.DOTALL)
     with FakeOpenAI(latency=0.01).serve() as base_url:
         environment = {**os.environ, "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "any"}
-        environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
-        done = subprocess.run(["sh", "-ec", commands], cwd=tmp_path, env=environment, capture_output=True, check=False, text=True, timeout=100)  # noqa: S603, S607  # our own README
+        environment["PATH"] = os.pathsep.join(
+            (str(Path(sys.executable).parent), environment["PATH"])
+        )
+        done = subprocess.run(
+            ["sh", "-ec", commands],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=100,
+        )  # our own README
 
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 1
@@ -46,13 +69,19 @@ def test_the_commands_run(tmp_path: Path) -> None:
 def test_the_errors_are_spelled_out() -> None:
     """The tree in the README names every public error, as errors.py draws it."""
     drawn = [line.split()[:2] for line in README.splitlines() if line.startswith(("├── ", "└── "))]
-    real = [line.split()[:2] for line in (ratelimit.errors.__doc__ or "").splitlines() if line.lstrip().startswith(("├── ", "└── "))]
+    real = [
+        line.split()[:2]
+        for line in (ratelimit.errors.__doc__ or "").splitlines()
+        if line.lstrip().startswith(("├── ", "└── "))
+    ]
 
     assert drawn == real
 
 
 def test_the_first_screen_has_what_a_stranger_needs() -> None:
-    """Within forty lines: what it is, how to install it, a program; the commands that make the figures follow."""
+    """Within forty lines: what it is, how to install it, a program; the commands that
+    make the figures follow.
+    """
     screen = "\n".join(README.splitlines()[:40])
 
     assert "pip install '.[cli]'" in screen, "without the extra no command of this page runs"

@@ -1,4 +1,6 @@
-"""Gates, drivers and what interrupts them: threads, event loops that are closed, forks, signals, all on one limiter."""
+"""Gates, drivers and what interrupts them: threads, event loops that are closed, forks,
+signals, all on one limiter.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def drained(limiter: RateLimiter) -> None:
 
 @pytest.mark.usefixtures("eager_switching")
 def test_asyncio_trio_and_threads_share_one_limiter_at_the_same_time() -> None:
-    """Two loops and three threads take turns over two slots; every call is served and the sums are exact."""
+    """Two loops and three threads take turns over two slots; every call is served and
+    the sums are exact.
+    """
     limiter = RateLimiter(limits=Limits(Limit("tokens", 100_000, MANY), concurrency=2), slack=0)
     calls, errors = 60, []
 
@@ -78,7 +82,9 @@ def test_asyncio_trio_and_threads_share_one_limiter_at_the_same_time() -> None:
 
 @pytest.mark.usefixtures("eager_switching")
 def test_cancelled_waiters_among_threads_leave_nothing_behind() -> None:
-    """Tasks of two loops are cancelled while threads settle: no turn is lost between them."""
+    """Tasks of two loops are cancelled while threads settle: no turn is lost between
+    them.
+    """
     limiter = RateLimiter(concurrency=1)
 
     async def some() -> None:
@@ -127,7 +133,9 @@ def test_a_limiter_outlives_the_loops_it_was_used_on(loop_clock: LoopClock) -> N
 
 @pytest.mark.parametrize("waiters", [1, 3])
 def test_waiters_of_a_closed_loop_block_nobody(waiters: int) -> None:
-    """A loop that was closed without cancelling its tasks leaves places in the line; the next one who comes does not wait for them."""
+    """A loop that was closed without cancelling its tasks leaves places in the line;
+    the next one who comes does not wait for them.
+    """
     clock = ThreadClock()
     limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), slack=0, clock=clock)
     loop = asyncio.new_event_loop()
@@ -177,7 +185,9 @@ def test_a_refund_reaches_a_thread_behind_waiters_of_a_closed_loop() -> None:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_blocking_call_behind_a_task_of_its_own_loop_is_refused(backend: str) -> None:
-    """It would stop the loop that the task before it needs to go on: it is told so, and the task goes."""
+    """It would stop the loop that the task before it needs to go on: it is told so, and
+    the task goes.
+    """
     limiter = RateLimiter(concurrency=1, clock=ThreadClock())
     served: list[str] = []
 
@@ -201,7 +211,9 @@ def test_a_blocking_call_behind_a_task_of_its_own_loop_is_refused(backend: str) 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_blocking_call_in_a_loop_may_wait_for_time(backend: str) -> None:
-    """With nobody before it, it blocks the loop and goes when its time has come; so it does before a task that is more patient."""
+    """With nobody before it, it blocks the loop and goes when its time has come; so it
+    does before a task that is more patient.
+    """
     clock = ThreadClock()
     limiter = RateLimiter(limits=Limits(Limit("tokens", 10, 10)), slack=0, clock=clock)
 
@@ -268,15 +280,23 @@ FORKED = """
 
 
 def test_after_a_fork_the_child_starts_afresh_and_is_told() -> None:
-    """Locks, waiters and calls in flight are the parent's: the child admits from full buckets, with one warning, and the parent goes on."""
-    done = subprocess.run(  # noqa: S603  # our own text
-        [sys.executable, "-c", textwrap.dedent(FORKED)], capture_output=True, text=True, timeout=20, check=False
+    """Locks, waiters and calls in flight are the parent's: the child admits from full
+    buckets, with one warning, and the parent goes on.
+    """
+    done = subprocess.run(  # our own text
+        [sys.executable, "-c", textwrap.dedent(FORKED)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
 
 def test_a_rest_until_a_moment_that_has_come_lets_time_pass() -> None:
-    """A moment that rounding has put at the present is not asked for again and again at the same time."""
+    """A moment that rounding has put at the present is not asked for again and again at
+    the same time.
+    """
     clock = ThreadClock()
 
     def flow() -> Any:
@@ -290,7 +310,9 @@ def test_a_rest_until_a_moment_that_has_come_lets_time_pass() -> None:
 
 
 def test_a_thread_may_wait_longer_than_a_lock_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wait above what the system's locks take is waited in parts, and each part is not the end of it."""
+    """A wait above what the system's locks take is waited in parts, and each part is
+    not the end of it.
+    """
     monkeypatch.setattr(drive, "LONGEST", 0.0)
 
     class Centuries(drive.Clock):

@@ -1,4 +1,6 @@
-"""What interrupts a waiter: signal handlers, finalizers and Ctrl-C, in threads and in tasks; nobody may be left waiting, no lock locked."""
+"""What interrupts a waiter: signal handlers, finalizers and Ctrl-C, in threads and in
+tasks; nobody may be left waiting, no lock locked.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def drained(limiter: RateLimiter) -> None:
 
 @pytest.mark.usefixtures("eager_switching")
 def test_an_interrupted_thread_leaves_the_line() -> None:
-    """Ctrl-C in a waiting thread raises out of the wait, costs nothing and passes the turn on."""
+    """Ctrl-C in a waiting thread raises out of the wait, costs nothing and passes the
+    turn on.
+    """
 
     class Interrupting(ThreadClock):
         def park(self, flag: drive.Flag, seconds: float | None) -> None:
@@ -49,7 +53,9 @@ def test_an_interrupted_thread_leaves_the_line() -> None:
 
 
 def test_a_signal_handler_settles_and_asks_without_waiting() -> None:
-    """In a handler `settle` and `acquire_nowait` work as anywhere; the loop's waiter hears of it with the loop's next turn."""
+    """In a handler `settle` and `acquire_nowait` work as anywhere; the loop's waiter
+    hears of it with the loop's next turn.
+    """
     limiter = RateLimiter(concurrency=1)
     refused: list[WouldBlock] = []
 
@@ -74,7 +80,9 @@ def test_a_signal_handler_settles_and_asks_without_waiting() -> None:
             signal.signal(signal.SIGUSR1, before)
 
     asyncio.run(main())
-    assert len(refused) == 1, "somebody waits: a newcomer does not overtake, not even from a handler"
+    assert len(refused) == 1, (
+        "somebody waits: a newcomer does not overtake, not even from a handler"
+    )
     drained(limiter)
 
 
@@ -83,7 +91,9 @@ def test_a_signal_handler_wakes_a_thread() -> None:
     limiter = RateLimiter(concurrency=1)
     lease = limiter.acquire_nowait(tokens=1)
     before = signal.signal(signal.SIGUSR1, lambda *_: lease.close())
-    killer = threading.Timer(0.02, signal.pthread_kill, (threading.main_thread().ident, signal.SIGUSR1))
+    killer = threading.Timer(
+        0.02, signal.pthread_kill, (threading.main_thread().ident, signal.SIGUSR1)
+    )
     killer.start()
     try:
         limiter.acquire_sync(tokens=1, timeout=30).close()
@@ -95,7 +105,9 @@ def test_a_signal_handler_wakes_a_thread() -> None:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_signal_handler_wakes_a_loop_that_sleeps(backend: str) -> None:
-    """All tasks wait and the loop sleeps in the system when a handler frees the slot: the waiter goes on without anything else to wake it."""
+    """All tasks wait and the loop sleeps in the system when a handler frees the slot:
+    the waiter goes on without anything else to wake it.
+    """
     limiter = RateLimiter(concurrency=1)
     order: list[str] = []
 
@@ -105,7 +117,8 @@ def test_a_signal_handler_wakes_a_loop_that_sleeps(backend: str) -> None:
 
     async def main() -> None:
         lease = await limiter.acquire(tokens=1)
-        rescuer = threading.Timer(3, rescue, (drive.AsyncGate(),))  # another thread: it wakes every loop
+        # another thread: it wakes every loop
+        rescuer = threading.Timer(3, rescue, (drive.AsyncGate(),))
         before = signal.signal(signal.SIGALRM, lambda *_: lease.settle(tokens=1))
         rescuer.start()
         try:
@@ -122,7 +135,9 @@ def test_a_signal_handler_wakes_a_loop_that_sleeps(backend: str) -> None:
 
 
 def test_a_task_can_be_woken_by_what_interrupts_its_wait(loop_clock: LoopClock) -> None:
-    """A handler or finalizer settles while the task is on its way into the wait: it does not wait for what has happened already."""
+    """A handler or finalizer settles while the task is on its way into the wait: it
+    does not wait for what has happened already.
+    """
     clock = loop_clock()
     woken = 0
 
@@ -155,7 +170,9 @@ def test_a_task_can_be_woken_by_what_interrupts_its_wait(loop_clock: LoopClock) 
 
 @pytest.mark.parametrize("kind", [drive.Clock, ThreadClock])
 def test_a_thread_can_be_woken_by_what_interrupts_its_wait(kind: type[drive.Clock]) -> None:
-    """A handler or finalizer settles while its own thread is anywhere inside the wait: neither of them waits for the other."""
+    """A handler or finalizer settles while its own thread is anywhere inside the wait:
+    neither of them waits for the other.
+    """
     moments: list[int] = []
 
     def wait_and_wake() -> None:
@@ -170,7 +187,9 @@ def test_a_thread_can_be_woken_by_what_interrupts_its_wait(kind: type[drive.Cloc
 
 
 def test_ctrl_c_at_any_moment_of_a_wait_stops_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever a call that waits is interrupted, its place is given up and no lock stays locked: the next one is admitted."""
+    """Wherever a call that waits is interrupted, its place is given up and no lock
+    stays locked: the next one is admitted.
+    """
     monkeypatch.setattr(line_module, "LOCK_SECONDS", 0.01)
 
     class Waiting:

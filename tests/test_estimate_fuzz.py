@@ -1,4 +1,5 @@
-"""Any JSON in any place, and what is no JSON: the estimator answers, keeps its promises, and repeats no warning.
+"""Any JSON in any place, and what is no JSON: the estimator answers, keeps its
+promises, and repeats no warning.
 
 The generator, `bodies`, is also what `benchmarks/estimating.py` times.
 """
@@ -27,8 +28,12 @@ BODIES = 20_000
 
 
 def png(width: int, height: int) -> str:
-    """The start of a PNG as a data URL: all that tells its size, and nothing of the picture."""
-    head = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", width, height, 8, 2, 0, 0, 0)
+    """The start of a PNG as a data URL: all that tells its size, and nothing of the
+    picture.
+    """
+    head = b"\x89PNG\r\n\x1a\n" + struct.pack(
+        ">I4sIIBBBBB", 13, b"IHDR", width, height, 8, 2, 0, 0, 0
+    )
     return "data:image/png;base64," + base64.b64encode(head + b"\0" * 40).decode()
 
 
@@ -42,17 +47,33 @@ WEATHER = {
             "city": {"type": "string", "description": "Its name", "default": "Ulm"},
             "unit": {"enum": ["C", "F"], "type": "string"},
             "days": {"type": ["integer", "null"], "minimum": 0},
-            "where": {"anyOf": [{"$ref": "#/$defs/Point"}, {"type": "array", "items": {"$ref": "#/$defs/Point"}}]},
+            "where": {
+                "anyOf": [
+                    {"$ref": "#/$defs/Point"},
+                    {"type": "array", "items": {"$ref": "#/$defs/Point"}},
+                ]
+            },
         },
         "required": ["city"],
         "additionalProperties": False,
-        "$defs": {"Point": {"type": "object", "properties": {"x": {"type": "number"}, "next": {"$ref": "#/$defs/Point"}}}},
+        "$defs": {
+            "Point": {
+                "type": "object",
+                "properties": {"x": {"type": "number"}, "next": {"$ref": "#/$defs/Point"}},
+            }
+        },
     },
     "strict": True,
 }
-SCHEMA = {"name": "answer", "description": "An answer", "schema": WEATHER["parameters"], "strict": True}
+SCHEMA = {
+    "name": "answer",
+    "description": "An answer",
+    "schema": WEATHER["parameters"],
+    "strict": True,
+}
 
-# One body, or a few, for every endpoint and every kind of content: what the recorded calls hold and what they do not.
+# One body, or a few, for every endpoint and every kind of content: what the recorded
+# calls hold and what they do not.
 SEEDS: tuple[dict[str, Any], ...] = (
     {"model": "gpt-4o", "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi", "name": "ann"}]},
     {
@@ -186,7 +207,8 @@ class Sentinel:
         return "NOT_GIVEN"
 
 
-# What nobody would write there: wrong types, extremes, broken texts, and what is no JSON at all.
+# What nobody would write there: wrong types, extremes, broken texts, and what is no
+# JSON at all.
 ODD: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 3.5, -0.0, 1e308, float("nan"), float("inf"), 10**400, 2**63,
     "", " ", "\ud800", "\udc00\ud800", "\x00", "a" * 9_000, "国" * 4_000, " \t" * 3_000 + "x", "=" * 9_000, "{", '{"a":',
@@ -212,13 +234,26 @@ def odd(chance: random.Random) -> Any:
     drawn = chance.choice(ODD)
     if chance.random() < 0.03:
         for _ in range(chance.choice((3, 30, 300))):
-            drawn = chance.choice(([drawn], {"type": "array", "items": drawn}, {"properties": {"a": drawn}}, {"content": drawn}))
+            drawn = chance.choice(
+                (
+                    [drawn],
+                    {"type": "array", "items": drawn},
+                    {"properties": {"a": drawn}},
+                    {"content": drawn},
+                )
+            )
     return drawn
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Walk every place in a body, the outermost excepted, down to a sane depth."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, child in inner:
         yield (*path, key)
         if len(path) < 12:
@@ -226,16 +261,35 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def fresh(seed: dict[str, Any] | str) -> dict[str, Any]:
-    """Make a body that may be changed from a seed: a recorded call's JSON, or one of SEEDS."""
+    """Make a body that may be changed from a seed: a recorded call's JSON, or one of
+    SEEDS.
+    """
     body: dict[str, Any] = json.loads(seed) if isinstance(seed, str) else copy.deepcopy(seed)
     return body
 
 
 def mutate(body: dict[str, Any], other: dict[str, Any] | str, chance: random.Random) -> None:
-    """Change one place of `body`: something odd, a part of another body, gone, doubled, wrapped, or under another name."""
+    """Change one place of `body`: something odd, a part of another body, gone, doubled,
+    wrapped, or under another name.
+    """
     everywhere = list(places(body))
     if not everywhere or chance.random() < 0.1:
-        body[chance.choice(("messages", "input", "prompt", "tools", "model", "n", "max_tokens", "stop", "text", "x"))] = odd(chance)
+        body[
+            chance.choice(
+                (
+                    "messages",
+                    "input",
+                    "prompt",
+                    "tools",
+                    "model",
+                    "n",
+                    "max_tokens",
+                    "stop",
+                    "text",
+                    "x",
+                )
+            )
+        ] = odd(chance)
         return
     *way, last = chance.choice(everywhere)
     parent: Any = body
@@ -252,15 +306,34 @@ def mutate(body: dict[str, Any], other: dict[str, Any] | str, chance: random.Ran
         case 3:
             del parent[last]
         case 4:
-            parent[last] = [parent[last]] * chance.choice((1, 2, 40)) if chance.random() < 0.5 else {"content": parent[last]}
+            parent[last] = (
+                [parent[last]] * chance.choice((1, 2, 40))
+                if chance.random() < 0.5
+                else {"content": parent[last]}
+            )
         case _ if isinstance(parent, dict):
-            parent[chance.choice(("type", "content", "text", "role", "name", "input", "parameters", "items", "\ud800"))] = parent.pop(last)
+            parent[
+                chance.choice(
+                    (
+                        "type",
+                        "content",
+                        "text",
+                        "role",
+                        "name",
+                        "input",
+                        "parameters",
+                        "items",
+                        "\ud800",
+                    )
+                )
+            ] = parent.pop(last)
         case _:
             parent.insert(0, odd(chance))
 
 
 def bodies(number: int, seed: int = 20250320) -> Iterator[tuple[dict[str, Any], str | None]]:
-    """Generate requests and the endpoint they are sent to (None: not said): all the seeds, then mutations of up to four places.
+    """Generate requests and the endpoint they are sent to (None: not said): all the
+    seeds, then mutations of up to four places.
 
     Recorded calls are seeds too, where their file is present.
     """
@@ -280,25 +353,45 @@ def bodies(number: int, seed: int = 20250320) -> Iterator[tuple[dict[str, Any], 
 
 
 def test_any_request_has_an_estimate() -> None:
-    """20,000 requests, broken in every way, are each read, cost a sane amount, and no warning comes twice."""
+    """20,000 requests, broken in every way, are each read, cost a sane amount, and no
+    warning comes twice.
+    """
     estimator = Estimator()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for index, (body, endpoint) in enumerate(bodies(BODIES)):
             result = estimator.estimate(body, endpoint=endpoint, site=str(index % 50))
-            amounts = (result.prompt_tokens, result.output_tokens, result.charge, result.images, result.choices)
-            assert all(type(amount) is int and amount >= 0 for amount in amounts), (index, body, result)
-            assert result.max_output_tokens is None or result.max_output_tokens >= 0, (index, body, result)
+            amounts = (
+                result.prompt_tokens,
+                result.output_tokens,
+                result.charge,
+                result.images,
+                result.choices,
+            )
+            assert all(type(amount) is int and amount >= 0 for amount in amounts), (
+                index,
+                body,
+                result,
+            )
+            assert result.max_output_tokens is None or result.max_output_tokens >= 0, (
+                index,
+                body,
+                result,
+            )
             assert estimator.heavy(body) in (True, False)
             estimator.learn(result, prompt_tokens=index % 700, output_tokens=index % 90)
 
     said = [str(warning.message) for warning in caught]
     assert len(said) == len(set(said)) <= 20
-    assert not [kind for kind in estimator.statistics().warnings if kind.startswith("unreadable")], said
+    assert not [
+        kind for kind in estimator.statistics().warnings if kind.startswith("unreadable")
+    ], said
 
 
 def test_an_estimate_leaves_the_request_alone() -> None:
-    """What is estimated is what will be sent: no body is changed by looking at it, no generator in it is read."""
+    """What is estimated is what will be sent: no body is changed by looking at it, no
+    generator in it is read.
+    """
     estimator = Estimator()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -313,7 +406,10 @@ def test_an_estimate_leaves_the_request_alone() -> None:
         assert list(pieces) == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("request_", [None, 1, "text", b"x", [], [{}], (), object(), Sentinel(), {1: 2}, str, Exception("x")])
+@pytest.mark.parametrize(
+    "request_",
+    [None, 1, "text", b"x", [], [{}], (), object(), Sentinel(), {1: 2}, str, Exception("x")],
+)
 def test_what_is_no_request_has_an_estimate(request_: object) -> None:
     """Anything at all in the place of a request is a guess, not an exception."""
     with warnings.catch_warnings():
@@ -323,7 +419,9 @@ def test_what_is_no_request_has_an_estimate(request_: object) -> None:
 
 @pytest.mark.parametrize("levels", [100, 1_000, 100_000])
 def test_a_bottomless_body_has_an_estimate(levels: int) -> None:
-    """Nesting beyond what Python can follow is a guess, not an exception, wherever it stands."""
+    """Nesting beyond what Python can follow is a guess, not an exception, wherever it
+    stands.
+    """
     deep: Any = "x"
     schema: Any = {"type": "string"}
     for _ in range(levels):
@@ -335,9 +433,18 @@ def test_a_bottomless_body_has_an_estimate(levels: int) -> None:
             {"messages": deep},
             {"messages": [{"role": "user", "content": deep}]},
             {"messages": [], "tools": [function]},
-            {"messages": [], "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}},
+            {
+                "messages": [],
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "a", "schema": schema},
+                },
+            },
             {"input": deep},
-            {"input": "a", "text": {"format": {"type": "json_schema", "name": "a", "schema": schema}}},
+            {
+                "input": "a",
+                "text": {"format": {"type": "json_schema", "name": "a", "schema": schema}},
+            },
             {"model": "text-embedding-3-small", "input": deep},
             {"prompt": deep},
         ):

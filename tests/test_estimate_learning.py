@@ -1,4 +1,6 @@
-"""What answers teach: their length, the ratio of bill and formula, and how long a kept conversation is."""
+"""What answers teach: their length, the ratio of bill and formula, and how long a kept
+conversation is.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,21 @@ from hypothesis import strategies as st
 from ratelimit.estimate import Estimate, Estimator
 from ratelimit.estimate.learning import ANSWERS, BELIEVED, BOUND, ENOUGH, KEPT, ROWS, Memory
 
-BODY = {"model": "deepseek-chat", "messages": [{"role": "user", "content": "What is the weather in Ulm today, and tomorrow?"}]}
+BODY = {
+    "model": "deepseek-chat",
+    "messages": [{"role": "user", "content": "What is the weather in Ulm today, and tomorrow?"}],
+}
 
 
-def answered(estimator: Estimator, tokens: list[int], body: dict[str, Any] | None = None, site: str = "") -> Estimate:
+def answered(
+    estimator: Estimator, tokens: list[int], body: dict[str, Any] | None = None, site: str = ""
+) -> Estimate:
     """The estimate of a body after answers of these lengths."""
     body = body or BODY
     for length in tokens:
-        estimator.learn(estimator.estimate(body, site=site), prompt_tokens=None, output_tokens=length)
+        estimator.learn(
+            estimator.estimate(body, site=site), prompt_tokens=None, output_tokens=length
+        )
     return estimator.estimate(body, site=site)
 
 
@@ -30,12 +39,16 @@ def billed(estimator: Estimator, ratios: list[float]) -> Estimate:
     """The estimate of BODY after bills that were these multiples of the formula."""
     for ratio in ratios:
         estimate = estimator.estimate(BODY)
-        estimator.learn(estimate, prompt_tokens=round(estimate.formula_tokens * ratio), output_tokens=None)
+        estimator.learn(
+            estimate, prompt_tokens=round(estimate.formula_tokens * ratio), output_tokens=None
+        )
     return estimator.estimate(BODY)
 
 
 def test_the_bound_is_held_while_there_is_one() -> None:
-    """Without a wish the reserve is the body's bound over all choices, whatever was seen."""
+    """Without a wish the reserve is the body's bound over all choices, whatever was
+    seen.
+    """
     body = {**BODY, "max_tokens": 300, "n": 2}
     estimate = answered(Estimator(), [5] * 100, body)
 
@@ -49,7 +62,9 @@ def test_a_number_is_held_up_to_the_bound() -> None:
 
 
 def test_without_a_bound_a_reserve_is_held_until_enough_was_seen() -> None:
-    """The documented reserve serves, more for models that think first, until a quantile of real answers replaces it."""
+    """The documented reserve serves, more for models that think first, until a quantile
+    of real answers replaces it.
+    """
     assert answered(Estimator(), [9] * (ENOUGH - 1)).output_tokens == 256
     assert answered(Estimator(), [9] * ENOUGH).output_tokens == 9
     assert Estimator().estimate({"model": "o3-mini", "messages": []}).output_tokens == 1024
@@ -57,17 +72,27 @@ def test_without_a_bound_a_reserve_is_held_until_enough_was_seen() -> None:
 
 
 def test_learned_output_holds_what_nine_of_ten_answers_need() -> None:
-    """The quantile is over the latest answers and capped by the bound; until enough were seen the bound is held."""
+    """The quantile is over the latest answers and capped by the bound; until enough
+    were seen the bound is held.
+    """
     body = {**BODY, "max_tokens": 500}
 
     assert answered(Estimator(output="learned"), [10] * (ENOUGH - 1), body).output_tokens == 500
-    assert answered(Estimator(output="learned"), list(range(1, 101)), body).output_tokens == sorted(range(37, 101))[57]
+    assert (
+        answered(Estimator(output="learned"), list(range(1, 101)), body).output_tokens
+        == sorted(range(37, 101))[57]
+    )
     assert answered(Estimator(output="learned"), [900] * ENOUGH, body).output_tokens == 500
-    assert answered(Estimator(output="learned"), [900] * ENOUGH + [7] * ANSWERS, body).output_tokens == 7
+    assert (
+        answered(Estimator(output="learned"), [900] * ENOUGH + [7] * ANSWERS, body).output_tokens
+        == 7
+    )
 
 
 def test_answers_are_learned_per_choice_and_call_site() -> None:
-    """Two choices share an answer's tokens; what one place in a program sees says nothing about another."""
+    """Two choices share an answer's tokens; what one place in a program sees says
+    nothing about another.
+    """
     estimator = Estimator(output="learned")
     answered(estimator, [20] * ENOUGH, {**BODY, "n": 2}, site="here")
 
@@ -77,7 +102,9 @@ def test_answers_are_learned_per_choice_and_call_site() -> None:
 
 
 def test_a_ratio_corrects_once_it_is_believed() -> None:
-    """A model whose bills are half as high again is estimated so after a few bills, and the estimate says that it learned."""
+    """A model whose bills are half as high again is estimated so after a few bills, and
+    the estimate says that it learned.
+    """
     assert billed(Estimator(), [1.5] * (BELIEVED - 1)).confidence == "guess"
     learned = billed(Estimator(), [1.5] * 20)
 
@@ -96,9 +123,14 @@ def test_noise_corrects_nothing() -> None:
 
 
 def test_what_is_learned_is_not_learned_twice() -> None:
-    """Bills are compared with the formula, never with a corrected estimate: a steady ratio stays where it is."""
+    """Bills are compared with the formula, never with a corrected estimate: a steady
+    ratio stays where it is.
+    """
     estimator = Estimator()
-    first, second = billed(estimator, [2.0] * 10).prompt_tokens, billed(estimator, [2.0] * 200).prompt_tokens
+    first, second = (
+        billed(estimator, [2.0] * 10).prompt_tokens,
+        billed(estimator, [2.0] * 200).prompt_tokens,
+    )
 
     assert abs(first - second) <= 1
 
@@ -124,7 +156,9 @@ def test_one_outlier_moves_little_what_many_taught() -> None:
 
 
 def test_short_answers_say_nothing_of_bodies_that_allow_long_ones() -> None:
-    """What is held for an answer is learned by the size of the body's bound: a first call that allows 2,500 tokens holds them all."""
+    """What is held for an answer is learned by the size of the body's bound: a first
+    call that allows 2,500 tokens holds them all.
+    """
     estimator = Estimator()
     short, long = {**BODY, "max_tokens": 200}, {**BODY, "max_tokens": 2_500, "n": 2}
     answered(estimator, [150] * ENOUGH, short)
@@ -132,20 +166,41 @@ def test_short_answers_say_nothing_of_bodies_that_allow_long_ones() -> None:
     assert estimator.typical_output(estimator.estimate(short)) == 150
     assert estimator.typical_output(estimator.estimate(long)) == 5_000
     assert estimator.typical_output(estimator.estimate({**BODY, "max_tokens": 180})) == 150
-    assert [(row.longest, row.expected_output) for row in estimator.statistics().outputs] == [(255, 150)]
+    assert [(row.longest, row.expected_output) for row in estimator.statistics().outputs] == [
+        (255, 150)
+    ]
 
 
 def test_a_bill_divided_by_the_calls_of_its_answer_teaches_nothing() -> None:
-    """Responses shows the prompt divided by the parallel calls of an answer: that must not halve the estimates to come, nor what is kept."""
-    body = {"model": "gpt-4.1", "input": "Roll two dice", "tools": [{"type": "function", "name": "roll", "parameters": {}}]}
+    """Responses shows the prompt divided by the parallel calls of an answer: that must
+    not halve the estimates to come, nor what is kept.
+    """
+    body = {
+        "model": "gpt-4.1",
+        "input": "Roll two dice",
+        "tools": [{"type": "function", "name": "roll", "parameters": {}}],
+    }
     estimator = Estimator()
     estimate = estimator.estimate(body)
     for calls in (2, 4, 2, 3, 8, 2):
-        estimator.learn(estimate, prompt_tokens=estimate.prompt_tokens // calls, output_tokens=40, response_id="resp_2")
+        estimator.learn(
+            estimate,
+            prompt_tokens=estimate.prompt_tokens // calls,
+            output_tokens=40,
+            response_id="resp_2",
+        )
 
     assert estimator.estimate(body).prompt_tokens == estimate.prompt_tokens
-    kept = estimator.estimate({"model": "gpt-4.1", "input": "And?", "previous_response_id": "resp_2"}).prompt_tokens
-    assert kept == estimator.estimate({"model": "gpt-4.1", "input": "And?"}).prompt_tokens + estimate.prompt_tokens - estimate.fixed_tokens + 40
+    kept = estimator.estimate(
+        {"model": "gpt-4.1", "input": "And?", "previous_response_id": "resp_2"}
+    ).prompt_tokens
+    assert (
+        kept
+        == estimator.estimate({"model": "gpt-4.1", "input": "And?"}).prompt_tokens
+        + estimate.prompt_tokens
+        - estimate.fixed_tokens
+        + 40
+    )
     for _ in range(20):
         estimator.learn(estimate, prompt_tokens=estimate.prompt_tokens * 3 // 4, output_tokens=40)
     assert estimator.estimate(body).prompt_tokens < estimate.prompt_tokens
@@ -153,7 +208,9 @@ def test_a_bill_divided_by_the_calls_of_its_answer_teaches_nothing() -> None:
 
 @pytest.mark.parametrize("interrupted", ["estimate", "learn", "statistics", "typical_output"])
 def test_a_call_may_be_settled_in_the_middle_of_anything(interrupted: str) -> None:
-    """A finalizer or signal handler that settles, and so teaches, has interrupted this very thread: nothing may hang or break by it."""
+    """A finalizer or signal handler that settles, and so teaches, has interrupted this
+    very thread: nothing may hang or break by it.
+    """
     estimator = Estimator()
     estimate = answered(estimator, [9] * ENOUGH)
     work: Callable[[], object] = {
@@ -168,7 +225,9 @@ def test_a_call_may_be_settled_in_the_middle_of_anything(interrupted: str) -> No
         if frame.f_code.co_filename.endswith(("estimator.py", "learning.py")):
             if event == "line":
                 sys.settrace(None)
-                estimator.learn(estimate._replace(site=f"{frame.f_lineno}"), prompt_tokens=30, output_tokens=3)
+                estimator.learn(
+                    estimate._replace(site=f"{frame.f_lineno}"), prompt_tokens=30, output_tokens=3
+                )
                 sys.settrace(interrupt)
             seen.append(frame.f_code.co_name)
             return interrupt
@@ -191,7 +250,9 @@ def test_a_call_may_be_settled_in_the_middle_of_anything(interrupted: str) -> No
 
 
 def test_the_memory_is_bounded() -> None:
-    """Models, call sites and conversations beyond what is remembered push out the longest unused."""
+    """Models, call sites and conversations beyond what is remembered push out the
+    longest unused.
+    """
     memory = Memory()
     for number in range(2 * ROWS):
         memory.billed(f"m{number}", "text", 2.0)
@@ -204,24 +265,40 @@ def test_the_memory_is_bounded() -> None:
 
 
 def test_statistics_show_what_was_learned() -> None:
-    """Each row names its model, what it is about, how much was seen and what came of it."""
+    """Each row names its model, what it is about, how much was seen and what came of
+    it.
+    """
     estimator = Estimator()
     answered(estimator, [9] * ENOUGH, site="here")
     billed(estimator, [1.5] * 3)
     shown = estimator.statistics()
 
-    assert [(row.model, row.kind, row.samples) for row in shown.prompts] == [("deepseek-chat", "text", 3)]
+    assert [(row.model, row.kind, row.samples) for row in shown.prompts] == [
+        ("deepseek-chat", "text", 3)
+    ]
     assert shown.prompts[0].ratio == pytest.approx(1.5, rel=0.05)
     assert [(row.site, row.expected_output) for row in shown.outputs] == [("here", 9)]
     assert shown.warnings == ()
 
 
 def test_a_kept_response_is_paid_again() -> None:
-    """A request that goes on from a response pays for what the server kept: prompt and answer, without tools or thoughts."""
+    """A request that goes on from a response pays for what the server kept: prompt and
+    answer, without tools or thoughts.
+    """
     estimator = Estimator()
-    first = {"model": "gpt-4o", "input": "Hello", "tools": [{"type": "function", "name": "now", "description": "The time"}]}
+    first = {
+        "model": "gpt-4o",
+        "input": "Hello",
+        "tools": [{"type": "function", "name": "now", "description": "The time"}],
+    }
     estimate = estimator.estimate(first)
-    estimator.learn(estimate, prompt_tokens=estimate.prompt_tokens, output_tokens=50, response_id="resp_1", reasoning_tokens=20)
+    estimator.learn(
+        estimate,
+        prompt_tokens=estimate.prompt_tokens,
+        output_tokens=50,
+        response_id="resp_1",
+        reasoning_tokens=20,
+    )
     alone = estimator.estimate({**first, "input": "And now?"}).prompt_tokens
     after = estimator.estimate({**first, "input": "And now?", "previous_response_id": "resp_1"})
     lost = estimator.estimate({**first, "input": "And now?", "previous_response_id": "resp_2"})
@@ -232,18 +309,25 @@ def test_a_kept_response_is_paid_again() -> None:
 
 
 def test_a_conversation_grows_with_each_answer() -> None:
-    """What is said in a conversation the server keeps is paid again by its next request, by id or by object."""
+    """What is said in a conversation the server keeps is paid again by its next
+    request, by id or by object.
+    """
     estimator = Estimator()
     body = {"model": "gpt-4o", "input": "Hello", "conversation": "conv_1"}
     estimate = estimator.estimate(body)
     estimator.learn(estimate, prompt_tokens=estimate.prompt_tokens, output_tokens=50)
 
     assert estimator.estimate(body).prompt_tokens == 2 * estimate.prompt_tokens + 50
-    assert estimator.estimate({**body, "conversation": {"id": "conv_1"}}).prompt_tokens == 2 * estimate.prompt_tokens + 50
+    assert (
+        estimator.estimate({**body, "conversation": {"id": "conv_1"}}).prompt_tokens
+        == 2 * estimate.prompt_tokens + 50
+    )
 
 
 def test_nothing_is_learned_from_nothing() -> None:
-    """An answer without usage teaches nothing, nor does a bill for an unreadable request."""
+    """An answer without usage teaches nothing, nor does a bill for an unreadable
+    request.
+    """
     estimator = Estimator()
     estimator.learn(estimator.estimate(BODY), prompt_tokens=None, output_tokens=None)
     estimator.learn(estimator.estimate(None), prompt_tokens=100, output_tokens=None)
@@ -266,4 +350,6 @@ def test_threads_may_share_an_estimator() -> None:
     for thread in threads:
         thread.join()
 
-    assert [row.samples for row in (*estimator.statistics().prompts, *estimator.statistics().outputs)] == [800, 800]
+    assert [
+        row.samples for row in (*estimator.statistics().prompts, *estimator.statistics().outputs)
+    ] == [800, 800]

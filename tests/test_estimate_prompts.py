@@ -1,4 +1,6 @@
-"""What prompts cost: each test states one rule as a difference between two bodies, so that no count is written down twice."""
+"""What prompts cost: each test states one rule as a difference between two bodies, so
+that no count is written down twice.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,16 @@ O200K = "o200k_base"
 SYSTEM = {"role": "system", "content": "You are terse"}
 USER = {"role": "user", "content": "What is the weather in Ulm today?"}
 NOW = {"name": "now", "description": "The time", "parameters": {"type": "object", "properties": {}}}
-CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": {"name": "now", "arguments": "{}"}}]}
+CALL = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"id": "1", "type": "function", "function": {"name": "now", "arguments": "{}"}}],
+}
 RESULT = {"role": "tool", "tool_call_id": "1", "content": "noon"}
-SCHEMA = {"name": "answer", "schema": {"type": "object", "properties": {"text": {"type": "string"}}}}
+SCHEMA = {
+    "name": "answer",
+    "schema": {"type": "object", "properties": {"text": {"type": "string"}}},
+}
 
 
 def chat(*messages: dict[str, Any], model: str = "gpt-4o", **body: Any) -> int:
@@ -28,7 +37,11 @@ def chat(*messages: dict[str, Any], model: str = "gpt-4o", **body: Any) -> int:
 
 def responses(given: Any, *, model: str = "gpt-4o", **body: Any) -> int:
     """The prompt tokens of a Responses body."""
-    return Estimator().estimate({"model": model, "input": given, **body}, endpoint="responses").prompt_tokens
+    return (
+        Estimator()
+        .estimate({"model": model, "input": given, **body}, endpoint="responses")
+        .prompt_tokens
+    )
 
 
 def tok(text: str, encoding: str = O200K) -> int:
@@ -37,13 +50,17 @@ def tok(text: str, encoding: str = O200K) -> int:
 
 
 def test_a_message_is_its_text_its_role_and_three() -> None:
-    """Every message costs its content, its role and three markers; the answer is opened with three."""
+    """Every message costs its content, its role and three markers; the answer is opened
+    with three.
+    """
     assert chat(USER) == 3 + 1 + tok(USER["content"]) + 3
     assert chat(SYSTEM, USER) - chat(USER) == 3 + 1 + tok(SYSTEM["content"])
 
 
 def test_reasoning_models_open_the_answer_in_two() -> None:
-    """O-series and gpt-5 save a token at the end; gpt-5 pays two for each assistant message's channel."""
+    """O-series and gpt-5 save a token at the end; gpt-5 pays two for each assistant
+    message's channel.
+    """
     said = {"role": "assistant", "content": "Sunny."}
 
     assert chat(USER, model="o3-mini") == chat(USER, model="gpt-5-mini") == chat(USER) - 1
@@ -59,26 +76,38 @@ def test_a_name_follows_the_role_after_a_colon() -> None:
 
 def test_parts_cost_what_their_texts_do() -> None:
     """A content in one text part costs the same as the text."""
-    assert chat({"role": "user", "content": [{"type": "text", "text": USER["content"]}]}) == chat(USER)
+    assert chat({"role": "user", "content": [{"type": "text", "text": USER["content"]}]}) == chat(
+        USER
+    )
 
 
 def test_search_models_bill_the_texts_alone() -> None:
     """The search previews add no markers."""
-    assert chat(SYSTEM, USER, model="gpt-4o-search-preview") == tok(SYSTEM["content"]) + tok(USER["content"])
+    assert chat(SYSTEM, USER, model="gpt-4o-search-preview") == tok(SYSTEM["content"]) + tok(
+        USER["content"]
+    )
 
 
 def test_each_encoding_counts_its_own_models() -> None:
-    """Cl100k for gpt-4 and embeddings, o200k for gpt-4o, whatever a deployment is called."""
+    """Cl100k for gpt-4 and embeddings, o200k for gpt-4o, whatever a deployment is
+    called.
+    """
     text = "Straßenbahnhaltestellenschild und 東京都庁"
 
     assert tok(text) != tok(text, "cl100k_base")
-    assert chat({"role": "user", "content": text}, model="gpt-4-turbo") == 7 + tok(text, "cl100k_base")
-    assert Estimator().estimate({"model": "my-embedder", "input": text}, endpoint="embeddings").prompt_tokens == tok(text, "cl100k_base")
+    assert chat({"role": "user", "content": text}, model="gpt-4-turbo") == 7 + tok(
+        text, "cl100k_base"
+    )
+    assert Estimator().estimate(
+        {"model": "my-embedder", "input": text}, endpoint="embeddings"
+    ).prompt_tokens == tok(text, "cl100k_base")
 
 
 @pytest.mark.parametrize("model", ["gpt-4o", "gpt-4.1", "gpt-3.5-turbo"])
 def test_tools_join_a_leading_system_message(model: str) -> None:
-    """Functions cost a message of their own, unless a system message stands first to take them in."""
+    """Functions cost a message of their own, unless a system message stands first to
+    take them in.
+    """
     tools = [{"type": "function", "function": NOW}]
     alone = chat(USER, model=model, tools=tools) - chat(USER, model=model)
     joined = chat(SYSTEM, USER, model=model, tools=tools) - chat(SYSTEM, USER, model=model)
@@ -88,15 +117,30 @@ def test_tools_join_a_leading_system_message(model: str) -> None:
 
 
 def test_reasoning_models_are_told_more_about_tools() -> None:
-    """Functions bring gpt-5 on Chat 85 tokens on channels, o-series 4; a first function without a description costs gpt-5 one less."""
+    """Functions bring gpt-5 on Chat 85 tokens on channels, o-series 4; a first function
+    without a description costs gpt-5 one less.
+    """
     tools = [{"type": "function", "function": NOW}]
     bare = [{"type": "function", "function": {"name": "now"}}]
 
-    assert chat(USER, model="gpt-5", tools=tools) - chat(USER, model="gpt-5") == tok(namespace([NOW])) + 85
-    assert chat(USER, model="gpt-5", tools=bare) - chat(USER, model="gpt-5") == tok(namespace([{"name": "now"}])) + 84
-    assert chat(SYSTEM, USER, model="gpt-5", tools=tools) - chat(SYSTEM, USER, model="gpt-5") == tok(namespace([NOW])) + 85
+    assert (
+        chat(USER, model="gpt-5", tools=tools) - chat(USER, model="gpt-5")
+        == tok(namespace([NOW])) + 85
+    )
+    assert (
+        chat(USER, model="gpt-5", tools=bare) - chat(USER, model="gpt-5")
+        == tok(namespace([{"name": "now"}])) + 84
+    )
+    assert (
+        chat(SYSTEM, USER, model="gpt-5", tools=tools) - chat(SYSTEM, USER, model="gpt-5")
+        == tok(namespace([NOW])) + 85
+    )
     assert chat(USER, model="o3", tools=tools) - chat(USER, model="o3") == tok(namespace([NOW])) + 4
-    assert responses([USER], model="gpt-5", tools=[{"type": "function", **NOW}]) - responses([USER], model="gpt-5") == tok(namespace([NOW])) + 3
+    assert (
+        responses([USER], model="gpt-5", tools=[{"type": "function", **NOW}])
+        - responses([USER], model="gpt-5")
+        == tok(namespace([NOW])) + 3
+    )
 
 
 def test_o1_preview_has_a_hidden_part_per_message() -> None:
@@ -106,25 +150,42 @@ def test_o1_preview_has_a_hidden_part_per_message() -> None:
 
 
 def test_a_named_function_costs_its_full_name_and_six() -> None:
-    """Naming the function to call adds a header to the answer; auto, none and required add nothing; gpt-5 pays nothing."""
+    """Naming the function to call adds a header to the answer; auto, none and required
+    add nothing; gpt-5 pays nothing.
+    """
     tools = [{"type": "function", "function": NOW}]
     named = {"type": "function", "function": {"name": "now"}}
 
-    assert chat(USER, tools=tools, tool_choice=named) - chat(USER, tools=tools) == tok("functions.now") + 6
-    assert chat(USER, model="gpt-4", tools=tools, tool_choice=named) - chat(USER, model="gpt-4", tools=tools) == tok("functions.now") + 3
+    assert (
+        chat(USER, tools=tools, tool_choice=named) - chat(USER, tools=tools)
+        == tok("functions.now") + 6
+    )
+    assert (
+        chat(USER, model="gpt-4", tools=tools, tool_choice=named)
+        - chat(USER, model="gpt-4", tools=tools)
+        == tok("functions.now") + 3
+    )
     assert chat(USER, tools=tools, tool_choice="required") == chat(USER, tools=tools)
-    assert chat(USER, model="gpt-5", tools=tools, tool_choice=named) == chat(USER, model="gpt-5", tools=tools)
+    assert chat(USER, model="gpt-5", tools=tools, tool_choice=named) == chat(
+        USER, model="gpt-5", tools=tools
+    )
 
 
 def test_older_functions_cost_what_tools_do() -> None:
     """`functions` and `function_call` are the same tools under older names."""
-    tools = chat(USER, tools=[{"type": "function", "function": NOW}], tool_choice={"type": "function", "function": {"name": "now"}})
+    tools = chat(
+        USER,
+        tools=[{"type": "function", "function": NOW}],
+        tool_choice={"type": "function", "function": {"name": "now"}},
+    )
 
     assert chat(USER, functions=[NOW], function_call={"name": "now"}) == tools
 
 
 def test_a_call_and_its_result_are_told_in_two_messages() -> None:
-    """One call with its result costs the name twice, the arguments, the content, and a constant of the model's kind."""
+    """One call with its result costs the name twice, the arguments, the content, and a
+    constant of the model's kind.
+    """
     texts = tok("now") + tok(".now") + tok("{}") + tok("noon")
 
     assert chat(USER, CALL, RESULT) - chat(USER) == 13 + texts
@@ -136,9 +197,16 @@ def test_the_spacing_of_arguments_costs_nothing() -> None:
     """Arguments are told without the blanks they came with."""
 
     def called(arguments: str) -> dict[str, Any]:
-        return {**CALL, "tool_calls": [{"id": "1", "type": "function", "function": {"name": "now", "arguments": arguments}}]}
+        return {
+            **CALL,
+            "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "now", "arguments": arguments}}
+            ],
+        }
 
-    assert chat(USER, called('{"a": 1,  "b": [1, 2]}'), RESULT) == chat(USER, called('{"a":1,"b":[1,2]}'), RESULT)
+    assert chat(USER, called('{"a": 1,  "b": [1, 2]}'), RESULT) == chat(
+        USER, called('{"a":1,"b":[1,2]}'), RESULT
+    )
 
 
 def test_parallel_calls_are_told_as_one() -> None:
@@ -147,11 +215,15 @@ def test_parallel_calls_are_told_as_one() -> None:
     use = '{"tool_uses":[{"recipient_name":"functions.now","parameters":{}},{"recipient_name":"functions.now","parameters":{}}]}'
 
     assert chat(USER, both, RESULT, RESULT) - chat(USER) == 20 + tok(use) + tok('["noon", "noon"]')
-    assert chat(USER, both, RESULT, RESULT, model="gpt-5") - chat(USER, model="gpt-5") == 26 + tok(use) + tok('["noon", "noon"]')
+    assert chat(USER, both, RESULT, RESULT, model="gpt-5") - chat(USER, model="gpt-5") == 26 + tok(
+        use
+    ) + tok('["noon", "noon"]')
 
 
 def test_a_format_marks_every_answer_with_its_name() -> None:
-    """A schema's name is told again before each answer, past ones included; not so beside tools."""
+    """A schema's name is told again before each answer, past ones included; not so
+    beside tools.
+    """
     body: dict[str, Any] = {"response_format": {"type": "json_schema", "json_schema": SCHEMA}}
     said = {"role": "assistant", "content": "{}"}
     once = chat(USER, **body) - chat(USER)
@@ -163,7 +235,9 @@ def test_a_format_marks_every_answer_with_its_name() -> None:
 
 
 def test_chat_and_responses_bill_messages_alike() -> None:
-    """The same messages cost the same on both endpoints; instructions are a system message; a text is a user's."""
+    """The same messages cost the same on both endpoints; instructions are a system
+    message; a text is a user's.
+    """
     assert responses([SYSTEM, USER]) == chat(SYSTEM, USER)
     assert responses(USER["content"], instructions=SYSTEM["content"]) == chat(SYSTEM, USER)
     assert responses(USER["content"], instructions="") == chat(USER)
@@ -171,7 +245,9 @@ def test_chat_and_responses_bill_messages_alike() -> None:
 
 
 def test_a_kept_call_costs_three_more() -> None:
-    """A call that is sent back with the id the server gave it costs three tokens more than one without."""
+    """A call that is sent back with the id the server gave it costs three tokens more
+    than one without.
+    """
     call = {"type": "function_call", "call_id": "1", "name": "now", "arguments": "{}"}
     output = {"type": "function_call_output", "call_id": "1", "output": "noon"}
     plain = responses([USER, call, output])
@@ -181,30 +257,47 @@ def test_a_kept_call_costs_three_more() -> None:
 
 
 def test_newer_models_tell_calls_in_more_tokens() -> None:
-    """Calls cost more from generation to generation; gpt-5.4 tells calls in a row as one."""
+    """Calls cost more from generation to generation; gpt-5.4 tells calls in a row as
+    one.
+    """
     call = {"type": "function_call", "call_id": "1", "name": "now", "arguments": "{}"}
     use = '{"tool_uses":[{"recipient_name":"functions.now","parameters":{}},{"recipient_name":"functions.now","parameters":{}}]}'
     texts = 2 * tok(".now") + tok("{}")
 
     assert responses([USER, call], model="gpt-5") - responses([USER], model="gpt-5") == 17 + texts
-    assert responses([USER, call], model="gpt-5.4") - responses([USER], model="gpt-5.4") == 20 + texts
-    assert responses([USER, call, call], model="gpt-5") - responses([USER], model="gpt-5") == 2 * (17 + texts)
-    assert responses([USER, call, call], model="gpt-5.4") - responses([USER], model="gpt-5.4") == 16 + tok(use) + 2 * (7 + tok(".now"))
+    assert (
+        responses([USER, call], model="gpt-5.4") - responses([USER], model="gpt-5.4") == 20 + texts
+    )
+    assert responses([USER, call, call], model="gpt-5") - responses([USER], model="gpt-5") == 2 * (
+        17 + texts
+    )
+    assert responses([USER, call, call], model="gpt-5.4") - responses(
+        [USER], model="gpt-5.4"
+    ) == 16 + tok(use) + 2 * (7 + tok(".now"))
 
 
 def test_a_format_on_responses_is_its_text() -> None:
-    """On Responses a schema costs its print, and one more on models before gpt-5; its name is not told again."""
+    """On Responses a schema costs its print, and one more on models before gpt-5; its
+    name is not told again.
+    """
     answer = {"format": {"type": "json_schema", **SCHEMA}}
 
     assert responses([USER], text=answer) - responses([USER]) == tok(format_text(SCHEMA)) + 1
-    assert responses([USER], model="gpt-5", text=answer) - responses([USER], model="gpt-5") == tok(format_text(SCHEMA))
+    assert responses([USER], model="gpt-5", text=answer) - responses([USER], model="gpt-5") == tok(
+        format_text(SCHEMA)
+    )
 
 
 def test_tools_that_come_later_are_told_whole() -> None:
-    """Tools that an item of the input brings are printed like others, with the same remarks as on Chat."""
+    """Tools that an item of the input brings are printed like others, with the same
+    remarks as on Chat.
+    """
     item = {"type": "additional_tools", "role": "developer", "tools": [{"type": "function", **NOW}]}
 
-    assert responses([USER, item], model="gpt-5.6") - responses([USER], model="gpt-5.6") == tok(namespace([NOW])) + 85
+    assert (
+        responses([USER, item], model="gpt-5.6") - responses([USER], model="gpt-5.6")
+        == tok(namespace([NOW])) + 85
+    )
 
 
 def test_responses_tools_stand_apart_from_instructions() -> None:
@@ -221,12 +314,19 @@ def test_a_forced_function_is_named_on_responses() -> None:
     tools = [{"type": "function", **NOW}]
     other = {"type": "function", "name": "add", "description": "A sum"}
 
-    assert responses("Hi", tools=tools, tool_choice="required") - responses("Hi", tools=tools) == tok("functions.now") + 6
-    assert responses("Hi", tools=[*tools, other], tool_choice="required") == responses("Hi", tools=[*tools, other])
+    assert (
+        responses("Hi", tools=tools, tool_choice="required") - responses("Hi", tools=tools)
+        == tok("functions.now") + 6
+    )
+    assert responses("Hi", tools=[*tools, other], tool_choice="required") == responses(
+        "Hi", tools=[*tools, other]
+    )
 
 
 def test_reasoning_before_the_last_question_is_free() -> None:
-    """A model sees its own reasoning until the user speaks again: before that it is billed by its length, later not at all."""
+    """A model sees its own reasoning until the user speaks again: before that it is
+    billed by its length, later not at all.
+    """
     thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x" * 2_000}
 
     assert responses([USER, thought, USER], model="gpt-5") == responses([USER, USER], model="gpt-5")
@@ -235,23 +335,37 @@ def test_reasoning_before_the_last_question_is_free() -> None:
 
 def test_built_in_tools_are_guessed() -> None:
     """A built-in tool adds its instructions, and the estimate says that it is a guess."""
-    searching = Estimator().estimate({"model": "gpt-4o", "input": "Hi", "tools": [{"type": "web_search_preview"}]})
+    searching = Estimator().estimate(
+        {"model": "gpt-4o", "input": "Hi", "tools": [{"type": "web_search_preview"}]}
+    )
 
     assert searching.prompt_tokens - responses("Hi") == 294
     assert (searching.confidence, searching.kind) == ("guess", "built-in")
 
 
 def test_files_are_guessed_by_what_can_be_read() -> None:
-    """A text file is counted, a PDF guessed by its pages, an unknown file by a constant."""
+    """A text file is counted, a PDF guessed by its pages, an unknown file by a
+    constant.
+    """
 
     def file(data: str) -> int:
-        return responses([{"role": "user", "content": [{"type": "input_file", "filename": "a", "file_data": data}]}]) - responses(
-            [{"role": "user", "content": []}]
-        )
+        return responses(
+            [
+                {
+                    "role": "user",
+                    "content": [{"type": "input_file", "filename": "a", "file_data": data}],
+                }
+            ]
+        ) - responses([{"role": "user", "content": []}])
 
     assert file("data:text/plain;base64,SGVsbG8gd29ybGQ=") == tok("Hello world")
     assert file("data:application/pdf;base64,L1R5cGUgL1BhZ2UgL1R5cGUvUGFnZQ==") == 2 * 400
-    assert file("") == file("data:application/pdf;base64,A") == file("data:application/pdf;base64,§§§§") == 600
+    assert (
+        file("")
+        == file("data:application/pdf;base64,A")
+        == file("data:application/pdf;base64,§§§§")
+        == 600
+    )
 
 
 @pytest.mark.parametrize(
@@ -269,22 +383,36 @@ def test_files_are_guessed_by_what_can_be_read() -> None:
 )
 def test_embeddings_take_texts_and_numbers(given: Any, tokens: int, prompts: int) -> None:
     """One or many texts or lists of token numbers, an empty text counting one."""
-    estimate = Estimator().estimate({"model": "text-embedding-3-small", "input": given}, endpoint="embeddings")
+    estimate = Estimator().estimate(
+        {"model": "text-embedding-3-small", "input": given}, endpoint="embeddings"
+    )
 
     assert (estimate.choices, estimate.output_tokens, estimate.max_output_tokens) == (prompts, 0, 0)
     assert estimate.prompt_tokens == tokens
 
 
 def test_completions_pay_for_every_prompt_and_choice() -> None:
-    """The bound of a completion is its maximum, sixteen by default, for each prompt and each choice."""
-    estimate = Estimator().estimate({"model": "gpt-3.5-turbo-instruct", "prompt": ["Hello", "Hello"], "n": 3})
+    """The bound of a completion is its maximum, sixteen by default, for each prompt and
+    each choice.
+    """
+    estimate = Estimator().estimate(
+        {"model": "gpt-3.5-turbo-instruct", "prompt": ["Hello", "Hello"], "n": 3}
+    )
 
-    assert (estimate.endpoint, estimate.prompt_tokens, estimate.max_output_tokens) == ("completions", 2, 16 * 2 * 3)
+    assert (estimate.endpoint, estimate.prompt_tokens, estimate.max_output_tokens) == (
+        "completions",
+        2,
+        16 * 2 * 3,
+    )
 
 
 def test_a_body_read_twice_costs_the_same() -> None:
     """Estimating keeps nothing that could change the next estimate of the same body."""
-    body = {"model": "gpt-4o", "messages": [SYSTEM, USER, CALL, RESULT], "tools": [{"type": "function", "function": NOW}]}
+    body = {
+        "model": "gpt-4o",
+        "messages": [SYSTEM, USER, CALL, RESULT],
+        "tools": [{"type": "function", "function": NOW}],
+    }
     before = json.dumps(body)
     estimator = Estimator()
 

@@ -1,4 +1,6 @@
-"""Requests come as JSON, as the SDK's objects, with sentinels and generators inside, and as garbage."""
+"""Requests come as JSON, as the SDK's objects, with sentinels and generators inside,
+and as garbage.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,11 @@ class Furious(Mapping[str, object]):
     [
         ("chat.completions", {}, "chat.completions"),
         ("/v1/chat/completions", {"input": ""}, "chat.completions"),
-        ("https://x.openai.azure.com/openai/deployments/a/chat/completions?api-version=1", {}, "chat.completions"),
+        (
+            "https://x.openai.azure.com/openai/deployments/a/chat/completions?api-version=1",
+            {},
+            "chat.completions",
+        ),
         ("/v1/completions", {}, "completions"),
         ("/v1/responses", {}, "responses"),
         ("/v1/embeddings", {}, "embeddings"),
@@ -66,8 +72,12 @@ class Furious(Mapping[str, object]):
         (None, {"model": "gpt-4o"}, "other"),
     ],
 )
-def test_the_endpoint_is_named_or_guessed(named: str | None, body: dict[str, Any], endpoint: str) -> None:
-    """An endpoint's name, a path or an Azure address tells the endpoint; without one the body's keys do."""
+def test_the_endpoint_is_named_or_guessed(
+    named: str | None, body: dict[str, Any], endpoint: str
+) -> None:
+    """An endpoint's name, a path or an Azure address tells the endpoint; without one
+    the body's keys do.
+    """
     assert Estimator().estimate(body, endpoint=named).endpoint == endpoint
 
 
@@ -87,26 +97,51 @@ def test_the_endpoint_is_named_or_guessed(named: str | None, body: dict[str, Any
         ("", "", "o200k_base", False, False),
     ],
 )
-def test_a_name_tells_the_model(model: str, name: str, encoding: str, reasoning: bool, openai: bool) -> None:
-    """Dates, fine-tunes, providers and deployment names are seen through; other makers' models are known to be foreign."""
+def test_a_name_tells_the_model(
+    model: str, name: str, encoding: str, reasoning: bool, openai: bool
+) -> None:
+    """Dates, fine-tunes, providers and deployment names are seen through; other makers'
+    models are known to be foreign.
+    """
     traits = family(model)
 
-    assert (traits.name, traits.encoding, traits.reasoning, traits.openai) == (name, encoding, reasoning, openai)
+    assert (traits.name, traits.encoding, traits.reasoning, traits.openai) == (
+        name,
+        encoding,
+        reasoning,
+        openai,
+    )
 
 
 def test_generations_differ() -> None:
-    """What a model is told of tools and calls changed with gpt-4's first update, gpt-5 and gpt-5.4."""
-    assert [family(model).early for model in ("gpt-4", "gpt-4-0613", "gpt-4-turbo", "gpt-4o")] == [True, True, False, False]
-    assert [family(model).gpt54 for model in ("gpt-5", "gpt-5.1", "gpt-5.4-nano", "gpt-5.6")] == [False, False, True, True]
+    """What a model is told of tools and calls changed with gpt-4's first update, gpt-5
+    and gpt-5.4.
+    """
+    assert [family(model).early for model in ("gpt-4", "gpt-4-0613", "gpt-4-turbo", "gpt-4o")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert [family(model).gpt54 for model in ("gpt-5", "gpt-5.1", "gpt-5.4-nano", "gpt-5.6")] == [
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_objects_of_the_sdk_are_read_once_dumped() -> None:
-    """A message of an earlier answer, put back in the list, counts as its JSON does; so do mappings and dataclasses."""
+    """A message of an earlier answer, put back in the list, counts as its JSON does; so
+    do mappings and dataclasses.
+    """
     said = ChatCompletionMessage.model_validate(
         {
             "role": "assistant",
             "content": "Let me see.",
-            "tool_calls": [{"id": "1", "type": "function", "function": {"name": "now", "arguments": "{}"}}],
+            "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "now", "arguments": "{}"}}
+            ],
         }
     )
     result = {"role": "tool", "tool_call_id": "1", "content": "noon"}
@@ -114,15 +149,31 @@ def test_objects_of_the_sdk_are_read_once_dumped() -> None:
     plain = estimator.estimate({"messages": [USER, said.model_dump(), result]})
 
     assert estimator.estimate({"messages": (UserDict(USER), said, UserDict(result))}) == plain
-    assert estimator.estimate({"messages": [Message(**USER)]}) == estimator.estimate({"messages": [USER]})
+    assert estimator.estimate({"messages": [Message(**USER)]}) == estimator.estimate(
+        {"messages": [USER]}
+    )
 
 
 def test_sentinels_count_as_absent() -> None:
     """What the SDK writes for "not given" is not given."""
     bare = Estimator().estimate({"model": "gpt-4o", "messages": [USER]})
-    keys = ("tools", "tool_choice", "response_format", "n", "max_tokens", "max_completion_tokens", "functions", "stop")
+    keys = (
+        "tools",
+        "tool_choice",
+        "response_format",
+        "n",
+        "max_tokens",
+        "max_completion_tokens",
+        "functions",
+        "stop",
+    )
 
-    assert Estimator().estimate({"model": "gpt-4o", "messages": [USER], **dict.fromkeys(keys, NOT_GIVEN)}) == bare
+    assert (
+        Estimator().estimate(
+            {"model": "gpt-4o", "messages": [USER], **dict.fromkeys(keys, NOT_GIVEN)}
+        )
+        == bare
+    )
 
 
 def test_a_generator_is_not_consumed() -> None:
@@ -134,7 +185,9 @@ def test_a_generator_is_not_consumed() -> None:
 
 
 def test_an_unreadable_request_is_a_guess_and_one_warning() -> None:
-    """A request that raises when it is read has an estimate all the same, and the warning is given once a kind."""
+    """A request that raises when it is read has an estimate all the same, and the
+    warning is given once a kind.
+    """
     estimator = Estimator()
     with pytest.warns(EstimateWarning, match="no .* for you") as caught:
         first = estimator.estimate(Furious(), site="here")
@@ -149,16 +202,25 @@ def test_an_unreadable_request_is_a_guess_and_one_warning() -> None:
 
 
 def test_confidence_says_where_a_figure_comes_from() -> None:
-    """Plain messages of OpenAI's models are exact, tools a formula, foreign models a guess."""
+    """Plain messages of OpenAI's models are exact, tools a formula, foreign models a
+    guess.
+    """
     estimator = Estimator()
 
     assert estimator.estimate({"model": "gpt-4o", "messages": [USER]}).confidence == "exact"
-    assert estimator.estimate({"model": "gpt-4o", "messages": [USER], "functions": [{"name": "now"}]}).confidence == "formula"
+    assert (
+        estimator.estimate(
+            {"model": "gpt-4o", "messages": [USER], "functions": [{"name": "now"}]}
+        ).confidence
+        == "formula"
+    )
     assert estimator.estimate({"model": "qwen-max", "messages": [USER]}).confidence == "guess"
 
 
 def test_the_kind_names_what_a_prompt_holds() -> None:
-    """What is learned about pictures with tools is not mixed with what is learned about texts."""
+    """What is learned about pictures with tools is not mixed with what is learned about
+    texts.
+    """
     part = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
     body = {"messages": [{"role": "user", "content": [part]}], "functions": [{"name": "now"}]}
 
@@ -167,10 +229,27 @@ def test_the_kind_names_what_a_prompt_holds() -> None:
 
 
 def test_only_uncounted_text_is_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request is worth a thread for text nobody has counted yet: not twice, not for pictures, but while a vocabulary is unloaded."""
+    """A request is worth a thread for text nobody has counted yet: not twice, not for
+    pictures, but while a vocabulary is unloaded.
+    """
     estimator = Estimator()
-    long = {"model": "gpt-4o", "messages": [{"role": "user", "content": "sunny " * 10_000}, {**USER}]}
-    picture = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 99_999}}]}]}
+    long = {
+        "model": "gpt-4o",
+        "messages": [{"role": "user", "content": "sunny " * 10_000}, {**USER}],
+    }
+    picture = {
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {
+                        "type": "image_url",
+                        "image_url": {"url": "data:image/png;base64," + "A" * 99_999},
+                    }
+                ],
+            }
+        ]
+    }
     estimator.estimate({"model": "gpt-4o", "messages": [USER]})
 
     assert estimator.heavy(long)
@@ -199,10 +278,23 @@ def test_text_of_a_stream_is_counted() -> None:
 
 @pytest.mark.parametrize(
     ("value", "number"),
-    [(3, 3), (3.9, 3), (0, 0), (-5, 0), (True, None), ("3", None), (None, None), (math.nan, None), (math.inf, LARGEST), (10**400, LARGEST)],
+    [
+        (3, 3),
+        (3.9, 3),
+        (0, 0),
+        (-5, 0),
+        (True, None),
+        ("3", None),
+        (None, None),
+        (math.nan, None),
+        (math.inf, LARGEST),
+        (10**400, LARGEST),
+    ],
 )
 def test_counts_are_tamed(value: object, number: int | None) -> None:
-    """A count is a whole number that is not negative and not absurd; what is no number is none."""
+    """A count is a whole number that is not negative and not absurd; what is no number
+    is none.
+    """
     assert count(value) == number
 
 

@@ -1,4 +1,6 @@
-"""Recorded calls judge the estimates: the shares this project promises, bucket by bucket."""
+"""Recorded calls judge the estimates: the shares this project promises, bucket by
+bucket.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 RECORDED = ROOT.parent / "shared" / "truth" / "calls.jsonl.gz"
 
-# Below what is promised of recordings of every kind: in this sample 9 of 65 answers held parallel calls, and such calls
-# are at times billed without their tools, which no body tells beforehand.
+# Below what is promised of recordings of every kind: in this sample 9 of 65 answers
+# held parallel calls, and such calls are at times billed without their tools, which no
+# body tells beforehand.
 IN_THIS_SAMPLE = {"responses tools": 0.85}
 
 
@@ -29,13 +32,16 @@ def measured() -> dict[str, Any]:
     accuracy = sys.modules["accuracy"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(accuracy)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some recordings are of models whose vocabulary no package carries
+        # some recordings are of models whose vocabulary no package carries
+        warnings.simplefilter("ignore")
         result: dict[str, Any] = accuracy.measure(RECORDED)
     return result
 
 
 def test_every_bucket_is_as_exact_as_promised(measured: dict[str, Any]) -> None:
-    """No kind of call is estimated worse than promised, and each far better than by the cookbook's function."""
+    """No kind of call is estimated worse than promised, and each far better than by the
+    cookbook's function.
+    """
     short = {
         name: (row["exact"], row["promised"])
         for name, row in measured["buckets"].items()

@@ -1,4 +1,6 @@
-"""Tools, formats and calls become the texts that are billed: the print of each, line by line."""
+"""Tools, formats and calls become the texts that are billed: the print of each, line by
+line.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,22 @@ from ratelimit.estimate.tools import chat_functions, namespace, responses_functi
 from ratelimit.estimate.typescript import MOST, Printer
 
 
-def printed(properties: dict[str, Any], *, required: tuple[str, ...] = (), early: bool = False, title: str = "", defs: Any = None) -> str:
+def printed(
+    properties: dict[str, Any],
+    *,
+    required: tuple[str, ...] = (),
+    early: bool = False,
+    title: str = "",
+    defs: Any = None,
+) -> str:
     """The print of an object with these properties."""
-    schema = {"type": "object", "properties": properties, "required": list(required), "title": title, "$defs": defs}
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "title": title,
+        "$defs": defs,
+    }
     return Printer(schema, early=early).parameters()
 
 
@@ -37,7 +52,10 @@ def printed(properties: dict[str, Any], *, required: tuple[str, ...] = (), early
         ({"type": "object"}, "object"),
         ({"anyOf": [{"type": "object"}, {"type": "null"}]}, "object"),
         ({"type": "object", "properties": {"x": {"type": "number"}}}, "{ x?: number }"),
-        ({"type": "array", "items": {"type": "object", "properties": {"x": {"type": "number"}}}}, "{ x?: number }[]"),
+        (
+            {"type": "array", "items": {"type": "object", "properties": {"x": {"type": "number"}}}},
+            "{ x?: number }[]",
+        ),
         ({}, "any"),
         ({"type": "a kind nobody knows"}, "any"),
     ],
@@ -48,7 +66,9 @@ def test_each_kind_of_schema_has_its_type(schema: dict[str, Any], shown: str) ->
 
 
 def test_comments_stand_above_and_break_the_line() -> None:
-    """A title, a description or a default puts every property of that object on its own line."""
+    """A title, a description or a default puts every property of that object on its own
+    line.
+    """
     shown = printed(
         {
             "city": {"type": "string", "title": "City", "description": "Its name,\n  as said. "},
@@ -75,7 +95,11 @@ def test_comments_stand_above_and_break_the_line() -> None:
 
 def test_a_list_of_commented_objects_is_an_array_over_lines() -> None:
     """Objects in a list keep their title and their comments."""
-    item = {"type": "object", "title": "Step", "properties": {"n": {"type": "integer", "description": "From 1"}}}
+    item = {
+        "type": "object",
+        "title": "Step",
+        "properties": {"n": {"type": "integer", "description": "From 1"}},
+    }
 
     assert printed({"steps": {"type": "array", "items": item}}).split("\n") == [
         "{",
@@ -91,65 +115,106 @@ def test_a_list_of_commented_objects_is_an_array_over_lines() -> None:
 
 
 def test_a_list_of_types_repeats_its_description() -> None:
-    """A described property of several types prints the description above, and again beside each type."""
-    shown = printed({"zone": {"type": ["string", "null"], "description": "Where"}}, required=("zone",))
+    """A described property of several types prints the description above, and again
+    beside each type.
+    """
+    shown = printed(
+        {"zone": {"type": ["string", "null"], "description": "Where"}}, required=("zone",)
+    )
 
     assert shown == "{\n// Where\nzone: \n| string // Where\n| null // Where\n,\n}"
 
 
 def test_a_format_in_a_union_is_noted() -> None:
     """The format of one variant is told beside it."""
-    shown = printed({"day": {"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]}}, required=("day",))
+    shown = printed(
+        {"day": {"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]}},
+        required=("day",),
+    )
 
     assert shown == "{\nday: \n| string // format: date\n| null\n,\n}"
 
 
 def test_early_models_are_shown_less() -> None:
-    """The models of June 2023 see no titles, no defaults, no nested comments and no objects without fields."""
+    """The models of June 2023 see no titles, no defaults, no nested comments and no
+    objects without fields.
+    """
     shown = printed(
         {
             "name": {"type": "string", "title": "Name", "description": "Who", "default": "Ann"},
             "rest": {"type": "object", "description": "Anything"},
-            "home": {"type": "object", "properties": {"zip": {"type": "string", "description": "Code"}}},
+            "home": {
+                "type": "object",
+                "properties": {"zip": {"type": "string", "description": "Code"}},
+            },
         },
         required=("name",),
         early=True,
         title="Person",
     )
 
-    assert shown.split("\n") == ["{", "// Who", "name: string,", "home?: {", "zip?: string,", "},", "}"]
+    assert shown.split("\n") == [
+        "{",
+        "// Who",
+        "name: string,",
+        "home?: {",
+        "zip?: string,",
+        "},",
+        "}",
+    ]
 
 
 def test_references_are_followed() -> None:
     """A `$ref` is replaced by what it refers to, and what stands beside it is kept."""
     defs = {"Unit": {"enum": ["C", "F"], "type": "string"}}
 
-    assert "// In which\nunit: " in printed({"unit": {"$ref": "#/$defs/Unit", "description": "In which"}}, required=("unit",), defs=defs)
+    assert "// In which\nunit: " in printed(
+        {"unit": {"$ref": "#/$defs/Unit", "description": "In which"}}, required=("unit",), defs=defs
+    )
     assert '"C" | "F"' in printed({"unit": {"$ref": "#/$defs/Unit"}}, defs=defs)
 
 
 def test_a_schema_that_refers_to_itself_ends() -> None:
     """A recursive definition is printed once and then cut."""
-    node = {"type": "object", "properties": {"left": {"$ref": "#/$defs/Node"}, "right": {"$ref": "#/$defs/Node"}}}
+    node = {
+        "type": "object",
+        "properties": {"left": {"$ref": "#/$defs/Node"}, "right": {"$ref": "#/$defs/Node"}},
+    }
 
-    assert printed({"tree": {"$ref": "#/$defs/Node"}}, defs={"Node": node}) == "{ tree?: { left?: any, right?: any } }"
+    assert (
+        printed({"tree": {"$ref": "#/$defs/Node"}}, defs={"Node": node})
+        == "{ tree?: { left?: any, right?: any } }"
+    )
 
 
 def test_a_few_references_cannot_ask_for_the_universe() -> None:
     """Twenty definitions that each use the next one ten times are cut after MOST types."""
     defs = {
-        f"D{level}": {"type": "object", "properties": {f"p{i}": {"$ref": f"#/$defs/D{level + 1}"} for i in range(10)}} for level in range(20)
+        f"D{level}": {
+            "type": "object",
+            "properties": {f"p{i}": {"$ref": f"#/$defs/D{level + 1}"} for i in range(10)},
+        }
+        for level in range(20)
     }
 
     assert printed({"all": {"$ref": "#/$defs/D0"}}, defs=defs).count(":") <= MOST
 
 
 def test_a_namespace_holds_every_function() -> None:
-    """Functions stand in one namespace, with an empty line between them; one without parameters takes nothing."""
+    """Functions stand in one namespace, with an empty line between them; one without
+    parameters takes nothing.
+    """
     shown = namespace(
         [
             {"name": "now", "description": " The time. "},
-            {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "number"}}, "required": ["a"]}},
+            {
+                "name": "add",
+                "parameters": {
+                    "type": "object",
+                    "properties": {"a": {"type": "number"}},
+                    "required": ["a"],
+                },
+            },
         ]
     )
 
@@ -160,20 +225,31 @@ def test_a_namespace_holds_every_function() -> None:
 
 
 def test_functions_are_found_in_either_shape() -> None:
-    """Chat nests a function in its tool, older bodies list functions, Responses has the tool itself; other tools are none."""
+    """Chat nests a function in its tool, older bodies list functions, Responses has the
+    tool itself; other tools are none.
+    """
     function = {"name": "now"}
 
-    assert chat_functions({"tools": [{"type": "function", "function": function}, {"type": "custom", "custom": {}}]}) == [function]
+    assert chat_functions(
+        {"tools": [{"type": "function", "function": function}, {"type": "custom", "custom": {}}]}
+    ) == [function]
     assert chat_functions({"functions": [function]}) == [function]
-    assert responses_functions({"tools": [{"type": "function", **function}, {"type": "web_search"}]}) == [{"type": "function", **function}]
+    assert responses_functions(
+        {"tools": [{"type": "function", **function}, {"type": "web_search"}]}
+    ) == [{"type": "function", **function}]
 
 
 def test_a_format_is_printed_without_its_constraints() -> None:
-    """The schema keeps its order and loses what only validates; properties named like keywords stay; it is ASCII."""
+    """The schema keeps its order and loses what only validates; properties named like
+    keywords stay; it is ASCII.
+    """
     schema = {
         "title": "Gruß",
         "type": "object",
-        "properties": {"required": {"type": "string", "minLength": 1, "default": ""}, "format": {"type": "number", "maximum": 1}},
+        "properties": {
+            "required": {"type": "string", "minLength": 1, "default": ""},
+            "format": {"type": "number", "maximum": 1},
+        },
         "required": ["required"],
         "additionalProperties": False,
     }
@@ -188,32 +264,49 @@ def test_only_a_json_schema_is_a_format() -> None:
     """Plain JSON and text answers print nothing."""
     assert chat_format({"response_format": {"type": "json_object"}}) is None
     assert responses_format({"text": {"format": {"type": "text"}}}) is None
-    assert chat_format({"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}}) == {"name": "a"}
-    assert responses_format({"text": {"format": {"type": "json_schema", "name": "a"}}}) == {"type": "json_schema", "name": "a"}
+    assert chat_format(
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}}
+    ) == {"name": "a"}
+    assert responses_format({"text": {"format": {"type": "json_schema", "name": "a"}}}) == {
+        "type": "json_schema",
+        "name": "a",
+    }
 
 
 def test_a_class_is_its_schema() -> None:
-    """What the SDK's `parse` takes, a pydantic class, is read as the schema it stands for."""
+    """What the SDK's `parse` takes, a pydantic class, is read as the schema it stands
+    for.
+    """
     pydantic = pytest.importorskip("pydantic")
     answer = pydantic.create_model("Answer", text=(str, ...))
 
-    assert '"text":{"title":"Text","type":"string"}' in format_text(chat_format({"response_format": answer}) or {})
+    assert '"text":{"title":"Text","type":"string"}' in format_text(
+        chat_format({"response_format": answer}) or {}
+    )
     assert chat_format({"response_format": answer}) == responses_format({"text_format": answer})
 
 
 def test_calls_are_read_from_either_field() -> None:
-    """`tool_calls`, custom tools' calls and the older `function_call` are calls, of assistants alone."""
+    """`tool_calls`, custom tools' calls and the older `function_call` are calls, of
+    assistants alone.
+    """
     call = {"name": "add", "arguments": "{}"}
 
-    assert calls_of({"role": "assistant", "tool_calls": [{"function": call}]}) == [Call("add", "{}")]
-    assert calls_of({"role": "assistant", "tool_calls": [{"custom": {"name": "sql", "input": "select 1"}}]}) == [Call("sql", "select 1")]
+    assert calls_of({"role": "assistant", "tool_calls": [{"function": call}]}) == [
+        Call("add", "{}")
+    ]
+    assert calls_of(
+        {"role": "assistant", "tool_calls": [{"custom": {"name": "sql", "input": "select 1"}}]}
+    ) == [Call("sql", "select 1")]
     assert calls_of({"role": "assistant", "function_call": call}) == [Call("add", "{}")]
     assert calls_of({"role": "user", "function_call": call}) == []
 
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 
@@ -232,7 +325,9 @@ def test_arguments_that_are_no_json_stay() -> None:
 
 
 def test_parallel_calls_are_one_use_and_one_list() -> None:
-    """Several calls of one answer are told as one call, their results as one JSON list in which JSON is not quoted again."""
+    """Several calls of one answer are told as one call, their results as one JSON list
+    in which JSON is not quoted again.
+    """
     calls = [Call("now", "{}"), Call("add", '{"a": 1}')]
 
     assert json.loads(tool_uses(calls)) == {

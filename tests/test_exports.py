@@ -10,19 +10,29 @@ import ratelimit
 from ratelimit import errors
 
 
-@pytest.mark.parametrize("name", ["ratelimit", "ratelimit.estimate", "ratelimit.feedback", "ratelimit.testing"])
+@pytest.mark.parametrize(
+    "name", ["ratelimit", "ratelimit.estimate", "ratelimit.feedback", "ratelimit.testing"]
+)
 def test_all_is_what_shows(name: str) -> None:
-    """Every listed name exists, and no public name but submodules shows without being listed."""
+    """Every listed name exists, and no public name but submodules shows without being
+    listed.
+    """
     import importlib
 
     module = importlib.import_module(name)
-    shown = {each for each, value in vars(module).items() if not each.startswith("_") and not inspect.ismodule(value)}
+    shown = {
+        each
+        for each, value in vars(module).items()
+        if not each.startswith("_") and not inspect.ismodule(value)
+    }
     assert set(module.__all__) == shown
     assert len(module.__all__) == len(shown)
 
 
 def test_every_error_is_shown_and_in_the_printed_tree() -> None:
-    """The tree at the top of errors.py is the tree: each class with its parent above it."""
+    """The tree at the top of errors.py is the tree: each class with its parent above
+    it.
+    """
     tree = errors.__doc__ or ""
     for name, error in vars(errors).items():
         if inspect.isclass(error) and issubclass(error, (Exception, Warning)):
@@ -34,7 +44,8 @@ def test_every_error_is_shown_and_in_the_printed_tree() -> None:
 
 def test_errors_are_what_python_people_expect_to_catch() -> None:
     """A bad argument is a ValueError and a TypeError, a timeout a TimeoutError."""
-    assert issubclass(ratelimit.InvalidArgument, (ValueError)) and issubclass(ratelimit.InvalidArgument, TypeError)  # noqa: PT018
+    assert issubclass(ratelimit.InvalidArgument, ValueError)
+    assert issubclass(ratelimit.InvalidArgument, TypeError)
     assert issubclass(ratelimit.WaitTimeout, TimeoutError)
     assert issubclass(ratelimit.RequestTooLarge, ValueError)
     assert issubclass(ratelimit.ReentrantUse, RuntimeError)
@@ -47,6 +58,8 @@ def test_public_things_have_docstrings() -> None:
         thing = getattr(ratelimit, name)
         if inspect.isclass(thing):
             for member, value in vars(thing).items():
-                if not member.startswith("_") and (inspect.isfunction(value) or isinstance(value, property)):
+                if not member.startswith("_") and (
+                    inspect.isfunction(value) or isinstance(value, property)
+                ):
                     assert inspect.getdoc(value), f"{name}.{member}"
             assert inspect.getdoc(thing), name

@@ -1,4 +1,6 @@
-"""The fake server's meters, against each other: aiolimiter's bucket, the plain level and the fixed window."""
+"""The fake server's meters, against each other: aiolimiter's bucket, the plain level
+and the fixed window.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +35,18 @@ def at_clock(clock: Clock, work: Callable[[], None]) -> None:
 steps = st.lists(st.tuples(st.floats(0, 40), st.integers(1, 400)), max_size=30)
 
 
-@given(steps=steps, limit=st.integers(1, 5_000), period=st.sampled_from([1.0, 60.0, 86_400.0]), level=st.floats(0, 1))
-def test_the_judge_and_the_plain_level_admit_alike(steps: list[tuple[float, int]], limit: int, period: float, level: float) -> None:
-    """Two independent forms of one bucket agree on every admission, on what is left and on the reset."""
+@given(
+    steps=steps,
+    limit=st.integers(1, 5_000),
+    period=st.sampled_from([1.0, 60.0, 86_400.0]),
+    level=st.floats(0, 1),
+)
+def test_the_judge_and_the_plain_level_admit_alike(
+    steps: list[tuple[float, int]], limit: int, period: float, level: float
+) -> None:
+    """Two independent forms of one bucket agree on every admission, on what is left and
+    on the reset.
+    """
     clock = Clock()
 
     def work() -> None:
@@ -44,8 +55,12 @@ def test_the_judge_and_the_plain_level_admit_alike(steps: list[tuple[float, int]
             clock.now += pause
             left = judge.left(clock.now)
 
-            assert left == pytest.approx(plain.left(clock.now), abs=max(1e-4, limit / period / 1000))
-            assert judge.reset(left, clock.now) == pytest.approx(plain.reset(left, clock.now), abs=2e-3)
+            assert left == pytest.approx(
+                plain.left(clock.now), abs=max(1e-4, limit / period / 1000)
+            )
+            assert judge.reset(left, clock.now) == pytest.approx(
+                plain.reset(left, clock.now), abs=2e-3
+            )
             if min(left, plain.left(clock.now)) >= amount:
                 judge.take(amount, clock.now)
                 plain.take(amount, clock.now)
@@ -54,7 +69,9 @@ def test_the_judge_and_the_plain_level_admit_alike(steps: list[tuple[float, int]
 
 
 def test_whole_numbers_are_seen_as_whole() -> None:
-    """A full bucket less 7 shows 9,993 and not 9,992.999: the headers are cut, not rounded."""
+    """A full bucket less 7 shows 9,993 and not 9,992.999: the headers are cut, not
+    rounded.
+    """
     clock = Clock()
 
     def work() -> None:
@@ -68,7 +85,9 @@ def test_whole_numbers_are_seen_as_whole() -> None:
 
 @given(limit=st.integers(1, 10_000), amounts=st.lists(st.integers(1, 999), min_size=1, max_size=40))
 def test_coming_at_the_computed_moment_is_early_enough(limit: int, amounts: list[int]) -> None:
-    """A caller who waits exactly what is missing is admitted: no rounding residue refuses it."""
+    """A caller who waits exactly what is missing is admitted: no rounding residue
+    refuses it.
+    """
     clock = Clock()
 
     def work() -> None:
@@ -93,8 +112,15 @@ def test_the_judge_refuses_a_debit_that_does_not_fit() -> None:
     at_clock(clock, work)
 
 
-@given(level=st.floats(0, 1), amount=st.integers(0, 500), more=st.integers(-500, 500), pause=st.floats(0, 100))
-def test_a_settled_level_may_owe_but_never_overflows(level: float, amount: int, more: int, pause: float) -> None:
+@given(
+    level=st.floats(0, 1),
+    amount=st.integers(0, 500),
+    more=st.integers(-500, 500),
+    pause=st.floats(0, 100),
+)
+def test_a_settled_level_may_owe_but_never_overflows(
+    level: float, amount: int, more: int, pause: float
+) -> None:
     """A late debit goes below zero, a refund never above full, and time heals both."""
     meter = LevelMeter(100, 60.0, level, 0.0)
     meter.take(amount, 0.0)

@@ -1,4 +1,6 @@
-"""Injected failures, the ledger, and the small forms: durations, words, the pytest fixture."""
+"""Injected failures, the ledger, and the small forms: durations, words, the pytest
+fixture.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ pytest_plugins = ["pytester"]
 
 def ask(api: openai.OpenAI, *, stream: bool = False) -> object:
     """One call, a stream read to its end."""
-    answer = api.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}], stream=stream, max_tokens=9)
+    answer = api.chat.completions.create(
+        model="m", messages=[{"role": "user", "content": "hi"}], stream=stream, max_tokens=9
+    )
     return list(answer) if isinstance(answer, openai.Stream) else answer
 
 
@@ -38,8 +42,12 @@ def ask(api: openai.OpenAI, *, stream: bool = False) -> object:
         ("drop", openai.APIConnectionError, 0, True),
     ],
 )
-def test_a_fault_hits_the_next_call_and_no_other(kind: FaultKind, error: type[Exception], status: int, charged: bool) -> None:
-    """The client sees the error, the ledger knows it, and the call after it lives; refusals before the buckets cost nothing."""
+def test_a_fault_hits_the_next_call_and_no_other(
+    kind: FaultKind, error: type[Exception], status: int, charged: bool
+) -> None:
+    """The client sees the error, the ledger knows it, and the call after it lives;
+    refusals before the buckets cost nothing.
+    """
     server = FakeOpenAI("I", latency=0)
     server.inject(kind, count=1)
     with server.serve() as url, openai.OpenAI(base_url=url, api_key="x", max_retries=0) as api:
@@ -48,10 +56,16 @@ def test_a_fault_hits_the_next_call_and_no_other(kind: FaultKind, error: type[Ex
         ask(api)
 
     first, second = server.ledger
-    assert (first.status, first.reason, first.admitted, first.charge > 0) == (status, kind, charged, charged)
+    assert (first.status, first.reason, first.admitted, first.charge > 0) == (
+        status,
+        kind,
+        charged,
+        charged,
+    )
     assert (second.status, second.reason) == (200, "")
     if kind == "429":
-        assert not [name for name in seen.value.response.headers if "ratelimit" in name or "retry" in name]  # type: ignore[attr-defined]
+        headers = seen.value.response.headers  # type: ignore[attr-defined]
+        assert not [name for name in headers if "ratelimit" in name or "retry" in name]
 
 
 def test_a_retry_of_the_sdk_is_an_attempt_of_its_own() -> None:
@@ -77,7 +91,11 @@ def test_a_broken_stream_fails_inside_its_200(endpoint: str) -> None:
             with pytest.raises(openai.APIError, match="had an error"):
                 ask(api, stream=True)
 
-    assert (server.ledger[0].status, server.ledger[0].reason, server.ledger[0].usage) == (200, "broken_stream", None)
+    assert (server.ledger[0].status, server.ledger[0].reason, server.ledger[0].usage) == (
+        200,
+        "broken_stream",
+        None,
+    )
 
 
 def test_a_slow_answer_is_an_answer() -> None:
@@ -92,7 +110,9 @@ def test_a_slow_answer_is_an_answer() -> None:
 
 
 def test_probable_faults_are_the_same_for_the_same_seed() -> None:
-    """Faults by probability hit about their share, reproducibly, only their endpoint, and end with heal()."""
+    """Faults by probability hit about their share, reproducibly, only their endpoint,
+    and end with heal().
+    """
 
     async def play(server: FakeOpenAI) -> None:
         http = httpx2.AsyncClient(transport=server.transport(), base_url="http://fake/v1")
@@ -118,7 +138,10 @@ def test_probable_faults_are_the_same_for_the_same_seed() -> None:
     assert first != statuses(2)
 
 
-@pytest.mark.parametrize("arguments", [{"kind": "oops"}, {"count": 0}, {"probability": 0}, {"probability": 1.1}, {"seconds": -1}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"kind": "oops"}, {"count": 0}, {"probability": 0}, {"probability": 1.1}, {"seconds": -1}],
+)
 def test_a_fault_that_cannot_be_is_refused(arguments: dict[str, object]) -> None:
     """Unknown kinds, counts below one and shares outside (0, 1] say so at once."""
     with pytest.raises(InvalidArgument, match="fault"):
@@ -162,7 +185,9 @@ def test_durations_have_the_recorded_form(seconds: float, text: str) -> None:
 
 @given(start=st.integers(0, 9_000), length=st.integers(0, 9_000))
 def test_answers_have_as_many_words_as_tokens(start: int, length: int) -> None:
-    """Any stretch of the endless text has exactly its number of words, and joins with its neighbours."""
+    """Any stretch of the endless text has exactly its number of words, and joins with
+    its neighbours.
+    """
     text = words(start, start + length)
 
     assert len(text.split()) == length
@@ -170,7 +195,9 @@ def test_answers_have_as_many_words_as_tokens(start: int, length: int) -> None:
 
 
 def test_the_fixture_serves_and_forgets(pytester: pytest.Pytester) -> None:
-    """The plugin's fixture starts servers with any arguments and stops them after the test."""
+    """The plugin's fixture starts servers with any arguments and stops them after the
+    test.
+    """
     pytester.makepyfile(
         """
         import pathlib

@@ -1,4 +1,6 @@
-"""What FakeOpenAI charges, settles and refuses to be, and that it lives the same life for the same seed."""
+"""What FakeOpenAI charges, settles and refuses to be, and that it lives the same life
+for the same seed.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ KNOWN = {"x-fake-usage": '{"prompt_tokens": 8, "completion_tokens": 40}'}
 def in_process(server: FakeOpenAI) -> openai.AsyncOpenAI:
     """The same without a network."""
     http = httpx2.AsyncClient(transport=server.transport())
-    return openai.AsyncOpenAI(base_url="http://fake/v1", api_key="sk-test", max_retries=0, http_client=http)
+    return openai.AsyncOpenAI(
+        base_url="http://fake/v1", api_key="sk-test", max_retries=0, http_client=http
+    )
 
 
 async def admitted(server: FakeOpenAI) -> None:
@@ -49,14 +53,29 @@ def test_refused_calls_take_a_request_where_the_server_counts_them() -> None:
 
 @pytest.mark.parametrize(
     ("variant", "arrival", "end"),
-    [("P", 3, 48), ("I", 3, 3), ("A", 102, 102), ("B", 100, 100), ("C", 102, 42), ("E", 102, 102), ("M", 0, 48), ("K", 3, 48)],
+    [
+        ("P", 3, 48),
+        ("I", 3, 3),
+        ("A", 102, 102),
+        ("B", 100, 100),
+        ("C", 102, 42),
+        ("E", 102, 102),
+        ("M", 0, 48),
+        ("K", 3, 48),
+    ],
 )
-def test_each_variant_charges_and_settles_in_its_own_way(variant: str, arrival: int, end: int) -> None:
-    """What the token bucket loses when a call arrives and what it has lost when the call is over, for 8 + 40 tokens, at most 100."""
+def test_each_variant_charges_and_settles_in_its_own_way(
+    variant: str, arrival: int, end: int
+) -> None:
+    """What the token bucket loses when a call arrives and what it has lost when the
+    call is over, for 8 + 40 tokens, at most 100.
+    """
 
     async def main() -> tuple[float, float]:
         server = FakeOpenAI(variant, rpm=5_000, tpm=6_000, latency=0.02)
-        call = in_process(server).chat.completions.create(model="m", messages=HI, max_tokens=100, extra_headers=KNOWN)
+        call = in_process(server).chat.completions.create(
+            model="m", messages=HI, max_tokens=100, extra_headers=KNOWN
+        )
         task = asyncio.create_task(call)
         await admitted(server)
         during = 6_000 - server.ledger[0].levels["tpm"]
@@ -71,12 +90,16 @@ def test_each_variant_charges_and_settles_in_its_own_way(variant: str, arrival: 
 
 
 def test_a_settled_bucket_may_owe_and_shuts_the_door() -> None:
-    """Under P a large answer is debited late, below zero, and then even the smallest call is refused with Used at Limit."""
+    """Under P a large answer is debited late, below zero, and then even the smallest
+    call is refused with Used at Limit.
+    """
 
     async def main() -> tuple[str, float]:
         server = FakeOpenAI("P", tpm=1_000, latency=0)
         api = in_process(server)
-        await api.chat.completions.create(model="m", messages=HI, extra_headers={"x-fake-usage": '{"completion_tokens": 5000}'})
+        await api.chat.completions.create(
+            model="m", messages=HI, extra_headers={"x-fake-usage": '{"completion_tokens": 5000}'}
+        )
         with pytest.raises(openai.RateLimitError) as refused:
             await api.chat.completions.create(model="m", messages=HI)
         return refused.value.message, server.levels()["org-fake/tpm"]
@@ -88,7 +111,9 @@ def test_a_settled_bucket_may_owe_and_shuts_the_door() -> None:
 
 
 def test_bad_requests_are_charged_and_strangers_are_not() -> None:
-    """A 400 takes a request and its tokens; an unknown key or path never comes to the buckets."""
+    """A 400 takes a request and its tokens; an unknown key or path never comes to the
+    buckets.
+    """
 
     async def main() -> None:
         server = FakeOpenAI("I", latency=0, keys={"sk-test": "org-a"})
@@ -98,7 +123,9 @@ def test_bad_requests_are_charged_and_strangers_are_not() -> None:
         with pytest.raises(openai.BadRequestError):
             await api.chat.completions.create(model="m", messages=[])
         with pytest.raises(openai.AuthenticationError):
-            await api.with_options(api_key="sk-other").chat.completions.create(model="m", messages=HI)
+            await api.with_options(api_key="sk-other").chat.completions.create(
+                model="m", messages=HI
+            )
         with pytest.raises(openai.NotFoundError):
             await api.post("/unheard-of", cast_to=object, body={})
 
@@ -117,8 +144,16 @@ def test_a_bad_request_is_never_counted() -> None:
 
     async def main() -> list[int | None]:
         server = FakeOpenAI(latency=0, count_prompt=counter)
-        async with httpx2.AsyncClient(transport=server.transport(), base_url="http://fake/v1") as http:
-            bodies: list[Any] = [{"model": "m"}, {"model": "m", "input": 5}, {"model": "m", "input": "hi"}, [], {"input": "hi"}]
+        async with httpx2.AsyncClient(
+            transport=server.transport(), base_url="http://fake/v1"
+        ) as http:
+            bodies: list[Any] = [
+                {"model": "m"},
+                {"model": "m", "input": 5},
+                {"model": "m", "input": "hi"},
+                [],
+                {"input": "hi"},
+            ]
             for body in bodies:
                 await http.post("/responses", json=body)
             await http.post("/responses", content=b"{")
@@ -128,7 +163,9 @@ def test_a_bad_request_is_never_counted() -> None:
 
 
 def test_the_same_seed_lives_the_same_life_on_a_virtual_clock() -> None:
-    """Another tenant, network jitter and the real client in virtual time: twenty minutes come out alike, and another seed's differ."""
+    """Another tenant, network jitter and the real client in virtual time: twenty
+    minutes come out alike, and another seed's differ.
+    """
 
     async def live(seed: int) -> list[Any]:
         server = FakeOpenAI("F+P", latency=Latency(jitter=(0.02, 0.1)), seed=seed, tpm=20_000)
@@ -153,7 +190,9 @@ def test_the_same_seed_lives_the_same_life_on_a_virtual_clock() -> None:
 
 
 def test_answers_depend_on_seed_and_body_alone() -> None:
-    """Whoever asks, and in whatever order, gets the same answer; another seed gives another."""
+    """Whoever asks, and in whatever order, gets the same answer; another seed gives
+    another.
+    """
 
     async def lengths(seed: int, order: list[int]) -> dict[int, Usage | None]:
         server = FakeOpenAI(latency=0, seed=seed, tpm=None)
@@ -168,7 +207,9 @@ def test_answers_depend_on_seed_and_body_alone() -> None:
 
 
 def test_one_server_belongs_to_one_loop_at_a_time() -> None:
-    """A second living loop is told to use serve(); after the first is closed the server starts afresh and keeps its ledger."""
+    """A second living loop is told to use serve(); after the first is closed the server
+    starts afresh and keeps its ledger.
+    """
     server = FakeOpenAI(rpm=2, latency=0)
 
     async def ask() -> None:

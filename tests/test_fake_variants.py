@@ -1,4 +1,6 @@
-"""What sets the variants apart over time, with the loop's clock turned by hand: the enforcement itself never waits."""
+"""What sets the variants apart over time, with the loop's clock turned by hand: the
+enforcement itself never waits.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,16 @@ class World:
         self._http = httpx2.AsyncClient(transport=server.transport(), base_url="http://fake/v1")
 
     async def ask(
-        self, prompt: int = 4, *, usage: int | None = None, model: str = "m", headers: Mapping[str, str] | None = None
+        self,
+        prompt: int = 4,
+        *,
+        usage: int | None = None,
+        model: str = "m",
+        headers: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
-        """A chat call whose charge by bytes is `prompt` tokens; its usage is the same unless told."""
+        """A chat call whose charge by bytes is `prompt` tokens; its usage is the same
+        unless told.
+        """
         known = {"prompt_tokens": prompt if usage is None else usage, "completion_tokens": 0}
         body = {"model": model, "messages": [{"role": "user", "content": "x" * 4 * (prompt - 2)}]}
         sent = {"x-fake-usage": str(known).replace("'", '"'), **(headers or {})}
@@ -46,7 +55,9 @@ def live(server: FakeOpenAI, life: Callable[[World], Awaitable[None]]) -> None:
 
 
 def test_p_shows_headers_as_recorded() -> None:
-    """`reset` is what was used over the rate, cut to milliseconds; both limits drip back."""
+    """`reset` is what was used over the rate, cut to milliseconds; both limits drip
+    back.
+    """
 
     async def life(world: World) -> None:
         first = await world.ask(100)
@@ -64,7 +75,9 @@ def test_p_shows_headers_as_recorded() -> None:
 
 
 def test_headers_can_tell_the_state_after_settlement() -> None:
-    """With headers_at="settle" an answer's headers already know its usage, as recorded for Responses in 2026."""
+    """With headers_at="settle" an answer's headers already know its usage, as recorded
+    for Responses in 2026.
+    """
 
     async def life(world: World) -> None:
         answer = await world.ask(100, usage=5_000)
@@ -75,7 +88,9 @@ def test_headers_can_tell_the_state_after_settlement() -> None:
 
 
 def test_d_has_the_burst_of_one_second() -> None:
-    """60,000 a minute is 1,000 a second: no more at once, and as much again a second later."""
+    """60,000 a minute is 1,000 a second: no more at once, and as much again a second
+    later.
+    """
 
     async def life(world: World) -> None:
         answers = [await world.ask(400) for _ in range(3)]
@@ -93,7 +108,9 @@ def test_d_has_the_burst_of_one_second() -> None:
 
 
 def test_e_counts_in_windows() -> None:
-    """Azure: tokens in a fixed minute, requests in ten seconds, integer resets, its own sentence, and all comes back at once."""
+    """Azure: tokens in a fixed minute, requests in ten seconds, integer resets, its own
+    sentence, and all comes back at once.
+    """
 
     async def life(world: World) -> None:
         calls = [await world.ask(4) for _ in range(11)]
@@ -110,8 +127,16 @@ def test_e_counts_in_windows() -> None:
         assert calls[0].headers["x-ratelimit-remaining-requests"] == "59"
         assert "have exceeded call rate limit" in calls[10].text
         assert calls[10].headers["retry-after"] == "10"
-        assert [answer.status_code for answer in (heavy, refused, still, again)] == [200, 429, 429, 200]
-        assert "have exceeded token rate limit of your current OpenAI S0 pricing tier. Please retry after 50 seconds." in refused.text
+        assert [answer.status_code for answer in (heavy, refused, still, again)] == [
+            200,
+            429,
+            429,
+            200,
+        ]
+        assert (
+            "have exceeded token rate limit of your current OpenAI S0 pricing tier. Please retry after 50 seconds."
+            in refused.text
+        )
         assert refused.headers["retry-after-ms"] == "50000"
         assert still.headers["x-ratelimit-reset-tokens"] == "1"
 
@@ -119,7 +144,9 @@ def test_e_counts_in_windows() -> None:
 
 
 def test_f_lets_another_tenant_take_a_share() -> None:
-    """What others take is missing, between nothing and the largest share, the same for the same seed; it combines with C as with P."""
+    """What others take is missing, between nothing and the largest share, the same for
+    the same seed; it combines with C as with P.
+    """
 
     def drained(variant: str, seed: int) -> float:
         levels = []
@@ -166,11 +193,16 @@ def test_g_changes_its_limits_on_the_way() -> None:
         assert answer.headers["x-ratelimit-remaining-tokens"] == "5100"
         assert refused.status_code == 429
 
-    live(FakeOpenAI("G", tpm=10_000, latency=0, limit_changes=[(10, 0.5)], hidden_changes=True), hidden)
+    live(
+        FakeOpenAI("G", tpm=10_000, latency=0, limit_changes=[(10, 0.5)], hidden_changes=True),
+        hidden,
+    )
 
 
 def test_h_enforces_days_and_minutes_together() -> None:
-    """The headers show the daily request limit instead of the minute's, and either of the two refuses."""
+    """The headers show the daily request limit instead of the minute's, and either of
+    the two refuses.
+    """
 
     async def life(world: World) -> None:
         calls = [await world.ask(4) for _ in range(4)]
@@ -187,7 +219,9 @@ def test_h_enforces_days_and_minutes_together() -> None:
 
 
 def test_j_refuses_traffic_that_grows_too_fast() -> None:
-    """From `ramp_from` on, a quarter of an hour may be half as busy again as the one before, and no more."""
+    """From `ramp_from` on, a quarter of an hour may be half as busy again as the one
+    before, and no more.
+    """
 
     async def life(world: World) -> None:
         calls = []
@@ -216,7 +250,9 @@ def test_k_caps_what_is_in_flight() -> None:
 
 @pytest.mark.parametrize("variant", ["L", "H+L"])
 def test_l_shows_every_fault_and_enforces_all_the_same(variant: str) -> None:
-    """Headers go missing, stale, below zero, to the project or reset at once; most are right."""
+    """Headers go missing, stale, below zero, to the project or reset at once; most are
+    right.
+    """
 
     async def life(world: World) -> None:
         answers = []
@@ -234,7 +270,9 @@ def test_l_shows_every_fault_and_enforces_all_the_same(variant: str) -> None:
 
 
 def test_m_takes_only_what_was_used_and_shuts_afterwards() -> None:
-    """Anything passes while something is left in the minute; the usage counts when it is known."""
+    """Anything passes while something is left in the minute; the usage counts when it
+    is known.
+    """
 
     async def life(world: World) -> None:
         answers = [await world.ask(100, usage=500) for _ in range(3)]
@@ -263,7 +301,9 @@ def test_groq_counts_requests_per_day() -> None:
 
 
 def test_families_share_and_strangers_do_not() -> None:
-    """Models of one family share buckets, other families, organisations and projects have their own; the project's limit comes on top."""
+    """Models of one family share buckets, other families, organisations and projects
+    have their own; the project's limit comes on top.
+    """
 
     async def life(world: World) -> None:
         await world.ask(100, model="gpt-4o", headers=one)

@@ -17,7 +17,9 @@ def go(milliseconds: int) -> str:
     hours, rest = divmod(milliseconds, 3_600_000)
     minutes, rest = divmod(rest, 60_000)
     seconds = f"{rest // 1_000}.{rest % 1_000:03}".rstrip("0").rstrip(".") + "s"
-    return f"{hours}h{minutes}m{seconds}" if hours else f"{minutes}m{seconds}" if minutes else seconds
+    return (
+        f"{hours}h{minutes}m{seconds}" if hours else f"{minutes}m{seconds}" if minutes else seconds
+    )
 
 
 @pytest.mark.parametrize(
@@ -38,12 +40,31 @@ def go(milliseconds: int) -> str:
     ],
 )
 def test_every_recorded_form_of_a_duration_is_read(spoken: str, seconds: float) -> None:
-    """Go durations, Azure's integers and Groq's fractions all mean seconds; `7.66s` is not 66 s."""
+    """Go durations, Azure's integers and Groq's fractions all mean seconds; `7.66s` is
+    not 66 s.
+    """
     assert parse_duration(spoken) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
-    "spoken", ["", "soon", "-1", "-5s", "5x", "s", "1h-5m", "nan", "inf", "1e400", "٣s", "5 s", "9" * 65, "1_0", "9" * 60 + "h"]
+    "spoken",
+    [
+        "",
+        "soon",
+        "-1",
+        "-5s",
+        "5x",
+        "s",
+        "1h-5m",
+        "nan",
+        "inf",
+        "1e400",
+        "٣s",
+        "5 s",
+        "9" * 65,
+        "1_0",
+        "9" * 60 + "h",
+    ],
 )
 def test_what_is_no_duration_is_none(spoken: str) -> None:
     """Nonsense in a reset never becomes a number."""
@@ -61,8 +82,12 @@ def test_a_duration_survives_writing_and_reading(milliseconds: int) -> None:
     st.integers(1, 100_000_000),
     st.data(),
 )
-def test_an_inferred_period_is_never_a_wrong_one(period: float, limit: int, data: st.DataObject) -> None:
-    """A bucket that drips shows its own period, or none that can be told; `reset` is cut to ms and `remaining` to whole units."""
+def test_an_inferred_period_is_never_a_wrong_one(
+    period: float, limit: int, data: st.DataObject
+) -> None:
+    """A bucket that drips shows its own period, or none that can be told; `reset` is
+    cut to ms and `remaining` to whole units.
+    """
     used = data.draw(st.floats(1, limit))
     remaining = int(limit - used)
     reset = int(used * period / limit * 1_000 + 1e-6) / 1_000
@@ -84,13 +109,17 @@ def test_an_inferred_period_is_never_a_wrong_one(period: float, limit: int, data
         (18_000, 17_997, 7.66, None),  # a page's made-up example, which fits nothing
     ],
 )
-def test_the_period_behind_a_reset_is_told(limit: float, remaining: float, reset: float, period: float | None) -> None:
+def test_the_period_behind_a_reset_is_told(
+    limit: float, remaining: float, reset: float, period: float | None
+) -> None:
     """10000 with 8.64s is a DAILY limit; a full bucket tells nothing."""
     assert infer_period(limit, remaining, reset) == period
 
 
 def test_every_recorded_set_of_headers_is_read() -> None:
-    """1,309 recorded sets: every figure comes out, and the period, where it can be told, is a minute, a day or a month."""
+    """1,309 recorded sets: every figure comes out, and the period, where it can be
+    told, is a minute, a day or a month.
+    """
     if not RECORDED.exists():
         pytest.skip("the recorded headers are not on this machine")
     told = 0
@@ -114,7 +143,9 @@ def test_every_recorded_set_of_headers_is_read() -> None:
 
 
 def test_azure_integers_take_their_period_from_the_renewal() -> None:
-    """Azure's resets are seconds to a window's end; a limit renewed every 10 s is still quoted per minute."""
+    """Azure's resets are seconds to a window's end; a limit renewed every 10 s is still
+    quoted per minute.
+    """
     readings = read_headers(
         {
             "X-RateLimit-Limit-Requests": "9000",
@@ -127,12 +158,23 @@ def test_azure_integers_take_their_period_from_the_renewal() -> None:
         }
     )
 
-    assert readings == [Reading("requests", 9000, 8999, 0, 60), Reading("tokens", 1_500_000, 745_399, 30, None)]
+    assert readings == [
+        Reading("requests", 9000, 8999, 0, 60),
+        Reading("tokens", 1_500_000, 745_399, 30, None),
+    ]
 
 
 def test_groq_counts_requests_per_day() -> None:
-    """Groq's -requests headers are per day and its -tokens per minute, also when nothing is used yet."""
-    full = read_headers([("x-groq-region", "fra"), ("x-ratelimit-limit-requests", "14400"), ("x-ratelimit-remaining-requests", "14400")])
+    """Groq's -requests headers are per day and its -tokens per minute, also when
+    nothing is used yet.
+    """
+    full = read_headers(
+        [
+            ("x-groq-region", "fra"),
+            ("x-ratelimit-limit-requests", "14400"),
+            ("x-ratelimit-remaining-requests", "14400"),
+        ]
+    )
     used = read_headers(
         {
             "x-ratelimit-limit-requests": "14400",
@@ -145,11 +187,16 @@ def test_groq_counts_requests_per_day() -> None:
     )
 
     assert [reading.period for reading in full] == [86_400]
-    assert [(reading.name, reading.period) for reading in used] == [("requests", 86_400), ("tokens", 60)]
+    assert [(reading.name, reading.period) for reading in used] == [
+        ("requests", 86_400),
+        ("tokens", 60),
+    ]
 
 
 def test_names_that_tell_the_period_are_believed() -> None:
-    """Mistral and Cerebras put the period into the name; two limits on tokens are two readings."""
+    """Mistral and Cerebras put the period into the name; two limits on tokens are two
+    readings.
+    """
     readings = read_headers(
         {
             "x-ratelimit-limit-req-minute": "60",
@@ -199,7 +246,10 @@ def test_anthropic_dates_are_compared_with_the_answers_own_date() -> None:
         "anthropic-ratelimit-requests-reset": "2025-08-21T12:40:59Z",
     }
 
-    assert read_headers(headers) == [Reading("input_tokens", 80_000, 79_000, 5, 60), Reading("requests", 1000, None, 0, 60)]
+    assert read_headers(headers) == [
+        Reading("input_tokens", 80_000, 79_000, 5, 60),
+        Reading("requests", 1000, None, 0, 60),
+    ]
 
 
 def test_figures_that_contradict_themselves_are_dropped() -> None:
@@ -216,7 +266,10 @@ def test_figures_that_contradict_themselves_are_dropped() -> None:
         }
     )
 
-    assert readings == [Reading("tokens", 1000, None, None, None), Reading("input_images", None, 0, None, None)]
+    assert readings == [
+        Reading("tokens", 1000, None, None, None),
+        Reading("input_images", None, 0, None, None),
+    ]
 
 
 GARBAGE = st.one_of(
@@ -248,8 +301,12 @@ NAMES = st.one_of(
         ("date", "Thu, 21 Aug 2025 12:41:00 GMT"),
     ]
 )
-def test_garbage_in_headers_never_raises_and_never_becomes_an_absurd_figure(pairs: list[object]) -> None:
-    """Headers are written by strangers: whatever they hold, what is read is sane or None."""
+def test_garbage_in_headers_never_raises_and_never_becomes_an_absurd_figure(
+    pairs: list[object],
+) -> None:
+    """Headers are written by strangers: whatever they hold, what is read is sane or
+    None.
+    """
     for reading in read_headers(pairs):  # type: ignore[arg-type]  # garbage is the point
         assert reading.limit is None or 0 < reading.limit <= 1e15
         assert reading.remaining is None or 0 <= reading.remaining <= (reading.limit or 1e15)

@@ -16,7 +16,9 @@ REQUEST = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")
 MESSAGE = "Rate limit reached for x on requests per min (RPM): Limit 3, Used 3, Requested 1. Please try again in 20s."
 
 
-def raised(outer: BaseException, cause: BaseException | None = None, context: BaseException | None = None) -> BaseException:
+def raised(
+    outer: BaseException, cause: BaseException | None = None, context: BaseException | None = None
+) -> BaseException:
     """Give an exception the chain that `raise` would give it."""
     if cause is not None:
         outer.__cause__ = cause
@@ -28,9 +30,20 @@ UNSENT = [
     httpx2.ConnectError("refused", request=REQUEST),
     httpx2.ConnectTimeout("late", request=REQUEST),
     httpx2.PoolTimeout("full", request=REQUEST),
-    raised(openai.APIConnectionError(request=REQUEST), cause=httpx2.ConnectError("dns", request=REQUEST)),
-    raised(openai.APITimeoutError(request=REQUEST), cause=httpx2.ConnectTimeout("late", request=REQUEST)),
-    raised(requests.ConnectionError("x"), context=raised(urllib3.exceptions.HTTPError("x"), cause=urllib3.exceptions.ConnectTimeoutError("y"))),
+    raised(
+        openai.APIConnectionError(request=REQUEST),
+        cause=httpx2.ConnectError("dns", request=REQUEST),
+    ),
+    raised(
+        openai.APITimeoutError(request=REQUEST),
+        cause=httpx2.ConnectTimeout("late", request=REQUEST),
+    ),
+    raised(
+        requests.ConnectionError("x"),
+        context=raised(
+            urllib3.exceptions.HTTPError("x"), cause=urllib3.exceptions.ConnectTimeoutError("y")
+        ),
+    ),
     requests.ConnectTimeout("late"),
     aiohttp.ClientConnectorDNSError(None, OSError("dns")),  # type: ignore[arg-type]  # only its class is looked at
     aiohttp.ConnectionTimeoutError("late"),
@@ -38,12 +51,20 @@ UNSENT = [
     socket.gaierror("dns"),
     raised(RuntimeError("wrapped by the user"), cause=httpx2.ConnectError("x", request=REQUEST)),
     RequestTooLarge("an inner limiter"),
-    ExceptionGroup("task group", [ConnectionRefusedError("no"), ExceptionGroup("inner", [httpx2.PoolTimeout("full", request=REQUEST)])]),
+    ExceptionGroup(
+        "task group",
+        [
+            ConnectionRefusedError("no"),
+            ExceptionGroup("inner", [httpx2.PoolTimeout("full", request=REQUEST)]),
+        ],
+    ),
 ]
 UNKNOWN = [
     httpx2.ReadTimeout("late", request=REQUEST),
     httpx2.RemoteProtocolError("cut", request=REQUEST),
-    raised(openai.APITimeoutError(request=REQUEST), cause=httpx2.ReadTimeout("late", request=REQUEST)),
+    raised(
+        openai.APITimeoutError(request=REQUEST), cause=httpx2.ReadTimeout("late", request=REQUEST)
+    ),
     openai.APIConnectionError(request=REQUEST),
     requests.ReadTimeout("late"),
     requests.ConnectionError("cut"),
@@ -54,8 +75,14 @@ UNKNOWN = [
     KeyboardInterrupt(),
     TimeoutError(),
     ValueError("the user's own"),
-    raised(httpx2.ReadTimeout("the fallback was sent", request=REQUEST), context=httpx2.ConnectError("the first was not", request=REQUEST)),
-    raised(ValueError("raised in a handler"), context=httpx2.ConnectError("of an earlier call", request=REQUEST)),
+    raised(
+        httpx2.ReadTimeout("the fallback was sent", request=REQUEST),
+        context=httpx2.ConnectError("the first was not", request=REQUEST),
+    ),
+    raised(
+        ValueError("raised in a handler"),
+        context=httpx2.ConnectError("of an earlier call", request=REQUEST),
+    ),
     ExceptionGroup("mixed", [ConnectionRefusedError("no"), ValueError("sent")]),
     openai.BadRequestError("bad", response=httpx2.Response(400, request=REQUEST), body=None),
 ]
@@ -74,7 +101,9 @@ def test_in_doubt_nothing_is_given_back(error: BaseException) -> None:
 
 
 def test_a_connection_that_is_really_refused_was_not_sent() -> None:
-    """The class names hold for what the libraries raise in fact, not only for objects made in a test."""
+    """The class names hold for what the libraries raise in fact, not only for objects
+    made in a test.
+    """
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
@@ -98,14 +127,21 @@ def test_a_connection_that_is_really_refused_was_not_sent() -> None:
 
 
 def test_a_refusal_is_read_from_whatever_exception_carries_it() -> None:
-    """The SDK's error, httpx's and aiohttp's status errors all lead to the same figures."""
+    """The SDK's error, httpx's and aiohttp's status errors all lead to the same
+    figures.
+    """
     body = {"error": {"message": MESSAGE, "type": "requests", "code": "rate_limit_exceeded"}}
     response = httpx2.Response(429, request=REQUEST, json=body)
     errors = [
         openai.RateLimitError("429", response=response, body=body["error"]),
         httpx2.HTTPStatusError("429", request=REQUEST, response=response),
-        raised(RuntimeError("wrapped"), cause=openai.RateLimitError("429", response=response, body=body["error"])),
-        ExceptionGroup("group", [ValueError(), openai.RateLimitError("429", response=response, body=body)]),
+        raised(
+            RuntimeError("wrapped"),
+            cause=openai.RateLimitError("429", response=response, body=body["error"]),
+        ),
+        ExceptionGroup(
+            "group", [ValueError(), openai.RateLimitError("429", response=response, body=body)]
+        ),
     ]
     for error in errors:
         outcome = read_exception(error)

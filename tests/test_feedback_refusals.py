@@ -10,7 +10,11 @@ from ratelimit.feedback.refusals import LONGEST_WAIT, Refusal, read_refusal
 
 def refuse(message: str = "", *, status: int = 429, headers: Any = None, **error: Any) -> Refusal:
     """Read a refusal of the usual shape."""
-    refusal = read_refusal(status, headers, {"error": {"message": message, "type": "tokens", "code": "rate_limit_exceeded"} | error})
+    refusal = read_refusal(
+        status,
+        headers,
+        {"error": {"message": message, "type": "tokens", "code": "rate_limit_exceeded"} | error},
+    )
     assert refusal is not None
     return refusal
 
@@ -86,11 +90,21 @@ def refuse(message: str = "", *, status: int = 429, headers: Any = None, **error
         ),
     ],
 )
-def test_a_refusals_text_gives_up_its_figures(message: str, expected: tuple[object, ...], wait: float | None) -> None:
-    """Both of OpenAI's message forms, Azure's and Groq's say what ran out, how far, and for how long."""
+def test_a_refusals_text_gives_up_its_figures(
+    message: str, expected: tuple[object, ...], wait: float | None
+) -> None:
+    """Both of OpenAI's message forms, Azure's and Groq's say what ran out, how far, and
+    for how long.
+    """
     refusal = refuse(message)
 
-    assert (refusal.kind, refusal.period, refusal.limit, refusal.used, refusal.requested) == expected
+    assert (
+        refusal.kind,
+        refusal.period,
+        refusal.limit,
+        refusal.used,
+        refusal.requested,
+    ) == expected
     assert refusal.wait == (None if wait is None else pytest.approx(wait))
     assert not refusal.hopeless
 
@@ -105,7 +119,14 @@ AGAIN = "on tokens per min (TPM): Limit 100, Used 90, Requested 40. Please try a
         ({"retry-after": "7"}, AGAIN, 5.001),
         ({"retry-after": "7"}, "slow", 7),
         ({"Retry-After-Ms": "0", "Retry-After": "1"}, "slow", 1),
-        ({"retry-after": "Thu, 21 Aug 2025 12:41:30 GMT", "date": "Thu, 21 Aug 2025 12:41:00 GMT"}, "slow", 30),
+        (
+            {
+                "retry-after": "Thu, 21 Aug 2025 12:41:30 GMT",
+                "date": "Thu, 21 Aug 2025 12:41:00 GMT",
+            },
+            "slow",
+            30,
+        ),
         ({"retry-after": "Thu, 21 Aug 2025 12:41:30 GMT"}, "slow", None),
         ({"retry-after": "1e9"}, "slow", None),
         ({"retry-after": "-3"}, "slow", None),
@@ -113,19 +134,31 @@ AGAIN = "on tokens per min (TPM): Limit 100, Used 90, Requested 40. Please try a
         ([(b"retry-after", b"7")], "slow", 7),
         ({}, "on tokens per min (TPM): Limit 100, Used 90, Requested 40.", 18),
         (
-            {"x-ratelimit-remaining-requests": "0", "x-ratelimit-limit-requests": "60", "x-ratelimit-reset-requests": "1s"},
+            {
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-limit-requests": "60",
+                "x-ratelimit-reset-requests": "1s",
+            },
             "slow",
             1,
         ),
     ],
 )
-def test_the_pause_is_read_in_order_and_nonsense_is_passed_over(headers: Any, message: str, wait: float | None) -> None:
-    """retry-after-ms, the message, retry-after in seconds or as a date, the figures; a zero or absurd one closes nothing."""
-    assert refuse(message, headers=headers, type="").wait == (None if wait is None else pytest.approx(wait))
+def test_the_pause_is_read_in_order_and_nonsense_is_passed_over(
+    headers: Any, message: str, wait: float | None
+) -> None:
+    """retry-after-ms, the message, retry-after in seconds or as a date, the figures; a
+    zero or absurd one closes nothing.
+    """
+    assert refuse(message, headers=headers, type="").wait == (
+        None if wait is None else pytest.approx(wait)
+    )
 
 
 def test_the_empty_bucket_in_the_headers_says_what_the_message_does_not() -> None:
-    """A refusal without a text still names its limit when its headers show one empty bucket."""
+    """A refusal without a text still names its limit when its headers show one empty
+    bucket.
+    """
     headers = {
         "x-ratelimit-limit-tokens": "30000",
         "x-ratelimit-remaining-tokens": "29000",
@@ -143,8 +176,20 @@ def test_the_empty_bucket_in_the_headers_says_what_the_message_does_not() -> Non
 @pytest.mark.parametrize(
     ("status", "error", "word"),
     [
-        (429, {"code": "insufficient_quota", "type": "insufficient_quota", "message": "You exceeded your current quota"}, "credit"),
-        (429, {"code": "organization_spend_limit_exceeded", "type": "insufficient_quota"}, "credit"),
+        (
+            429,
+            {
+                "code": "insufficient_quota",
+                "type": "insufficient_quota",
+                "message": "You exceeded your current quota",
+            },
+            "credit",
+        ),
+        (
+            429,
+            {"code": "organization_spend_limit_exceeded", "type": "insufficient_quota"},
+            "credit",
+        ),
         (429, {"code": "project_spend_limit_exceeded"}, "credit"),
         (429, {"code": "credit_balance_exhausted"}, "credit"),
         (429, {"code": "billing_hard_limit_reached"}, "billing"),
@@ -152,19 +197,33 @@ def test_the_empty_bucket_in_the_headers_says_what_the_message_does_not() -> Non
         (402, {"message": "Insufficient Balance"}, "credit"),
         (
             429,
-            {"message": "Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 31538."},
+            {
+                "message": "Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 31538."
+            },
             "31,538",
         ),
         (
             429,
-            {"message": "Rate limit reached on tokens per min (TPM): Limit 30000, Used 0, Requested 31538. Please try again in 2s."},
+            {
+                "message": "Rate limit reached on tokens per min (TPM): Limit 30000, Used 0, Requested 31538. Please try again in 2s."
+            },
             "larger",
         ),
-        (413, {"message": "Request too large for model `x` on tokens per minute (TPM): Limit 6000, Requested 9000"}, "larger"),
+        (
+            413,
+            {
+                "message": "Request too large for model `x` on tokens per minute (TPM): Limit 6000, Requested 9000"
+            },
+            "larger",
+        ),
     ],
 )
-def test_what_waiting_cannot_cure_is_hopeless_and_says_what_can(status: int, error: dict[str, str], word: str) -> None:
-    """Quota, billing and a request beyond its limit are told in plain words, with no pause to wait for."""
+def test_what_waiting_cannot_cure_is_hopeless_and_says_what_can(
+    status: int, error: dict[str, str], word: str
+) -> None:
+    """Quota, billing and a request beyond its limit are told in plain words, with no
+    pause to wait for.
+    """
     refusal = read_refusal(status, {"retry-after": "3"}, {"error": error})
 
     assert refusal is not None
@@ -174,9 +233,19 @@ def test_what_waiting_cannot_cure_is_hopeless_and_says_what_can(status: int, err
 
 
 def test_geminis_quota_text_is_an_ordinary_refusal() -> None:
-    """Gemini says "exceeded your current quota" for its rate limits too: only the code makes it hopeless."""
+    """Gemini says "exceeded your current quota" for its rate limits too: only the code
+    makes it hopeless.
+    """
     body = json.dumps(
-        [{"error": {"code": 429, "message": "You exceeded your current quota. Please retry in 27.5s.", "status": "RESOURCE_EXHAUSTED"}}]
+        [
+            {
+                "error": {
+                    "code": 429,
+                    "message": "You exceeded your current quota. Please retry in 27.5s.",
+                    "status": "RESOURCE_EXHAUSTED",
+                }
+            }
+        ]
     )
     refusal = read_refusal(429, {}, body.encode())
 
@@ -188,7 +257,9 @@ def test_geminis_quota_text_is_an_ordinary_refusal() -> None:
 def test_slowing_down_and_overload_are_told_apart() -> None:
     """slow_down is our growth, a 503 is the server's lack; neither is hopeless."""
     slow = refuse("Too fast", type="rate_limit_error", code="slow_down")
-    busy = read_refusal(503, None, b'{"error": {"code": "server_is_overloaded", "message": "busy"}}')
+    busy = read_refusal(
+        503, None, b'{"error": {"code": "server_is_overloaded", "message": "busy"}}'
+    )
     flex = refuse("Flex does not have sufficient resources available to fulfill the request")
 
     assert (slow.slow_down, slow.overloaded, slow.hopeless) == (True, False, False)
@@ -197,7 +268,9 @@ def test_slowing_down_and_overload_are_told_apart() -> None:
     assert (flex.overloaded, flex.hopeless) == (True, False)
 
 
-@pytest.mark.parametrize("status", [200, 201, 400, 401, 404, 408, 409, 500, 502, 504, "429", None, [429]])
+@pytest.mark.parametrize(
+    "status", [200, 201, 400, 401, 404, 408, 409, 500, 502, 504, "429", None, [429]]
+)
 def test_other_answers_are_no_refusals(status: object) -> None:
     """A bad request or a broken gateway says nothing about our limits."""
     assert read_refusal(status, {}, {"error": {"message": AGAIN}}) is None
@@ -228,7 +301,11 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=60),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["error", "message", "code", "type"]) | st.text(max_size=5), inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["error", "message", "code", "type"]) | st.text(max_size=5),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=8,
 )
@@ -257,11 +334,21 @@ TEXTS = st.lists(
 
 @given(
     st.integers(100, 599) | st.just(429),
-    st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms", "date", "x-ratelimit-remaining-tokens"]), st.text(max_size=20)),
-    JSON | TEXTS | st.binary(max_size=60) | TEXTS.map(lambda message: {"error": {"message": message}}),
+    st.dictionaries(
+        st.sampled_from(["retry-after", "retry-after-ms", "date", "x-ratelimit-remaining-tokens"]),
+        st.text(max_size=20),
+    ),
+    JSON
+    | TEXTS
+    | st.binary(max_size=60)
+    | TEXTS.map(lambda message: {"error": {"message": message}}),
 )
-def test_garbage_in_a_refusal_never_raises_and_never_waits_for_ever(status: int, headers: dict[str, str], body: object) -> None:
-    """Whatever a proxy answers, the pause is none, or between a millisecond and a month."""
+def test_garbage_in_a_refusal_never_raises_and_never_waits_for_ever(
+    status: int, headers: dict[str, str], body: object
+) -> None:
+    """Whatever a proxy answers, the pause is none, or between a millisecond and a
+    month.
+    """
     refusal = read_refusal(status, headers, body)
     if refusal is not None:
         assert refusal.wait is None or 0 < refusal.wait <= LONGEST_WAIT

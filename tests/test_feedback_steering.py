@@ -17,12 +17,17 @@ def test_the_first_figures_are_believed() -> None:
     """A limiter that was given nothing holds what the first answer shows."""
     knowledge = Knowledge()
 
-    assert knowledge.hear([MINUTE, DAILY]) == [Limit("tokens", 30_000, per=60), Limit("requests", 200, per=86_400)]
+    assert knowledge.hear([MINUTE, DAILY]) == [
+        Limit("tokens", 30_000, per=60),
+        Limit("requests", 200, per=86_400),
+    ]
     assert knowledge.hear([MINUTE, DAILY]) is None
 
 
 def test_a_period_that_is_told_later_replaces_the_guess() -> None:
-    """A full bucket does not tell its period: it is taken for a minute until an answer says a day."""
+    """A full bucket does not tell its period: it is taken for a minute until an answer
+    says a day.
+    """
     knowledge = Knowledge()
     full = DAILY._replace(remaining=200, reset=0.0, period=None)
 
@@ -40,7 +45,9 @@ def test_a_right_guess_stays() -> None:
 
 
 def test_a_changed_limit_is_believed_when_two_answers_agree() -> None:
-    """One header that lies closes nothing and opens nothing; a limit that was really changed shows it again."""
+    """One header that lies closes nothing and opens nothing; a limit that was really
+    changed shows it again.
+    """
     knowledge = Knowledge()
     knowledge.hear([MINUTE])
     half = MINUTE._replace(limit=15_000)
@@ -52,7 +59,9 @@ def test_a_changed_limit_is_believed_when_two_answers_agree() -> None:
 
 
 def test_what_one_answer_alone_has_said_is_forgotten_where_it_forbids_a_call() -> None:
-    """A limit of 1 would refuse every call for good; said once more it is believed for good."""
+    """A limit of 1 would refuse every call for good; said once more it is believed for
+    good.
+    """
     knowledge = Knowledge()
     lie = MINUTE._replace(limit=1)
     knowledge.hear([lie, DAILY])
@@ -78,7 +87,9 @@ def test_what_two_answers_have_said_is_not_doubted() -> None:
 
 
 def test_a_limit_that_a_refusal_names_holds_beside_what_headers_show() -> None:
-    """It is only ever lower, survives headers that say what they always said, and goes when those change."""
+    """It is only ever lower, survives headers that say what they always said, and goes
+    when those change.
+    """
     knowledge = Knowledge()
     knowledge.hear([MINUTE])
     low = [Limit("tokens", 10_000, per=60)]
@@ -125,16 +136,24 @@ def test_of_a_projects_and_an_organizations_limit_the_lower_counts() -> None:
 
 def test_two_periods_of_one_thing_are_two_limits() -> None:
     """Tokens a minute and tokens a month hold side by side."""
-    readings = read_headers({"x-ratelimit-limit-tokens-minute": "50000", "x-ratelimit-limit-tokens-month": "4000000"})
+    readings = read_headers(
+        {"x-ratelimit-limit-tokens-minute": "50000", "x-ratelimit-limit-tokens-month": "4000000"}
+    )
 
-    assert Knowledge().hear(readings) == [Limit("tokens", 50_000, per=60), Limit("tokens", 4_000_000, per=30 * 86_400)]
+    assert Knowledge().hear(readings) == [
+        Limit("tokens", 50_000, per=60),
+        Limit("tokens", 4_000_000, per=30 * 86_400),
+    ]
 
 
 def test_a_level_that_contradicts_its_reset_is_not_believed() -> None:
     """Half empty and full in 0 s: one of the two lies, so neither moves anything."""
     assert level_of([MINUTE._replace(remaining=15_000, reset=0.0)], "tokens", 60) is None
     assert level_of([MINUTE], "tokens", 60) == 29_000
-    assert level_of([MINUTE._replace(remaining=15_000, reset=0.0, drips=False)], "tokens", 60) == 15_000
+    assert (
+        level_of([MINUTE._replace(remaining=15_000, reset=0.0, drips=False)], "tokens", 60)
+        == 15_000
+    )
     assert level_of([DAILY], "tokens", 60) is None
 
 
@@ -155,7 +174,9 @@ class World:
         self.server = max(self.server, now) + 1
         return int(60 - (self.server - now))
 
-    def hear(self, level: float, sent: float, heard: float, mark: float, later: int, alone: bool) -> float:
+    def hear(
+        self, level: float, sent: float, heard: float, mark: float, later: int, alone: bool
+    ) -> float:
         moved = self.drift.hear(
             level,
             burst=60,
@@ -175,9 +196,19 @@ class World:
         return moved
 
 
-@given(st.lists(st.tuples(st.floats(0, 3), st.floats(0.01, 0.5), st.floats(0.01, 2)), min_size=1, max_size=30))
-def test_a_lone_caller_is_never_believed_richer_than_the_server(calls: list[tuple[float, float, float]]) -> None:
-    """Call by call, whatever the times in between: what a header cannot show (the way there, a part of a unit) is all we may be off by."""
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 3), st.floats(0.01, 0.5), st.floats(0.01, 2)),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_a_lone_caller_is_never_believed_richer_than_the_server(
+    calls: list[tuple[float, float, float]],
+) -> None:
+    """Call by call, whatever the times in between: what a header cannot show (the way
+    there, a part of a unit) is all we may be off by.
+    """
     world = World()
     now = 1_000.0
     for pause, way, work in calls:
@@ -191,7 +222,9 @@ def test_a_lone_caller_is_never_believed_richer_than_the_server(calls: list[tupl
 
 
 def test_another_tenant_is_noticed_at_the_next_answer() -> None:
-    """Thirty requests of somebody else: our level is the server's right after one answer."""
+    """Thirty requests of somebody else: our level is the server's right after one
+    answer.
+    """
     world = World()
     world.server = 1_030.0
     mark = world.admit(1_000.0)
@@ -203,7 +236,9 @@ def test_another_tenant_is_noticed_at_the_next_answer() -> None:
 
 @pytest.mark.parametrize("seed", range(50))
 def test_calls_that_overtake_each_other_are_not_taken_for_another_tenant(seed: int) -> None:
-    """A burst arrives out of order, as networks have it: our level must not sink for the debits of calls that came early."""
+    """A burst arrives out of order, as networks have it: our level must not sink for
+    the debits of calls that came early.
+    """
     generator = Random(seed)
     world = World()
     now = 1_000.0
@@ -217,9 +252,15 @@ def test_calls_that_overtake_each_other_are_not_taken_for_another_tenant(seed: i
     assert world.ours - before <= 3
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False, min_value=0, max_value=1e15), st.integers(0, 10_000), st.booleans())
+@given(
+    st.floats(allow_nan=False, allow_infinity=False, min_value=0, max_value=1e15),
+    st.integers(0, 10_000),
+    st.booleans(),
+)
 def test_drift_is_always_a_finite_number(level: float, later: int, alone: bool) -> None:
     """Whatever a header shows, what comes out can be applied."""
     world = World()
 
-    assert abs(world.hear(level, 1_000.0, 1_000.5, world.admit(1_000.0), later, alone=alone)) <= 1e15
+    assert (
+        abs(world.hear(level, 1_000.0, 1_000.5, world.admit(1_000.0), later, alone=alone)) <= 1e15
+    )

@@ -1,4 +1,6 @@
-"""How a call is admitted, driven by hand: what it asks for, in which order, and what it leaves behind."""
+"""How a call is admitted, driven by hand: what it asks for, in which order, and what it
+leaves behind.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def ended(flow: Any, answer: object) -> Any:
 
 
 def test_the_head_pays_at_once_and_leaves() -> None:
-    """With nobody before it a call asks the store first, and is gone from the line when it has paid."""
+    """With nobody before it a call asks the store first, and is gone from the line when
+    it has paid.
+    """
     hand = Hand()
     flow: Any = admit(hand.line, hand.place("a"), 0.0)
     assert flow.send(None) == Take({"tokens": 1})
@@ -46,7 +50,9 @@ def test_the_head_pays_at_once_and_leaves() -> None:
 
 
 def test_a_refused_head_rests_until_the_moment_and_asks_again() -> None:
-    """Only the head waits on time; woken early it asks again, so that a refund is heard of."""
+    """Only the head waits on time; woken early it asks again, so that a refund is heard
+    of.
+    """
     hand = Hand()
     flow: Any = admit(hand.line, hand.place("a"), 0.0)
     flow.send(None)
@@ -107,7 +113,9 @@ def test_an_overtaken_head_waits_on_time_no_longer() -> None:
 
 
 def test_a_deadline_asks_first_when_it_would_be() -> None:
-    """With a timeout the moment behind all who are ahead is asked for; when it is too late, the line is never joined."""
+    """With a timeout the moment behind all who are ahead is asked for; when it is too
+    late, the line is never joined.
+    """
     hand = Hand()
     ahead: Any = admit(hand.line, hand.place("ahead", tokens=30), 0.0)
     ahead.send(None)
@@ -128,7 +136,9 @@ def test_a_deadline_asks_first_when_it_would_be() -> None:
         (1.0 + 1e-12, 1.0, "be 1.0 s, the timeout is 1.0 s"),
     ],
 )
-def test_a_wait_and_a_timeout_that_differ_look_different(moment: float, deadline: float, told: str) -> None:
+def test_a_wait_and_a_timeout_that_differ_look_different(
+    moment: float, deadline: float, told: str
+) -> None:
     """Nobody is told that 0.1 s is more than 0.1 s, down to a billionth of a second."""
     flow: Any = admit(Line(), Hand().place("a"), 0.0, deadline)
     flow.send(None)
@@ -137,7 +147,9 @@ def test_a_wait_and_a_timeout_that_differ_look_different(moment: float, deadline
 
 
 def test_a_deadline_ends_the_wait() -> None:
-    """Woken at its deadline a call asks once more, then gives up and passes the turn on."""
+    """Woken at its deadline a call asks once more, then gives up and passes the turn
+    on.
+    """
     hand = Hand()
     flow: Any = admit(hand.line, hand.place("a"), 0.0, deadline=5.0)
     next_one: Any = admit(hand.line, hand.place("b"), 0.0)
@@ -152,7 +164,9 @@ def test_a_deadline_ends_the_wait() -> None:
 
 
 def test_a_deadline_moves_the_head_out_when_a_debit_makes_it_hopeless() -> None:
-    """A head whose moment moves beyond its deadline is told at once, not at the deadline."""
+    """A head whose moment moves beyond its deadline is told at once, not at the
+    deadline.
+    """
     hand = Hand()
     flow: Any = admit(hand.line, hand.place("a"), 0.0, deadline=5.0)
     flow.send(None)

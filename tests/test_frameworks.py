@@ -1,4 +1,6 @@
-"""Frameworks that take an OpenAI client or an HTTP client, unchanged but for the wrapped client. Each skips where it is not installed."""
+"""Frameworks that take an OpenAI client or an HTTP client, unchanged but for the
+wrapped client. Each skips where it is not installed.
+"""
 
 import asyncio
 import json
@@ -14,7 +16,9 @@ USAGE = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
 
 
 class Model:
-    """A scripted model behind HTTP: calls the tool it is offered, else says hello; remembers what it was asked."""
+    """A scripted model behind HTTP: calls the tool it is offered, else says hello;
+    remembers what it was asked.
+    """
 
     def __init__(self) -> None:
         self.seen: list[dict[str, Any]] = []
@@ -28,7 +32,10 @@ class Model:
             call = {
                 "id": "call_1",
                 "type": "function",
-                "function": {"name": tools[0]["function"]["name"], "arguments": '{"name": "Ada", "age": 36}'},
+                "function": {
+                    "name": tools[0]["function"]["name"],
+                    "arguments": '{"name": "Ada", "age": 36}',
+                },
             }
             message = {"role": "assistant", "content": None, "tool_calls": [call]}
         base = {"id": "x", "created": 1, "model": body.get("model", "m")}
@@ -39,13 +46,23 @@ class Model:
                 chunk | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
                 chunk | {"choices": [], "usage": USAGE},
             ]
-            stream = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+            stream = (
+                "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+            )
             return 200, {"content-type": "text/event-stream"}, stream.encode()
         if "input" in body:
-            answer: dict[str, Any] = {"object": "list", "model": "m", "usage": {"prompt_tokens": 25, "total_tokens": 25}}
+            answer: dict[str, Any] = {
+                "object": "list",
+                "model": "m",
+                "usage": {"prompt_tokens": 25, "total_tokens": 25},
+            }
             answer["data"] = [{"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}]
         else:
-            choice = {"index": 0, "finish_reason": "tool_calls" if tools else "stop", "message": message}
+            choice = {
+                "index": 0,
+                "finish_reason": "tool_calls" if tools else "stop",
+                "message": message,
+            }
             answer = base | {"object": "chat.completion", "choices": [choice], "usage": USAGE}
         return 200, {"content-type": "application/json"}, json.dumps(answer).encode()
 
@@ -65,8 +82,12 @@ class Bench:
         self.limiter = RateLimiter(rpd=1_000, tpd=100_000, slack=0)
         http = httpx2.Client(transport=httpx2.MockTransport(self.model.handle))
         http_async = httpx2.AsyncClient(transport=httpx2.MockTransport(self.model.handle_async))
-        self.client = self.limiter.wrap(openai.OpenAI(api_key="none", base_url="http://x/v1", http_client=http))
-        self.client_async = self.limiter.wrap(openai.AsyncOpenAI(api_key="none", base_url="http://x/v1", http_client=http_async))
+        self.client = self.limiter.wrap(
+            openai.OpenAI(api_key="none", base_url="http://x/v1", http_client=http)
+        )
+        self.client_async = self.limiter.wrap(
+            openai.AsyncOpenAI(api_key="none", base_url="http://x/v1", http_client=http_async)
+        )
 
     def check(self, calls: int) -> None:
         """Every request was admitted, ended, and settled to its usage."""
@@ -110,7 +131,9 @@ def test_pydantic_ai(bench: Bench) -> None:
     from pydantic_ai.models.openai import OpenAIChatModel  # type: ignore[import-not-found, unused-ignore]
     from pydantic_ai.providers.openai import OpenAIProvider  # type: ignore[import-not-found, unused-ignore]
 
-    agent = Agent(OpenAIChatModel("gpt-4o", provider=OpenAIProvider(openai_client=bench.client_async)))
+    agent = Agent(
+        OpenAIChatModel("gpt-4o", provider=OpenAIProvider(openai_client=bench.client_async))
+    )
 
     assert asyncio.run(agent.run("Hi")).output == "Hello there."
     bench.check(1)
@@ -126,7 +149,9 @@ def test_instructor(bench: Bench) -> None:
         age: int
 
     patched = instructor.from_openai(bench.client)
-    person = patched.chat.completions.create(model="gpt-4o", response_model=Person, messages=[{"role": "user", "content": "Ada is 36."}])
+    person = patched.chat.completions.create(
+        model="gpt-4o", response_model=Person, messages=[{"role": "user", "content": "Ada is 36."}]
+    )
 
     assert (person.name, person.age) == ("Ada", 36)
     bench.check(1)
@@ -136,11 +161,16 @@ def test_langchain(bench: Bench) -> None:
     """Chat and embedding models take the wrapped client's resources, streamed and not."""
     langchain = pytest.importorskip("langchain_openai")
     chat = langchain.ChatOpenAI(
-        model="gpt-4o", api_key="none", client=bench.client.chat.completions, async_client=bench.client_async.chat.completions
+        model="gpt-4o",
+        api_key="none",
+        client=bench.client.chat.completions,
+        async_client=bench.client_async.chat.completions,
     )
 
     assert chat.invoke("Hi").content == "Hello there."
-    assert "".join(chunk.content for chunk in chat.stream("Hi", stream_usage=True)) == "Hello there."
+    assert (
+        "".join(chunk.content for chunk in chat.stream("Hi", stream_usage=True)) == "Hello there."
+    )
     assert asyncio.run(chat.ainvoke("Hi")).content == "Hello there."
     bench.check(3)
 
@@ -163,8 +193,12 @@ def test_a_bare_httpx_client() -> None:
         assert client.post("http://x/v1/chat/completions", json=body).json()["usage"] == USAGE
 
     async def main() -> None:
-        async with limiter.wrap(httpx.AsyncClient(transport=httpx.MockTransport(handle_async))) as client:
-            response = await client.post("http://x/v1/chat/completions", json=body | {"stream": True})
+        async with limiter.wrap(
+            httpx.AsyncClient(transport=httpx.MockTransport(handle_async))
+        ) as client:
+            response = await client.post(
+                "http://x/v1/chat/completions", json=body | {"stream": True}
+            )
             assert response.text.endswith("[DONE]\n\n")
 
     asyncio.run(main())
@@ -182,7 +216,8 @@ def test_helpers_of_the_sdk(bench: Bench) -> None:
         text: str
 
     messages: Any = [{"role": "user", "content": "Hi"}]
-    with pytest.raises(ValueError, match="JSON"):  # the scripted answer is no JSON; that it came and was paid is what counts
+    # the scripted answer is no JSON; that it came and was paid is what counts
+    with pytest.raises(ValueError, match="JSON"):
         bench.client.chat.completions.parse(model="gpt-4o", messages=messages, response_format=Note)
     bench.client.embeddings.create(model="text-embedding-3-small", input="Hi")
     with bench.client.chat.completions.stream(model="gpt-4o", messages=messages) as stream:
@@ -192,7 +227,9 @@ def test_helpers_of_the_sdk(bench: Bench) -> None:
 
 
 def test_the_aiohttp_transport_of_the_sdk() -> None:
-    """DefaultAioHttpClient speaks through aiohttp: wrapped like any other, over real loopback HTTP."""
+    """DefaultAioHttpClient speaks through aiohttp: wrapped like any other, over real
+    loopback HTTP.
+    """
     pytest.importorskip("aiohttp")
     from ratelimit.testing import FakeOpenAI
 
@@ -200,11 +237,15 @@ def test_the_aiohttp_transport_of_the_sdk() -> None:
     limiter = RateLimiter(rpm=10_000, tpm=1_000_000)
 
     async def main(url: str) -> None:
-        async with openai.AsyncOpenAI(api_key="none", base_url=url, http_client=openai.DefaultAioHttpClient()) as bare:
+        async with openai.AsyncOpenAI(
+            api_key="none", base_url=url, http_client=openai.DefaultAioHttpClient()
+        ) as bare:
             client = limiter.wrap(bare)
             messages: Any = [{"role": "user", "content": "Hi"}]
             assert (await client.chat.completions.create(model="gpt-4o", messages=messages)).usage
-            stream = await client.chat.completions.create(model="gpt-4o", messages=messages, stream=True)
+            stream = await client.chat.completions.create(
+                model="gpt-4o", messages=messages, stream=True
+            )
             assert [chunk async for chunk in stream]
 
     with server.serve() as url:

@@ -1,4 +1,6 @@
-"""What the server debits only at the end: held while the call is in flight, and what headers and refusals tell of servers that do otherwise."""
+"""What the server debits only at the end: held while the call is in flight, and what
+headers and refusals tell of servers that do otherwise.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,34 @@ from ratelimit.stores.memory import MemoryStore
 from ratelimit.testing import FakeOpenAI
 from ratelimit.testing.clocks import VirtualClock
 
-CALLS = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 60), st.integers(0, 60), st.integers(1, 80), st.integers(0, 90)), max_size=30)
+CALLS = st.lists(
+    st.tuples(
+        st.integers(0, 40),
+        st.integers(1, 60),
+        st.integers(0, 60),
+        st.integers(1, 80),
+        st.integers(0, 90),
+    ),
+    max_size=30,
+)
 
 
 @given(calls=CALLS)
-def test_full_at_is_the_servers_when_outputs_are_debited_at_the_end(calls: list[tuple[int, int, int, int, int]]) -> None:
-    """Against a level that loses what refills while it is full and goes below zero at the end of calls: never more is believed than is there."""
+def test_full_at_is_the_servers_when_outputs_are_debited_at_the_end(
+    calls: list[tuple[int, int, int, int, int]],
+) -> None:
+    """Against a level that loses what refills while it is full and goes below zero at
+    the end of calls: never more is believed than is there.
+    """
     bucket, level, seen = Bucket(Limit("tokens", 100, 100), 0.0), 100.0, 0.0
     events = []
     now = 0.0
     for number, (gap, charge, output, lasts, used) in enumerate(calls):
         now += gap
-        events += [(now, number, "arrives", charge, output, used), (now + lasts, number, "ends", charge, output, min(used, output))]
+        events += [
+            (now, number, "arrives", charge, output, used),
+            (now + lasts, number, "ends", charge, output, min(used, output)),
+        ]
     admitted = set()
     for moment, number, what, charge, output, used in sorted(events):
         level, seen = min(100.0, level + moment - seen), moment
@@ -47,12 +65,20 @@ def test_full_at_is_the_servers_when_outputs_are_debited_at_the_end(calls: list[
 
 @pytest.mark.parametrize("used", [753, 1_700])
 def test_a_long_answer_is_debited_when_it_ends(used: int) -> None:
-    """The server debits an answer when its call ends, however long ago that began: no refill may be believed to have paid for it."""
+    """The server debits an answer when its call ends, however long ago that began: no
+    refill may be believed to have paid for it.
+    """
     clock = VirtualClock()
     limiter = RateLimiter(tpm=6_000, clock=clock, slack=0)
 
     async def main() -> float:
-        lease = await limiter.acquire({"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello " * 130}], "max_tokens": 1_600})
+        lease = await limiter.acquire(
+            {
+                "model": "gpt-4o",
+                "messages": [{"role": "user", "content": "Hello " * 130}],
+                "max_tokens": 1_600,
+            }
+        )
         charge = lease.reserved["tokens"] - lease.reserved[HELD]
         await asyncio.sleep(60)
         lease.settle(tokens=used)
@@ -62,7 +88,9 @@ def test_a_long_answer_is_debited_when_it_ends(used: int) -> None:
 
 
 def test_a_wait_for_what_is_held_is_not_predicted_by_the_clock() -> None:
-    """What an answer in flight holds may come back at any moment: who would go in half a second must not be told that 38 are too long."""
+    """What an answer in flight holds may come back at any moment: who would go in half
+    a second must not be told that 38 are too long.
+    """
     clock = VirtualClock()
     limiter = RateLimiter(tpm=30_000, clock=clock, slack=0)
     body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
@@ -84,7 +112,9 @@ def test_a_wait_for_what_is_held_is_not_predicted_by_the_clock() -> None:
 
 
 def test_what_is_held_does_not_drip_and_waits_for_calls_to_end() -> None:
-    """A held output lowers the level for as long as the call lasts, however long that is, and no time makes room for more than the limit."""
+    """A held output lowers the level for as long as the call lasts, however long that
+    is, and no time makes room for more than the limit.
+    """
     bucket = Bucket(Limit("tokens", 100, 100), 0.0)
 
     assert take_all([bucket], {"tokens": 70, HELD: 60}, 0.0)
@@ -96,7 +126,9 @@ def test_what_is_held_does_not_drip_and_waits_for_calls_to_end() -> None:
 
 
 def test_a_call_dearer_than_the_limit_with_its_output_goes_alone() -> None:
-    """The server admits by the input: a maximum above the limit is no reason to refuse, only to wait for a full bucket and for the others."""
+    """The server admits by the input: a maximum above the limit is no reason to refuse,
+    only to wait for a full bucket and for the others.
+    """
     bucket = Bucket(Limit("tokens", 100, 100), 0.0)
 
     assert take_all([bucket], {"tokens": 10}, 0.0)
@@ -107,7 +139,10 @@ def test_a_call_dearer_than_the_limit_with_its_output_goes_alone() -> None:
 
 def test_a_held_amount_is_undone_with_the_rest() -> None:
     """If another bucket cannot pay, nothing is held either."""
-    tokens, requests = Bucket(Limit("tokens", 100, 100), 0.0), Bucket(Limit("requests", 1, 100), 0.0)
+    tokens, requests = (
+        Bucket(Limit("tokens", 100, 100), 0.0),
+        Bucket(Limit("requests", 1, 100), 0.0),
+    )
     take_all([requests], {"requests": 1}, 0.0)
 
     assert not take_all([tokens, requests], {"tokens": 50, HELD: 40, "requests": 1}, 1.0)
@@ -124,8 +159,14 @@ def race(
 
     async def main() -> list[Any]:
         http = httpx2.AsyncClient(transport=fake.transport())
-        client = limiter.wrap(AsyncOpenAI(base_url="http://fake/v1", api_key="any", http_client=http, timeout=1e6))
-        body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Tell me of rivers. " * 10}], "max_tokens": 1_500}
+        client = limiter.wrap(
+            AsyncOpenAI(base_url="http://fake/v1", api_key="any", http_client=http, timeout=1e6)
+        )
+        body = {
+            "model": "gpt-4o",
+            "messages": [{"role": "user", "content": "Tell me of rivers. " * 10}],
+            "max_tokens": 1_500,
+        }
         asks = [client.chat.completions.create(**body) for _ in range(calls)]  # type: ignore[call-overload]
         return await asyncio.gather(*asks, return_exceptions=True)
 
@@ -135,7 +176,9 @@ def race(
 
 @pytest.mark.parametrize(("variant", "seconds"), [("P", 110), ("I", 40)])
 def test_a_wrapped_client_finds_out_what_the_server_debits(variant: str, seconds: float) -> None:
-    """Answers of a tenth of max_tokens: no refusal, and no waiting for what the server will never debit."""
+    """Answers of a tenth of max_tokens: no refusal, and no waiting for what the server
+    will never debit.
+    """
     fake, _, failures = race(variant)
 
     entries = list(fake.ledger)
@@ -145,7 +188,9 @@ def test_a_wrapped_client_finds_out_what_the_server_debits(variant: str, seconds
 
 
 def test_a_server_that_keeps_the_maximum_is_not_asked_again_and_again() -> None:
-    """Three refusals for tokens where refunds were believed: from then on none are made."""
+    """Three refusals for tokens where refunds were believed: from then on none are
+    made.
+    """
     fake, _, failures = race("A", calls=150)
 
     assert not failures
@@ -153,8 +198,12 @@ def test_a_server_that_keeps_the_maximum_is_not_asked_again_and_again() -> None:
 
 
 def test_a_limit_that_only_a_refusal_names_is_held_from_then_on() -> None:
-    """Headers that show a day's requests hide a minute's: one wave is refused, none after it."""
-    fake, limiter, failures = race("H", learned=True, calls=200, server={"rpm": 60, "rpd": 10_000, "tpm": 1_000_000})
+    """Headers that show a day's requests hide a minute's: one wave is refused, none
+    after it.
+    """
+    fake, limiter, failures = race(
+        "H", learned=True, calls=200, server={"rpm": 60, "rpd": 10_000, "tpm": 1_000_000}
+    )
 
     refused = [entry for entry in fake.ledger if entry.status == 429]
     assert not [failure for failure in failures if "per day" in str(failure)]
@@ -170,17 +219,25 @@ def test_a_level_is_a_share(level: Any) -> None:
 
 
 def test_buckets_start_as_full_as_is_said() -> None:
-    """Half of each limit is there at the start; a small burst has no part in what is spent."""
-    small = RateLimiter(limits=Limits(Limit("tokens", 1_000, burst=100)), level=0.5, slack=0, clock=VirtualClock())
+    """Half of each limit is there at the start; a small burst has no part in what is
+    spent.
+    """
+    small = RateLimiter(
+        limits=Limits(Limit("tokens", 1_000, burst=100)), level=0.5, slack=0, clock=VirtualClock()
+    )
     assert small.statistics().lanes["*"].levels == {"tokens/60s": 100}
 
-    limiter = RateLimiter(limits=Limits("100 rpm", "1k tpm"), level=0.5, slack=0, clock=VirtualClock())
+    limiter = RateLimiter(
+        limits=Limits("100 rpm", "1k tpm"), level=0.5, slack=0, clock=VirtualClock()
+    )
 
     assert limiter.statistics().lanes["*"].levels == {"requests/60s": 50, "tokens/60s": 500}
 
 
 def test_the_first_call_may_wait_for_another_one() -> None:
-    """While the first headers are awaited the rest is held, but not for ever: the call that brings them may be inside one that is admitted."""
+    """While the first headers are awaited the rest is held, but not for ever: the call
+    that brings them may be inside one that is admitted.
+    """
     clock = VirtualClock()
     limiter = RateLimiter(rpm=60, clock=clock)
     limiter.listen()
@@ -206,12 +263,17 @@ def test_a_limit_that_was_believed_far_too_high_does_not_close_the_line() -> Non
 
 
 def test_an_answer_whose_headers_are_not_read_takes_no_word_back() -> None:
-    """A changed limit is believed when two answers that were read say so, however many were not read between them."""
+    """A changed limit is believed when two answers that were read say so, however many
+    were not read between them.
+    """
     limiter = RateLimiter(slack=0, clock=VirtualClock())
 
     def answer(limit: int | None) -> None:
         lease = limiter.acquire_nowait(tokens=1)
-        told = {"x-ratelimit-limit-requests": str(limit), "x-ratelimit-remaining-requests": str(limit - 1 if limit else 0)}
+        told = {
+            "x-ratelimit-limit-requests": str(limit),
+            "x-ratelimit-remaining-requests": str(limit - 1 if limit else 0),
+        }
         lease.observe(told if limit else {})
         lease.close()
 

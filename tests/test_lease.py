@@ -24,7 +24,11 @@ class Refused(Exception):
     def __init__(self, message: str = "", headers: Any = None) -> None:
         super().__init__(message)
         self.status_code = 429
-        self.body = {"error": {"message": message, "type": "tokens", "code": "rate_limit_exceeded"}} if message else None
+        self.body = (
+            {"error": {"message": message, "type": "tokens", "code": "rate_limit_exceeded"}}
+            if message
+            else None
+        )
         self.response = type("Response", (), {"status_code": 429, "headers": headers or {}})()
 
 
@@ -65,11 +69,19 @@ def in_flight(of: RateLimiter) -> int:
         (lambda lease: lease.fail(Refused()), 9, 900),
         (lambda lease: lease.fail(Refused(TEXT.format(used=950))), 9, 50),
         (lambda lease: lease.fail(Refused(TEXT.format(used=1000))), 9, 0),
-        (lambda lease: lease.fail(ExceptionGroup("", [ConnectionRefusedError(), ConnectionRefusedError()])), 10, 1_000),
+        (
+            lambda lease: lease.fail(
+                ExceptionGroup("", [ConnectionRefusedError(), ConnectionRefusedError()])
+            ),
+            10,
+            1_000,
+        ),
     ],
 )
 def test_each_end_leaves_what_is_known(end: Any, requests: float, tokens: float) -> None:
-    """Usage replaces the reserve both ways, nothing sent gives all back, a 429 keeps it or says the level, anything else keeps it."""
+    """Usage replaces the reserve both ways, nothing sent gives all back, a 429 keeps it
+    or says the level, anything else keeps it.
+    """
     held = limiter()
     lease = held.acquire_nowait(tokens=100)
     assert left(held) == (9, 900)
@@ -90,9 +102,17 @@ def test_where_the_server_never_refunds_the_reserve_stays(accounting: Any) -> No
     assert in_flight(held) == 0
 
 
-@given(figures=st.lists(st.sampled_from(["close", "cancel", "fail", "unsent"]) | st.integers(0, 3_000), min_size=1, max_size=6))
+@given(
+    figures=st.lists(
+        st.sampled_from(["close", "cancel", "fail", "unsent"]) | st.integers(0, 3_000),
+        min_size=1,
+        max_size=6,
+    )
+)
 def test_of_many_figures_the_newest_counts_and_the_call_ends_once(figures: Any) -> None:
-    """Settled twice, closed in between, cancelled after: the bucket has paid the last figure, and one slot is free."""
+    """Settled twice, closed in between, cancelled after: the bucket has paid the last
+    figure, and one slot is free.
+    """
     held = limiter()
     lease = held.acquire_nowait(tokens=100)
     other = held.acquire_nowait(tokens=1)
@@ -118,9 +138,20 @@ def test_of_many_figures_the_newest_counts_and_the_call_ends_once(figures: Any) 
     other.close()
 
 
-@pytest.mark.parametrize("error", [ConnectionRefusedError(), WaitTimeout("of another"), Refused(), Refused(TEXT.format(used=0)), ValueError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionRefusedError(),
+        WaitTimeout("of another"),
+        Refused(),
+        Refused(TEXT.format(used=0)),
+        ValueError(),
+    ],
+)
 def test_an_error_after_the_settlement_is_not_this_calls(error: Exception) -> None:
-    """Whoever settled and then fails at something else has still used what was settled; the server refused nothing of it."""
+    """Whoever settled and then fails at something else has still used what was settled;
+    the server refused nothing of it.
+    """
     held = limiter()
 
     def work() -> None:
@@ -162,14 +193,33 @@ def test_a_refusal_is_shown_and_closes_the_line_once_for_everybody() -> None:
 
 
 GARBAGE: list[Any] = [
-    *(nan, inf, -1, -0.001, 1e16, 10**18, True, False, "many", [], {}, object(), b"\xff", "", None, pytest.param(10**5_000, id="huge")),
+    *(
+        nan,
+        inf,
+        -1,
+        -0.001,
+        1e16,
+        10**18,
+        True,
+        False,
+        "many",
+        [],
+        {},
+        object(),
+        b"\xff",
+        "",
+        None,
+        pytest.param(10**5_000, id="huge"),
+    ),
     *({"usage": None}, {"usage": {"total_tokens": "x"}}, "{broken", 5j),
 ]
 
 
 @pytest.mark.parametrize("garbage", GARBAGE, ids=lambda value: str(type(value).__name__))
 def test_settling_with_garbage_is_one_clear_error_that_changes_nothing(garbage: Any) -> None:
-    """Then the reserve stays, the call is still in flight, and a right figure settles it."""
+    """Then the reserve stays, the call is still in flight, and a right figure settles
+    it.
+    """
     held = limiter()
     lease = held.acquire_nowait(tokens=100)
     with pytest.raises(InvalidArgument, match=r"settle"):
@@ -184,7 +234,17 @@ def test_settling_with_garbage_is_one_clear_error_that_changes_nothing(garbage: 
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, {"x-ratelimit-limit-tokens": "\x00"}, {"retry-after": "-5"}, {"retry-after": "nan"}, {"a": None}, None, 5, []]
+    "headers",
+    [
+        {},
+        {"x-ratelimit-limit-tokens": "\x00"},
+        {"retry-after": "-5"},
+        {"retry-after": "nan"},
+        {"a": None},
+        None,
+        5,
+        [],
+    ],
 )
 @pytest.mark.parametrize("status", [200, 429, 500, -1])
 @pytest.mark.parametrize("body", [None, b"\xff\xfe", "{", {"error": 5}, object()])
@@ -213,15 +273,21 @@ def test_a_forgotten_lease_ends_by_itself_and_keeps_its_reserve() -> None:
 
 @pytest.mark.parametrize("end", ["settle", "close", "cancel"])
 def test_two_ends_at_once_are_booked_as_one(end: str) -> None:
-    """A call that a signal handler or another thread settles while it ends is ended once, and what it holds is what is debited."""
-    lim = RateLimiter(limits=Limits(Limit("tokens", 1_000, 1e9), concurrency=1), slack=0, clock=ThreadClock())
+    """A call that a signal handler or another thread settles while it ends is ended
+    once, and what it holds is what is debited.
+    """
+    lim = RateLimiter(
+        limits=Limits(Limit("tokens", 1_000, 1e9), concurrency=1), slack=0, clock=ThreadClock()
+    )
     moments = 0
     leases: list[Lease] = []
 
     def act() -> None:
         lease = lim.acquire_nowait(tokens=700)
         leases.append(lease)
-        {"settle": lambda: lease.settle(tokens=300), "close": lease.close, "cancel": lease.cancel}[end]()
+        {"settle": lambda: lease.settle(tokens=300), "close": lease.close, "cancel": lease.cancel}[
+            end
+        ]()
 
     def settle_too() -> None:
         if leases:

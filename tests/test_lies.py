@@ -1,4 +1,6 @@
-"""Answers that lie: whatever one of them says of limits, nothing raises, and no call is refused or kept waiting for good."""
+"""Answers that lie: whatever one of them says of limits, nothing raises, and no call is
+refused or kept waiting for good.
+"""
 
 from __future__ import annotations
 
@@ -13,32 +15,108 @@ from ratelimit import Limits, RateLimiter, RequestTooLarge
 from ratelimit.testing import ThreadClock
 from ratelimit.testing.clocks import VirtualClock
 
-FIGURES = st.sampled_from(["1", "5", "0", "-1", "0.5", "1e-10", "1e15", "1e16", "1e300", "nan", "inf", "", "many", "30000", "9" * 30])
-SPANS = st.sampled_from(["60s", "0s", "1ms", "59", "-5", "1e9", "99999h", "nan", "2026-01-01T00:00:00Z"])
-COUNTED = st.sampled_from(["requests", "tokens", "project-tokens", "input-images", "tokens-month", "tokens-minute", "requests-day"])
-HEADERS = st.dictionaries(st.sampled_from(["limit", "remaining"]).flatmap(lambda field: COUNTED.map(f"x-ratelimit-{field}-".__add__)), FIGURES)
-RESETS = st.dictionaries(st.sampled_from(["reset", "renewalperiod"]).flatmap(lambda field: COUNTED.map(f"x-ratelimit-{field}-".__add__)), SPANS)
-WAITS = st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms"]), st.one_of(FIGURES, SPANS))
+FIGURES = st.sampled_from(
+    [
+        "1",
+        "5",
+        "0",
+        "-1",
+        "0.5",
+        "1e-10",
+        "1e15",
+        "1e16",
+        "1e300",
+        "nan",
+        "inf",
+        "",
+        "many",
+        "30000",
+        "9" * 30,
+    ]
+)
+SPANS = st.sampled_from(
+    ["60s", "0s", "1ms", "59", "-5", "1e9", "99999h", "nan", "2026-01-01T00:00:00Z"]
+)
+COUNTED = st.sampled_from(
+    [
+        "requests",
+        "tokens",
+        "project-tokens",
+        "input-images",
+        "tokens-month",
+        "tokens-minute",
+        "requests-day",
+    ]
+)
+HEADERS = st.dictionaries(
+    st.sampled_from(["limit", "remaining"]).flatmap(
+        lambda field: COUNTED.map(f"x-ratelimit-{field}-".__add__)
+    ),
+    FIGURES,
+)
+RESETS = st.dictionaries(
+    st.sampled_from(["reset", "renewalperiod"]).flatmap(
+        lambda field: COUNTED.map(f"x-ratelimit-{field}-".__add__)
+    ),
+    SPANS,
+)
+WAITS = st.dictionaries(
+    st.sampled_from(["retry-after", "retry-after-ms"]), st.one_of(FIGURES, SPANS)
+)
 TEXTS = st.builds(
     "{} on {} per {}: Limit {}, Used {}, Requested {}. Please try again in {}.".format,
     st.sampled_from(["Rate limit reached", "Request too large"]),
     st.sampled_from(["tokens", "requests", "input-images", "moons"]),
     st.sampled_from(["min", "day", "month"]),
-    *[st.sampled_from(["0", "1", "0.00000000001", "0.000001", "0.5", "30000", "900000000000000", "9" * 20])] * 3,
+    *[
+        st.sampled_from(
+            ["0", "1", "0.00000000001", "0.000001", "0.5", "30000", "900000000000000", "9" * 20]
+        )
+    ]
+    * 3,
     SPANS,
 )
 GIVEN = [Limits(), Limits(tpm=30_000, rpm=60), Limits("30k tpm", concurrency=2)]
-TINY = {"x-ratelimit-limit-tokens": "1", "x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "60s"}
-TRUE = {"x-ratelimit-limit-tokens": "30000", "x-ratelimit-remaining-tokens": "29990", "x-ratelimit-reset-tokens": "20ms"}
+TINY = {
+    "x-ratelimit-limit-tokens": "1",
+    "x-ratelimit-remaining-tokens": "0",
+    "x-ratelimit-reset-tokens": "60s",
+}
+TRUE = {
+    "x-ratelimit-limit-tokens": "30000",
+    "x-ratelimit-remaining-tokens": "29990",
+    "x-ratelimit-reset-tokens": "20ms",
+}
 
 
 @given(st.sampled_from(GIVEN), HEADERS, RESETS, WAITS, st.sampled_from([200, 413, 429, 503]), TEXTS)
-@example(GIVEN[0], {"x-ratelimit-limit-requests": "1e-10", "x-ratelimit-remaining-requests": "0"}, {}, {}, 200, "")
-@example(GIVEN[1], {}, {}, {}, 429, "Rate limit reached on tokens per min: Limit 30000, Used 900000000000000, Requested 1.")
+@example(
+    GIVEN[0],
+    {"x-ratelimit-limit-requests": "1e-10", "x-ratelimit-remaining-requests": "0"},
+    {},
+    {},
+    200,
+    "",
+)
+@example(
+    GIVEN[1],
+    {},
+    {},
+    {},
+    429,
+    "Rate limit reached on tokens per min: Limit 30000, Used 900000000000000, Requested 1.",
+)
 def test_no_single_answer_raises_or_stops_the_calls_that_fit(
-    limits: Limits, headers: dict[str, str], resets: dict[str, str], waits: dict[str, str], status: int, text: str
+    limits: Limits,
+    headers: dict[str, str],
+    resets: dict[str, str],
+    waits: dict[str, str],
+    status: int,
+    text: str,
 ) -> None:
-    """After one answer of any kind a call is still admitted in the end, at the latest when the longest period is over."""
+    """After one answer of any kind a call is still admitted in the end, at the latest
+    when the longest period is over.
+    """
     clock = ThreadClock()
     held = RateLimiter(limits=limits, clock=clock)
     with held.reserve(tokens=10) as lease:
@@ -57,13 +135,19 @@ def test_no_single_answer_raises_or_stops_the_calls_that_fit(
         {
             "headers": {},
             "status": 429,
-            "body": {"error": {"message": "Rate limit reached on tokens per min (TPM): Limit 1, Used 1, Requested 1."}},
+            "body": {
+                "error": {
+                    "message": "Rate limit reached on tokens per min (TPM): Limit 1, Used 1, Requested 1."
+                }
+            },
         },
         {"headers": {"x-ratelimit-limit-tokens-month": "5"}},
     ],
     ids=["headers", "refusal", "month"],
 )
-def test_a_tiny_limit_that_one_answer_names_refuses_no_call(limits: Limits, answer: dict[str, Any]) -> None:
+def test_a_tiny_limit_that_one_answer_names_refuses_no_call(
+    limits: Limits, answer: dict[str, Any]
+) -> None:
     """Every door still admits a call that is larger; true answers set the limit right."""
     clock = VirtualClock()
     held = RateLimiter(limits=limits, clock=clock)
@@ -81,7 +165,9 @@ def test_a_tiny_limit_that_one_answer_names_refuses_no_call(limits: Limits, answ
 
 
 def test_calls_that_wait_for_the_first_headers_are_not_refused_for_what_they_say() -> None:
-    """They keep their order, also among equals, and the next one goes alone, until a second answer has spoken."""
+    """They keep their order, also among equals, and the next one goes alone, until a
+    second answer has spoken.
+    """
     clock = VirtualClock()
     held = RateLimiter(clock=clock)
     held.listen()
@@ -104,7 +190,9 @@ def test_calls_that_wait_for_the_first_headers_are_not_refused_for_what_they_say
 
 
 def test_whoever_waits_on_a_limit_that_is_doubted_hears_of_it() -> None:
-    """A small call that a tiny limit makes wait goes on as soon as a larger one has shown that limit to be one answer's word."""
+    """A small call that a tiny limit makes wait goes on as soon as a larger one has
+    shown that limit to be one answer's word.
+    """
     clock = VirtualClock()
     held = RateLimiter(clock=clock)
     moments: list[float] = []
@@ -125,9 +213,15 @@ def test_whoever_waits_on_a_limit_that_is_doubted_hears_of_it() -> None:
 
 
 def test_a_refusal_of_a_call_that_is_too_large_teaches_its_limit() -> None:
-    """The second one of its kind is not sent any more; what is known of the level stays."""
+    """The second one of its kind is not sent any more; what is known of the level
+    stays.
+    """
     held = RateLimiter(tpm=30_000, slack=0, clock=ThreadClock())
-    large = {"error": {"message": "Request too large for gpt-4o on tokens per min (TPM): Limit 100, Requested 200."}}
+    large = {
+        "error": {
+            "message": "Request too large for gpt-4o on tokens per min (TPM): Limit 100, Requested 200."
+        }
+    }
     for _ in range(2):
         held.acquire_sync(tokens=200).observe({}, status=429, body=large)
 
@@ -137,20 +231,31 @@ def test_a_refusal_of_a_call_that_is_too_large_teaches_its_limit() -> None:
 
 
 def test_a_limit_that_only_a_refusal_names_holds_beside_those_that_were_given() -> None:
-    """Nobody gave a day's tokens; from the first refusal for them on they count, whatever headers show of other things."""
+    """Nobody gave a day's tokens; from the first refusal for them on they count,
+    whatever headers show of other things.
+    """
     held = RateLimiter(rpm=60, slack=0, clock=ThreadClock())
-    spent = {"error": {"message": "Rate limit reached on tokens per day (TPD): Limit 5000, Used 4000, Requested 2000. Please try again in 5h."}}
+    spent = {
+        "error": {
+            "message": "Rate limit reached on tokens per day (TPD): Limit 5000, Used 4000, Requested 2000. Please try again in 5h."
+        }
+    }
     held.acquire_sync(tokens=2_000).observe({}, status=429, body=spent)
     for _ in range(2):
         lease = held.acquire_sync(tokens=1)
         lease.observe({"x-ratelimit-limit-requests": "30"})
         lease.close()
 
-    assert [str(limit) for limit in held.lane_of("any").store.limits] == ["30 requests/min", "5,000 tokens/day"]
+    assert [str(limit) for limit in held.lane_of("any").store.limits] == [
+        "30 requests/min",
+        "5,000 tokens/day",
+    ]
 
 
 def test_a_tiny_limit_that_two_answers_name_refuses_what_can_never_pass() -> None:
-    """Then it is true: the caller is told at once instead of being refused by the server."""
+    """Then it is true: the caller is told at once instead of being refused by the
+    server.
+    """
     held = RateLimiter(clock=ThreadClock())
     for tokens in (1, 10):
         lease = held.acquire_sync(tokens=tokens)

@@ -1,4 +1,6 @@
-"""The limiter as it is configured and asked: families of models, accounting, burst, slack, snapshots."""
+"""The limiter as it is configured and asked: families of models, accounting, burst,
+slack, snapshots.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,27 @@ from ratelimit.testing import ThreadClock
 if TYPE_CHECKING:
     from tests.conftest import LoopClock
 
-BODY: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 300}
+BODY: dict[str, Any] = {
+    "model": "gpt-4o",
+    "messages": [{"role": "user", "content": "hi"}],
+    "max_tokens": 300,
+}
 
 
 def test_models_that_share_a_family_share_its_buckets() -> None:
-    """Snapshots and names of one pattern draw on one bucket, others on their own, the rest on "*"."""
+    """Snapshots and names of one pattern draw on one bucket, others on their own, the
+    rest on "*".
+    """
     limits = {"gpt-4o": Limits(tpm=1_000), "gpt-4o-mini*": Limits(tpm=2_000), "*": Limits(tpm=500)}
     held = RateLimiter(limits=limits, slack=0, clock=ThreadClock())
-    for model in ("gpt-4o", "gpt-4o-2024-08-06", "gpt-4o-mini", "gpt-4o-mini-2024-07-18", "o3", "o1"):
+    for model in (
+        "gpt-4o",
+        "gpt-4o-2024-08-06",
+        "gpt-4o-mini",
+        "gpt-4o-mini-2024-07-18",
+        "o3",
+        "o1",
+    ):
         held.acquire_nowait(tokens=100, model=model).close()
     levels = {family: lane.levels["tokens/60s"] for family, lane in held.statistics().lanes.items()}
     assert levels == {"gpt-4o": 800, "gpt-4o-mini*": 1_800, "*": 300}
@@ -31,7 +46,9 @@ def test_models_that_share_a_family_share_its_buckets() -> None:
 
 def test_families_do_not_wait_for_each_other() -> None:
     """A full line of one model holds no call of another."""
-    held = RateLimiter(limits={"slow": Limits(rpm=1), "fast": Limits(rpm=100)}, slack=0, clock=ThreadClock())
+    held = RateLimiter(
+        limits={"slow": Limits(rpm=1), "fast": Limits(rpm=100)}, slack=0, clock=ThreadClock()
+    )
     held.acquire_sync(tokens=0, model="slow")
     held.acquire_sync(tokens=0, model="fast")
     assert held.clock.now() == 0
@@ -43,8 +60,12 @@ def test_families_do_not_wait_for_each_other() -> None:
     ("accounting", "reserved", "settled"),
     [("reconcile", 308, 48), ("never_refund", 308, 308), ("charge", 3, 3)],
 )
-def test_each_accounting_reserves_and_settles_as_it_says(accounting: Any, reserved: float, settled: float) -> None:
-    """Prompt and maximum with settlement, the same for good, or the admission charge only."""
+def test_each_accounting_reserves_and_settles_as_it_says(
+    accounting: Any, reserved: float, settled: float
+) -> None:
+    """Prompt and maximum with settlement, the same for good, or the admission charge
+    only.
+    """
     held = RateLimiter(tpm=10_000, accounting=accounting, slack=0, clock=ThreadClock())
 
     def spent() -> float:
@@ -67,9 +88,17 @@ def test_estimating_takes_nothing() -> None:
 
 def test_every_short_form_is_its_own_bucket() -> None:
     """rpm, tpm, rpd, tpd and rps hold together; a call must fit every one."""
-    held = RateLimiter(rpm=100, tpm=1_000, rpd=1_000, tpd=10_000, rps=2, slack=0, clock=ThreadClock())
+    held = RateLimiter(
+        rpm=100, tpm=1_000, rpd=1_000, tpd=10_000, rps=2, slack=0, clock=ThreadClock()
+    )
     levels = dict(held.statistics().lanes["*"].levels)
-    assert levels == {"requests/60s": 100, "tokens/60s": 1_000, "requests/86400s": 1_000, "tokens/86400s": 10_000, "requests/1s": 2}
+    assert levels == {
+        "requests/60s": 100,
+        "tokens/60s": 1_000,
+        "requests/86400s": 1_000,
+        "tokens/86400s": 10_000,
+        "requests/1s": 2,
+    }
     for _ in range(5):
         held.acquire_sync(tokens=1)
     assert held.clock.now() == pytest.approx(1.5)
@@ -77,7 +106,12 @@ def test_every_short_form_is_its_own_bucket() -> None:
 
 def test_a_burst_is_a_share_of_each_limit_that_has_none_of_its_own() -> None:
     """With a burst of a tenth, no more goes at once, and the rate stays."""
-    held = RateLimiter(limits=Limits(Limit("tokens", 600), Limit("requests", 60, burst=5)), burst=0.1, slack=0, clock=ThreadClock())
+    held = RateLimiter(
+        limits=Limits(Limit("tokens", 600), Limit("requests", 60, burst=5)),
+        burst=0.1,
+        slack=0,
+        clock=ThreadClock(),
+    )
     assert dict(held.statistics().lanes["*"].levels) == {"tokens/60s": 60, "requests/60s": 5}
     for _ in range(10):
         held.acquire_sync(tokens=30)
@@ -101,7 +135,9 @@ def test_priorities_are_names_for_patience() -> None:
 
 
 def test_the_snapshot_is_frozen_and_shows_the_line(loop_clock: LoopClock) -> None:
-    """Levels, waiters, the head's moment, calls in flight and the longest wait, as they were when it was asked for."""
+    """Levels, waiters, the head's moment, calls in flight and the longest wait, as they
+    were when it was asked for.
+    """
     clock = loop_clock()
     held = RateLimiter(limits=Limits(Limit("tokens", 100, 10), concurrency=9), slack=0, clock=clock)
 
@@ -145,7 +181,9 @@ def test_a_head_that_waits_for_a_call_to_end_has_no_moment(loop_clock: LoopClock
 
 
 def test_the_slack_follows_the_slowest_headers_seen_lately_and_never_grows() -> None:
-    """A guess until enough was seen; then the longest time to headers, plus half, of the last two batches, at most the guess."""
+    """A guess until enough was seen; then the longest time to headers, plus half, of
+    the last two batches, at most the guess.
+    """
     slack = Slack(2.0)
     for _ in range(SLACK_SAMPLES - 1):
         slack.observe(0.1)
@@ -163,12 +201,16 @@ def test_the_slack_follows_the_slowest_headers_seen_lately_and_never_grows() -> 
 
 
 def test_the_concurrency_that_was_given_holds_whatever_refusals_teach() -> None:
-    """A bound on calls in flight that was learned from a refusal grows again, but never past the given one."""
+    """A bound on calls in flight that was learned from a refusal grows again, but never
+    past the given one.
+    """
     clock = ThreadClock()
     held = RateLimiter(concurrency=2, clock=clock)
     held.acquire_sync(tokens=1).observe({})
     with held.reserve(tokens=1) as lease:
-        held.acquire_sync(tokens=1).observe({}, status=429, body={"error": {"message": "Rate limit reached"}})
+        held.acquire_sync(tokens=1).observe(
+            {}, status=429, body={"error": {"message": "Rate limit reached"}}
+        )
         lease.observe({})
     for _ in range(6):
         clock.sleep(CROWD_SECONDS + 1)
@@ -185,7 +227,9 @@ REFUSED = {"status": 429, "body": "<html>429 Too Many Requests</html>"}
 
 
 def test_calls_that_were_refused_together_are_one_refusal() -> None:
-    """Of 100 calls in flight 60 are refused: 40 fit, and so many may be in flight from then on, one more from time to time."""
+    """Of 100 calls in flight 60 are refused: 40 fit, and so many may be in flight from
+    then on, one more from time to time.
+    """
     clock = ThreadClock()
     limiter = RateLimiter(clock=clock)
     limiter.acquire_sync(tokens=1).observe({})
@@ -203,7 +247,9 @@ def test_calls_that_were_refused_together_are_one_refusal() -> None:
 
 
 def test_where_all_were_refused_every_answer_allows_one_more() -> None:
-    """A gateway that refuses everybody for a while has said nothing of how many fit: soon as many are in flight again as before."""
+    """A gateway that refuses everybody for a while has said nothing of how many fit:
+    soon as many are in flight again as before.
+    """
     clock = ThreadClock()
     limiter = RateLimiter(clock=clock)
     limiter.acquire_sync(tokens=1).observe({})
@@ -220,11 +266,16 @@ def test_where_all_were_refused_every_answer_allows_one_more() -> None:
 
 
 def test_refusals_weeks_apart_do_not_end_all_refunds() -> None:
-    """Only a server that refuses again and again is one that keeps what was reserved, and even that is asked once more an hour later."""
+    """Only a server that refuses again and again is one that keeps what was reserved,
+    and even that is asked once more an hour later.
+    """
     clock = ThreadClock()
     limiter = RateLimiter(tpm=30_000, clock=clock)
     body = {
-        "error": {"message": "Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000, Used 29990, Requested 1000.", "type": "tokens"}
+        "error": {
+            "message": "Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000, Used 29990, Requested 1000.",
+            "type": "tokens",
+        }
     }
 
     def refunded() -> bool:
@@ -250,10 +301,16 @@ def test_refusals_weeks_apart_do_not_end_all_refunds() -> None:
 
 
 def test_after_a_fork_the_headers_of_the_parents_calls_move_no_bucket_of_the_child() -> None:
-    """A call that was admitted before the fork may be answered after it: its level is of buckets that the child does not have."""
+    """A call that was admitted before the fork may be answered after it: its level is
+    of buckets that the child does not have.
+    """
     clock = ThreadClock()
     held = RateLimiter(rpm=1_000, tpm=100_000, clock=clock)
-    told = {"x-ratelimit-limit-tokens": "100000", "x-ratelimit-remaining-tokens": "50000", "x-ratelimit-reset-tokens": "30s"}
+    told = {
+        "x-ratelimit-limit-tokens": "100000",
+        "x-ratelimit-remaining-tokens": "50000",
+        "x-ratelimit-reset-tokens": "30s",
+    }
     held.acquire_sync(tokens=10).observe(told)
     leases = [held.acquire_sync(tokens=10) for _ in range(10)]
     clock.sleep(100)

@@ -14,7 +14,8 @@ from ratelimit import InvalidArgument, Limit, Limits
 from ratelimit.bucket import Bucket
 from ratelimit.limits import LARGEST, amount_of, family_of, whole
 
-HUGE = [pytest.param(sign * 10**5_000, id=f"{sign}e5000") for sign in (-1, 1)]  # Python refuses to print them
+# Python refuses to print them
+HUGE = [pytest.param(sign * 10**5_000, id=f"{sign}e5000") for sign in (-1, 1)]
 UNUSABLE: list[Any] = [0, -1, nan, inf, -inf, 1e16, True, None, "500", [1], 1j, b"1", *HUGE]
 
 
@@ -39,7 +40,9 @@ def test_limits_are_read_as_people_write_them(text: str, limit: Limit) -> None:
     assert Limit.parse(text) == limit
 
 
-@given(text=st.text(max_size=20) | st.from_regex(r"[0-9.,_kKmM -]*(rpm|tpm|tokens/s)?", fullmatch=True))
+@given(
+    text=st.text(max_size=20) | st.from_regex(r"[0-9.,_kKmM -]*(rpm|tpm|tokens/s)?", fullmatch=True)
+)
 def test_any_text_is_a_limit_or_a_clear_error(text: str) -> None:
     """Nothing that can be typed breaks the reader."""
     try:
@@ -50,7 +53,22 @@ def test_any_text_is_a_limit_or_a_clear_error(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "unusable", ["0 rpm", "-5 rpm", "nan rpm", "inf rpm", "rpm", "", "5", "5 foo", "1e9 rpm", ". tpm", "1.2.3 tpm", None, 5]
+    "unusable",
+    [
+        "0 rpm",
+        "-5 rpm",
+        "nan rpm",
+        "inf rpm",
+        "rpm",
+        "",
+        "5",
+        "5 foo",
+        "1e9 rpm",
+        ". tpm",
+        "1.2.3 tpm",
+        None,
+        5,
+    ],
 )
 def test_texts_that_are_no_limit_say_what_would_be(unusable: Any) -> None:
     """The error shows how to write one."""
@@ -60,8 +78,13 @@ def test_texts_that_are_no_limit_say_what_would_be(unusable: Any) -> None:
 
 @pytest.mark.parametrize("unusable", UNUSABLE)
 def test_unusable_amounts_are_refused_where_they_are_given(unusable: Any) -> None:
-    """Zero, negative, NaN, infinite, huge and foreign amounts never become a limit, by any way in."""
-    makers: list[Callable[[Any], object]] = [lambda value: Limit("tokens", value), lambda value: Limit("tokens", 5, per=value)]
+    """Zero, negative, NaN, infinite, huge and foreign amounts never become a limit, by
+    any way in.
+    """
+    makers: list[Callable[[Any], object]] = [
+        lambda value: Limit("tokens", value),
+        lambda value: Limit("tokens", 5, per=value),
+    ]
     if unusable is not None:  # which leaves a limit out
         makers += [lambda value: Limits(rpm=value), lambda value: Limit("tokens", 5, burst=value)]
     for make in makers:
@@ -92,7 +115,9 @@ def test_a_concurrency_is_a_whole_number(concurrency: Any) -> None:
 
 
 def test_two_limits_of_one_thing_are_a_mistake() -> None:
-    """Which of them should hold cannot be told; different periods of one dimension hold together."""
+    """Which of them should hold cannot be told; different periods of one dimension hold
+    together.
+    """
     with pytest.raises(InvalidArgument, match="two limits"):
         Limits("500 rpm", rpm=400)
     with pytest.raises(InvalidArgument, match="is a Limit or a text"):
@@ -128,8 +153,12 @@ def test_limits_compare_and_show_themselves() -> None:
     ],
 )
 def test_a_model_falls_under_the_most_specific_pattern(model: str, family: str) -> None:
-    """Names, globs, families joined by |, snapshots and fine-tunes find the buckets that the server counts them against."""
-    assert family_of(model, ["*", "gpt-4o", "gpt-4o-mini*", "gpt-4", "gpt-*-never", "o1|o3"]) == family
+    """Names, globs, families joined by |, snapshots and fine-tunes find the buckets
+    that the server counts them against.
+    """
+    assert (
+        family_of(model, ["*", "gpt-4o", "gpt-4o-mini*", "gpt-4", "gpt-*-never", "o1|o3"]) == family
+    )
 
 
 def test_a_model_may_fall_under_nothing() -> None:
@@ -148,9 +177,14 @@ def test_amounts_between_zero_and_the_largest_are_believed(value: float) -> None
     assert amount_of(value, "it") == value
 
 
-@pytest.mark.parametrize(("amount", "per"), [(1e-300, 1e15), (5e-324, 1.0), (1e15, 5e-324), (1e15, 1e15), (1e15, 1e-9), (1e-9, 1e15)])
+@pytest.mark.parametrize(
+    ("amount", "per"),
+    [(1e-300, 1e15), (5e-324, 1.0), (1e15, 5e-324), (1e15, 1e15), (1e15, 1e-9), (1e-9, 1e15)],
+)
 def test_extreme_limits_stay_finite_or_are_refused(amount: float, per: float) -> None:
-    """A rate that floats cannot express is told at once, not met as NaN or a division by zero in a level."""
+    """A rate that floats cannot express is told at once, not met as NaN or a division
+    by zero in a level.
+    """
     try:
         limit = Limit("tokens", amount, per)
     except InvalidArgument:
@@ -162,7 +196,9 @@ def test_extreme_limits_stay_finite_or_are_refused(amount: float, per: float) ->
 
 
 @given(st.floats(1, 1e6), st.floats(1e-9, 1), st.floats(1e-3, 1e6))
-def test_a_lowered_limit_keeps_a_burst_that_it_can_have(amount: float, share: float, lower: float) -> None:
+def test_a_lowered_limit_keeps_a_burst_that_it_can_have(
+    amount: float, share: float, lower: float
+) -> None:
     """However small the burst, and whatever rounding does, lowering never fails."""
     limit = Limit("tokens", amount).with_burst(share).at_most(lower)
 

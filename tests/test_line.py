@@ -71,7 +71,9 @@ class LineMachine(RuleBasedStateMachine):
     @invariant()
     def the_totals_are_those_of_who_waits(self) -> None:
         for rank in (0.0, 1.5, 3.0):
-            total = sum(waiter.place.cost["tokens"] for other, _, waiter in self.waiters if other <= rank)
+            total = sum(
+                waiter.place.cost["tokens"] for other, _, waiter in self.waiters if other <= rank
+            )
             assert self.line.ahead_of(rank).get("tokens", 0) == total
 
     @invariant()
@@ -85,7 +87,9 @@ TestLine = LineMachine.TestCase
 
 @given(ranks=st.lists(st.floats(0, 10), max_size=30))
 def test_the_line_is_by_rank_and_then_by_arrival(ranks: list[float]) -> None:
-    """Leaving one by one from the front gives the order of ranks, and of arrival within a rank."""
+    """Leaving one by one from the front gives the order of ranks, and of arrival within
+    a rank.
+    """
     line = Line()
     waiters = [Waiter(rank) for rank in ranks]
     for waiter in waiters:
@@ -94,13 +98,22 @@ def test_the_line_is_by_rank_and_then_by_arrival(ranks: list[float]) -> None:
     while head := line.head:
         served.append(head)
         line.leave(head)
-    assert served == [waiter.place for waiter in sorted(waiters, key=lambda waiter: waiter.place.rank)]
+    assert served == [
+        waiter.place for waiter in sorted(waiters, key=lambda waiter: waiter.place.rank)
+    ]
 
 
 def test_waiters_that_are_gone_are_dropped_on_the_way() -> None:
-    """Waking finds the first who still lives; the others are no longer waited for or counted."""
+    """Waking finds the first who still lives; the others are no longer waited for or
+    counted.
+    """
     line = Line()
-    waiters = [Waiter(0, 10, gone=True), Waiter(0, 10, gone=True), Waiter(0, 7), Waiter(0, 1, gone=True)]
+    waiters = [
+        Waiter(0, 10, gone=True),
+        Waiter(0, 10, gone=True),
+        Waiter(0, 7),
+        Waiter(0, 1, gone=True),
+    ]
     for waiter in waiters:
         line.join(waiter.place)
     line.nudge()
@@ -133,8 +146,12 @@ def test_after_forgetting_everybody_the_line_is_new() -> None:
     assert len(line) == 1
 
 
-def test_joining_from_inside_is_told_apart_from_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who interrupts the holder of the lock in its own thread and joins gets an error that says what to do, not a deadlock."""
+def test_joining_from_inside_is_told_apart_from_another_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who interrupts the holder of the lock in its own thread and joins gets an error
+    that says what to do, not a deadlock.
+    """
     monkeypatch.setattr(line_module, "LOCK_SECONDS", 0.01)
     line = Line()
     real = heapq.heappush
@@ -151,7 +168,9 @@ def test_joining_from_inside_is_told_apart_from_another_thread(monkeypatch: pyte
 
 
 def test_waking_the_head_needs_no_lock() -> None:
-    """A finalizer or signal handler that interrupts whoever holds the line's lock can still nudge."""
+    """A finalizer or signal handler that interrupts whoever holds the line's lock can
+    still nudge.
+    """
     line = Line()
     waiter = Waiter(0)
     line.join(waiter.place)
@@ -161,7 +180,9 @@ def test_waking_the_head_needs_no_lock() -> None:
 
 
 def test_who_would_block_the_thread_of_those_before_it_is_refused() -> None:
-    """Whoever waits before a place, in its thread and with a loop that lives, could never go on; those behind or elsewhere do not matter."""
+    """Whoever waits before a place, in its thread and with a loop that lives, could
+    never go on; those behind or elsewhere do not matter.
+    """
     line = Line()
     elsewhere, first, closed, me, behind = places = [Waiter(rank).place for rank in range(5)]
     elsewhere.thread = 0

@@ -1,4 +1,6 @@
-"""Models that no limit was given for: their names come from requests, and may be any text, in any number, from any thread."""
+"""Models that no limit was given for: their names come from requests, and may be any
+text, in any number, from any thread.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 
 def test_a_models_name_is_never_taken_for_a_pattern(limiter: RateLimiter) -> None:
-    """A request for "*" catches no other model: each is met with a warning of its own, at the caller's line."""
+    """A request for "*" catches no other model: each is met with a warning of its own,
+    at the caller's line.
+    """
     for model in ("*", "o*|gpt*", "never-seen", "o3"):
         with pytest.warns(LimiterWarning, match="no limit is given for model") as told:
             limiter.acquire_sync(model=model, tokens=1).close()
@@ -44,13 +48,20 @@ def test_snapshots_and_fine_tunes_share_the_lane_of_their_model(limiter: RateLim
     with pytest.warns(LimiterWarning):
         lane = limiter.lane_of("gpt-4o-mini-2024-07-18")
 
-    assert {limiter.lane_of(model) for model in ("gpt-4o-mini", "ft:gpt-4o-mini-2024-07-18:us::7", "gpt-4o-mini-2024-07-18")} == {lane}
+    assert {
+        limiter.lane_of(model)
+        for model in ("gpt-4o-mini", "ft:gpt-4o-mini-2024-07-18:us::7", "gpt-4o-mini-2024-07-18")
+    } == {lane}
     assert lane.family == "gpt-4o-mini"
     assert limiter.lane_of("gpt-4o-2024-08-06").family == "gpt-4o"
 
 
-def test_families_that_were_not_used_lately_are_forgotten_but_not_their_refusals(limiter: RateLimiter, few: int) -> None:
-    """Any number of names takes the memory of a few; a 429 is counted all the same, and whoever is used stays."""
+def test_families_that_were_not_used_lately_are_forgotten_but_not_their_refusals(
+    limiter: RateLimiter, few: int
+) -> None:
+    """Any number of names takes the memory of a few; a 429 is counted all the same, and
+    whoever is used stays.
+    """
     limiter.acquire_sync(model="early", tokens=1).observe({}, status=429, body=None)
     for number in range(20):
         limiter.acquire_sync(model=f"model {number}", tokens=1).close()
@@ -69,7 +80,11 @@ def test_a_family_with_calls_in_flight_is_not_forgotten(limiter: RateLimiter, fe
     for number in range(20):
         limiter.acquire_sync(model=f"model {number}", tokens=1).close()
 
-    in_flight = {family: lane.in_flight for family, lane in limiter.statistics().lanes.items() if lane.in_flight}
+    in_flight = {
+        family: lane.in_flight
+        for family, lane in limiter.statistics().lanes.items()
+        if lane.in_flight
+    }
     assert in_flight == {f"busy {number}": 1 for number in range(len(leases))}
 
 
@@ -88,7 +103,9 @@ def test_names_without_end_are_warned_of_a_few_times_only(limiter: RateLimiter) 
 
 @pytest.mark.usefixtures("few")
 def test_threads_may_meet_new_models_while_others_look_at_all_of_them(limiter: RateLimiter) -> None:
-    """Neither a call nor a snapshot fails, and no call is lost, whoever makes or forgets a lane meanwhile."""
+    """Neither a call nor a snapshot fails, and no call is lost, whoever makes or
+    forgets a lane meanwhile.
+    """
     errors: list[Exception] = []
 
     def call(thread: int) -> None:

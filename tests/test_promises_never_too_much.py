@@ -1,6 +1,8 @@
-"""The first promise: in any window of time no more is admitted than the burst and what the limit refills in it.
+"""The first promise: in any window of time no more is admitted than the burst and what
+the limit refills in it.
 
-The judges share no arithmetic with the limiter: sums over every window, a bucket that keeps a level, and aiolimiter.
+The judges share no arithmetic with the limiter: sums over every window, a bucket that
+keeps a level, and aiolimiter.
 """
 
 from __future__ import annotations
@@ -26,12 +28,19 @@ CLOSE = 1e-6
 SLACK = 2.0
 
 
-def scripts(*, most: float = TOKENS, ends: Sequence[str] = ("settle", "close", "cancel", "unsent", "error", "drop")) -> st.SearchStrategy[Any]:
-    """Scripts of calls of any size, patience, time-out, cancellation and end, that come in bursts and alone."""
+def scripts(
+    *,
+    most: float = TOKENS,
+    ends: Sequence[str] = ("settle", "close", "cancel", "unsent", "error", "drop"),
+) -> st.SearchStrategy[Any]:
+    """Scripts of calls of any size, patience, time-out, cancellation and end, that come
+    in bursts and alone.
+    """
     call = st.fixed_dictionaries(
         {
             "at": st.sampled_from([0.0, 0.0, 1.0, 5.0]) | st.floats(0, 40, allow_subnormal=False),
-            "tokens": st.sampled_from([0.0, 1.0, 60.0, most]) | st.floats(0, most, allow_subnormal=False),
+            "tokens": st.sampled_from([0.0, 1.0, 60.0, most])
+            | st.floats(0, most, allow_subnormal=False),
             "patience": st.sampled_from([0.0, 0.0, 3.0, 20.0]),
             "timeout": st.sampled_from([None, None, 0.0, 5.0, 30.0]),
             "cancel": st.sampled_from([None, None, None, 0.0, 2.5, 11.0]),
@@ -48,8 +57,12 @@ def limits(burst: float) -> Limits:
     return Limits(Limit("tokens", TOKENS, PER, burst=burst), Limit("requests", 6, PER))
 
 
-def admitted_too_much(log: Sequence[Event], unit: str, burst: float, rate: float) -> list[tuple[float, float, float]]:
-    """All windows from one admission to another in which more came together than may; one call alone may exceed a burst."""
+def admitted_too_much(
+    log: Sequence[Event], unit: str, burst: float, rate: float
+) -> list[tuple[float, float, float]]:
+    """All windows from one admission to another in which more came together than may;
+    one call alone may exceed a burst.
+    """
     found = []
     for first, opening in enumerate(log):
         if not opening.admission:
@@ -89,7 +102,9 @@ def replayed(play: Play, unit: str, burst: float, rate: float) -> LevelBucket:
     for event in play.log:
         amount = getattr(event, unit)
         if event.admission:
-            assert bucket.fits(amount, event.time), f"{amount} {unit} at {event.time} with a level of {bucket.level}"
+            assert bucket.fits(amount, event.time), (
+                f"{amount} {unit} at {event.time} with a level of {bucket.level}"
+            )
         bucket.pay(amount, event.time)
     return bucket
 
@@ -97,8 +112,12 @@ def replayed(play: Play, unit: str, burst: float, rate: float) -> LevelBucket:
 @pytest.mark.parametrize("burst", [TOKENS, 40.0])
 @settings(max_examples=40)
 @given(script=scripts())
-def test_no_window_admits_more_than_the_burst_and_the_refill(player: Player, burst: float, script: Any) -> None:
-    """Whatever arrives, is cancelled, given back or debited late: every window holds, for tokens and for requests."""
+def test_no_window_admits_more_than_the_burst_and_the_refill(
+    player: Player, burst: float, script: Any
+) -> None:
+    """Whatever arrives, is cancelled, given back or debited late: every window holds,
+    for tokens and for requests.
+    """
     play = player(script, limits=limits(burst))
 
     assert not admitted_too_much(play.log, "tokens", burst, TOKENS / PER)
@@ -107,11 +126,17 @@ def test_no_window_admits_more_than_the_burst_and_the_refill(player: Player, bur
 
 @settings(max_examples=40)
 @given(script=scripts())
-def test_a_bucket_with_a_level_agrees_at_every_admission_and_in_the_end(player: Player, script: Any) -> None:
-    """A level that is kept beside the limiter allows each admission and ends where the limiter's own does: nothing leaked, nothing was free."""
+def test_a_bucket_with_a_level_agrees_at_every_admission_and_in_the_end(
+    player: Player, script: Any
+) -> None:
+    """A level that is kept beside the limiter allows each admission and ends where the
+    limiter's own does: nothing leaked, nothing was free.
+    """
     play = player(script, limits=limits(TOKENS))
     if player.kind == "threads":
-        return  # between threads the order of two events at one moment is not known, and a full bucket forgets what is given
+        # between threads the order of two events at one moment is not known, and a full
+        # bucket forgets what is given
+        return
 
     tokens = replayed(play, "tokens", TOKENS, TOKENS / PER)
     requests = replayed(play, "requests", 6, 6 / PER)
@@ -124,9 +149,16 @@ def test_a_bucket_with_a_level_agrees_at_every_admission_and_in_the_end(player: 
 @pytest.mark.parametrize("burst", [TOKENS, 40.0])
 @settings(max_examples=40)
 @given(script=scripts(ends=["close"]))
-def test_each_call_goes_at_the_first_moment_it_fits(player: Player, burst: float, script: Any) -> None:
-    """Without refunds every admission is known beforehand: in order of arrival, each as soon as both buckets can pay."""
-    gaps = [call | {"at": index * 0.01 + call["at"], "patience": 0.0, "timeout": None, "cancel": None} for index, call in enumerate(script)]
+def test_each_call_goes_at_the_first_moment_it_fits(
+    player: Player, burst: float, script: Any
+) -> None:
+    """Without refunds every admission is known beforehand: in order of arrival, each as
+    soon as both buckets can pay.
+    """
+    gaps = [
+        call | {"at": index * 0.01 + call["at"], "patience": 0.0, "timeout": None, "cancel": None}
+        for index, call in enumerate(script)
+    ]
     play = player(gaps, limits=limits(burst))
 
     tokens, requests = LevelBucket(burst, TOKENS / PER), LevelBucket(6, 6 / PER)
@@ -145,7 +177,9 @@ def test_each_call_goes_at_the_first_moment_it_fits(player: Player, burst: float
 @settings(max_examples=40)
 @given(script=scripts(ends=["close"]))
 def test_aiolimiter_lets_every_admission_pass(script: Any) -> None:
-    """An aiolimiter that sees the admissions at their moments has room for each: the judge in other people's words."""
+    """An aiolimiter that sees the admissions at their moments has room for each: the
+    judge in other people's words.
+    """
     clock = VirtualClock()
     limiter = RateLimiter(limits=limits(TOKENS), slack=0, clock=clock)
     refused: list[tuple[float, float]] = []
@@ -172,11 +206,20 @@ def test_aiolimiter_lets_every_admission_pass(script: Any) -> None:
 
 @settings(max_examples=40)
 @given(script=scripts(most=300.0), delays=st.lists(st.floats(0, SLACK), min_size=14, max_size=14))
-def test_a_server_never_refuses_what_arrives_within_the_slack(player: Player, script: Any, delays: list[float]) -> None:
-    """Requests that reach the server up to `slack` late, in whatever order, find room in a bucket that was full at the start."""
-    script = [call | {"end": "close", "tokens": call["tokens"] / 3, "cancel": None} for call in script]
+def test_a_server_never_refuses_what_arrives_within_the_slack(
+    player: Player, script: Any, delays: list[float]
+) -> None:
+    """Requests that reach the server up to `slack` late, in whatever order, find room
+    in a bucket that was full at the start.
+    """
+    script = [
+        call | {"end": "close", "tokens": call["tokens"] / 3, "cancel": None} for call in script
+    ]
     play = player(script, limits=limits(TOKENS), slack=SLACK)
-    late = sorted((event.time + delay, event.requests, event.tokens) for event, delay in zip(admissions(play), delays, strict=False))
+    late = sorted(
+        (event.time + delay, event.requests, event.tokens)
+        for event, delay in zip(admissions(play), delays, strict=False)
+    )
 
     tokens, requests = LevelBucket(TOKENS, TOKENS / PER), LevelBucket(6, 6 / PER)
     for arrival, request, amount in late:
@@ -193,8 +236,12 @@ def admissions(play: Play) -> list[Event]:
 
 @settings(max_examples=40)
 @given(script=scripts(most=TOKENS))
-def test_a_call_above_the_burst_goes_alone_out_of_a_full_bucket(player: Player, script: Any) -> None:
-    """Within the limit but above the burst: admitted when the bucket is full, all of it paid, nobody else before the debt is refilled."""
+def test_a_call_above_the_burst_goes_alone_out_of_a_full_bucket(
+    player: Player, script: Any
+) -> None:
+    """Within the limit but above the burst: admitted when the bucket is full, all of it
+    paid, nobody else before the debt is refilled.
+    """
     play = player([{"at": 0.0, "tokens": 90.0}, *script], limits=limits(30.0))
 
     oversize = [event for event in play.log if event.admission and event.tokens > 30]

@@ -1,4 +1,6 @@
-"""The second promise: no lost wake-up, no waiter left behind, no lease leaked; who leaves the line costs nothing."""
+"""The second promise: no lost wake-up, no waiter left behind, no lease leaked; who
+leaves the line costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,12 @@ LIMITS = Limits(Limit("tokens", 100, 10), Limit("requests", 6, 10))
 @pytest.mark.parametrize("concurrency", [None, 1, 3])
 @settings(max_examples=40)
 @given(script=SCRIPT)
-def test_every_call_ends_and_nothing_stays_behind(player: Player, concurrency: int | None, script: Any) -> None:
-    """Whatever happens, each call is admitted, cancelled or timed out; then nobody waits, nothing is in flight and all admissions ended."""
+def test_every_call_ends_and_nothing_stays_behind(
+    player: Player, concurrency: int | None, script: Any
+) -> None:
+    """Whatever happens, each call is admitted, cancelled or timed out; then nobody
+    waits, nothing is in flight and all admissions ended.
+    """
     play = player(script, limits=LIMITS, concurrency=concurrency)
 
     lane = play.limiter.statistics().lanes["*"]
@@ -46,32 +52,47 @@ def test_every_call_ends_and_nothing_stays_behind(player: Player, concurrency: i
 @settings(max_examples=40)
 @given(script=SCRIPT)
 def test_never_more_in_flight_than_allowed(player: Player, script: Any) -> None:
-    """With a cap of two, no third call is between admission and settlement, and a slot that falls free is used at once."""
-    script = [call | {"timeout": None, "cancel": None, "end": "close", "tokens": 1.0, "patience": 0.0} for call in script]
+    """With a cap of two, no third call is between admission and settlement, and a slot
+    that falls free is used at once.
+    """
+    script = [
+        call | {"timeout": None, "cancel": None, "end": "close", "tokens": 1.0, "patience": 0.0}
+        for call in script
+    ]
     play = player(script, concurrency=2)
 
     flights = [(call.admitted or 0.0, call.settled or 0.0) for call in play.calls]
     for begun, _ in flights:
         assert sum(other <= begun < end for other, end in flights) <= 2
     free = sorted({0.0, *(call.arrived for call in play.calls), *(end for _, end in flights)})
-    assert all(any(begun == pytest.approx(moment, abs=1e-5) for moment in free) for begun, _ in flights)
+    assert all(
+        any(begun == pytest.approx(moment, abs=1e-5) for moment in free) for begun, _ in flights
+    )
 
 
 @settings(max_examples=40)
 @given(script=SCRIPT)
 def test_a_timeout_is_told_in_time_and_costs_nothing(player: Player, script: Any) -> None:
-    """Who times out hears of it at its deadline at the latest, and who left the line was never debited."""
+    """Who times out hears of it at its deadline at the latest, and who left the line
+    was never debited.
+    """
     play = player([call | {"end": "close"} for call in script], limits=LIMITS)
 
     for call in play.calls:
         if call.outcome == "timeout":
-            bounds = [bound for bound in (call.call.get("timeout"), call.call.get("cancel")) if bound is not None]
+            bounds = [
+                bound
+                for bound in (call.call.get("timeout"), call.call.get("cancel"))
+                if bound is not None
+            ]
             assert (call.gone or 0.0) - call.arrived <= max(bounds) + 1e-5
     assert sum(event.tokens for event in play.log) == sum(call.tokens for call in play.admitted)
 
 
 def test_cancelled_heads_pass_the_turn_on(loop_clock: LoopClock) -> None:
-    """When head after head is cancelled, the next one goes as soon as the bucket allows: the turn is never lost with its owner."""
+    """When head after head is cancelled, the next one goes as soon as the bucket
+    allows: the turn is never lost with its owner.
+    """
     clock = loop_clock()
     limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), slack=0, clock=clock)
     admitted: list[float] = []
@@ -99,7 +120,9 @@ def test_cancelled_heads_pass_the_turn_on(loop_clock: LoopClock) -> None:
 
 
 def test_a_refund_is_heard_by_who_waits(player: Player) -> None:
-    """A head that would wait for long goes at the moment in which another call gives back."""
+    """A head that would wait for long goes at the moment in which another call gives
+    back.
+    """
     play = player(
         [
             {"at": 0, "tokens": 100, "hold": 2, "end": "settle", "used": 10},
@@ -109,13 +132,22 @@ def test_a_refund_is_heard_by_who_waits(player: Player) -> None:
         limits=Limits(Limit("tokens", 100, 100)),
     )
 
-    assert [call.admitted for call in play.calls] == [0, pytest.approx(2, abs=1e-5), pytest.approx(2, abs=1e-5)]
+    assert [call.admitted for call in play.calls] == [
+        0,
+        pytest.approx(2, abs=1e-5),
+        pytest.approx(2, abs=1e-5),
+    ]
 
 
 def test_a_late_debit_delays_who_waits(player: Player) -> None:
-    """A head whose moment moves away because another call used more than it reserved waits for the new one."""
+    """A head whose moment moves away because another call used more than it reserved
+    waits for the new one.
+    """
     play = player(
-        [{"at": 0, "tokens": 100, "hold": 5, "end": "settle", "used": 200}, {"at": 1, "tokens": 80}],
+        [
+            {"at": 0, "tokens": 100, "hold": 5, "end": "settle", "used": 200},
+            {"at": 1, "tokens": 80},
+        ],
         limits=Limits(Limit("tokens", 100, 10)),
     )
 
@@ -123,9 +155,16 @@ def test_a_late_debit_delays_who_waits(player: Player) -> None:
 
 
 def test_a_wait_that_must_be_too_long_is_refused_at_once(player: Player) -> None:
-    """A timeout below the predicted wait raises without waiting, and says how long it would be."""
+    """A timeout below the predicted wait raises without waiting, and says how long it
+    would be.
+    """
     play = player(
-        [{"at": 0, "tokens": 100}, {"at": 1, "tokens": 80}, {"at": 2, "tokens": 50, "timeout": 9.9}, {"at": 3, "tokens": 50, "timeout": 10.1}],
+        [
+            {"at": 0, "tokens": 100},
+            {"at": 1, "tokens": 80},
+            {"at": 2, "tokens": 50, "timeout": 9.9},
+            {"at": 3, "tokens": 50, "timeout": 10.1},
+        ],
         limits=Limits(Limit("tokens", 100, 10)),
     )
 
@@ -135,9 +174,15 @@ def test_a_wait_that_must_be_too_long_is_refused_at_once(player: Player) -> None
 
 
 def test_the_predicted_wait_of_an_oversize_call_is_the_real_one(player: Player) -> None:
-    """A call above the burst goes when the bucket is full; a timeout just above that does not raise."""
+    """A call above the burst goes when the bucket is full; a timeout just above that
+    does not raise.
+    """
     play = player(
-        [{"at": 0, "tokens": 10}, {"at": 0.1, "tokens": 90, "timeout": 1.5}, {"at": 1, "tokens": 90, "timeout": 10.5}],
+        [
+            {"at": 0, "tokens": 10},
+            {"at": 0.1, "tokens": 90, "timeout": 1.5},
+            {"at": 1, "tokens": 90, "timeout": 10.5},
+        ],
         limits=Limits(Limit("tokens", 100, 10, burst=10)),
     )
 

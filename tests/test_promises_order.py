@@ -1,4 +1,6 @@
-"""The third promise: nobody starves; within one priority the order of arrival is the order of admission; patience bounds overtaking."""
+"""The third promise: nobody starves; within one priority the order of arrival is the
+order of admission; patience bounds overtaking.
+"""
 
 from __future__ import annotations
 
@@ -32,38 +34,59 @@ LIMITS = Limits(Limit("tokens", 100, 10), Limit("requests", 6, 10))
 
 
 def one_by_one(script: Any) -> Any:
-    """Give every call a moment of its own, so that the order of arrival is known on threads as well."""
+    """Give every call a moment of its own, so that the order of arrival is known on
+    threads as well.
+    """
     return [call | {"at": call["at"] + index * 0.013} for index, call in enumerate(script)]
 
 
 @settings(max_examples=40)
 @given(script=SCRIPT)
 def test_first_come_first_served_whatever_the_size(player: Player, script: Any) -> None:
-    """In one priority nobody who is admitted was overtaken, by refunds, cancellations and small sizes either."""
+    """In one priority nobody who is admitted was overtaken, by refunds, cancellations
+    and small sizes either.
+    """
     play = player(one_by_one(script), limits=LIMITS)
 
-    arrivals = sorted((call for call in play.calls if call.admitted is not None), key=lambda call: call.serial)
+    arrivals = sorted(
+        (call for call in play.calls if call.admitted is not None), key=lambda call: call.serial
+    )
     moments = [call.admitted or 0.0 for call in arrivals]
     assert all(earlier <= later + 1e-5 for earlier, later in pairwise(moments))
 
 
 @settings(max_examples=40)
-@given(script=SCRIPT, patience=st.lists(st.sampled_from([0.0, 2.0, 15.0]), min_size=14, max_size=14))
-def test_only_a_more_urgent_call_overtakes_and_only_within_the_patience(player: Player, script: Any, patience: list[float]) -> None:
-    """Whoever goes while another one waits has the earlier arrival + patience: so a patient call is overtaken for its patience at most."""
-    script = [call | {"patience": seconds} for call, seconds in zip(one_by_one(script), patience, strict=False)]
+@given(
+    script=SCRIPT, patience=st.lists(st.sampled_from([0.0, 2.0, 15.0]), min_size=14, max_size=14)
+)
+def test_only_a_more_urgent_call_overtakes_and_only_within_the_patience(
+    player: Player, script: Any, patience: list[float]
+) -> None:
+    """Whoever goes while another one waits has the earlier arrival + patience: so a
+    patient call is overtaken for its patience at most.
+    """
+    script = [
+        call | {"patience": seconds}
+        for call, seconds in zip(one_by_one(script), patience, strict=False)
+    ]
     play = player(script, limits=LIMITS)
 
     for waited in play.calls:
         end = waited.admitted if waited.admitted is not None else waited.gone
         for other in play.admitted:
             if end is not None and waited.arrived + 1e-4 < (other.admitted or 0.0) < end - 1e-4:
-                assert other.arrived + other.call["patience"] <= waited.arrived + waited.call["patience"] + 1e-4
+                assert (
+                    other.arrived + other.call["patience"]
+                    <= waited.arrived + waited.call["patience"] + 1e-4
+                )
 
 
 def endless(*, until: float, patience: float = 0.0) -> list[Call]:
     """Small calls that ask for twice what the limit gives, of one patience."""
-    return [{"at": index * 0.25, "tokens": 5.0, "patience": patience} for index in range(int(until / 0.25))]
+    return [
+        {"at": index * 0.25, "tokens": 5.0, "patience": patience}
+        for index in range(int(until / 0.25))
+    ]
 
 
 def asked_before(calls: Sequence[Call], moment: float) -> float:
@@ -72,8 +95,12 @@ def asked_before(calls: Sequence[Call], moment: float) -> float:
 
 
 @pytest.mark.parametrize("big", [60.0, 100.0])
-def test_a_big_call_is_served_within_the_time_the_arithmetic_says(player: Player, big: float) -> None:
-    """60 % of the capacity, or all of it, behind endless small calls: it goes when those before it and itself are refilled, not later."""
+def test_a_big_call_is_served_within_the_time_the_arithmetic_says(
+    player: Player, big: float
+) -> None:
+    """60 % of the capacity, or all of it, behind endless small calls: it goes when
+    those before it and itself are refilled, not later.
+    """
     small = endless(until=60)
     play = player([*small, {"at": 15.1, "tokens": big}], limits=Limits(Limit("tokens", 100, 10)))
 
@@ -82,9 +109,14 @@ def test_a_big_call_is_served_within_the_time_the_arithmetic_says(player: Player
 
 
 def test_a_batch_call_is_overtaken_for_its_patience_and_no_longer(player: Player) -> None:
-    """Behind endless interactive calls a patient one goes when those of its patience's time are served."""
+    """Behind endless interactive calls a patient one goes when those of its patience's
+    time are served.
+    """
     small = endless(until=60, patience=PATIENCE["interactive"])
-    play = player([*small, {"at": 5.1, "tokens": 60.0, "patience": 10.0}], limits=Limits(Limit("tokens", 100, 10)))
+    play = player(
+        [*small, {"at": 5.1, "tokens": 60.0, "patience": 10.0}],
+        limits=Limits(Limit("tokens", 100, 10)),
+    )
 
     bound = (asked_before(small, 15.1) + 60 - 100) / 10
     assert play.calls[-1].admitted == pytest.approx(bound, abs=1e-3)
@@ -102,4 +134,7 @@ def test_an_urgent_call_goes_before_patient_ones(player: Player) -> None:
         limits=Limits(Limit("tokens", 100, 10)),
     )
 
-    assert [call.admitted for call in play.calls] == [0, *(pytest.approx(moment, abs=1e-5) for moment in (15, 10, 5))]
+    assert [call.admitted for call in play.calls] == [
+        0,
+        *(pytest.approx(moment, abs=1e-5) for moment in (15, 10, 5)),
+    ]

@@ -1,4 +1,6 @@
-"""The promises against a server that enforces: FakeOpenAI in virtual time, with the real client in front of it."""
+"""The promises against a server that enforces: FakeOpenAI in virtual time, with the
+real client in front of it.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,16 @@ CALLS = 80
 LATENCY = Latency(base=0.3, per_token=0.005, spread=0.5)
 
 
-def ask_all(server: FakeOpenAI, limiter: RateLimiter, clock: VirtualClock, *, door: str, calls: int = CALLS) -> tuple[int, int]:
+def ask_all(
+    server: FakeOpenAI, limiter: RateLimiter, clock: VirtualClock, *, door: str, calls: int = CALLS
+) -> tuple[int, int]:
     """Ask everything at once; return how many were answered and how many raised a 429."""
 
     async def main() -> tuple[int, int]:
         http = httpx2.AsyncClient(transport=server.transport())
-        client = openai.AsyncOpenAI(base_url="http://fake/v1", api_key="x", max_retries=0, http_client=http)
+        client = openai.AsyncOpenAI(
+            base_url="http://fake/v1", api_key="x", max_retries=0, http_client=http
+        )
         client = limiter.wrap(client) if door == "wrap" else client
 
         async def create(**request: Any) -> Any:
@@ -30,7 +36,11 @@ def ask_all(server: FakeOpenAI, limiter: RateLimiter, clock: VirtualClock, *, do
         ask = limiter(create) if door == "decorator" else create
 
         async def one(number: int) -> bool:
-            body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "word " * (number % 40 + 1)}], "max_tokens": 300}
+            body = {
+                "model": "gpt-4o",
+                "messages": [{"role": "user", "content": "word " * (number % 40 + 1)}],
+                "max_tokens": 300,
+            }
             try:
                 await ask(**body)
             except openai.RateLimitError:
@@ -46,11 +56,23 @@ def ask_all(server: FakeOpenAI, limiter: RateLimiter, clock: VirtualClock, *, do
 @pytest.mark.parametrize("door", ["wrap", "decorator"])
 @pytest.mark.parametrize("variant", ["P", "I", "A"])
 def test_a_server_with_our_limits_refuses_nothing(variant: str, door: str) -> None:
-    """Everything is answered, nothing is refused, and it does not take longer than the limits make it."""
+    """Everything is answered, nothing is refused, and it does not take longer than the
+    limits make it.
+    """
     clock = VirtualClock()
-    server = FakeOpenAI(variant, rpm=500, tpm=10_000, latency=LATENCY, output=150, seed=1, count_prompt=lambda *_: 30)
+    server = FakeOpenAI(
+        variant,
+        rpm=500,
+        tpm=10_000,
+        latency=LATENCY,
+        output=150,
+        seed=1,
+        count_prompt=lambda *_: 30,
+    )
     limits = Limits(Limit("requests", 500), Limit("tokens", 10_000))
-    limiter = RateLimiter(limits=limits, accounting="never_refund" if variant == "A" else "reconcile", clock=clock)
+    limiter = RateLimiter(
+        limits=limits, accounting="never_refund" if variant == "A" else "reconcile", clock=clock
+    )
 
     answered, refused = ask_all(server, limiter, clock, door=door)
 
@@ -62,9 +84,13 @@ def test_a_server_with_our_limits_refuses_nothing(variant: str, door: str) -> No
 
 @pytest.mark.parametrize("door", ["wrap", "decorator"])
 def test_every_refusal_is_counted_and_shown(door: str) -> None:
-    """Where the server allows less than we were told, each 429 that happens is in the statistics: no more, no less, none hidden."""
+    """Where the server allows less than we were told, each 429 that happens is in the
+    statistics: no more, no less, none hidden.
+    """
     clock = VirtualClock()
-    server = FakeOpenAI("I", rpm=20, tpm=100_000, latency=LATENCY, seed=1, count_prompt=lambda *_: 30)
+    server = FakeOpenAI(
+        "I", rpm=20, tpm=100_000, latency=LATENCY, seed=1, count_prompt=lambda *_: 30
+    )
     limiter = RateLimiter(rpm=60, tpm=100_000, clock=clock)
 
     answered, refused = ask_all(server, limiter, clock, door=door, calls=60)

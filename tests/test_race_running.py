@@ -1,6 +1,8 @@
-"""The race of the benchmark `compare.py`: honest rows, the same bytes twice, every client on a small course.
+"""The race of the benchmark `compare.py`: honest rows, the same bytes twice, every
+client on a small course.
 
-Owns: courses of a few calls on the virtual clock. What must never come in: figures that only a long run shows.
+Owns: courses of a few calls on the virtual clock. What must never come in: figures that
+only a long run shows.
 """
 
 from __future__ import annotations
@@ -28,9 +30,13 @@ def small(client: str, variant: str = "P", workload: str = "tokens", *, trace: b
     return race(client, course_for(workload, variant, 0, scale=SMALL), variant, 0, trace=trace)
 
 
-@pytest.mark.parametrize("client", [*CLIENTS, *(name for name in peers.PEERS if not peers.missing(name, real=False))])
+@pytest.mark.parametrize(
+    "client", [*CLIENTS, *(name for name in peers.PEERS if not peers.missing(name, real=False))]
+)
 def test_every_client_finishes_and_none_beats_the_bound(client: str) -> None:
-    """Each call of each client is answered or failed, and whoever answers all of them is not faster than can be."""
+    """Each call of each client is answered or failed, and whoever answers all of them
+    is not faster than can be.
+    """
     row = small(client)
 
     assert row.answered + row.failed == row.calls > 20
@@ -57,7 +63,9 @@ def test_a_client_that_ignores_limits_is_seen_to() -> None:
 
 
 def test_a_debt_left_at_the_server_counts() -> None:
-    """Overdrawing the bucket at the end is not being fast: the race lasts until it is out of debt."""
+    """Overdrawing the bucket at the end is not being fast: the race lasts until it is
+    out of debt.
+    """
     course = course_for("at once", "P", 0, scale=(0.03, 0.2))
     row = race("sdk retries", course, "P", 0)
 
@@ -67,7 +75,9 @@ def test_a_debt_left_at_the_server_counts() -> None:
 
 @pytest.mark.parametrize("variant", ["P", "I", "A", "B", "C", "H"])
 def test_the_bound_counts_with_what_the_server_takes(variant: str) -> None:
-    """What the bound takes for a call's charge and settlement is what the server's ledger and level say."""
+    """What the bound takes for a call's charge and settlement is what the server's
+    ledger and level say.
+    """
     course = course_for("short", variant, 0, scale=(0.02, 1))
     server = server_for(course, variant, 0)
     terms = terms_of(course, variant)
@@ -79,7 +89,9 @@ def test_the_bound_counts_with_what_the_server_takes(variant: str) -> None:
         import httpx2
 
         left = []
-        async with httpx2.AsyncClient(transport=server.transport(), base_url="http://fake/v1/") as http:
+        async with httpx2.AsyncClient(
+            transport=server.transport(), base_url="http://fake/v1/"
+        ) as http:
             for job in course.jobs:
                 await asyncio.sleep(600)
                 await http.post("chat/completions", json=dict(job.body), headers=job.headers)
@@ -95,10 +107,15 @@ def test_the_bound_counts_with_what_the_server_takes(variant: str) -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes(capsys: pytest.CaptureFixture[str]) -> None:
-    """Table and JSON are made of nothing but the seed, whatever draws jitter; another seed is other work."""
+    """Table and JSON are made of nothing but the seed, whatever draws jitter; another
+    seed is other work.
+    """
     seen = []
     for seed in (3, 3, 4):
-        rows = [race(name, course_for("tokens", "P", seed, scale=SMALL), "P", seed) for name in ("tenacity", "sdk retries", "limiter/learned")]
+        rows = [
+            race(name, course_for("tokens", "P", seed, scale=SMALL), "P", seed)
+            for name in ("tenacity", "sdk retries", "limiter/learned")
+        ]
         show(rows, {"litellm router": "why"})
         seen.append((capsys.readouterr().out, as_json(rows, {}, 0, deterministic=True)))
 
@@ -108,10 +125,26 @@ def test_the_same_seed_gives_the_same_bytes(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_command_writes_what_it_ran(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From arguments to table and file, and the exit status that says whether ours kept its promise."""
+    """From arguments to table and file, and the exit status that says whether ours kept
+    its promise.
+    """
     written = tmp_path / "out.json"
 
-    assert compare.main(["--only", "limiter/wrapped", "--variant", "P", "--workload", "poisson 50", "--json", str(written)]) == 0
+    assert (
+        compare.main(
+            [
+                "--only",
+                "limiter/wrapped",
+                "--variant",
+                "P",
+                "--workload",
+                "poisson 50",
+                "--json",
+                str(written),
+            ]
+        )
+        == 0
+    )
     assert "poisson 50" in capsys.readouterr().out
     assert [row["client"] for row in json.loads(written.read_text())["rows"]] == ["limiter/wrapped"]
 
@@ -120,12 +153,26 @@ def test_the_json_has_what_is_promised_of_it() -> None:
     """Rows carry the fields that readers of the JSON look for."""
     row = json.loads(as_json([small("semaphore")], {}, 0, deterministic=False))["rows"][0]
 
-    fields = {"client", "variant", "workload", "answered", "rejected", "failed", "seconds", "bound", "ratio", "wait_p99", "cpu_seconds"}
+    fields = {
+        "client",
+        "variant",
+        "workload",
+        "answered",
+        "rejected",
+        "failed",
+        "seconds",
+        "bound",
+        "ratio",
+        "wait_p99",
+        "cpu_seconds",
+    }
     assert fields | {"wait_p50", "wait_longest", "stall_seconds", "clock"} <= row.keys()
 
 
 def test_falling_short_is_said() -> None:
-    """A 429, a lost call or a slow row of ours ends the benchmark with a complaint; a peer's does not."""
+    """A 429, a lost call or a slow row of ours ends the benchmark with a complaint; a
+    peer's does not.
+    """
     good = replace(small("limiter/wrapped"), rejected=0, failed=0, ratio=1.1)
     bad = [replace(good, rejected=1), replace(good, failed=1), replace(good, ratio=1.11)]
 
@@ -145,21 +192,31 @@ def test_the_picture_has_a_lane_for_each_client(tmp_path: Path) -> None:
 
 
 def test_the_default_set_holds_every_promise() -> None:
-    """Ours run every workload on every promised variant; every client runs every workload on P."""
+    """Ours run every workload on every promised variant; every client runs every
+    workload on P.
+    """
     rows = set(entries.chosen(list(CLIENTS), [], [], everything=False))
 
     usual = set(WORKLOADS) - set(entries.REAL)
-    promised_rows = {(ours, variant, workload) for ours in OURS for variant in "PICH" for workload in usual}
+    promised_rows = {
+        (ours, variant, workload) for ours in OURS for variant in "PICH" for workload in usual
+    }
     assert {row for row in promised_rows if row[1:] not in entries.UNFIT} <= rows
     assert {(client, "P", workload) for client in CLIENTS for workload in usual} <= rows
     assert all((client, "F", entries.TENANT) in rows for client in CLIENTS)
 
 
 def test_names_that_stand_for_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`limiter` means its three doors; what is not installed is skipped with the words that bring it."""
+    """`limiter` means its three doors; what is not installed is skipped with the words
+    that bring it.
+    """
     assert set(entries.clients_named(["limiter"])) == OURS
     assert entries.clients_named(["limiter", "semaphore"])[-1] == "semaphore"
     with pytest.raises(SystemExit, match="no client is called 'nobody'"):
         entries.clients_named(["nobody"])
-    monkeypatch.setattr(peers, "REQUIREMENTS", {"litellm router": ("no_such_module", "litellm>=1.80", "3.9")})
-    assert entries.skipped(["litellm router", "semaphore"], real=True) == {"litellm router": "pip install 'litellm>=1.80'"}
+    monkeypatch.setattr(
+        peers, "REQUIREMENTS", {"litellm router": ("no_such_module", "litellm>=1.80", "3.9")}
+    )
+    assert entries.skipped(["litellm router", "semaphore"], real=True) == {
+        "litellm router": "pip install 'litellm>=1.80'"
+    }

@@ -31,7 +31,9 @@ def server() -> Iterator[FakeOpenAI]:
 
 @pytest.fixture
 def let_go(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many requests the limits had let go at each moment at which a run was told to stop."""
+    """How many requests the limits had let go at each moment at which a run was told to
+    stop.
+    """
     seen: list[int] = []
     real = Batch.stop
 
@@ -73,23 +75,50 @@ def run(*arguments: object) -> int:
 
 
 @pytest.mark.usefixtures("server")
-def test_a_file_of_requests_becomes_a_file_of_answers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Every request has its answer in the Batch API's form, the figures are told, and the status says that all is well."""
+def test_a_file_of_requests_becomes_a_file_of_answers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Every request has its answer in the Batch API's form, the figures are told, and
+    the status says that all is well.
+    """
     requests, output, figures = write(tmp_path / "in", 40), tmp_path / "out", tmp_path / "figures"
-    assert run(requests, "-o", output, "--rpm", "60k", "--tpm", "60m", "--price-in", 1, "--price-out", 2, "--json", figures) == 0
+    assert (
+        run(
+            requests,
+            "-o",
+            output,
+            "--rpm",
+            "60k",
+            "--tpm",
+            "60m",
+            "--price-in",
+            1,
+            "--price-out",
+            2,
+            "--json",
+            figures,
+        )
+        == 0
+    )
 
     found = results(output)
     assert set(found) == {f"r-{number}" for number in range(40)}
-    assert all(line["response"]["body"]["choices"][0]["message"]["content"] for line in found.values())
+    assert all(
+        line["response"]["body"]["choices"][0]["message"]["content"] for line in found.values()
+    )
     told = json.loads(figures.read_text())
     assert (told["answered"], told["failed"], told["rejected"]) == (40, 0, 0)
-    assert told["output_tokens"] == sum(line["response"]["body"]["usage"]["completion_tokens"] for line in found.values())
+    assert told["output_tokens"] == sum(
+        line["response"]["body"]["usage"]["completion_tokens"] for line in found.values()
+    )
     assert "cost" in capfd.readouterr().out
 
 
 @pytest.mark.usefixtures("server")
 def test_the_limits_are_learned_when_none_are_given(tmp_path: Path) -> None:
-    """Without limits the first answer's headers bring them, for each model family apart."""
+    """Without limits the first answer's headers bring them, for each model family
+    apart.
+    """
     figures = tmp_path / "figures"
     assert run(write(tmp_path / "in", 5), "-o", tmp_path / "out", "--json", figures) == 0
 
@@ -112,14 +141,21 @@ def test_the_same_command_again_sends_what_is_missing(server: FakeOpenAI, tmp_pa
 
 
 def test_failures_are_written_and_only_sent_again_when_asked(
-    server: FakeOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    server: FakeOpenAI,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """A failure is a result: the status tells of it, a second run leaves it, --retry-failed sends it and nothing else."""
+    """A failure is a result: the status tells of it, a second run leaves it,
+    --retry-failed sends it and nothing else.
+    """
     output = tmp_path / "out"
     monkeypatch.setattr("ratelimit.commands.run.RETRIES", 0)  # the SDK waits between them
     server.inject("500", count=2)
     assert run(write(tmp_path / "in", 10), "-o", output, "--concurrency", 1) == 1
-    failed = {name for name, line in results(output).items() if line["response"]["status_code"] == 500}
+    failed = {
+        name for name, line in results(output).items() if line["response"]["status_code"] == 500
+    }
     assert failed == {"r-0", "r-1"}
     assert "2 failed by HTTP 500" in capfd.readouterr().out
 
@@ -151,7 +187,9 @@ def test_a_model_can_be_put_in_place(server: FakeOpenAI, tmp_path: Path) -> None
 def test_broken_lines_stop_before_anything_is_sent(
     server: FakeOpenAI, tmp_path: Path, capfd: pytest.CaptureFixture[str], content: str, told: str
 ) -> None:
-    """A file with broken lines costs nothing: each is told, none is sent, the output is not begun."""
+    """A file with broken lines costs nothing: each is told, none is sent, the output is
+    not begun.
+    """
     (tmp_path / "in").write_text(content)
     assert run(tmp_path / "in", "-o", tmp_path / "out") == 2
 
@@ -178,7 +216,12 @@ def test_broken_lines_stop_before_anything_is_sent(
     ],
 )
 def test_unusable_arguments_are_told_in_a_sentence(
-    server: FakeOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
+    server: FakeOpenAI,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    told: str,
 ) -> None:
     """Status 2, one sentence, no traceback, nothing sent, nothing left lying about."""
     monkeypatch.chdir(tmp_path)
@@ -195,9 +238,15 @@ def test_unusable_arguments_are_told_in_a_sentence(
 
 @pytest.mark.parametrize("key", ["", "sk-with\n-break-0123456789", "sk-ключ-0123456789"])
 def test_a_key_that_is_none_is_told_without_showing_it(
-    server: FakeOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], key: str
+    server: FakeOpenAI,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    key: str,
 ) -> None:
-    """A missing key, or one with a line break from some shell: an HTTP library's error about it would print it."""
+    """A missing key, or one with a line break from some shell: an HTTP library's error
+    about it would print it.
+    """
     monkeypatch.setenv("OPENAI_API_KEY", key)
     assert run(write(tmp_path / "in", 1), "-o", tmp_path / "out") == 2
 
@@ -208,9 +257,15 @@ def test_a_key_that_is_none_is_told_without_showing_it(
 
 
 def test_a_refused_key_ends_the_run_at_once(
-    server: FakeOpenAI, let_go: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    server: FakeOpenAI,
+    let_go: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """One sentence instead of a thousand failures; nothing is written, so the next run asks everything."""
+    """One sentence instead of a thousand failures; nothing is written, so the next run
+    asks everything.
+    """
     monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong-canary-0123456789")
     assert run(write(tmp_path / "in", 200), "-o", tmp_path / "out") == 1
 
@@ -218,20 +273,30 @@ def test_a_refused_key_ends_the_run_at_once(
     assert said.err.splitlines()[-1].startswith("ratelimit run: http://127.0.0.1")
     assert "refuses the API key" in said.err
     assert "sk-wrong" not in said.err + said.out
-    assert 1 <= len(server.ledger) <= let_go[0] <= FIRST_SLOTS  # the next in line may be let go before the first refusal is read
+    # the next in line may be let go before the first refusal is read
+    assert 1 <= len(server.ledger) <= let_go[0] <= FIRST_SLOTS
     assert (tmp_path / "out").read_bytes() == b""
 
 
-def test_a_server_that_is_away_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_is_away_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """What was done is kept; the sentence says what cannot be reached."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setattr("ratelimit.commands.run.RETRIES", 0)
-    assert run(write(tmp_path / "in", 5), "-o", tmp_path / "out", "--base-url", "http://127.0.0.1:9/v1") == 1
+    assert (
+        run(
+            write(tmp_path / "in", 5), "-o", tmp_path / "out", "--base-url", "http://127.0.0.1:9/v1"
+        )
+        == 1
+    )
 
     assert "cannot reach http://127.0.0.1:9/v1/" in capfd.readouterr().err
 
 
-def test_a_used_up_account_ends_the_run(server: FakeOpenAI, let_go: list[int], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_used_up_account_ends_the_run(
+    server: FakeOpenAI, let_go: list[int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Waiting does not help, and a retry of a thousand requests does not either."""
     server.inject("quota")
     assert run(write(tmp_path / "in", 200), "-o", tmp_path / "out") == 1
@@ -241,7 +306,10 @@ def test_a_used_up_account_ends_the_run(server: FakeOpenAI, let_go: list[int], t
 
 
 def test_a_full_disk_keeps_what_was_done(
-    server: FakeOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    server: FakeOpenAI,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """The file stays whole, the sentence names it, the next run goes on."""
     requests, output = write(tmp_path / "in", 30), tmp_path / "out"
@@ -265,15 +333,30 @@ def test_a_full_disk_keeps_what_was_done(
 
 
 @pytest.mark.usefixtures("server")
-def test_the_key_shows_up_nowhere(tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
-    """Not in the results, the figures, the screen or the log, even where a server echoes it in its answer."""
+def test_the_key_shows_up_nowhere(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not in the results, the figures, the screen or the log, even where a server
+    echoes it in its answer.
+    """
     caplog.set_level("DEBUG")
     requests, output, figures = write(tmp_path / "in", 3), tmp_path / "out", tmp_path / "figures"
-    text = requests.read_text() + json.dumps({"custom_id": "echo", "body": {"model": KEY, "messages": [{"role": "user", "content": "Hi"}]}})
-    requests.write_text(text + "\n" + json.dumps({"custom_id": "bad", "body": {"model": KEY, "messages": [{}], "n": 0}}) + "\n")
+    text = requests.read_text() + json.dumps(
+        {
+            "custom_id": "echo",
+            "body": {"model": KEY, "messages": [{"role": "user", "content": "Hi"}]},
+        }
+    )
+    requests.write_text(
+        text
+        + "\n"
+        + json.dumps({"custom_id": "bad", "body": {"model": KEY, "messages": [{}], "n": 0}})
+        + "\n"
+    )
     run(requests, "-o", output, "--json", figures, "--rpm", "1000")
     run(requests, "-o", output, "--retry-failed")
-    with FakeOpenAI(tpm=1, latency=0).serve() as url:  # its refusal names the model, which is the key
+    # its refusal names the model, which is the key
+    with FakeOpenAI(tpm=1, latency=0).serve() as url:
         run(requests, "-o", tmp_path / "other", "--base-url", url)
     run(requests, "--dry-run", "--model", "gpt-4o")
 
@@ -284,32 +367,56 @@ def test_the_key_shows_up_nowhere(tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert KEY not in caplog.text.replace(repr(KEY), "")
 
 
-def test_a_dry_run_sends_nothing_and_says_what_it_takes(server: FakeOpenAI, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Tokens, money and time of what is left to do, without a key, a server or an output."""
+def test_a_dry_run_sends_nothing_and_says_what_it_takes(
+    server: FakeOpenAI, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Tokens, money and time of what is left to do, without a key, a server or an
+    output.
+    """
     requests, output, figures = write(tmp_path / "in", 90), tmp_path / "out", tmp_path / "figures"
-    options = ("--dry-run", "--rpm", 30, "--tpm", "1m", "--price-in", 10, "--price-out", 100, "--json", figures)
+    options = (
+        "--dry-run",
+        "--rpm",
+        30,
+        "--tpm",
+        "1m",
+        "--price-in",
+        10,
+        "--price-out",
+        100,
+        "--json",
+        figures,
+    )
     assert run(requests, *options) == 0
     told = json.loads(figures.read_text())
-    estimate = RateLimiter().estimate(model="gpt-4o", messages=[{"role": "user", "content": "Say 10."}])
+    estimate = RateLimiter().estimate(
+        model="gpt-4o", messages=[{"role": "user", "content": "Say 10."}]
+    )
 
     assert told["requests"] == 90
     assert told["seconds"] == pytest.approx(120)
     assert told["prompt_tokens"] == pytest.approx(90 * estimate.prompt_tokens, rel=0.05)
     assert told["output_tokens"] == 90 * 20
-    assert told["cost"] == pytest.approx((10 * told["prompt_tokens"] + 100 * told["output_tokens"]) / 1e6)
+    assert told["cost"] == pytest.approx(
+        (10 * told["prompt_tokens"] + 100 * told["output_tokens"]) / 1e6
+    )
     assert "At least 2 min." in capfd.readouterr().out
     assert len(server.ledger) == 0
     assert not output.exists()
 
 
-def test_a_dry_run_tells_of_requests_that_can_never_pass(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_tells_of_requests_that_can_never_pass(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Better known before than found as a failure in the end."""
     assert run(write(tmp_path / "in", 2, max_tokens=9_000), "--dry-run", "--tpm", "5k") == 1
 
     assert "2 requests are larger than a whole limit" in capfd.readouterr().out
 
 
-def test_a_dry_run_without_limits_leaves_the_time_open(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_without_limits_leaves_the_time_open(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Nothing is invented where the limits are still to be learned."""
     assert run(write(tmp_path / "in", 2), "--dry-run") == 0
 

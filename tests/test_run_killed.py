@@ -1,4 +1,6 @@
-"""The command in a process of its own, which is ended in rude ways. Each run starts an interpreter, so there are few of them."""
+"""The command in a process of its own, which is ended in rude ways. Each run starts an
+interpreter, so there are few of them.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,18 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix
 
 @pytest.fixture
 def requests(tmp_path: Path) -> Path:
-    """Requests that the server's ledger can tell apart, by their models; of token numbers, so that no process has to load a vocabulary."""
+    """Requests that the server's ledger can tell apart, by their models; of token
+    numbers, so that no process has to load a vocabulary.
+    """
     path = tmp_path / "in"
-    rows = ({"custom_id": f"m-{n}", "url": "/v1/embeddings", "body": {"model": f"m-{n}", "input": [1, 2, 3]}} for n in range(ALL))
+    rows = (
+        {
+            "custom_id": f"m-{n}",
+            "url": "/v1/embeddings",
+            "body": {"model": f"m-{n}", "input": [1, 2, 3]},
+        }
+        for n in range(ALL)
+    )
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -37,16 +48,34 @@ def requests(tmp_path: Path) -> Path:
 @contextmanager
 def serving(seconds: float) -> Iterator[tuple[FakeOpenAI, dict[str, str]]]:
     """A server whose answers take so long, and the environment that leads to it."""
-    server = FakeOpenAI(rpm=60_000, tpm=60_000_000, latency=seconds, output=300, count_prompt=lambda *_: 10)
+    server = FakeOpenAI(
+        rpm=60_000, tpm=60_000_000, latency=seconds, output=300, count_prompt=lambda *_: 10
+    )
     with server.serve() as url:
         yield server, os.environ | {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": url}
 
 
 @contextmanager
-def running(requests: Path, output: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+def running(
+    requests: Path, output: Path, environment: dict[str, str]
+) -> Iterator[subprocess.Popen[str]]:
     """The command, until the block ends."""
-    command: list[str | Path] = [sys.executable, "-c", START, "run", requests, "-o", output, "--rpm", "60000", "--concurrency", "8"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:  # noqa: S603  # ourselves
+    command: list[str | Path] = [
+        sys.executable,
+        "-c",
+        START,
+        "run",
+        requests,
+        "-o",
+        output,
+        "--rpm",
+        "60000",
+        "--concurrency",
+        "8",
+    ]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:  # ourselves
         try:
             yield process
         finally:
@@ -69,13 +98,20 @@ def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str]) -> No
 
 
 @pytest.mark.timeout(400)  # six interpreters start one after the other
-def test_killed_at_random_moments_it_still_asks_everything_once(requests: Path, tmp_path: Path) -> None:
-    """Five times SIGKILL: no line is broken, nothing that was written is asked again, in the end every name stands there once."""
+def test_killed_at_random_moments_it_still_asks_everything_once(
+    requests: Path, tmp_path: Path
+) -> None:
+    """Five times SIGKILL: no line is broken, nothing that was written is asked again,
+    in the end every name stands there once.
+    """
     chance, output = random.Random(5), tmp_path / "out"
     for _ in range(5):
         before = written(output)
         enough = len(before) + chance.randint(1, 20)
-        with serving(0.02) as (server, environment), running(requests, output, environment) as process:
+        with (
+            serving(0.02) as (server, environment),
+            running(requests, output, environment) as process,
+        ):
             wait_for(lambda enough=enough: len(written(output)) >= enough, process)  # type: ignore[misc]  # a default binds the loop's variable
             time.sleep(chance.uniform(0, 0.02))
             process.kill()
@@ -93,8 +129,12 @@ def test_killed_at_random_moments_it_still_asks_everything_once(requests: Path, 
 
 
 @pytest.mark.parametrize("wish", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_once_it_finishes_what_is_in_flight(requests: Path, tmp_path: Path, wish: signal.Signals) -> None:
-    """Ctrl-C: what was sent is paid, so its answers are waited for and written; no further request goes out."""
+def test_interrupted_once_it_finishes_what_is_in_flight(
+    requests: Path, tmp_path: Path, wish: signal.Signals
+) -> None:
+    """Ctrl-C: what was sent is paid, so its answers are waited for and written; no
+    further request goes out.
+    """
     output = tmp_path / "out"
     with serving(0.3) as (server, environment), running(requests, output, environment) as process:
         wait_for(lambda: len(written(output)) > 3, process)
@@ -111,7 +151,9 @@ def test_interrupted_once_it_finishes_what_is_in_flight(requests: Path, tmp_path
 
 
 def test_interrupted_twice_it_stops_now(requests: Path, tmp_path: Path) -> None:
-    """Who does not want to wait for a long answer need not; what was written stays whole."""
+    """Who does not want to wait for a long answer need not; what was written stays
+    whole.
+    """
     output = tmp_path / "out"
     with serving(600) as (server, environment), running(requests, output, environment) as process:
         wait_for(lambda: len(server.ledger) > 0, process)

@@ -33,7 +33,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
 class Hand(Meter):
     """A meter whose requests are answered by a call."""
 
-    def __init__(self, clock: Time, left: int = 100, prices: Prices | None = None, **limits: Any) -> None:
+    def __init__(
+        self, clock: Time, left: int = 100, prices: Prices | None = None, **limits: Any
+    ) -> None:
         from ratelimit.drive import Clock
 
         own = Clock()
@@ -48,22 +50,31 @@ class Hand(Meter):
         for _ in range(count):
             self.clock.seconds += seconds / count
             self.limiter.acquire_nowait(tokens=30).close()
-            self.hear(Result(Request("a", "chat.completions", {}), 200 if ok else 500, body if ok else {}))
+            self.hear(
+                Result(Request("a", "chat.completions", {}), 200 if ok else 500, body if ok else {})
+            )
             self.sample()
 
 
 def test_what_was_used_is_that_of_the_last_minute(clock: Time) -> None:
-    """RPM and TPM are shown beside their limits, as the server counts: over a minute, not over the run."""
+    """RPM and TPM are shown beside their limits, as the server counts: over a minute,
+    not over the run.
+    """
     meter = Hand(clock, rpm=600, tpm=30_000)
     meter.go(120, 60)
     meter.go(30, 60)
 
-    assert [(use.name, round(use.used, -1), use.allowed) for use in meter.uses()] == [("RPM", 30, 600), ("TPM", 900, 30_000)]
+    assert [(use.name, round(use.used, -1), use.allowed) for use in meter.uses()] == [
+        ("RPM", 30, 600),
+        ("TPM", 900, 30_000),
+    ]
     assert (meter.done, meter.failed, meter.admitted, meter.tokens) == (150, 0, 150, 4_500)
 
 
 def test_the_share_of_a_limit_counts_its_full_bucket(clock: Time) -> None:
-    """Who uses a full bucket and its refill has used all of it; the wait for the first answer and after the last sending are told apart."""
+    """Who uses a full bucket and its refill has used all of it; the wait for the first
+    answer and after the last sending are told apart.
+    """
     meter = Hand(clock, rpm=60)
     clock.seconds += 10
     meter.go(60, 0.001)
@@ -75,7 +86,9 @@ def test_the_share_of_a_limit_counts_its_full_bucket(clock: Time) -> None:
 
 
 def test_nothing_is_said_of_the_limits_before_an_answer(clock: Time) -> None:
-    """A run that is stopped before it sends anything has used no part of a limit, though a call may have been let go and taken home."""
+    """A run that is stopped before it sends anything has used no part of a limit,
+    though a call may have been let go and taken home.
+    """
     meter = Hand(clock, rpm=20)
     meter.limiter.acquire_nowait(tokens=30).cancel()
     meter.sample()
@@ -86,7 +99,9 @@ def test_nothing_is_said_of_the_limits_before_an_answer(clock: Time) -> None:
 
 
 def test_the_end_is_told_by_limits_and_speed(clock: Time) -> None:
-    """A full bucket at the start flatters the speed: the limits know better. Where none are known, the speed is all there is."""
+    """A full bucket at the start flatters the speed: the limits know better. Where none
+    are known, the speed is all there is.
+    """
     limited = Hand(clock, left=220, rpm=60)
     limited.go(60, 1)
     free = Hand(clock, left=220)

@@ -1,4 +1,6 @@
-"""FakeOpenAI over real HTTP, and the command `ratelimit serve`: how they begin and how they end."""
+"""FakeOpenAI over real HTTP, and the command `ratelimit serve`: how they begin and how
+they end.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,19 @@ from ratelimit.estimate.vocabulary import Vocabularies
 from ratelimit.testing import FakeOpenAI, serving
 from ratelimit.testing.serving import serve_command
 
-BODY: Mapping[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+BODY: Mapping[str, Any] = {
+    "model": "gpt-4o",
+    "messages": [{"role": "user", "content": "hi"}],
+    "max_tokens": 1,
+}
 FOREVER = 3_600.0  # seconds that an answer takes
 
 
 @pytest.fixture
 def threads() -> Iterator[ThreadPoolExecutor]:
-    """For calls that are still in flight when a server ends; each of them has ended after the test."""
+    """For calls that are still in flight when a server ends; each of them has ended
+    after the test.
+    """
     with ThreadPoolExecutor() as pool:
         yield pool
 
@@ -39,7 +47,9 @@ def ask(url: str, body: Mapping[str, Any] = BODY) -> httpx2.Response:
     return httpx2.post(f"{url}/chat/completions", json=body, timeout=FOREVER)
 
 
-def in_flight(threads: ThreadPoolExecutor, server: FakeOpenAI, url: str, body: Mapping[str, Any] = BODY) -> Future[httpx2.Response]:
+def in_flight(
+    threads: ThreadPoolExecutor, server: FakeOpenAI, url: str, body: Mapping[str, Any] = BODY
+) -> Future[httpx2.Response]:
     """A call that the server has admitted."""
     call = threads.submit(ask, url, body)
     while not server.ledger:
@@ -78,9 +88,14 @@ def test_leaving_serve_is_quick_and_final() -> None:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_calls_in_flight_are_cut_off_in_silence(
-    threads: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], stream: bool
+    threads: ThreadPoolExecutor,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    stream: bool,
 ) -> None:
-    """The caller sees a broken connection, whoever left the block his own exception, and nobody a traceback of the web server."""
+    """The caller sees a broken connection, whoever left the block his own exception,
+    and nobody a traceback of the web server.
+    """
     server = FakeOpenAI("I", latency=FOREVER)
 
     def leave() -> Future[httpx2.Response]:
@@ -99,8 +114,12 @@ def test_calls_in_flight_are_cut_off_in_silence(
 
 
 @pytest.mark.parametrize("bug", [ZeroDivisionError, asyncio.CancelledError])
-def test_a_real_failure_of_the_app_is_still_seen(caplog: pytest.LogCaptureFixture, bug: type[BaseException]) -> None:
-    """Only the end of the server is silent: what goes wrong while it serves is answered with a 500 and logged with its traceback."""
+def test_a_real_failure_of_the_app_is_still_seen(
+    caplog: pytest.LogCaptureFixture, bug: type[BaseException]
+) -> None:
+    """Only the end of the server is silent: what goes wrong while it serves is answered
+    with a 500 and logged with its traceback.
+    """
 
     def broken(*_: object) -> int:
         raise bug
@@ -112,7 +131,9 @@ def test_a_real_failure_of_the_app_is_still_seen(caplog: pytest.LogCaptureFixtur
 
 
 def test_the_vocabulary_is_loaded_before_the_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who times calls does not time the loading; a server in process, or one with a counter of its own, loads nothing for it."""
+    """Who times calls does not time the loading; a server in process, or one with a
+    counter of its own, loads nothing for it.
+    """
     encodings = []
     real = tokenizer.count
 
@@ -129,7 +150,9 @@ def test_the_vocabulary_is_loaded_before_the_first_call(monkeypatch: pytest.Monk
 
 
 def test_a_server_without_a_vocabulary_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No cache, no package, no internet: prompts are estimated by their size, and nothing fails, even where warnings are errors."""
+    """No cache, no package, no internet: prompts are estimated by their size, and
+    nothing fails, even where warnings are errors.
+    """
 
     def nothing(_url: str, _sha256: str) -> bytes:
         raise OSError("no route to host")
@@ -161,7 +184,10 @@ def test_the_command_tells_every_refusal_and_ends_with_ctrl_c() -> None:
     ("limits", "shown"),
     [
         ({"rpm": 1e6, "tpm": 2.5e9}, ", 1,000,000 RPM, 2,500,000,000 TPM: "),
-        ({"rpm": 0.5, "tpm": 1e12, "rpd": 1_234_567.0}, ", 0.5 RPM, 1,000,000,000,000 TPM, 1,234,567 RPD: "),
+        (
+            {"rpm": 0.5, "tpm": 1e12, "rpd": 1_234_567.0},
+            ", 0.5 RPM, 1,000,000,000,000 TPM, 1,234,567 RPD: ",
+        ),
         ({"rpm": None, "tpm": None}, ", no limits: "),
     ],
 )
@@ -174,7 +200,10 @@ def test_the_command_shows_limits_to_read(limits: dict[str, float | None], shown
 
 
 def test_ctrl_c_while_calls_are_in_flight_shows_the_closing_line_alone(
-    threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    threads: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """They are cut off, and nothing but the sum is printed."""
     servers: list[FakeOpenAI] = []
@@ -202,17 +231,25 @@ def test_ctrl_c_while_calls_are_in_flight_shows_the_closing_line_alone(
 def test_a_real_ctrl_c_ends_a_real_process_in_the_midst_of_a_stream() -> None:
     """The whole of it once: status 0, the closing line, no traceback."""
     program = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"  # a shell's background job ignores it
+        # a shell's background job ignores it
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
         " from ratelimit.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", program, "serve", "--port", "0"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as process:  # noqa: S603  # ourselves
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as process:  # ourselves
         try:
             assert process.stdout is not None
             lines = [process.stdout.readline(), process.stdout.readline()]
             endless = {"x-fake-usage": '{"completion_tokens": 1000000}'}
-            with httpx2.stream("POST", f"{address_in(lines)}/chat/completions", json={**BODY, "stream": True}, headers=endless) as answer:
+            with httpx2.stream(
+                "POST",
+                f"{address_in(lines)}/chat/completions",
+                json={**BODY, "stream": True},
+                headers=endless,
+            ) as answer:
                 assert answer.status_code == 200
                 process.send_signal(signal.SIGINT)
                 rest, _ = process.communicate(timeout=60)

@@ -1,4 +1,6 @@
-"""Buckets in memory: atomic over all of them, exact under contention, and safe from inside."""
+"""Buckets in memory: atomic over all of them, exact under contention, and safe from
+inside.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def test_dimensions_without_a_limit_cost_nothing() -> None:
 
 
 def test_a_slot_is_freed_by_what_ends_and_only_once_each() -> None:
-    """With a cap the answer is "when a call ends"; a settlement that corrects an ended call frees nothing."""
+    """With a cap the answer is "when a call ends"; a settlement that corrects an ended
+    call frees nothing.
+    """
     store = MemoryStore(Limits(concurrency=2), 0.0)
     assert store.take({}, 0) == store.take({}, 0) == ()
     assert store.take({}, 0) == inf
@@ -60,20 +64,26 @@ def test_a_slot_is_freed_by_what_ends_and_only_once_each() -> None:
 
 @pytest.mark.parametrize("state", ["open", "closed", "full"])
 def test_the_impossible_is_told_at_once(state: str) -> None:
-    """Too large is too large, also while the line is closed or as many calls are in flight as may be."""
+    """Too large is too large, also while the line is closed or as many calls are in
+    flight as may be.
+    """
     store = MemoryStore(Limits(*LIMITS, concurrency=1), 0.0)
     if state == "closed":
         store.close(100)
     elif state == "full":
         store.take({}, 0)
-    with pytest.raises(RequestTooLarge, match=r"needs 101 tokens, the limit is 100 tokens/10 s.*never") as told:
+    with pytest.raises(
+        RequestTooLarge, match=r"needs 101 tokens, the limit is 100 tokens/10 s.*never"
+    ) as told:
         store.take({"requests": 1, "tokens": 101}, 50.0)
     assert (told.value.name, told.value.amount, told.value.limit) == ("tokens", 101, 100)
     assert level(store, "requests", 50) == 10
 
 
 def test_nobody_passes_a_closed_line() -> None:
-    """Until the named moment everybody waits, also who would fit; the latest moment wins."""
+    """Until the named moment everybody waits, also who would fit; the latest moment
+    wins.
+    """
     store = MemoryStore(LIMITS, 0.0)
     store.close(30)
     store.close(20)
@@ -83,7 +93,9 @@ def test_nobody_passes_a_closed_line() -> None:
 
 
 def test_other_limits_keep_what_is_owed() -> None:
-    """When limits change, a debt stays a debt of as many tokens; new dimensions begin full."""
+    """When limits change, a debt stays a debt of as many tokens; new dimensions begin
+    full.
+    """
     store = MemoryStore(LIMITS, 0.0)
     store.take({"requests": 4, "tokens": 100}, 0.0)
     store.give({"tokens": -50}, 0.0, ends=False)
@@ -95,7 +107,9 @@ def test_other_limits_keep_what_is_owed() -> None:
 
 
 def interrupt(store: MemoryStore, act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let ``act`` run inside the next `take`, while it holds the lock, as a finalizer or signal handler would."""
+    """Let ``act`` run inside the next `take`, while it holds the lock, as a finalizer
+    or signal handler would.
+    """
 
     def interrupted(*arguments: Any) -> bool:
         monkeypatch.setattr(memory, "take_all", take_all)
@@ -107,7 +121,9 @@ def interrupt(store: MemoryStore, act: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_a_finalizer_gives_inside_take_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`give`, `close` and `correct` from inside the locked part neither block nor vanish."""
+    """`give`, `close` and `correct` from inside the locked part neither block nor
+    vanish.
+    """
     store = MemoryStore(LIMITS, 0.0)
     store.take(CALL, 0.0)
 
@@ -124,8 +140,12 @@ def test_what_a_finalizer_gives_inside_take_is_not_lost(monkeypatch: pytest.Monk
     assert store.take({}, 0.0) == 5.0
 
 
-def test_admitting_from_inside_take_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal handler that asks for admission in the middle of one is told, and the interrupted call goes on."""
+def test_admitting_from_inside_take_is_an_error_that_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A signal handler that asks for admission in the middle of one is told, and the
+    interrupted call goes on.
+    """
     monkeypatch.setattr(line_module, "LOCK_SECONDS", 0.01)
     store = MemoryStore(LIMITS, 0.0)
 
@@ -139,7 +159,9 @@ def test_admitting_from_inside_take_is_an_error_that_says_so(monkeypatch: pytest
 
 
 def test_a_refund_given_before_a_take_counts_for_it() -> None:
-    """Given while another thread held the lock, and not yet entered in the books: who was woken for it must not be turned away."""
+    """Given while another thread held the lock, and not yet entered in the books: who
+    was woken for it must not be turned away.
+    """
     store = MemoryStore(Limits(*LIMITS, concurrency=1), 0.0)
     store.take({"requests": 1, "tokens": 100}, 0.0)
     store._lock.acquire()  # another thread, in the middle of its take
@@ -172,7 +194,9 @@ def test_one_thread_at_a_time_is_inside(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("contended", [False, True])
 @pytest.mark.parametrize("verb", ["take", "give", "close", "too large"])
-def test_ctrl_c_at_any_moment_leaves_no_lock_locked(verb: str, contended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_at_any_moment_leaves_no_lock_locked(
+    verb: str, contended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever is interrupted, the next call gets in."""
     monkeypatch.setattr(line_module, "LOCK_SECONDS", 0.01)
     store = MemoryStore(Limits(*LIMITS, concurrency=1_000), 0.0)
@@ -198,8 +222,12 @@ def test_ctrl_c_at_any_moment_leaves_no_lock_locked(verb: str, contended: bool, 
 
 @pytest.mark.usefixtures("eager_switching")
 def test_contention_loses_and_invents_nothing() -> None:
-    """Threads that take and give as fast as they can leave exact sums: of admissions, of ends and in every bucket."""
-    store = MemoryStore(Limits(Limit("requests", 1e9, 1e9), Limit("tokens", 4_000, 1e9), concurrency=5), 0.0)
+    """Threads that take and give as fast as they can leave exact sums: of admissions,
+    of ends and in every bucket.
+    """
+    store = MemoryStore(
+        Limits(Limit("requests", 1e9, 1e9), Limit("tokens", 4_000, 1e9), concurrency=5), 0.0
+    )
     taken = [0] * 4
     barrier = threading.Barrier(4)
 
@@ -230,8 +258,12 @@ def test_contention_loses_and_invents_nothing() -> None:
     amount=st.floats(0.1, 100, allow_subnormal=False),
     burst=st.sampled_from([100.0, 40.0]),
 )
-def test_the_predicted_moment_is_the_one_at_which_it_is_admitted(ahead: list[float], amount: float, burst: float) -> None:
-    """Behind any calls, oversize ones too, `moment` is when the call really goes if all before it go as soon as they can."""
+def test_the_predicted_moment_is_the_one_at_which_it_is_admitted(
+    ahead: list[float], amount: float, burst: float
+) -> None:
+    """Behind any calls, oversize ones too, `moment` is when the call really goes if all
+    before it go as soon as they can.
+    """
     limits = Limits(Limit("tokens", 100, 10, burst=burst))
     store, now = MemoryStore(limits, 0.0), 0.0
     predicted = MemoryStore(limits, 0.0).moment({"tokens": amount}, {"tokens": sum(ahead)})

@@ -1,4 +1,6 @@
-"""Decorated calls with the real openai client, over real HTTP on loopback: answers and streams, async, sync and on trio."""
+"""Decorated calls with the real openai client, over real HTTP on loopback: answers and
+streams, async, sync and on trio.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,12 @@ from ratelimit.testing import FakeOpenAI
 
 HI: Any = [{"role": "user", "content": "hi"}]
 KNOWN = {"x-fake-usage": '{"prompt_tokens": 8, "completion_tokens": 40}'}
-BODY: dict[str, Any] = {"model": "gpt-4o", "messages": HI, "max_tokens": 100, "extra_headers": KNOWN}
+BODY: dict[str, Any] = {
+    "model": "gpt-4o",
+    "messages": HI,
+    "max_tokens": 100,
+    "extra_headers": KNOWN,
+}
 USED = 48
 RESERVED = 108
 
@@ -49,7 +56,9 @@ def in_flight(of: RateLimiter) -> int:
 
 
 def test_the_sync_client_settles_answers_and_streams(url: str) -> None:
-    """An answer by its usage; a stream by its last chunk, by the text that passed, or when it is closed early."""
+    """An answer by its usage; a stream by its last chunk, by the text that passed, or
+    when it is closed early.
+    """
     held = limiter()
     with openai.OpenAI(base_url=url, api_key="x") as client:
         ask = held(client.chat.completions.create)
@@ -62,7 +71,10 @@ def test_the_sync_client_settles_answers_and_streams(url: str) -> None:
         assert list(stream)[-1].usage.total_tokens == USED
         assert (spent(held), in_flight(held)) == (2 * USED, 0)
 
-        words = sum(len((chunk.choices[0].delta.content or "").split()) for chunk in ask(**BODY, stream=True))
+        words = sum(
+            len((chunk.choices[0].delta.content or "").split())
+            for chunk in ask(**BODY, stream=True)
+        )
         assert words == 40
         assert spent(held) == pytest.approx(3 * USED, abs=10)
         assert in_flight(held) == 0
@@ -86,15 +98,20 @@ def test_the_sync_client_settles_answers_and_streams(url: str) -> None:
         assert (spent(held) - before, in_flight(held)) == (RESERVED, 0)
 
 
-@pytest.mark.filterwarnings("ignore:Async generator 'openai")  # on trio the SDK leaves its own generators unfinished at [DONE]
+# on trio the SDK leaves its own generators unfinished at [DONE]
+@pytest.mark.filterwarnings("ignore:Async generator 'openai")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("library", ["asyncio", "trio"])
 def test_the_async_client_settles_answers_and_streams(url: str, library: str) -> None:
-    """The same on both libraries, decorated as a method of the SDK and as a function of one's own."""
+    """The same on both libraries, decorated as a method of the SDK and as a function of
+    one's own.
+    """
     held = limiter()
 
     async def main() -> None:
-        async with openai.AsyncOpenAI(base_url=url, api_key="x", http_client=httpx2.AsyncClient()) as client:
+        async with openai.AsyncOpenAI(
+            base_url=url, api_key="x", http_client=httpx2.AsyncClient()
+        ) as client:
 
             @held
             async def ask(**request: Any) -> Any:
@@ -129,11 +146,16 @@ def test_the_async_client_settles_answers_and_streams(url: str, library: str) ->
 
 
 def test_a_refusal_of_the_real_server_is_counted_and_obeyed(url: str) -> None:
-    """The SDK's 429 closes the line until the moment that the server named, and is shown; the real level is believed."""
+    """The SDK's 429 closes the line until the moment that the server named, and is
+    shown; the real level is believed.
+    """
     del url
     server = FakeOpenAI("I", rpm=3, tpm=30_000, latency=0)
     held = RateLimiter(rpm=100, tpm=100_000, slack=0)
-    with server.serve() as base_url, openai.OpenAI(base_url=base_url, api_key="x", max_retries=0) as client:
+    with (
+        server.serve() as base_url,
+        openai.OpenAI(base_url=base_url, api_key="x", max_retries=0) as client,
+    ):
         ask = held(client.chat.completions.create)
         for _ in range(3):
             ask(**BODY)
@@ -174,7 +196,9 @@ class Odd:
 
 
 def test_a_stream_stays_what_it_is() -> None:
-    """Attributes, class and chunks of a metered stream are its own, whatever the chunks are."""
+    """Attributes, class and chunks of a metered stream are its own, whatever the chunks
+    are.
+    """
     held = limiter()
     stream: Any = held(lambda **_: Odd())(**BODY)
     assert type(stream) is MeteredStream
@@ -187,12 +211,24 @@ def test_a_stream_stays_what_it_is() -> None:
     assert in_flight(held) == 0
 
 
-CHUNKS: list[Any] = [None, 5, "text", b"\xff", [], {"usage": 5}, {"choices": [None]}, object(), {"choices": [{"delta": {"content": "\ud800"}}]}]
+CHUNKS: list[Any] = [
+    None,
+    5,
+    "text",
+    b"\xff",
+    [],
+    {"usage": 5},
+    {"choices": [None]},
+    object(),
+    {"choices": [{"delta": {"content": "\ud800"}}]},
+]
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_any_chunk_passes(chunk: Any) -> None:
-    """What the meter cannot read is not its business; text that no encoding knows ends no stream either."""
+    """What the meter cannot read is not its business; text that no encoding knows ends
+    no stream either.
+    """
     held = limiter()
     passed = list(held(lambda **_: iter([chunk, chunk]))(**BODY))
     assert passed == [chunk, chunk]
@@ -200,7 +236,9 @@ def test_any_chunk_passes(chunk: Any) -> None:
 
 
 def test_a_tokenizer_that_fails_ends_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counting the text that passed is ours: when it fails, the chunks are complete and the reserve stays, with one warning."""
+    """Counting the text that passed is ours: when it fails, the chunks are complete and
+    the reserve stays, with one warning.
+    """
     held = limiter()
 
     def broken(*_: Any) -> int:
@@ -214,7 +252,9 @@ def test_a_tokenizer_that_fails_ends_no_stream(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_meter_that_fails_ends_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading chunks never raises into the caller's loop; if it did, the stream would be settled by that error, not left in flight."""
+    """Reading chunks never raises into the caller's loop; if it did, the stream would
+    be settled by that error, not left in flight.
+    """
     held = limiter()
 
     def broken(*_: Any) -> None:

@@ -5,22 +5,32 @@ from ratelimit.tiers import AS_OF, TIERS, limits_of
 
 
 def test_a_tier_stands_for_limits_by_model() -> None:
-    """Snapshots fall under their model, each model has limits of its own, and a limiter takes them as they are."""
+    """Snapshots fall under their model, each model has limits of its own, and a limiter
+    takes them as they are.
+    """
     found = limits_of("1", ["gpt-4o-2024-08-06", "gpt-4o", "gpt-4o-mini", "gpt-6"])
 
     assert found["gpt-4o"] == Limits(rpm=500, tpm=30_000)
     assert set(found) == {"gpt-4o", "gpt-4o-mini", "gpt-6"}
     assert RateLimiter(limits=found).lane_of("gpt-4o-2024-08-06").family == "gpt-4o"
     assert [TIERS[tier]["gpt-6"] for tier in "12345"] == sorted(
-        (TIERS[tier]["gpt-6"] for tier in "12345"), key=lambda limits: [limit.amount for limit in limits]
+        (TIERS[tier]["gpt-6"] for tier in "12345"),
+        key=lambda limits: [limit.amount for limit in limits],
     )
 
 
 @pytest.mark.parametrize(
-    ("tier", "model", "told"), [("6", "gpt-6", "none of free, 1"), ("5", "gpt-4o", "no limits for gpt-4o"), ("1", "", "without a model")]
+    ("tier", "model", "told"),
+    [
+        ("6", "gpt-6", "none of free, 1"),
+        ("5", "gpt-4o", "no limits for gpt-4o"),
+        ("1", "", "without a model"),
+    ],
 )
 def test_what_the_table_does_not_know_is_not_guessed(tier: str, model: str, told: str) -> None:
-    """A wrong limit costs 429s or time: the table says from when it is and what to do instead."""
+    """A wrong limit costs 429s or time: the table says from when it is and what to do
+    instead.
+    """
     with pytest.raises(InvalidArgument, match=told) as caught:
         limits_of(tier, [model])
 

@@ -1,4 +1,6 @@
-"""Counting one text: exact wherever tiktoken is, close and quick where it is slow or fails, and never an exception."""
+"""Counting one text: exact wherever tiktoken is, close and quick where it is slow or
+fails, and never an exception.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ from ratelimit.estimate.tokenizer import count, counted, encoding_for, exact, re
 from ratelimit.estimate.vocabulary import Vocabularies
 
 ENCODINGS = ("o200k_base", "cl100k_base")
-# What separates tokens, what looks as if it did, letters of several scripts and cases, marks, signs, numbers, specials.
+# What separates tokens, what looks as if it did, letters of several scripts and cases,
+# marks, signs, numbers, specials.
 PIECES = (
     *"abZ", " ", "  ", "\n", "\n\n", "\r\n", "\t", "\u3000", "\xa0", "\x1c", "\x85", "\u2028", "'", "'s", "’", *'.,/-_{"', "//",
     *"，。国天あーァ가12９²Ⅷ\u0301ǅʰßİª١", "🎉", "\u200d", "\u088f", "\ud800", "\udc00", "<|endoftext|>",
@@ -66,12 +69,16 @@ def reference(encoding: str) -> tiktoken.Encoding:
 
 @cache
 def patterns() -> tuple[tiktoken.Encoding, ...]:
-    """Encodings with each of tiktoken's patterns; the oldest with newer ranks, as seams depend on the pattern alone."""
+    """Encodings with each of tiktoken's patterns; the oldest with newer ranks, as seams
+    depend on the pattern alone.
+    """
     import tiktoken_ext.openai_public as constructors  # type: ignore[import-untyped]
 
     o200k, cl100k = map(reference, ENCODINGS)
     ranks = cl100k._mergeable_ranks
-    r50k = tiktoken.Encoding("", pat_str=constructors.r50k_pat_str, mergeable_ranks=ranks, special_tokens={})
+    r50k = tiktoken.Encoding(
+        "", pat_str=constructors.r50k_pat_str, mergeable_ranks=ranks, special_tokens={}
+    )
     return o200k, cl100k, r50k
 
 
@@ -84,10 +91,14 @@ ORDINARY = {"prose": PROSE, "code": CODE, "chinese": CHINESE, "json": JSON, "rus
 
 
 @pytest.mark.usefixtures("engine")
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(texts)
 def test_a_count_is_tiktokens(text: str) -> None:
-    """Any text counts as tiktoken counts it with special tokens as plain text, lone surrogates included."""
+    """Any text counts as tiktoken counts it with special tokens as plain text, lone
+    surrogates included.
+    """
     for encoding in ENCODINGS:
         assert count(text, encoding) == len(reference(encoding).encode(text, disallowed_special=()))
 
@@ -95,21 +106,29 @@ def test_a_count_is_tiktokens(text: str) -> None:
 @settings(max_examples=700, deadline=None)
 @given(texts)
 def test_cutting_at_a_seam_changes_no_token(text: str) -> None:
-    """Every place that may be cut is one no token reaches across, in each of tiktoken's patterns."""
+    """Every place that may be cut is one no token reaches across, in each of tiktoken's
+    patterns.
+    """
     seams = [seam.start() for seam in tokenizer._SEAM.finditer(text)]
     parts = [text[start:end] for start, end in pairwise([0, *seams, len(text)])]
     for encoding in patterns():
-        assert [token for part in parts for token in encoding.encode_ordinary(part)] == encoding.encode_ordinary(text)
+        assert [
+            token for part in parts for token in encoding.encode_ordinary(part)
+        ] == encoding.encode_ordinary(text)
 
 
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("kind", ORDINARY)
 def test_long_ordinary_texts_are_exact(kind: str, encoding: str) -> None:
-    """Prose, code, minified JSON and scripts without blanks count exactly, however many slices they take."""
+    """Prose, code, minified JSON and scripts without blanks count exactly, however many
+    slices they take.
+    """
     chance = random.Random(kind)
     words = ORDINARY[kind].split(" ")
-    text = " ".join(ORDINARY[kind] if chance.random() < 0.7 else chance.choice(words) for _ in range(4_000))
+    text = " ".join(
+        ORDINARY[kind] if chance.random() < 0.7 else chance.choice(words) for _ in range(4_000)
+    )
 
     assert len(list(slices(text))) > 10
     assert count(text, encoding) == len(reference(encoding).encode_ordinary(text))
@@ -144,7 +163,9 @@ PATHOLOGICAL: dict[str, str] = {
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("kind", PATHOLOGICAL)
 def test_texts_without_a_seam_are_close(kind: str, encoding: str) -> None:
-    """A text that has to be cut through a token counts within 0.1 % and two tokens a slice of the whole."""
+    """A text that has to be cut through a token counts within 0.1 % and two tokens a
+    slice of the whole.
+    """
     text = PATHOLOGICAL[kind]
     whole = len(reference(encoding).encode_ordinary(text))
 
@@ -152,17 +173,23 @@ def test_texts_without_a_seam_are_close(kind: str, encoding: str) -> None:
 
 
 @pytest.mark.usefixtures("engine")
-@pytest.mark.parametrize("text", [" " * 1_000_000 + "x", "\t " * 500_000 + "x", "\u3000" * 400_000 + "\n x"])
+@pytest.mark.parametrize(
+    "text", [" " * 1_000_000 + "x", "\t " * 500_000 + "x", "\u3000" * 400_000 + "\n x"]
+)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_blanks_that_make_tiktoken_panic_are_counted(text: str, encoding: str) -> None:
-    """A million blanks overflow the stack of tiktoken's expressions, which no `except Exception` catches; here they count."""
+    """A million blanks overflow the stack of tiktoken's expressions, which no `except
+    Exception` catches; here they count.
+    """
     reference(encoding)
 
     assert 0 < count(text, encoding) <= len(text)
 
 
 def test_a_text_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same text in another message, or in the next turn of a conversation, costs a look and no count."""
+    """The same text in another message, or in the next turn of a conversation, costs a
+    look and no count.
+    """
     reference("o200k_base")
     asked: list[str] = []
 
@@ -181,10 +208,14 @@ def test_a_text_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("encoding", ["o200k_base", "cl100k_base", "o200k_harmony"])
 def test_every_role_is_one_token(encoding: str) -> None:
-    """The roles of a chat are not looked up for each message, so they must be one token wherever messages are counted."""
+    """The roles of a chat are not looked up for each message, so they must be one token
+    wherever messages are counted.
+    """
     tokenizer_ = reference(encoding)
 
-    assert {role: len(tokenizer_.encode_ordinary(role)) for role in ROLES} == dict.fromkeys(ROLES, 1)
+    assert {role: len(tokenizer_.encode_ordinary(role)) for role in ROLES} == dict.fromkeys(
+        ROLES, 1
+    )
 
 
 FORKED = """
@@ -212,9 +243,15 @@ FORKED = """
 
 
 def test_a_child_loads_its_own_vocabulary() -> None:
-    """A fork while another thread loads a vocabulary leaves a lock that nobody will ever let go in the child: it must have its own."""
-    done = subprocess.run(  # noqa: S603  # our own text
-        [sys.executable, "-c", textwrap.dedent(FORKED)], capture_output=True, text=True, timeout=100, check=False
+    """A fork while another thread loads a vocabulary leaves a lock that nobody will
+    ever let go in the child: it must have its own.
+    """
+    done = subprocess.run(  # our own text
+        [sys.executable, "-c", textwrap.dedent(FORKED)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
 
     assert done.returncode == 0, done.stderr
@@ -243,7 +280,9 @@ def test_what_is_used_stays_remembered() -> None:
 
 @pytest.mark.usefixtures("engine")
 def test_no_text_is_kept_alive() -> None:
-    """The memory holds figures, not texts: a prompt of a megabyte goes when its call has ended."""
+    """The memory holds figures, not texts: a prompt of a megabyte goes when its call
+    has ended.
+    """
 
     class Text(str):
         __slots__ = ("__weakref__",)
@@ -259,7 +298,9 @@ def test_no_text_is_kept_alive() -> None:
 
 @pytest.mark.usefixtures("engine")
 def test_a_text_without_a_hash_is_counted() -> None:
-    """A subclass of str that defines equality has no hash of its own; it counts as the text it is."""
+    """A subclass of str that defines equality has no hash of its own; it counts as the
+    text it is.
+    """
 
     class Prompt(str):
         __slots__ = ()
@@ -269,7 +310,9 @@ def test_a_text_without_a_hash_is_counted() -> None:
 
         __hash__ = None  # type: ignore[assignment]
 
-    assert count(Prompt("four letters a token"), "o200k_base") == count("four letters a token", "o200k_base")
+    assert count(Prompt("four letters a token"), "o200k_base") == count(
+        "four letters a token", "o200k_base"
+    )
 
 
 @pytest.mark.usefixtures("engine")
@@ -286,7 +329,9 @@ def test_threads_count_alike() -> None:
 @settings(max_examples=200)
 @given(texts)
 def test_without_any_vocabulary_the_size_serves(text: str) -> None:
-    """A machine without a vocabulary estimates a token for four bytes, lone surrogates included."""
+    """A machine without a vocabulary estimates a token for four bytes, lone surrogates
+    included.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenizer, "vocabularies", NOWHERE)
         patch.setattr(tokenizer, "quick", UNINSTALLED)
@@ -296,7 +341,9 @@ def test_without_any_vocabulary_the_size_serves(text: str) -> None:
 
 
 def test_an_estimate_by_size_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the download arrives after all, texts that were estimated before are counted."""
+    """When the download arrives after all, texts that were estimated before are
+    counted.
+    """
     here = tokenizer.vocabularies
     exactly = len(reference("o200k_base").encode_ordinary(PROSE))
     monkeypatch.setattr(tokenizer, "quick", UNINSTALLED)
@@ -310,7 +357,9 @@ def test_an_estimate_by_size_is_not_remembered(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_quicktok_counts_needs_no_second_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where quicktok counts, tiktoken's 80 MB are not loaded beside it, neither for a count nor to know that it is exact."""
+    """Where quicktok counts, tiktoken's 80 MB are not loaded beside it, neither for a
+    count nor to know that it is exact.
+    """
     pytest.importorskip("quicktok")
     expected = len(reference("o200k_base").encode_ordinary(CHINESE + PROSE))
     monkeypatch.setattr(tokenizer, "vocabularies", NOWHERE)
@@ -320,7 +369,9 @@ def test_what_quicktok_counts_needs_no_second_vocabulary(monkeypatch: pytest.Mon
 
 
 def test_what_stands_in_is_not_called_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A count with the nearest encoding is better than the size, and does not pass for tiktoken's figure."""
+    """A count with the nearest encoding is better than the size, and does not pass for
+    tiktoken's figure.
+    """
     expected = len(reference("cl100k_base").encode_ordinary(CODE))
     reference("o200k_base")
     monkeypatch.setattr(tokenizer, "vocabularies", Vocabularies(remote=_fail, patience=30))
@@ -331,9 +382,15 @@ def test_what_stands_in_is_not_called_exact(monkeypatch: pytest.MonkeyPatch) -> 
     assert exact("cl100k_base")
 
 
-@pytest.mark.parametrize("counters", [QuickCounters, lambda: UNINSTALLED], ids=["quicktok", "tiktoken"])
-def test_ready_foretells_the_load(counters: Callable[[], QuickCounters], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limiter can see that a first count would load a vocabulary, and take it off the event loop."""
+@pytest.mark.parametrize(
+    "counters", [QuickCounters, lambda: UNINSTALLED], ids=["quicktok", "tiktoken"]
+)
+def test_ready_foretells_the_load(
+    counters: Callable[[], QuickCounters], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limiter can see that a first count would load a vocabulary, and take it off
+    the event loop.
+    """
     reference("cl100k_base")
     monkeypatch.setattr(tokenizer, "quick", counters())
     monkeypatch.setattr(tokenizer, "vocabularies", Vocabularies(remote=_fail, patience=30))
@@ -345,7 +402,9 @@ def test_ready_foretells_the_load(counters: Callable[[], QuickCounters], monkeyp
 
 @pytest.mark.usefixtures("engine")
 def test_first_counts_from_many_threads_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads that all make the first count wait for one load and none falls back to the size."""
+    """Threads that all make the first count wait for one load and none falls back to
+    the size.
+    """
     expected = len(reference("cl100k_base").encode_ordinary(CHINESE))
     monkeypatch.setattr(tokenizer, "vocabularies", Vocabularies(remote=_fail, patience=30))
     together = threading.Barrier(6)
@@ -410,7 +469,9 @@ def test_first_counts_from_many_threads_agree(monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_a_name_tells_its_encoding(model: str, encoding: str) -> None:
-    """Dated, fine-tuned, prefixed, deployed and foreign names each get the encoding of the model behind them."""
+    """Dated, fine-tuned, prefixed, deployed and foreign names each get the encoding of
+    the model behind them.
+    """
     assert encoding_for(model) == encoding
 
 

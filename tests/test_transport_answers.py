@@ -24,7 +24,9 @@ CHAT = {
     "object": "chat.completion",
     "created": 1,
     "model": MODEL,
-    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "I am."}}],
+    "choices": [
+        {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "I am."}}
+    ],
     "usage": {"prompt_tokens": 13, "completion_tokens": 3, "total_tokens": 16},
 }
 RESERVE = 13 + 100
@@ -39,7 +41,9 @@ class Still(Clock):
 
 
 class Body(httpx2.SyncByteStream, httpx2.AsyncByteStream):
-    """A body that comes in pieces from the network, for either kind of client; it may break off."""
+    """A body that comes in pieces from the network, for either kind of client; it may
+    break off.
+    """
 
     def __init__(self, *pieces: bytes, error: Exception | None = None) -> None:
         self.pieces = pieces
@@ -65,9 +69,13 @@ class Body(httpx2.SyncByteStream, httpx2.AsyncByteStream):
 Answer = Callable[[httpx2.Request], httpx2.Response]
 
 
-def answer(*pieces: bytes, status: int = 200, error: Exception | None = None, **headers: str) -> Answer:
+def answer(
+    *pieces: bytes, status: int = 200, error: Exception | None = None, **headers: str
+) -> Answer:
     """Answer every request with these pieces."""
-    named = {"content-type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    named = {"content-type": "application/json"} | {
+        name.replace("_", "-"): value for name, value in headers.items()
+    }
     return lambda _: httpx2.Response(status, headers=named, stream=Body(*pieces, error=error))
 
 
@@ -78,11 +86,18 @@ def as_json(body: object, **more: Any) -> Answer:
 
 def sse(*events: object) -> bytes:
     """Write a stream of events."""
-    return b"".join(b"data: " + (event.encode() if isinstance(event, str) else json.dumps(event).encode()) + b"\n\n" for event in events)
+    return b"".join(
+        b"data: "
+        + (event.encode() if isinstance(event, str) else json.dumps(event).encode())
+        + b"\n\n"
+        for event in events
+    )
 
 
 class Server:
-    """A wrapped client of each kind before one scripted server, and what its limiter has left."""
+    """A wrapped client of each kind before one scripted server, and what its limiter
+    has left.
+    """
 
     def __init__(self, reply: Answer, **options: Any) -> None:
         self.seen: list[httpx2.Request] = []
@@ -100,18 +115,26 @@ class Server:
     @property
     def client(self) -> openai.OpenAI:
         http = httpx2.Client(transport=httpx2.MockTransport(self.handle))
-        return self.limiter.wrap(openai.OpenAI(api_key="none", base_url="http://x/v1", http_client=http))
+        return self.limiter.wrap(
+            openai.OpenAI(api_key="none", base_url="http://x/v1", http_client=http)
+        )
 
     @property
     def async_client(self) -> openai.AsyncOpenAI:
         http = httpx2.AsyncClient(transport=httpx2.MockTransport(self.handle_async))
-        return self.limiter.wrap(openai.AsyncOpenAI(api_key="none", base_url="http://x/v1", http_client=http))
+        return self.limiter.wrap(
+            openai.AsyncOpenAI(api_key="none", base_url="http://x/v1", http_client=http)
+        )
 
     def spent(self) -> tuple[float, float]:
-        """Requests and tokens taken out of the limits; nothing may be in flight any more."""
+        """Requests and tokens taken out of the limits; nothing may be in flight any
+        more.
+        """
         lane = self.limiter.statistics().lanes["*"]
         assert lane.in_flight == 0
-        return round(1_000 - lane.levels["requests/60s"], 3), round(100_000 - lane.levels["tokens/60s"], 3)
+        return round(1_000 - lane.levels["requests/60s"], 3), round(
+            100_000 - lane.levels["tokens/60s"], 3
+        )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +148,9 @@ class Server:
     ids=["plain", "gzip", "deflate", "raw deflate"],
 )
 def test_a_json_answer_settles_by_its_usage(encode: Callable[[bytes], bytes], coding: str) -> None:
-    """The reserve is replaced by what was billed, however the body was encoded and cut; the client reads the same bytes."""
+    """The reserve is replaced by what was billed, however the body was encoded and cut;
+    the client reads the same bytes.
+    """
     body = encode(json.dumps(CHAT).encode())
     server = Server(answer(body[:7], body[7:], content_encoding=coding))
     result = server.client.chat.completions.create(**ASK)
@@ -167,16 +192,33 @@ def test_a_response_of_bytes_settles_without_being_read() -> None:
 
 
 CHUNKS = [
-    {"id": "x", "created": 1, "model": MODEL, "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": word}}]}
+    {
+        "id": "x",
+        "created": 1,
+        "model": MODEL,
+        "object": "chat.completion.chunk",
+        "choices": [{"index": 0, "delta": {"content": word}}],
+    }
     for word in ("Hello", " there")
 ]
-USED = {"id": "x", "created": 1, "model": MODEL, "object": "chat.completion.chunk", "choices": [], "usage": CHAT["usage"]}
+USED = {
+    "id": "x",
+    "created": 1,
+    "model": MODEL,
+    "object": "chat.completion.chunk",
+    "choices": [],
+    "usage": CHAT["usage"],
+}
 
 
 def test_a_stream_settles_by_its_last_chunk() -> None:
     """With include_usage the billed figure comes at the end."""
     server = Server(answer(sse(*CHUNKS), sse(USED, "[DONE]"), content_type="text/event-stream"))
-    words = [chunk.choices[0].delta.content for chunk in server.client.chat.completions.create(**ASK, stream=True) if chunk.choices]
+    words = [
+        chunk.choices[0].delta.content
+        for chunk in server.client.chat.completions.create(**ASK, stream=True)
+        if chunk.choices
+    ]
 
     assert words == ["Hello", " there"]
     assert server.spent() == (1, 16)
@@ -192,7 +234,11 @@ def test_a_stream_without_usage_settles_by_its_text() -> None:
 
 def test_a_stream_closed_early_settles_by_what_was_said() -> None:
     """Whoever has heard enough does not pay for the rest."""
-    server = Server(answer(sse(CHUNKS[0]), sse(CHUNKS[1]), sse(USED, "[DONE]"), content_type="text/event-stream"))
+    server = Server(
+        answer(
+            sse(CHUNKS[0]), sse(CHUNKS[1]), sse(USED, "[DONE]"), content_type="text/event-stream"
+        )
+    )
     stream = server.client.chat.completions.create(**ASK, stream=True)
     next(iter(stream))
     stream.close()
@@ -203,12 +249,19 @@ def test_a_stream_closed_early_settles_by_what_was_said() -> None:
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_an_async_stream_closed_early_settles_by_what_was_said(backend: str) -> None:
     """The same for async streams, also when the task is cancelled in the middle."""
-    server = Server(answer(sse(CHUNKS[0]), sse(CHUNKS[1]), sse(USED, "[DONE]"), content_type="text/event-stream"))
+    server = Server(
+        answer(
+            sse(CHUNKS[0]), sse(CHUNKS[1]), sse(USED, "[DONE]"), content_type="text/event-stream"
+        )
+    )
 
     async def main() -> None:
         client = server.async_client
         with anyio.CancelScope() as scope:
-            async with await client.chat.completions.create(**ASK, stream=True) as stream, aclosing(aiter(stream)) as chunks:
+            async with (
+                await client.chat.completions.create(**ASK, stream=True) as stream,
+                aclosing(aiter(stream)) as chunks,
+            ):
                 async for _ in chunks:
                     scope.cancel()
                     await anyio.lowlevel.checkpoint()
@@ -220,7 +273,9 @@ def test_an_async_stream_closed_early_settles_by_what_was_said(backend: str) -> 
 
 def test_a_stream_that_breaks_off_settles_by_what_was_said() -> None:
     """A lost connection in the middle of a stream: what came until then was generated."""
-    server = Server(answer(sse(*CHUNKS), error=httpx2.ReadError("cut"), content_type="text/event-stream"))
+    server = Server(
+        answer(sse(*CHUNKS), error=httpx2.ReadError("cut"), content_type="text/event-stream")
+    )
     with pytest.raises(openai.APIConnectionError):
         list(server.client.chat.completions.create(**ASK, stream=True))
 
@@ -239,20 +294,32 @@ def test_a_json_answer_that_breaks_off_keeps_its_reserve() -> None:
 def test_a_responses_stream_settles_by_its_completion() -> None:
     """response.completed carries the usage."""
     usage = {"input_tokens": 13, "output_tokens": 40, "total_tokens": 53}
-    events = sse({"type": "response.output_text.delta", "delta": "Hi"}, {"type": "response.completed", "response": {"usage": usage}})
+    events = sse(
+        {"type": "response.output_text.delta", "delta": "Hi"},
+        {"type": "response.completed", "response": {"usage": usage}},
+    )
     server = Server(answer(events, content_type="text/event-stream"))
-    with server.client.responses.with_streaming_response.create(model=MODEL, input="Hello", max_output_tokens=50, stream=True) as response:
+    with server.client.responses.with_streaming_response.create(
+        model=MODEL, input="Hello", max_output_tokens=50, stream=True
+    ) as response:
         response.read()
 
     assert server.spent() == (1, 53)
 
 
 def test_a_refusal_inside_a_stream_is_heard() -> None:
-    """A 200 that fails inside with rate_limit_exceeded is a 429: it is counted and closes the line."""
-    error = {"code": "rate_limit_exceeded", "message": "Rate limit reached. Please try again in 7s."}
+    """A 200 that fails inside with rate_limit_exceeded is a 429: it is counted and
+    closes the line.
+    """
+    error = {
+        "code": "rate_limit_exceeded",
+        "message": "Rate limit reached. Please try again in 7s.",
+    }
     events = sse({"type": "response.failed", "response": {"error": error, "usage": None}})
     server = Server(answer(events, content_type="text/event-stream"))
-    with server.client.responses.with_streaming_response.create(model=MODEL, input="Hello", stream=True) as response:
+    with server.client.responses.with_streaming_response.create(
+        model=MODEL, input="Hello", stream=True
+    ) as response:
         response.read()
     lane = server.limiter.statistics().lanes["*"]
 
@@ -262,7 +329,9 @@ def test_a_refusal_inside_a_stream_is_heard() -> None:
 
 def test_a_bad_request_pays_its_charge_only() -> None:
     """400s are charged at admission like any other request, but have no output."""
-    server = Server(as_json({"error": {"message": "bad", "type": "invalid_request_error"}}, status=400))
+    server = Server(
+        as_json({"error": {"message": "bad", "type": "invalid_request_error"}}, status=400)
+    )
     with pytest.raises(openai.BadRequestError):
         server.client.chat.completions.create(**ASK)
     charge = server.limiter.estimate(**ASK).charge
@@ -272,9 +341,14 @@ def test_a_bad_request_pays_its_charge_only() -> None:
 
 
 def test_answers_that_carry_no_usage_keep_their_reserve() -> None:
-    """Speech is bytes, moderations have no usage: nothing is known, nothing is given back."""
+    """Speech is bytes, moderations have no usage: nothing is known, nothing is given
+    back.
+    """
     server = Server(answer(b"\0\1\2", content_type="audio/mpeg"))
-    assert server.client.audio.speech.create(model="tts-1", voice="alloy", input="Hello").read() == b"\0\1\2"
+    assert (
+        server.client.audio.speech.create(model="tts-1", voice="alloy", input="Hello").read()
+        == b"\0\1\2"
+    )
 
     requests, tokens = server.spent()
     assert requests == 1
@@ -284,16 +358,37 @@ def test_answers_that_carry_no_usage_keep_their_reserve() -> None:
 @pytest.mark.parametrize(
     ("code", "message", "word"),
     [
-        ("insufficient_quota", "You exceeded your current quota, please check your plan and billing details.", "credit"),
-        ("rate_limit_exceeded", "Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 31538.", "larger"),
+        (
+            "insufficient_quota",
+            "You exceeded your current quota, please check your plan and billing details.",
+            "credit",
+        ),
+        (
+            "rate_limit_exceeded",
+            "Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 31538.",
+            "larger",
+        ),
         ("billing_not_active", "Your account is not active.", "billing"),
     ],
 )
 @pytest.mark.parametrize("coding", ["", "gzip"])
-def test_a_hopeless_refusal_costs_one_attempt_and_says_what_helps(code: str, message: str, word: str, coding: str) -> None:
-    """The SDK would try three times; it is told not to, and its exception says in plain words what to do."""
-    body = json.dumps({"error": {"message": message, "type": code, "param": None, "code": code}}).encode()
-    server = Server(answer(gzip.compress(body) if coding else body, status=429, content_encoding=coding, content_length="9"))
+def test_a_hopeless_refusal_costs_one_attempt_and_says_what_helps(
+    code: str, message: str, word: str, coding: str
+) -> None:
+    """The SDK would try three times; it is told not to, and its exception says in plain
+    words what to do.
+    """
+    body = json.dumps(
+        {"error": {"message": message, "type": code, "param": None, "code": code}}
+    ).encode()
+    server = Server(
+        answer(
+            gzip.compress(body) if coding else body,
+            status=429,
+            content_encoding=coding,
+            content_length="9",
+        )
+    )
     with pytest.raises(openai.RateLimitError, match=word) as caught:
         server.client.chat.completions.create(**ASK)
 
@@ -304,7 +399,9 @@ def test_a_hopeless_refusal_costs_one_attempt_and_says_what_helps(code: str, mes
 
 
 def test_a_refusal_closes_the_line_and_is_tried_again() -> None:
-    """An ordinary 429 stays the SDK's to retry; its body reaches the SDK unchanged, its pause everybody."""
+    """An ordinary 429 stays the SDK's to retry; its body reaches the SDK unchanged, its
+    pause everybody.
+    """
     error = {
         "message": "on tokens per min (TPM): Limit 100000, Used 100000, Requested 100. Please try again in 60ms.",
         "type": "tokens",
@@ -324,8 +421,12 @@ def test_a_refusal_closes_the_line_and_is_tried_again() -> None:
 
 @pytest.mark.parametrize("error", [None, httpx2.ReadError("cut")])
 def test_a_refusal_with_a_broken_body_is_still_one(error: Exception | None) -> None:
-    """Headers alone say that it is a 429; the client meets the broken body where it would have without us."""
-    server = Server(answer(b"<html>", status=429, error=error, retry_after="5", x_should_retry="false"))
+    """Headers alone say that it is a 429; the client meets the broken body where it
+    would have without us.
+    """
+    server = Server(
+        answer(b"<html>", status=429, error=error, retry_after="5", x_should_retry="false")
+    )
     with pytest.raises((openai.RateLimitError, openai.APIConnectionError)):
         server.client.with_options(max_retries=0).chat.completions.create(**ASK)
     lane = server.limiter.statistics().lanes["*"]
@@ -334,29 +435,38 @@ def test_a_refusal_with_a_broken_body_is_still_one(error: Exception | None) -> N
 
 
 def test_too_large_a_request_never_leaves() -> None:
-    """What the limit can never hold is told before it is sent, in a class of its own that the SDK does not retry."""
+    """What the limit can never hold is told before it is sent, in a class of its own
+    that the SDK does not retry.
+    """
     server = Server(as_json(CHAT), tpm=50)
     with pytest.raises(RequestTooLarge) as caught:
         server.client.chat.completions.create(**ASK)
 
     assert server.seen == []
-    assert isinstance(caught.value, openai.OpenAIError)  # which no version of the SDK from 3.3 on tries again
+    # which no version of the SDK from 3.3 on tries again
+    assert isinstance(caught.value, openai.OpenAIError)
     assert (caught.value.name, caught.value.limit) == ("tokens", 50)
 
 
 def test_a_wait_longer_than_the_timeout_is_told_once() -> None:
     """The SDK must not take our timeout for the network's and try again."""
     server = Server(as_json(CHAT), rpm=1)
-    client = server.limiter.wrap(httpx2.Client(transport=httpx2.MockTransport(server.handle)), timeout=2)
+    client = server.limiter.wrap(
+        httpx2.Client(transport=httpx2.MockTransport(server.handle)), timeout=2
+    )
     client.post("http://x/v1/chat/completions", json=ASK)
     with pytest.raises(WaitTimeout):
-        openai.OpenAI(api_key="none", base_url="http://x/v1", http_client=client).chat.completions.create(**ASK)
+        openai.OpenAI(
+            api_key="none", base_url="http://x/v1", http_client=client
+        ).chat.completions.create(**ASK)
 
     assert len(server.seen) == 1
 
 
 def test_what_no_model_answers_passes_unmetered() -> None:
-    """Lists and stored responses are under no model's limit; an upload counts one request."""
+    """Lists and stored responses are under no model's limit; an upload counts one
+    request.
+    """
     server = Server(as_json({"object": "list", "data": []}))
     server.client.models.list()
     server.client.responses.input_items.list("resp_1")
@@ -393,18 +503,29 @@ def test_the_path_tells_what_a_call_is(path: str, expected: object) -> None:
 
 def test_a_form_tells_its_model() -> None:
     """Audio and picture edits come as multipart forms, whose model decides the limits."""
-    request = httpx2.Request("POST", "http://x", data={"model": "whisper-1", "n": "2"}, files={"file": b"sound"})
+    request = httpx2.Request(
+        "POST", "http://x", data={"model": "whisper-1", "n": "2"}, files={"file": b"sound"}
+    )
 
     assert metering.body_of(request, "audio", "") == {"model": "whisper-1", "n": 2}
 
 
 def test_a_deployment_stands_in_for_the_model() -> None:
     """Azure names the model in the path when the body does not."""
-    assert metering.body_of(httpx2.Request("POST", "http://x", json={"input": "a"}), "embeddings", "mine")["model"] == "mine"
+    assert (
+        metering.body_of(
+            httpx2.Request("POST", "http://x", json={"input": "a"}), "embeddings", "mine"
+        )["model"]
+        == "mine"
+    )
 
 
-def test_a_body_that_cannot_be_read_is_sent_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A streamed or broken body is admitted as a guess; the call goes through, and only the first one warns."""
+def test_a_body_that_cannot_be_read_is_sent_with_one_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A streamed or broken body is admitted as a guess; the call goes through, and only
+    the first one warns.
+    """
     monkeypatch.setattr(metering, "_warned", set())
     server = Server(as_json(CHAT))
     client = server.limiter.wrap(httpx2.Client(transport=httpx2.MockTransport(server.handle)))
@@ -419,12 +540,20 @@ def test_a_body_that_cannot_be_read_is_sent_with_one_warning(monkeypatch: pytest
 
 
 def test_an_encoding_that_cannot_be_read_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client asks for what the taps can read; a server that sends br all the same costs the settlement, not the call."""
+    """The client asks for what the taps can read; a server that sends br all the same
+    costs the settlement, not the call.
+    """
     monkeypatch.setattr(metering, "_warned", set())
     server = Server(answer(b"???", content_encoding="br"))
-    given = httpx2.Client(transport=httpx2.MockTransport(server.handle), headers={"accept-encoding": "br;q=1, gzip, zstd"})
+    given = httpx2.Client(
+        transport=httpx2.MockTransport(server.handle),
+        headers={"accept-encoding": "br;q=1, gzip, zstd"},
+    )
     client = server.limiter.wrap(given)
-    with pytest.warns(LimiterWarning, match="br"), client.stream("POST", "http://x/v1/chat/completions", json=ASK) as response:
+    with (
+        pytest.warns(LimiterWarning, match="br"),
+        client.stream("POST", "http://x/v1/chat/completions", json=ASK) as response,
+    ):
         assert b"".join(response.iter_raw()) == b"???"
 
     assert server.seen[0].headers["accept-encoding"] == "gzip"
@@ -433,12 +562,17 @@ def test_an_encoding_that_cannot_be_read_is_not_asked_for(monkeypatch: pytest.Mo
 
 
 def test_a_body_that_lies_about_its_encoding_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tap gives up where the bytes make no sense; the client gets them as they came."""
+    """The tap gives up where the bytes make no sense; the client gets them as they
+    came.
+    """
     monkeypatch.setattr(metering, "_warned", set())
     body = gzip.compress(json.dumps(CHAT).encode())
     server = Server(answer(body[:20], b"nonsense" * 20, content_encoding="gzip"))
     client = server.limiter.wrap(httpx2.Client(transport=httpx2.MockTransport(server.handle)))
-    with pytest.warns(LimiterWarning, match="content-encoding"), client.stream("POST", "http://x/v1/chat/completions", json=ASK) as response:
+    with (
+        pytest.warns(LimiterWarning, match="content-encoding"),
+        client.stream("POST", "http://x/v1/chat/completions", json=ASK) as response,
+    ):
         assert b"".join(response.iter_raw()) == body[:20] + b"nonsense" * 20
 
     assert server.spent() == (1, RESERVE)
@@ -447,7 +581,9 @@ def test_a_body_that_lies_about_its_encoding_is_passed_on(monkeypatch: pytest.Mo
 def test_a_large_answer_is_not_kept() -> None:
     """Megabytes of embeddings pass; only their end is kept, where the usage stands."""
     reader = metering.JsonReader()
-    body = json.dumps({"data": [0.25] * 500_000, "usage": {"prompt_tokens": 8, "total_tokens": 8}}).encode()
+    body = json.dumps(
+        {"data": [0.25] * 500_000, "usage": {"prompt_tokens": 8, "total_tokens": 8}}
+    ).encode()
     for start in range(0, len(body), 10_000):
         reader.feed(body[start : start + 10_000])
         assert reader._size <= 4 * metering._KEPT + 10_000

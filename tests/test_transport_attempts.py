@@ -12,13 +12,19 @@ import pytest
 from ratelimit import Lease, RateLimiter
 from ratelimit.testing import FakeOpenAI
 
-ASK: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello, who are you?"}], "max_tokens": 20}
+ASK: dict[str, Any] = {
+    "model": "gpt-4o",
+    "messages": [{"role": "user", "content": "Hello, who are you?"}],
+    "max_tokens": 20,
+}
 Ask = Callable[[RateLimiter, str, int], list[object]]
 
 
 @pytest.fixture(scope="module")
 def fake() -> Iterator[tuple[FakeOpenAI, str]]:
-    """One server of loopback HTTP for the whole file; each test looks at the entries it added."""
+    """One server of loopback HTTP for the whole file; each test looks at the entries it
+    added.
+    """
     server = FakeOpenAI(rpm=100_000, tpm=10_000_000, latency=0.001, output=10)
     with server.serve() as url:
         yield server, url
@@ -50,7 +56,9 @@ def tasks(backend: str) -> Ask:
         answers: list[object] = []
 
         async def main() -> None:
-            async with limiter.wrap(openai.AsyncOpenAI(api_key="none", base_url=url, max_retries=2)) as client:
+            async with limiter.wrap(
+                openai.AsyncOpenAI(api_key="none", base_url=url, max_retries=2)
+            ) as client:
 
                 async def one() -> None:
                     try:
@@ -87,7 +95,9 @@ def decorated(limiter: RateLimiter, url: str, count: int) -> list[object]:
 
 
 def reserved(limiter: RateLimiter, url: str, count: int) -> list[object]:
-    """Ask within the context manager, with the wrapped client, and settle by hand as well."""
+    """Ask within the context manager, with the wrapped client, and settle by hand as
+    well.
+    """
     client = limiter.wrap(openai.AsyncOpenAI(api_key="none", base_url=url, max_retries=2))
     answers: list[object] = []
 
@@ -106,13 +116,17 @@ def reserved(limiter: RateLimiter, url: str, count: int) -> list[object]:
 
 
 DOORS = pytest.mark.parametrize(
-    "ask", [sync, tasks("asyncio"), tasks("trio"), decorated, reserved], ids=["sync", "asyncio", "trio", "decorated", "reserved"]
+    "ask",
+    [sync, tasks("asyncio"), tasks("trio"), decorated, reserved],
+    ids=["sync", "asyncio", "trio", "decorated", "reserved"],
 )
 
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the SDK and the closed line pause for milliseconds; what is tested here is who is counted, not when."""
+    """Let the SDK and the closed line pause for milliseconds; what is tested here is
+    who is counted, not when.
+    """
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
     monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.002)
     monkeypatch.setattr("ratelimit.steering.FIRST_PAUSE", 0.01)
@@ -121,7 +135,9 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 @DOORS
 @pytest.mark.parametrize("fault", [None, "500", "503", "drop", "429"])
 def test_every_attempt_is_admitted_once(fake: tuple[FakeOpenAI, str], ask: Ask, fault: Any) -> None:
-    """The SDK sends up to three requests per call: the limiter has admitted as many as the server saw, whoever asked."""
+    """The SDK sends up to three requests per call: the limiter has admitted as many as
+    the server saw, whoever asked.
+    """
     server, url = fake
     before = len(server.ledger)
     if fault:
@@ -138,8 +154,12 @@ def test_every_attempt_is_admitted_once(fake: tuple[FakeOpenAI, str], ask: Ask, 
 
 
 @DOORS
-def test_an_attempt_is_paid_once_by_all_doors_together(fake: tuple[FakeOpenAI, str], ask: Ask) -> None:
-    """Ten answers cost what the server billed for ten, with decorator, context manager and wrapped client at once."""
+def test_an_attempt_is_paid_once_by_all_doors_together(
+    fake: tuple[FakeOpenAI, str], ask: Ask
+) -> None:
+    """Ten answers cost what the server billed for ten, with decorator, context manager
+    and wrapped client at once.
+    """
     server, url = fake
     before = len(server.ledger)
     limiter = RateLimiter(tpd=100_000, slack=0)  # a day's limit hardly refills while the test runs
@@ -152,8 +172,12 @@ def test_an_attempt_is_paid_once_by_all_doors_together(fake: tuple[FakeOpenAI, s
 
 
 @pytest.mark.parametrize("ask", [decorated, reserved])
-def test_a_refusal_is_heard_once_by_all_doors_together(fake: tuple[FakeOpenAI, str], ask: Ask) -> None:
-    """The transport sees the answer and the decorator the exception it becomes: one 429 is one 429."""
+def test_a_refusal_is_heard_once_by_all_doors_together(
+    fake: tuple[FakeOpenAI, str], ask: Ask
+) -> None:
+    """The transport sees the answer and the decorator the exception it becomes: one 429
+    is one 429.
+    """
     server, url = fake
     server.inject("429", count=3)
     limiter = RateLimiter(rpm=100_000, tpm=10_000_000)
@@ -164,14 +188,22 @@ def test_a_refusal_is_heard_once_by_all_doors_together(fake: tuple[FakeOpenAI, s
 
 @pytest.mark.parametrize("error", [httpx2.ConnectError("no"), httpx2.PoolTimeout("full")])
 def test_an_attempt_that_was_sent_at_the_second_try_is_paid_once(error: Exception) -> None:
-    """The second attempt has a lease of its own; the decorator must not debit its usage to the first one's as well."""
+    """The second attempt has a lease of its own; the decorator must not debit its usage
+    to the first one's as well.
+    """
     tries: list[httpx2.Request] = []
 
     def handle(request: httpx2.Request) -> httpx2.Response:
         tries.append(request)
         if len(tries) == 1:
             raise error
-        return httpx2.Response(200, json={"usage": {"prompt_tokens": 13, "completion_tokens": 3, "total_tokens": 16}, "choices": []})
+        return httpx2.Response(
+            200,
+            json={
+                "usage": {"prompt_tokens": 13, "completion_tokens": 3, "total_tokens": 16},
+                "choices": [],
+            },
+        )
 
     limiter = RateLimiter(tpd=100_000, slack=0)
     http = httpx2.Client(transport=httpx2.MockTransport(handle))
@@ -184,14 +216,18 @@ def test_an_attempt_that_was_sent_at_the_second_try_is_paid_once(error: Exceptio
     ask(**ASK)
 
     assert len(tries) == 2
-    assert 100_000 - limiter.statistics().lanes["*"].levels["tokens/86400s"] == pytest.approx(16, abs=3)
+    assert 100_000 - limiter.statistics().lanes["*"].levels["tokens/86400s"] == pytest.approx(
+        16, abs=3
+    )
 
 
 def test_a_call_that_never_left_costs_nothing() -> None:
     """A refused connection gives everything back, attempt by attempt."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        client = openai.OpenAI(api_key="none", base_url=f"http://127.0.0.1:{taken.getsockname()[1]}/v1", max_retries=1)
+        client = openai.OpenAI(
+            api_key="none", base_url=f"http://127.0.0.1:{taken.getsockname()[1]}/v1", max_retries=1
+        )
         limiter = RateLimiter(rpd=1_000)
         with pytest.raises(openai.APIConnectionError):
             limiter.wrap(client).chat.completions.create(**ASK)
@@ -223,9 +259,15 @@ def test_cancelled_while_waiting_nothing_is_sent_or_paid(fake: tuple[FakeOpenAI,
 
 
 def test_a_lease_of_another_limiter_is_not_used() -> None:
-    """A call inside the decorator of one limiter still has to pass the other one that wraps its client."""
+    """A call inside the decorator of one limiter still has to pass the other one that
+    wraps its client.
+    """
     outer, inner = RateLimiter(rpd=100), RateLimiter(rpd=100)
-    http = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(200, json={"usage": {"total_tokens": 5}})))
+    http = httpx2.Client(
+        transport=httpx2.MockTransport(
+            lambda _: httpx2.Response(200, json={"usage": {"total_tokens": 5}})
+        )
+    )
     client = inner.wrap(http)
     with outer.reserve(**ASK) as lease:
         client.post("http://x/v1/chat/completions", json=ASK)

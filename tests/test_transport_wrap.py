@@ -61,8 +61,12 @@ class OwnClient(openai.OpenAI):
         openai.OpenAI(api_key="none", base_url=URL),
         OwnClient(api_key="none", base_url=URL),
         openai.AsyncOpenAI(api_key="none", base_url=URL),
-        openai.AzureOpenAI(api_key="none", azure_endpoint="http://127.0.0.1:9", api_version="2024-10-21"),
-        openai.AsyncAzureOpenAI(api_key="none", azure_endpoint="http://127.0.0.1:9", api_version="2024-10-21"),
+        openai.AzureOpenAI(
+            api_key="none", azure_endpoint="http://127.0.0.1:9", api_version="2024-10-21"
+        ),
+        openai.AsyncAzureOpenAI(
+            api_key="none", azure_endpoint="http://127.0.0.1:9", api_version="2024-10-21"
+        ),
         openai.AsyncOpenAI(api_key="none", base_url=URL, http_client=openai.DefaultAioHttpClient()),
         httpx2.Client(),
         httpx2.AsyncClient(),
@@ -70,7 +74,9 @@ class OwnClient(openai.OpenAI):
     ids=lambda client: type(client).__name__,
 )
 def test_a_wrapped_client_keeps_its_type_and_leaves_the_given_one_alone(client: Any) -> None:
-    """The wrapped client fits wherever the given one did, and the given one is not metered behind its owner's back."""
+    """The wrapped client fits wherever the given one did, and the given one is not
+    metered behind its owner's back.
+    """
     limiter = RateLimiter(rpm=60)
     wrapped = limiter.wrap(client)
     http, before = getattr(wrapped, "_client", wrapped), getattr(client, "_client", client)
@@ -84,7 +90,14 @@ def test_a_wrapped_client_keeps_its_type_and_leaves_the_given_one_alone(client: 
 
 def test_settings_survive_wrapping() -> None:
     """Key, address, headers, timeout and retries are the given client's."""
-    client = openai.OpenAI(api_key="k", base_url=URL, organization="o", max_retries=7, timeout=3.5, default_headers={"x": "y"})
+    client = openai.OpenAI(
+        api_key="k",
+        base_url=URL,
+        organization="o",
+        max_retries=7,
+        timeout=3.5,
+        default_headers={"x": "y"},
+    )
     wrapped = RateLimiter(rpm=60).wrap(client)
 
     assert (wrapped.api_key, str(wrapped.base_url), wrapped.organization) == ("k", URL + "/", "o")
@@ -92,7 +105,9 @@ def test_settings_survive_wrapping() -> None:
 
 
 def test_copies_of_a_wrapped_client_are_metered() -> None:
-    """with_options makes a new client over the same HTTP client: no way around the limiter."""
+    """with_options makes a new client over the same HTTP client: no way around the
+    limiter.
+    """
     wrapped = RateLimiter(rpm=60).wrap(openai.OpenAI(api_key="none", base_url=URL))
 
     assert isinstance(wrapped.with_options(timeout=1)._client._transport, Transport)
@@ -100,12 +115,20 @@ def test_copies_of_a_wrapped_client_are_metered() -> None:
 
 
 def test_proxies_are_metered() -> None:
-    """A client with proxies sends through its mounts: each is wrapped, exclusions stay exclusions."""
+    """A client with proxies sends through its mounts: each is wrapped, exclusions stay
+    exclusions.
+    """
     client = httpx2.Client(mounts={"http://": httpx2.HTTPTransport(), "all://localhost": None})
     wrapped = RateLimiter(rpm=60).wrap(client)
 
-    assert {type(transport).__name__ for transport in wrapped._mounts.values()} == {"Transport", "NoneType"}
-    assert {type(transport).__name__ for transport in client._mounts.values()} == {"HTTPTransport", "NoneType"}
+    assert {type(transport).__name__ for transport in wrapped._mounts.values()} == {
+        "Transport",
+        "NoneType",
+    }
+    assert {type(transport).__name__ for transport in client._mounts.values()} == {
+        "HTTPTransport",
+        "NoneType",
+    }
 
 
 def test_wrapping_twice_meters_once() -> None:
@@ -134,7 +157,9 @@ def test_bad_options_are_told_when_wrapping(options: dict[str, Any]) -> None:
 
 
 def test_the_given_client_may_be_forgotten() -> None:
-    """`limiter.wrap(OpenAI())` drops the only reference to the given client; its end must not close the shared connections."""
+    """`limiter.wrap(OpenAI())` drops the only reference to the given client; its end
+    must not close the shared connections.
+    """
     inner = quiet()
     client = openai.OpenAI(api_key="none", base_url=URL)
     client._client._transport = inner

@@ -1,4 +1,6 @@
-"""What `benchmarks/tune.py` is given: read, described, or refused in one sentence that names the line and the remedy."""
+"""What `benchmarks/tune.py` is given: read, described, or refused in one sentence that
+names the line and the remedy.
+"""
 
 from __future__ import annotations
 
@@ -22,22 +24,34 @@ EVERYTHING = 1e9
 
 def body(**more: Any) -> dict[str, Any]:
     """A request body."""
-    return {"model": "gpt-4o", "messages": [{"role": "user", "content": "Why is the sky blue?"}], **more}
+    return {
+        "model": "gpt-4o",
+        "messages": [{"role": "user", "content": "Why is the sky blue?"}],
+        **more,
+    }
 
 
 def written(path: Path, *lines: object) -> Path:
     """A file of these lines; texts as they are."""
-    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines), encoding="utf-8")
+    path.write_text(
+        "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines),
+        encoding="utf-8",
+    )
     return path
 
 
 def reading(path: Path, **more: Any) -> Any:
     """The traffic in a file, whatever model it is for."""
-    return read(path, **{"model": None, "every_model": False, "skip_bad": False, "largest": EVERYTHING, **more})
+    return read(
+        path,
+        **{"model": None, "every_model": False, "skip_bad": False, "largest": EVERYTHING, **more},
+    )
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What the script says of arguments it cannot use: one sentence, exit status 2, no traceback."""
+    """What the script says of arguments it cannot use: one sentence, exit status 2, no
+    traceback.
+    """
     try:
         status = tune.main(arguments)
     except SystemExit as exit_:
@@ -63,7 +77,9 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     ],
     ids=["empty", "broken", "a list", "no request", "priority", "too dear", "another model"],
 )
-def test_nonsense_is_named_with_its_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str], lines: list[object], said: str) -> None:
+def test_nonsense_is_named_with_its_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lines: list[object], said: str
+) -> None:
     """Broken input never runs, and never ends in a traceback."""
     path = written(tmp_path / "calls.jsonl", *lines)
 
@@ -89,7 +105,9 @@ def test_nonsense_is_named_with_its_remedy(tmp_path: Path, capsys: pytest.Captur
         (["--validate", "--json", "/nowhere/at/all"], "without --validate"),
     ],
 )
-def test_unusable_arguments_are_one_sentence(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
+def test_unusable_arguments_are_one_sentence(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
     """Every mistake on the command line says what to do instead."""
     assert said in refused(capsys, *arguments)
 
@@ -106,18 +124,34 @@ def test_rest_of_a_broken_file_is_used_when_asked(tmp_path: Path) -> None:
 
 
 def test_calls_of_other_models_do_not_count(tmp_path: Path) -> None:
-    """Each model has limits of its own: only what counts against these is simulated, snapshots and nameless ones included."""
+    """Each model has limits of its own: only what counts against these is simulated,
+    snapshots and nameless ones included.
+    """
     names = ["gpt-4o", "gpt-4o-2024-08-06", "gpt-4o-mini", "gpt-5"]
-    path = written(tmp_path / "calls.jsonl", *({**body(), "model": name} for name in names), {"messages": body()["messages"], "model": "gpt-4o"})
+    path = written(
+        tmp_path / "calls.jsonl",
+        *({**body(), "model": name} for name in names),
+        {"messages": body()["messages"], "model": "gpt-4o"},
+    )
 
     assert len(reading(path, model="gpt-4o")) == 3
     assert len(reading(path, model="gpt-4o", every_model=True)) == 5
 
 
 def test_bill_of_a_recorded_call_is_believed(tmp_path: Path) -> None:
-    """Usage in either form is what the server will bill; without one the answer's length is left to chance."""
-    chat = {"request": body(), "endpoint": "chat.completions", "usage": {"prompt_tokens": 40, "completion_tokens": 7}}
-    responses = {"request": {"model": "gpt-4o", "input": "Hi"}, "endpoint": "responses", "usage": {"input_tokens": 9, "output_tokens": 30}}
+    """Usage in either form is what the server will bill; without one the answer's
+    length is left to chance.
+    """
+    chat = {
+        "request": body(),
+        "endpoint": "chat.completions",
+        "usage": {"prompt_tokens": 40, "completion_tokens": 7},
+    }
+    responses = {
+        "request": {"model": "gpt-4o", "input": "Hi"},
+        "endpoint": "responses",
+        "usage": {"input_tokens": 9, "output_tokens": 30},
+    }
     items = reading(written(tmp_path / "calls.jsonl", chat, responses, body())).items
 
     assert [(item.prompt, item.answer) for item in items[:2]] == [(40, 7), (9, 30)]
@@ -125,9 +159,14 @@ def test_bill_of_a_recorded_call_is_believed(tmp_path: Path) -> None:
 
 
 def test_timestamps_are_replayed(tmp_path: Path) -> None:
-    """Seconds, ISO 8601 and HTTP dates: the calls come in the order and at the distances they were recorded."""
+    """Seconds, ISO 8601 and HTTP dates: the calls come in the order and at the
+    distances they were recorded.
+    """
     moments = ["2025-01-01T00:00:10+00:00", "Wed, 01 Jan 2025 00:00:00 GMT", 1_735_689_604]
-    lines = [{"custom_id": f"c{number}", "body": body(), "timestamp": moment} for number, moment in enumerate(moments)]
+    lines = [
+        {"custom_id": f"c{number}", "body": body(), "timestamp": moment}
+        for number, moment in enumerate(moments)
+    ]
     traffic = arranged(reading(written(tmp_path / "calls.jsonl", *lines)), "recorded", 0.0)
 
     assert [job.arrival for job in traffic.jobs(1, Latency())] == [0.0, 4.0, 10.0]
@@ -158,7 +197,9 @@ x-ratelimit-limit-tokens: 30000
 x-ratelimit-remaining-tokens: 29000
 x-ratelimit-reset-tokens: 2s
 """
-AS_JSON = json.dumps({"ratelimit": {"x-ratelimit-limit-requests": "500", "x-ratelimit-limit-tokens": "30000"}})
+AS_JSON = json.dumps(
+    {"ratelimit": {"x-ratelimit-limit-requests": "500", "x-ratelimit-limit-tokens": "30000"}}
+)
 
 
 @pytest.mark.parametrize("text", [AS_TEXT, AS_JSON], ids=["text", "json"])
@@ -172,10 +213,18 @@ def test_limits_are_learned_from_recorded_headers(tmp_path: Path, text: str) -> 
 
 def test_numbers_win_over_the_tier() -> None:
     """Who gives a limit by hand means it; the others stay."""
-    assert limits_for({"tpm": 50_000.0, "rpm": None}, "1", "gpt-4o", None) == {"rpm": 500.0, "tpm": 50_000.0}
+    assert limits_for({"tpm": 50_000.0, "rpm": None}, "1", "gpt-4o", None) == {
+        "rpm": 500.0,
+        "tpm": 50_000.0,
+    }
 
 
 def test_next_tiers_are_those_of_the_table() -> None:
-    """Where the table of tiers knows more, it is compared; where it knows none, multiples are."""
+    """Where the table of tiers knows more, it is compared; where it knows none,
+    multiples are.
+    """
     assert list(other_tiers("3", "gpt-5.5", {"tpm": 1.0})) == ["tier 4", "tier 5"]
-    assert other_tiers("1", "gpt-4o", {"tpm": 3.0}) == {"2 times the limits": {"tpm": 6.0}, "10 times the limits": {"tpm": 30.0}}
+    assert other_tiers("1", "gpt-4o", {"tpm": 3.0}) == {
+        "2 times the limits": {"tpm": 6.0},
+        "10 times the limits": {"tpm": 30.0},
+    }

@@ -1,4 +1,6 @@
-"""The page and the document that `benchmarks/tune.py` writes: whole, of one piece, and silent in a real browser."""
+"""The page and the document that `benchmarks/tune.py` writes: whole, of one piece, and
+silent in a real browser.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,18 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with out.json and report/index.html of a small run."""
     folder = tmp_path_factory.mktemp("tune")
     texts = ["My secret is xyzzy. " * number for number in range(10, 40)]
-    lines = [json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": text}], "max_tokens": 200}) for text in texts]
+    lines = [
+        json.dumps(
+            {"model": "gpt-4o", "messages": [{"role": "user", "content": text}], "max_tokens": 200}
+        )
+        for text in texts
+    ]
     calls = folder / "calls.jsonl"
     calls.write_text("\n".join(lines), encoding="utf-8")
     given = ["--calls", str(calls), "--rpm", "500", "--tpm", "3000"]
-    status = tune.main([*given, "--json", str(folder / "out.json"), "--report", str(folder / "report")])
+    status = tune.main(
+        [*given, "--json", str(folder / "out.json"), "--report", str(folder / "report")]
+    )
 
     assert status == 0
     return folder
@@ -33,9 +42,19 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def console(page: Path) -> list[str]:
     """What a real browser says on its console when it opens the page."""
     profile = page.parent / "profile"
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--enable-logging=stderr", "--dump-dom"]
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={profile}",
+        "--enable-logging=stderr",
+        "--dump-dom",
+    ]
     quiet = ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
-    done = subprocess.run([*command, *quiet, page.as_uri()], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
+    done = subprocess.run(
+        [*command, *quiet, page.as_uri()], capture_output=True, text=True, timeout=60, check=False
+    )
 
     assert "</html>" in done.stdout
     return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
@@ -45,7 +64,16 @@ def test_document_holds_what_programs_ask_for(written: Path) -> None:
     """The names that others build on, with figures that can be."""
     told = json.loads((written / "out.json").read_text(encoding="utf-8"))
 
-    assert {"recommended", "makespan", "lower_bound", "binding_limit", "validated_rejected", "sensitivity", "tiers", "rehearsal"} <= told.keys()
+    assert {
+        "recommended",
+        "makespan",
+        "lower_bound",
+        "binding_limit",
+        "validated_rejected",
+        "sensitivity",
+        "tiers",
+        "rehearsal",
+    } <= told.keys()
     assert told["validated_rejected"] == 0
     assert told["makespan"] >= told["lower_bound"] * 0.999
     assert told["recommended"]["arguments"]["tpm"] == 3_000
@@ -63,17 +91,27 @@ def test_page_refers_to_nothing_outside(written: Path) -> None:
     addresses = set(re.findall(r"https?://[^\s\"'<>]+", page))
 
     assert "<script" not in page
-    assert all(re.match(r"http://(www\.w3\.org|purl\.org|creativecommons\.org)/", address) for address in addresses)
+    assert all(
+        re.match(r"http://(www\.w3\.org|purl\.org|creativecommons\.org)/", address)
+        for address in addresses
+    )
     assert not re.search(r"""(src|href)=["'](?!#|data:)""", page)
     assert page.count("<svg") >= 6
 
 
 @pytest.mark.skipif(not BROWSER, reason="no chromium is installed")
 def test_browser_has_nothing_to_complain_of(written: Path) -> None:
-    """The page opens in a real browser without a word on the console; what it may load is forbidden by its own policy."""
+    """The page opens in a real browser without a word on the console; what it may load
+    is forbidden by its own policy.
+    """
     page = written / "report" / "index.html"
     spoilt = written / "spoilt.html"
-    spoilt.write_text(page.read_text(encoding="utf-8").replace("<h1>", '<img src="http://127.0.0.1:9/x.png"><h1>'), encoding="utf-8")
+    spoilt.write_text(
+        page.read_text(encoding="utf-8").replace(
+            "<h1>", '<img src="http://127.0.0.1:9/x.png"><h1>'
+        ),
+        encoding="utf-8",
+    )
 
     assert console(page) == []
     assert console(spoilt) != []  # the browser would have told

@@ -1,4 +1,6 @@
-"""The search of `benchmarks/tune.py`: it must leave the defaults where that helps, and only there."""
+"""The search of `benchmarks/tune.py`: it must leave the defaults where that helps, and
+only there.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ SEEDS = (1, 2)
 
 def plan(variant: str, calls: int = 60, interactive: float = 0.0) -> Plan:
     """Calls whose `max_tokens` is eight times their answers."""
-    traffic = arranged(described(calls, (400, 300), (100, 60), 800, "gpt-4o"), "at once", interactive)
+    traffic = arranged(
+        described(calls, (400, 300), (100, 60), 800, "gpt-4o"), "at once", interactive
+    )
     return Plan(traffic, World({"rpm": 500, "tpm": 20_000}, variant))
 
 
@@ -27,11 +31,15 @@ def searched(variant: str) -> tuple[Settings, dict[Settings, Rating]]:
     """Where the search ends, and all it rated."""
     asked = plan(variant)
     with Bench({"it": asked}, processes=1) as bench:
-        return descend(bench, "it", values_of(asked, max(asked.bounds(1).values())), SEEDS, Settings())
+        return descend(
+            bench, "it", values_of(asked, max(asked.bounds(1).values())), SEEDS, Settings()
+        )
 
 
 def test_accounting_of_the_server_is_found() -> None:
-    """On a server that keeps what it charged the accounting that fits is found, without a 429."""
+    """On a server that keeps what it charged the accounting that fits is found, without
+    a 429.
+    """
     best, rated = searched("A")
 
     assert best.accounting == "never_refund"
@@ -40,7 +48,9 @@ def test_accounting_of_the_server_is_found() -> None:
 
 
 def test_search_never_ends_above_the_defaults() -> None:
-    """Whatever is found rates at least as well as what needs no tuning, on the server of today."""
+    """Whatever is found rates at least as well as what needs no tuning, on the server
+    of today.
+    """
     best, rated = searched("P")
 
     assert rated[best].score <= rated[Settings()].score * 1.01
@@ -58,8 +68,15 @@ def test_a_429_outweighs_what_it_saves() -> None:
 
 
 def test_ladder_goes_from_fast_to_safe() -> None:
-    """When the best fails on unseen seeds, the next to be asked are slower step by step, and never one that was refused before."""
-    rated = {Settings(): outcome(100), Settings(slack=5): outcome(100.1), Settings(output=9): outcome(90, 1), Settings(output=99): outcome(104)}
+    """When the best fails on unseen seeds, the next to be asked are slower step by
+    step, and never one that was refused before.
+    """
+    rated = {
+        Settings(): outcome(100),
+        Settings(slack=5): outcome(100.1),
+        Settings(output=9): outcome(90, 1),
+        Settings(output=99): outcome(104),
+    }
 
     assert ladder(rated, Settings()) == [Settings(), Settings(output=99)]
 
@@ -73,7 +90,9 @@ class Counting:
 
 
 def test_no_run_is_run_twice() -> None:
-    """The search's runs are the sensitivity's, too: what is known is not simulated again."""
+    """The search's runs are the sensitivity's, too: what is known is not simulated
+    again.
+    """
     count = Counting()
     with Bench({"it": plan("P", calls=10)}, count, processes=1) as bench:
         bench.rate("it", [Settings(), Settings(burst=0.5)], SEEDS)
@@ -85,18 +104,25 @@ def test_no_run_is_run_twice() -> None:
 def test_processes_give_the_same_as_one() -> None:
     """Spreading runs over processes changes nothing but the time it takes."""
     asked: Sequence[Settings] = [Settings(), Settings(burst=0.5)]
-    with Bench({"it": plan("P", calls=20)}, processes=1) as one, Bench({"it": plan("P", calls=20)}, processes=2) as two:
+    with (
+        Bench({"it": plan("P", calls=20)}, processes=1) as one,
+        Bench({"it": plan("P", calls=20)}, processes=2) as two,
+    ):
         assert one.rate("it", asked, SEEDS) == two.rate("it", asked, SEEDS)
 
 
-@pytest.mark.parametrize(("amount", "shown"), [(0.2, 1), (7, 7), (123, 130), (5_432, 5_500), (120, 120)])
+@pytest.mark.parametrize(
+    ("amount", "shown"), [(0.2, 1), (7, 7), (123, 130), (5_432, 5_500), (120, 120)]
+)
 def test_figures_to_paste_are_short(amount: float, shown: int) -> None:
     """Up to two figures, never less than asked for."""
     assert two_figures(amount) == shown
 
 
 def test_advice_is_whole() -> None:
-    """All that the issue of tuning asks for is found, said in words, and given to programs."""
+    """All that the issue of tuning asks for is found, said in words, and given to
+    programs.
+    """
     asked = plan("P", calls=60, interactive=0.2)
     advice = advise(asked, {"twice": {"rpm": 1_000.0, "tpm": 40_000.0}}, lambda: None, processes=1)
     told: dict[str, Any] = document(advice)
@@ -106,7 +132,14 @@ def test_advice_is_whole() -> None:
     assert told["lower_bound"] * 0.999 <= told["makespan"] <= told["lower_bound"] * 1.25
     assert told["tiers"][0]["makespan"] < told["makespan"]
     assert len(told["makespans"]) == len(UNSEEN)
-    assert set(told["sensitivity"]) == {"accounting", "output", "slack", "burst", "concurrency", "patience"}
+    assert set(told["sensitivity"]) == {
+        "accounting",
+        "output",
+        "slack",
+        "burst",
+        "concurrency",
+        "patience",
+    }
     assert told["interactive_waits"]["p50"] <= told["waits"]["p95"]
     assert code(advice).startswith("limiter = RateLimiter(")
     assert any("TPM holds you back" in sentence for sentence in sentences(advice))

@@ -1,4 +1,6 @@
-"""The light simulation of `benchmarks/tune.py`: it must be what the whole stack would have done, and a miniature what the whole would have."""
+"""The light simulation of `benchmarks/tune.py`: it must be what the whole stack would
+have done, and a miniature what the whole would have.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def traffic(calls: int = 80, most: int | None = 400) -> Traffic:
 
 
 def through_the_sdk(jobs: list[Job], settings: Settings, world: World) -> tuple[float, int]:
-    """Seconds until the last answer and 429s, with the real client, HTTP messages and the fake server's own session."""
+    """Seconds until the last answer and 429s, with the real client, HTTP messages and
+    the fake server's own session.
+    """
     clock = VirtualClock()
     limits: dict[str, Any] = {"rpm": None, "tpm": None, **world.limits}
     server = FakeOpenAI(world.variant, **limits, latency=world.latency)
@@ -36,7 +40,9 @@ def through_the_sdk(jobs: list[Job], settings: Settings, world: World) -> tuple[
 
     async def main() -> float:
         http = httpx2.AsyncClient(transport=server.transport(), timeout=None)
-        client = limiter.wrap(openai.AsyncOpenAI(base_url="http://fake/v1", api_key="any", http_client=http))
+        client = limiter.wrap(
+            openai.AsyncOpenAI(base_url="http://fake/v1", api_key="any", http_client=http)
+        )
 
         async def ask(job: Job) -> None:
             await asyncio.sleep(job.arrival)
@@ -63,7 +69,9 @@ def through_the_sdk(jobs: list[Job], settings: Settings, world: World) -> tuple[
     ids=str,
 )
 def test_light_simulation_is_what_the_whole_stack_does(variant: str, settings: Settings) -> None:
-    """What is left out of the simulation, SDK and HTTP, changes the seconds by less than a hundredth (by 3 % amid 429s)."""
+    """What is left out of the simulation, SDK and HTTP, changes the seconds by less
+    than a hundredth (by 3 % amid 429s).
+    """
     world = World({"rpm": 500, "tpm": 20_000}, variant, EVEN, client=0.0)
     jobs = traffic().jobs(1, EVEN)
 
@@ -79,7 +87,9 @@ def test_arrivals_are_kept_by_both() -> None:
     world = World({"rpm": 500, "tpm": 20_000}, latency=EVEN, client=0.0)
     jobs = arranged(traffic(60), "30/min", 0.0).jobs(3, EVEN)
 
-    assert simulate(jobs, Settings(), world).seconds == pytest.approx(through_the_sdk(jobs, Settings(), world)[0], rel=0.001)
+    assert simulate(jobs, Settings(), world).seconds == pytest.approx(
+        through_the_sdk(jobs, Settings(), world)[0], rel=0.001
+    )
     assert jobs[-1].arrival > 60
 
 
@@ -114,13 +124,17 @@ def test_the_limit_that_binds_is_named(limits: dict[str, float], pace: str, bind
 
 
 def test_miniature_takes_as_long_as_the_whole() -> None:
-    """A tenth of the calls against lowered limits takes the time of all of them, so the search may use it."""
+    """A tenth of the calls against lowered limits takes the time of all of them, so the
+    search may use it.
+    """
     whole = Plan(traffic(1_000, most=200), World({"rpm": 1_000, "tpm": 300_000}))
     small = miniature(whole, 100)
 
     assert len(small.traffic) == 100
     assert small.scale == pytest.approx(0.1, rel=0.15)
-    assert small.run(Settings(), 1).makespan == pytest.approx(whole.run(Settings(), 1).makespan, rel=0.12)
+    assert small.run(Settings(), 1).makespan == pytest.approx(
+        whole.run(Settings(), 1).makespan, rel=0.12
+    )
 
 
 def test_miniature_leaves_room_for_the_largest_call() -> None:
@@ -128,7 +142,9 @@ def test_miniature_leaves_room_for_the_largest_call() -> None:
     whole = Plan(traffic(2_000, most=4_000), World({"rpm": 1_000, "tpm": 40_000}))
     small = miniature(whole, 20)
 
-    assert small.world.limits["tpm"] >= 4 * max(item.reserve for item in small.traffic.items) * 0.999
+    assert (
+        small.world.limits["tpm"] >= 4 * max(item.reserve for item in small.traffic.items) * 0.999
+    )
 
 
 def test_plain_arithmetic_is_what_exceeds_a_full_bucket() -> None:
@@ -139,7 +155,9 @@ def test_plain_arithmetic_is_what_exceeds_a_full_bucket() -> None:
 
 
 def test_same_seed_same_run() -> None:
-    """A run is a function of its seed: two settings that are compared meet the same luck."""
+    """A run is a function of its seed: two settings that are compared meet the same
+    luck.
+    """
     plan = Plan(traffic(60, most=None), World({"rpm": 500, "tpm": 10_000}))
 
     assert plan.run(Settings(), 7) == plan.run(Settings(), 7)
@@ -147,7 +165,9 @@ def test_same_seed_same_run() -> None:
 
 
 def test_urgent_calls_wait_less_with_more_patience() -> None:
-    """The patience of the batch class is what lets interactive calls pass: the knob that is searched where there are two classes."""
+    """The patience of the batch class is what lets interactive calls pass: the knob
+    that is searched where there are two classes.
+    """
     calls = arranged(traffic(150), "at once", 0.2)
     plan = Plan(Traffic(calls.items, span=180.0), World({"rpm": 500, "tpm": 12_000}))
     urgent = [max(plan.run(Settings(patience=patience), 1).urgent) for patience in (0.0, 600.0)]

@@ -1,4 +1,6 @@
-"""Where the vocabularies come from: every source, in order, and what happens when none has them."""
+"""Where the vocabularies come from: every source, in order, and what happens when none
+has them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,14 @@ import tiktoken.registry
 
 from ratelimit.errors import EstimateWarning
 from ratelimit.estimate import vocabulary
-from ratelimit.estimate.vocabulary import Source, Vocabularies, cache_folder, download, from_bpe_openai, from_cache
+from ratelimit.estimate.vocabulary import (
+    Source,
+    Vocabularies,
+    cache_folder,
+    download,
+    from_bpe_openai,
+    from_cache,
+)
 
 ADDRESS = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
 
@@ -62,17 +71,21 @@ def settle() -> None:
 
 
 def test_importing_loads_nothing() -> None:
-    """Importing the package costs no vocabulary: neither a package that carries one nor a loaded encoding."""
+    """Importing the package costs no vocabulary: neither a package that carries one nor
+    a loaded encoding.
+    """
     program = (
         "import sys; from ratelimit.estimate import tokenizer; "
         "sys.exit('quicktok' in sys.modules or tokenizer.ready('o200k_base') or tokenizer.counted('a', 'o200k_base'))"
     )
 
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0  # noqa: S603
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_quicktok_holds_the_very_file_of_tiktoken(file: bytes) -> None:
-    """The file rebuilt from quicktok's passes tiktoken's own checksum, so the counts are tiktoken's."""
+    """The file rebuilt from quicktok's passes tiktoken's own checksum, so the counts
+    are tiktoken's.
+    """
     found = Vocabularies([having(file)], nothing).load("cl100k_base")
 
     assert found is not None
@@ -108,7 +121,9 @@ def test_a_broken_source_leaves_the_word_to_the_next(file: bytes) -> None:
     assert Vocabularies([broken, having(file)], nothing).load("cl100k_base") is not None
 
 
-def test_what_tiktoken_has_loaded_is_shared(file: bytes, registry: dict[str, tiktoken.Encoding]) -> None:
+def test_what_tiktoken_has_loaded_is_shared(
+    file: bytes, registry: dict[str, tiktoken.Encoding]
+) -> None:
     """An encoding the program already uses is not loaded a second time."""
     theirs = Vocabularies([having(file)], nothing).load("cl100k_base")
     assert theirs is not None
@@ -117,8 +132,12 @@ def test_what_tiktoken_has_loaded_is_shared(file: bytes, registry: dict[str, tik
     assert Vocabularies([], nothing).load("cl100k_base") is theirs
 
 
-def test_the_cached_file_is_read(file: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that tiktoken downloaded before serves, found under tiktoken's own name for it."""
+def test_the_cached_file_is_read(
+    file: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that tiktoken downloaded before serves, found under tiktoken's own name
+    for it.
+    """
     monkeypatch.setattr(vocabulary, "cache_folder", lambda _environ: tmp_path)
     (tmp_path / hashlib.sha1(ADDRESS.encode()).hexdigest()).write_bytes(file)  # noqa: S324 # the name tiktoken gives it
 
@@ -134,13 +153,21 @@ def test_the_cached_file_is_read(file: bytes, tmp_path: Path, monkeypatch: pytes
         ({"TIKTOKEN_CACHE_DIR": ""}, None),
     ],
 )
-def test_the_cache_is_looked_for_where_tiktoken_keeps_it(environ: dict[str, str], folder: Path | None) -> None:
-    """The folder follows tiktoken's variables, its default, and its way of switching the cache off."""
+def test_the_cache_is_looked_for_where_tiktoken_keeps_it(
+    environ: dict[str, str], folder: Path | None
+) -> None:
+    """The folder follows tiktoken's variables, its default, and its way of switching
+    the cache off.
+    """
     assert cache_folder(environ) == folder
 
 
-def test_bpe_openai_holds_the_file_too(file: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The packed copy inside bpe-openai serves where that package is installed, without importing it."""
+def test_bpe_openai_holds_the_file_too(
+    file: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The packed copy inside bpe-openai serves where that package is installed, without
+    importing it.
+    """
     data = tmp_path / "bpe_openai" / "data"
     data.mkdir(parents=True)
     (data.parent / "__init__.py").write_text("raise RuntimeError('imported')")
@@ -151,7 +178,9 @@ def test_bpe_openai_holds_the_file_too(file: bytes, tmp_path: Path, monkeypatch:
 
 
 def test_a_download_that_hangs_holds_up_nobody_for_long(file: bytes) -> None:
-    """A network that swallows everything costs the first caller its patience and the others nothing; a late file serves."""
+    """A network that swallows everything costs the first caller its patience and the
+    others nothing; a late file serves.
+    """
     asked = 0
     arrived = threading.Event()
 
@@ -206,9 +235,13 @@ def test_where_warnings_are_errors_the_call_goes_on(caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.filterwarnings("ignore::ratelimit.errors.EstimateWarning")
-@pytest.mark.parametrize("missing", ["gpt2", "r50k_base", "p50k_base", "p50k_edit", "o200k_base", "o200k_harmony"])
+@pytest.mark.parametrize(
+    "missing", ["gpt2", "r50k_base", "p50k_base", "p50k_edit", "o200k_base", "o200k_harmony"]
+)
 def test_the_nearest_encoding_stands_in(missing: str, file: bytes) -> None:
-    """What no package carries is counted with an encoding that is here, never by size when there is one."""
+    """What no package carries is counted with an encoding that is here, never by size
+    when there is one.
+    """
     vocabularies = Vocabularies([having(file)], nothing, patience=30)
 
     assert vocabularies.load(missing) is None
@@ -228,7 +261,9 @@ def test_the_nearest_encoding_stands_in(missing: str, file: bytes) -> None:
     ],
 )
 def test_names_without_a_file_of_their_own_share_one(name: str, shared: str) -> None:
-    """Encodings that differ in special tokens alone share one load, and an unknown name is taken for the newest."""
+    """Encodings that differ in special tokens alone share one load, and an unknown name
+    is taken for the newest.
+    """
     assert vocabulary.base(name) == shared
 
 
@@ -274,8 +309,12 @@ def test_no_thread_to_be_had_is_one_more_failure(monkeypatch: pytest.MonkeyPatch
         vocabularies.stand_in("o200k_base")
 
 
-def test_an_unusable_cache_folder_does_not_cost_the_download(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is fetched all the same where tiktoken, after its download, cannot write the folder it was told to use."""
+def test_an_unusable_cache_folder_does_not_cost_the_download(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The file is fetched all the same where tiktoken, after its download, cannot write
+    the folder it was told to use.
+    """
 
     def unwritable(_url: str, _sha256: str) -> bytes:
         raise PermissionError(13, "Permission denied", "/read-only")
@@ -312,7 +351,9 @@ RUN: list[str] = []
 
 
 def test_another_way_of_loading_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Should tiktoken load differently one day, its constructor is not run: it would reach for the network in a call."""
+    """Should tiktoken load differently one day, its constructor is not run: it would
+    reach for the network in a call.
+    """
     import tiktoken_ext.openai_public as constructors  # type: ignore[import-untyped]
 
     monkeypatch.setattr(constructors, "cl100k_base", unfamiliar)
@@ -331,18 +372,33 @@ print(tokenizer.count("four letters a token", "o200k_base"), tokenizer.exact("o2
 """
 
 
-def without_vocabulary(tmp_path: Path, prepare: Callable[[dict[str, str]], None]) -> subprocess.CompletedProcess[str]:
-    """Count a text in a new process that has neither a cache nor a package nor, after `prepare`, the internet."""
-    environ = {name: value for name, value in os.environ.items() if not name.lower().endswith(("_cache_dir", "_proxy"))}
+def without_vocabulary(
+    tmp_path: Path, prepare: Callable[[dict[str, str]], None]
+) -> subprocess.CompletedProcess[str]:
+    """Count a text in a new process that has neither a cache nor a package nor, after
+    `prepare`, the internet.
+    """
+    environ = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.lower().endswith(("_cache_dir", "_proxy"))
+    }
     environ["TMPDIR"] = str(tmp_path)
     prepare(environ)
-    return subprocess.run(  # noqa: S603
-        [sys.executable, "-c", PROGRAM], env=environ, capture_output=True, text=True, timeout=60, check=True
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
 
 
 def test_a_silent_network_does_not_hang_a_program(tmp_path: Path) -> None:
-    """A proxy that accepts and never answers, tiktoken's real download against it: the size serves, with one warning."""
+    """A proxy that accepts and never answers, tiktoken's real download against it: the
+    size serves, with one warning.
+    """
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         done = without_vocabulary(tmp_path, lambda environ: environ.update(HTTPS_PROXY=address))

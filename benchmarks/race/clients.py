@@ -1,10 +1,13 @@
 """The clients of the race, and what each of them was given.
 
-Owns: how a client sends one job, ours and the simple ones that people write themselves; `peers.py` has the packages. What must never come in:
-workloads, measuring, knowledge of a job's bill. A client sees the body, the limits, and what comes back.
+Owns: how a client sends one job, ours and the simple ones that people write themselves;
+`peers.py` has the packages. What must never come in: workloads, measuring, knowledge of
+a job's bill. A client sees the body, the limits, and what comes back.
 
-Everybody gets the same limits and the same fresh SDK client. A limiter that waits before it sends keeps the SDK's usual two retries, since that
-is how people use it. Limiters without an estimator of their own reserve the prompt, counted by tiktoken, and `max_tokens` (ABSENT without one).
+Everybody gets the same limits and the same fresh SDK client. A limiter that waits
+before it sends keeps the SDK's usual two retries, since that is how people use it.
+Limiters without an estimator of their own reserve the prompt, counted by tiktoken, and
+`max_tokens` (ABSENT without one).
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ from ratelimit.testing.answers import count_prompt
 AT_ONCE: Final = 20
 """Calls in flight of the client that only bounds their number."""
 ATTEMPTS: Final = 6
-"""Retries of the client that leaves everything to the SDK; its default of two fails most calls of a saturated limit."""
+"""Retries of the client that leaves everything to the SDK; its default of two fails
+most calls of a saturated limit.
+"""
 ABSENT: Final = 256
 """Tokens that simple clients reserve for an answer whose body sets no bound."""
 
@@ -37,9 +42,11 @@ Send = Callable[[Job], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What every client is given: the limits, the clock, an SDK client, and a stack that closes what has to be closed.
+    """What every client is given: the limits, the clock, an SDK client, and a stack
+    that closes what has to be closed.
 
-    `level`: how full the server's buckets are at the start; only the decorator, which sees no headers, has a setting for it.
+    `level`: how full the server's buckets are at the start; only the decorator, which
+    sees no headers, has a setting for it.
     """
 
     variant: str
@@ -66,8 +73,17 @@ def asking(client: openai.AsyncOpenAI) -> Send:
 
 
 def reserve(body: Body, absent: int = ABSENT) -> int:
-    """Prompt tokens and the most the answer may have: what clients reserve that do not learn."""
-    most = next((body[name] for name in ("max_tokens", "max_completion_tokens") if body.get(name) is not None), absent)
+    """Prompt tokens and the most the answer may have: what clients reserve that do not
+    learn.
+    """
+    most = next(
+        (
+            body[name]
+            for name in ("max_tokens", "max_completion_tokens")
+            if body.get(name) is not None
+        ),
+        absent,
+    )
     return prompt_of(body) + int(most) * int(body.get("n") or 1)
 
 
@@ -79,23 +95,33 @@ def prompt_of(body: Body) -> int:
 # ---- ours -------------------------------------------------------------------------------------------------------------------------------------
 
 ACCOUNTING: Final[Mapping[str, str]] = {"I": "charge", "A": "never_refund", "C": "refund"}
-"""What a user of the decorator tells it of the server; headers do not reach a decorated function, so it cannot find out."""
+"""What a user of the decorator tells it of the server; headers do not reach a decorated
+function, so it cannot find out.
+"""
 
 
 def accounting_of(variant: str) -> str:
-    """The decorator's setting for a variant; "reconcile" unless the server is known to count otherwise."""
-    return next((ACCOUNTING[letter] for letter in variant.split("+") if letter in ACCOUNTING), "reconcile")
+    """The decorator's setting for a variant; "reconcile" unless the server is known to
+    count otherwise.
+    """
+    return next(
+        (ACCOUNTING[letter] for letter in variant.split("+") if letter in ACCOUNTING), "reconcile"
+    )
 
 
 def decorator(ground: Ground) -> Send:
     """`@limiter`: limits, accounting and the level at the start given, headers unseen."""
     accounting: Any = accounting_of(ground.variant)
-    limiter = RateLimiter(**_limits(ground), accounting=accounting, level=ground.level, clock=ground.clock)
+    limiter = RateLimiter(
+        **_limits(ground), accounting=accounting, level=ground.level, clock=ground.clock
+    )
     return limiter.limit(request=lambda job: job.body)(asking(ground.connect(2)))
 
 
 def wrapped(ground: Ground) -> Send:
-    """`limiter.wrap(client)`: limits given, how the server counts found out from headers."""
+    """`limiter.wrap(client)`: limits given, how the server counts found out from
+    headers.
+    """
     return asking(RateLimiter(**_limits(ground), clock=ground.clock).wrap(ground.connect(2)))
 
 
@@ -128,7 +154,9 @@ def sdk(ground: Ground) -> Send:
 
 
 def backoff(ground: Ground) -> Send:
-    """Exponential back-off with jitter by tenacity, as OpenAI's guide shows it: 1 to 60 s, six attempts."""
+    """Exponential back-off with jitter by tenacity, as OpenAI's guide shows it: 1 to 60
+    s, six attempts.
+    """
     patient = tenacity.retry(
         retry=tenacity.retry_if_exception_type(openai.RateLimitError),
         wait=tenacity.wait_random_exponential(min=1, max=60),
@@ -154,11 +182,14 @@ def pair(ground: Ground) -> Send:
 
 
 class Cookbook:
-    """The loop of the cookbook's parallel request processor, written from its description.
+    """The loop of the cookbook's parallel request processor, written from its
+    description.
 
-    One loop hands out capacity that refills by elapsed time; the oldest job goes first and waits for both limits; a failed call joins the line
-    again, five attempts in all; after a 429 nothing is sent for 15 s. It never gives back what was not used. The original looks every
-    millisecond; this one does not look where it knows that it would find nothing: while the line is empty, and until the oldest job fits.
+    One loop hands out capacity that refills by elapsed time; the oldest job goes first
+    and waits for both limits; a failed call joins the line again, five attempts in all;
+    after a 429 nothing is sent for 15 s. It never gives back what was not used. The
+    original looks every millisecond; this one does not look where it knows that it
+    would find nothing: while the line is empty, and until the oldest job fits.
     """
 
     LOOK = 0.001
@@ -180,7 +211,9 @@ class Cookbook:
         ground.closing.callback(loop.cancel)
 
     async def __call__(self, job: Job) -> object:
-        """Join the line and wait for the answer. The original waits for ever for what never fits; here that job fails, so that the race ends."""
+        """Join the line and wait for the answer. The original waits for ever for what
+        never fits; here that job fails, so that the race ends.
+        """
         if reserve(job.body, self.OUTPUT) > self._limits[1]:
             raise ValueError("this call never fits")
         answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
@@ -194,7 +227,10 @@ class Cookbook:
     async def _run(self) -> None:
         while True:
             now = self._now()
-            self._left = [min(limit, left + limit * (now - self._seen) / 60) for limit, left in zip(self._limits, self._left, strict=True)]
+            self._left = [
+                min(limit, left + limit * (now - self._seen) / 60)
+                for limit, left in zip(self._limits, self._left, strict=True)
+            ]
             self._seen = now
             if not self._line:
                 self._joined.clear()
@@ -206,7 +242,10 @@ class Cookbook:
         """Send the oldest job if it fits; answer the seconds until it does."""
         job, tries, answer = self._line[0]
         needed = 1, reserve(job.body, self.OUTPUT)
-        lacking = max((need - left) * 60 / limit for need, left, limit in zip(needed, self._left, self._limits, strict=True))
+        lacking = max(
+            (need - left) * 60 / limit
+            for need, left, limit in zip(needed, self._left, self._limits, strict=True)
+        )
         if lacking <= 0 and self._now() >= self._paused_until:
             del self._line[0]
             self._left = [left - need for left, need in zip(self._left, needed, strict=True)]

@@ -1,6 +1,7 @@
 """Which races are run: the default set, all of them, or what was asked for.
 
-Owns: the choice, and running it on two processes. What must never come in: how a race works, tables.
+Owns: the choice, and running it on two processes. What must never come in: how a race
+works, tables.
 """
 
 from __future__ import annotations
@@ -22,19 +23,31 @@ from benchmarks.race.workloads import RECORDED, WORKLOADS
 
 PROCESSES: Final = 2
 PROMISED: Final = ("P", "I", "C", "H")
-"""The variants on which the limiter is to answer everything, without a 429, near the bound."""
+"""The variants on which the limiter is to answer everything, without a 429, near the
+bound.
+"""
 TENANT: Final = "another tenant"
-"""The workload "tokens" on variant F, beside somebody who takes up to 60 % of the same limit."""
+"""The workload "tokens" on variant F, beside somebody who takes up to 60 % of the same
+limit.
+"""
 UNFIT: Final = {("C", "long")}
-"""Not in the default set: the fake C charges 16 tokens for an answer whose body sets no bound, which no real server of its kind does."""
+"""Not in the default set: the fake C charges 16 tokens for an answer whose body sets no
+bound, which no real server of its kind does.
+"""
 WIDE: Final = ("tokens",)
-"""The workloads that peers run on every variant of the default set; all others they run on P only."""
+"""The workloads that peers run on every variant of the default set; all others they run
+on P only.
+"""
 QUICK: Final = ("tokens", "short")
 REAL: Final = ("brief",)
-"""The workload of real time: a line from the first moment on and short answers, so that a minute shows what there is to see."""
+"""The workload of real time: a line from the first moment on and short answers, so that
+a minute shows what there is to see.
+"""
 REAL_PROCESSES: Final = 4  # they mostly wait
 STUCK: Final = 1_800
-"""Real seconds after which a race is stuck: its process says where, and ends, instead of being waited for in silence."""
+"""Real seconds after which a race is stuck: its process says where, and ends, instead
+of being waited for in silence.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +64,41 @@ class Entry:
 
 
 def clients_named(names: Sequence[str]) -> list[str]:
-    """The clients of these names, all for none; "limiter" means all three of its doors, "aiolimiter" the pair."""
+    """The clients of these names, all for none; "limiter" means all three of its doors,
+    "aiolimiter" the pair.
+    """
     known = [*CLIENTS, *PEERS]
     if not names:
         return known
     found = []
     for name in names:
-        matching = [each for each in known if each == name or each.startswith((f"{name}/", f"{name} "))]
+        matching = [
+            each for each in known if each == name or each.startswith((f"{name}/", f"{name} "))
+        ]
         if not matching:
-            raise SystemExit(f"no client is called {name!r}: {', '.join(known)}, or limiter for all its doors")
+            raise SystemExit(
+                f"no client is called {name!r}: {', '.join(known)}, or limiter for all its doors"
+            )
         found += [each for each in matching if each not in found]
     return found
 
 
-def chosen(clients: Sequence[str], variants: Sequence[str], workloads: Sequence[str], *, everything: bool) -> Iterator[tuple[str, str, str]]:
-    """Client, variant and workload of each race, by variant and workload, the clients side by side.
+def chosen(
+    clients: Sequence[str], variants: Sequence[str], workloads: Sequence[str], *, everything: bool
+) -> Iterator[tuple[str, str, str]]:
+    """Client, variant and workload of each race, by variant and workload, the clients
+    side by side.
 
-    What is named is run. Of what is not named the default set takes: every workload on P for everybody; on the other promised variants every
-    workload for ours and `WIDE` for the peers; the other tenant on F.
+    What is named is run. Of what is not named the default set takes: every workload on
+    P for everybody; on the other promised variants every workload for ours and `WIDE`
+    for the peers; the other tenant on F.
     """
     for variant in variants or (*PROMISED, "F"):
-        names = workloads or ([TENANT] if variant == "F" else [name for name in WORKLOADS if name not in REAL and (variant, name) not in UNFIT])
+        names = workloads or (
+            [TENANT]
+            if variant == "F"
+            else [name for name in WORKLOADS if name not in REAL and (variant, name) not in UNFIT]
+        )
         for workload in names:
             for client in clients:
                 narrow = not (everything or variants or workloads) and variant not in {"P", "F"}
@@ -105,7 +132,15 @@ def _run(entry: Entry) -> Row:
     course = course_for(workload, entry.variant, entry.seed, calls=entry.calls)
     faulthandler.dump_traceback_later(STUCK, exit=True, file=sys.__stderr__ or sys.stderr)
     try:
-        return race(entry.client, course, entry.variant, entry.seed, real=entry.real, trace=entry.trace, name=entry.workload)
+        return race(
+            entry.client,
+            course,
+            entry.variant,
+            entry.seed,
+            real=entry.real,
+            trace=entry.trace,
+            name=entry.workload,
+        )
     finally:
         faulthandler.cancel_dump_traceback_later()
 

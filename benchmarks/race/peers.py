@@ -1,11 +1,13 @@
 """The packages of the race: each by its own public way, where it is installed.
 
-Owns: imports of packages that are nobody's dependency here, what brings them, and where their time comes from. What must never come in: what
-everybody shares (`clients.py`).
+Owns: imports of packages that are nobody's dependency here, what brings them, and where
+their time comes from. What must never come in: what everybody shares (`clients.py`).
 
-Whose time is a function they are handed, or the event loop's, runs on the virtual clock as it is. `token-throttle` reads `time.time()` and
-`time.monotonic()`: for the race both names in its modules are bound to the loop's time, its waits being the loop's already. `litellm` counts in
-minutes of the wall clock and has an HTTP client of its own: it runs in real time only.
+Whose time is a function they are handed, or the event loop's, runs on the virtual clock
+as it is. `token-throttle` reads `time.time()` and `time.monotonic()`: for the race both
+names in its modules are bound to the loop's time, its waits being the loop's already.
+`litellm` counts in minutes of the wall clock and has an HTTP client of its own: it runs
+in real time only.
 """
 
 from __future__ import annotations
@@ -42,7 +44,11 @@ def missing(client: str, *, real: bool) -> str | None:
     if importlib.util.find_spec(module) is None:
         old = sys.version_info < tuple(map(int, least.split(".")))
         return f"needs Python {least}" if old else f"pip install '{requirement}'"
-    return "counts by the wall clock: --real-time only" if client in REAL_TIME_ONLY and not real else None
+    return (
+        "counts by the wall clock: --real-time only"
+        if client in REAL_TIME_ONLY and not real
+        else None
+    )
 
 
 def _module(client: str) -> Any:
@@ -53,23 +59,38 @@ def _module(client: str) -> Any:
 
 
 def token_throttle(ground: Ground) -> Send:
-    """`acquire_capacity` and `refund_capacity` around each call, in memory, one quota for each limit, the usage given back as it came."""
+    """`acquire_capacity` and `refund_capacity` around each call, in memory, one quota
+    for each limit, the usage given back as it came.
+    """
     library = _module("token-throttle")
     now = asyncio.get_running_loop().time
     for name, module in list(sys.modules.items()):
-        if name.startswith("token_throttle") and isinstance(module, ModuleType) and hasattr(module, "time"):
+        if (
+            name.startswith("token_throttle")
+            and isinstance(module, ModuleType)
+            and hasattr(module, "time")
+        ):
             module.time = SimpleNamespace(time=now, monotonic=now, perf_counter=now)  # type: ignore[attr-defined]  # as said above
     seconds = {"rpm": 60, "rpd": 86_400, "tpm": 60, "tpd": 86_400}
     quotas = [
-        library.Quota(metric="requests" if name.startswith("r") else "tokens", limit=int(limit), per_seconds=seconds[name])
+        library.Quota(
+            metric="requests" if name.startswith("r") else "tokens",
+            limit=int(limit),
+            per_seconds=seconds[name],
+        )
         for name, limit in ground.limits.items()
     ]
-    limiter = library.RateLimiter(library.PerModelConfig(quotas=library.UsageQuotas(quotas)), backend=library.MemoryBackendBuilder())
+    limiter = library.RateLimiter(
+        library.PerModelConfig(quotas=library.UsageQuotas(quotas)),
+        backend=library.MemoryBackendBuilder(),
+    )
     ground.closing.push_async_callback(limiter.aclose)
     ask = asking(ground.connect(2))
 
     async def limited(job: Job) -> object:
-        async with limiter.reserve({"requests": 1, "tokens": reserve(job.body)}, model=MODEL) as handle:
+        async with limiter.reserve(
+            {"requests": 1, "tokens": reserve(job.body)}, model=MODEL
+        ) as handle:
             answer: Any = await ask(job)
             handle.set_actual_usage({"requests": 1, "tokens": answer.usage.total_tokens})
             return answer
@@ -78,18 +99,26 @@ def token_throttle(ground: Ground) -> Send:
 
 
 def async_batch_llm(ground: Ground) -> Send:
-    """The quota gate inside the batch framework, with the estimate a user would hand it and the usage reconciled."""
+    """The quota gate inside the batch framework, with the estimate a user would hand it
+    and the usage reconciled.
+    """
     _module("async-batch-llm")
     admission: Any = importlib.import_module("async_batch_llm._internal.admission")
     estimates: Any = importlib.import_module("async_batch_llm.token_estimation")
-    gate = admission.QuotaGate(ground.limits["rpm"], int(ground.limits["tpm"]), clock=asyncio.get_running_loop().time)
+    gate = admission.QuotaGate(
+        ground.limits["rpm"], int(ground.limits["tpm"]), clock=asyncio.get_running_loop().time
+    )
     ground.closing.push_async_callback(gate.shutdown)
     ask = asking(ground.connect(2))
 
     async def limited(job: Job) -> object:
         prompt = prompt_of(job.body)
-        output = next((job.body[name] for name in _OUTPUT if job.body.get(name) is not None), ABSENT)
-        reservation = await gate.reserve(estimates.TokenEstimate(prompt, output * int(job.body.get("n") or 1)))
+        output = next(
+            (job.body[name] for name in _OUTPUT if job.body.get(name) is not None), ABSENT
+        )
+        reservation = await gate.reserve(
+            estimates.TokenEstimate(prompt, output * int(job.body.get("n") or 1))
+        )
         reservation.mark_provider_started()
         try:
             answer: Any = await ask(job)
@@ -104,7 +133,8 @@ def async_batch_llm(ground: Ground) -> Send:
 
 def litellm_router(ground: Ground) -> Send:
     """One deployment with its limits behind a Router with ten retries."""
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # it would fetch a list of prices at its import
+    # it would fetch a list of prices at its import
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     library = _module("litellm router")
     deployment = {
         "model_name": MODEL,

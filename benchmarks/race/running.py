@@ -1,11 +1,13 @@
 """One race: one client, one course, one server, and what came of it.
 
-Owns: time (virtual or real), the arrivals, and what is read off the server's ledger afterwards. What must never come in: how a client works,
-how a course is drawn, tables.
+Owns: time (virtual or real), the arrivals, and what is read off the server's ledger
+afterwards. What must never come in: how a client works, how a course is drawn, tables.
 
-On the virtual clock everything runs in one event loop: the real SDK, the client's limiter, and the server in process. In real time the server
-runs in a thread of its own behind HTTP on loopback. What a job waited, whether it was refused and when it was admitted is read off the server's
-ledger; the client is only asked what it returned. The SDK and tenacity draw their jitter from Python's own generator, so that is seeded, too.
+On the virtual clock everything runs in one event loop: the real SDK, the client's
+limiter, and the server in process. In real time the server runs in a thread of its own
+behind HTTP on loopback. What a job waited, whether it was refused and when it was
+admitted is read off the server's ledger; the client is only asked what it returned. The
+SDK and tenacity draw their jitter from Python's own generator, so that is seeded, too.
 """
 
 from __future__ import annotations
@@ -36,14 +38,18 @@ from ratelimit import drive
 from ratelimit.testing import FakeOpenAI, VirtualClock
 
 NEAR: Final = 1.10
-"""A client is as fast as can be expected when it takes no more than this multiple of the lower bound."""
+"""A client is as fast as can be expected when it takes no more than this multiple of
+the lower bound.
+"""
 TICK: Final = 1e-6
 VIRTUAL_URL: Final = "http://fake/v1"
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What a plot needs: moments (seconds from the start) and the level of the server's token bucket after each decision, and the 429s."""
+    """What a plot needs: moments (seconds from the start) and the level of the server's
+    token bucket after each decision, and the 429s.
+    """
 
     limit: float
     levels: list[tuple[float, float, float]]
@@ -53,7 +59,9 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the result. Times in seconds; `rejected` counts every 429 the server sent, retries included."""
+    """One line of the result. Times in seconds; `rejected` counts every 429 the server
+    sent, retries included.
+    """
 
     client: str
     variant: str
@@ -64,12 +72,16 @@ class Row:
     rejected: int
     failed: int
     seconds: float
-    """from the first arrival until every call has its answer or its error and the server's buckets are out of debt"""
+    """from the first arrival until every call has its answer or its error and the
+    server's buckets are out of debt
+    """
     bound: float
     ratio: float
     """seconds / bound; it means little where calls failed"""
     debt: float
-    """seconds of `seconds` that the server's buckets still were in debt after the last answer"""
+    """seconds of `seconds` that the server's buckets still were in debt after the last
+    answer
+    """
     wait_p50: float
     """of the calls that were admitted: from arrival until the server let it in"""
     wait_p99: float
@@ -79,25 +91,39 @@ class Row:
     cpu_seconds: float
     """of the process: client, SDK and, on the virtual clock, the server"""
     stall_seconds: float
-    """CPU time of the longest callback: so long the event loop is kept from everything else"""
+    """CPU time of the longest callback: so long the event loop is kept from everything
+    else
+    """
     trace: Trace | None = field(default=None, repr=False, compare=False)
 
     @property
     def verdict(self) -> str:
-        """What is to be compared between clocks: clean (no 429, no failure) or not, and near the bound or not."""
-        clean = "clean" if not (self.rejected or self.failed) else "429s" if not self.failed else "failures"
+        """What is to be compared between clocks: clean (no 429, no failure) or not, and
+        near the bound or not.
+        """
+        clean = (
+            "clean"
+            if not (self.rejected or self.failed)
+            else "429s"
+            if not self.failed
+            else "failures"
+        )
         return clean if self.failed else f"{clean}, {'near' if self.ratio <= NEAR else 'slow'}"
 
 
 MEASURED: Final = ("cpu_seconds", "stall_seconds")
-"""The fields that depend on the machine; the others are the same for the same seed, byte for byte."""
+"""The fields that depend on the machine; the others are the same for the same seed,
+byte for byte.
+"""
 
 
 class RaceClock(VirtualClock):
-    """Virtual time in which each round of the event loop takes a microsecond, as it does in real loops at the least.
+    """Virtual time in which each round of the event loop takes a microsecond, as it
+    does in real loops at the least.
 
-    A limiter with float levels (aiolimiter) is left with residues of 1e-13 tokens and asks to be woken for them at a moment that is, in floats,
-    now. Where rounds take no time it would be woken now for ever.
+    A limiter with float levels (aiolimiter) is left with residues of 1e-13 tokens and
+    asks to be woken for them at a moment that is, in floats, now. Where rounds take no
+    time it would be woken now for ever.
     """
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
@@ -123,8 +149,19 @@ class _Result:
     stall: float = 0.0
 
 
-def race(client: str, course: Course, variant: str, seed: int, *, real: bool = False, trace: bool = False, name: str = "") -> Row:
-    """Let one client run one course; it must not be called inside an event loop. `name`: the row's workload, if not the course's."""
+def race(
+    client: str,
+    course: Course,
+    variant: str,
+    seed: int,
+    *,
+    real: bool = False,
+    trace: bool = False,
+    name: str = "",
+) -> Row:
+    """Let one client run one course; it must not be called inside an event loop.
+    `name`: the row's workload, if not the course's.
+    """
     _warm_up(client)
     server = server_for(course, variant, seed)
     random.seed(f"{client} {course.name} {variant} {seed}")
@@ -143,26 +180,40 @@ def race(client: str, course: Course, variant: str, seed: int, *, real: bool = F
 
 @cache
 def _warm_up(client: str) -> None:
-    """Let a client make one call, so that what is loaded at the first use (vocabulary, the SDK's types) is not measured."""
+    """Let a client make one call, so that what is loaded at the first use (vocabulary,
+    the SDK's types) is not measured.
+    """
     if client not in REAL_TIME_ONLY:
         course = WORKLOADS["tokens"].scaled(0, 1).course(0)
         clock = RaceClock()
         clock.run(_run, client, course, "P", server_for(course, "P", 0), clock, VIRTUAL_URL)
     gc.collect()
-    gc.freeze()  # what is loaded now stays: looking through it before every race would take longer than the race
+    # what is loaded now stays: looking through it before every race would take longer
+    # than the race
+    gc.freeze()
 
 
-async def _run(client: str, course: Course, variant: str, server: FakeOpenAI, clock: drive.Clock, base_url: str) -> _Result:
+async def _run(
+    client: str, course: Course, variant: str, server: FakeOpenAI, clock: drive.Clock, base_url: str
+) -> _Result:
     loop, result = asyncio.get_running_loop(), _Result()
     async with AsyncExitStack() as closing:
 
         def connect(retries: int) -> openai.AsyncOpenAI:
-            http = httpx2.AsyncClient(transport=server.transport()) if base_url == VIRTUAL_URL else openai.DefaultAsyncHttpxClient()
-            made = openai.AsyncOpenAI(base_url=base_url, api_key="any", max_retries=retries, http_client=http)
+            http = (
+                httpx2.AsyncClient(transport=server.transport())
+                if base_url == VIRTUAL_URL
+                else openai.DefaultAsyncHttpxClient()
+            )
+            made = openai.AsyncOpenAI(
+                base_url=base_url, api_key="any", max_retries=retries, http_client=http
+            )
             closing.push_async_callback(made.close)
             return made
 
-        send = {**CLIENTS, **PEERS}[client](Ground(variant, course.limits, course.level, clock, connect, closing, base_url))
+        send = {**CLIENTS, **PEERS}[client](
+            Ground(variant, course.limits, course.level, clock, connect, closing, base_url)
+        )
         result.started = loop.time()
 
         async def one(awaitable: Awaitable[object]) -> None:
@@ -197,14 +248,29 @@ def _debt(course: Course, server: FakeOpenAI) -> float:
     return max(debts)
 
 
-def _row(client: str, course: Course, variant: str, server: FakeOpenAI, result: _Result, *, cpu: float, real: bool, trace: bool) -> Row:
+def _row(
+    client: str,
+    course: Course,
+    variant: str,
+    server: FakeOpenAI,
+    result: _Result,
+    *,
+    cpu: float,
+    real: bool,
+    trace: bool,
+) -> Row:
     terms = terms_of(course, variant)
     arrivals = [job.arrival for job in course.jobs]
-    least = max(bound(arrivals, demands, bucket, there=terms.there, tails=terms.tails) for bucket, demands in terms.buckets.items())
+    least = max(
+        bound(arrivals, demands, bucket, there=terms.there, tails=terms.tails)
+        for bucket, demands in terms.buckets.items()
+    )
     entries = server.ledger.entries()
-    waits = sorted(entry.time - result.started - arrivals[int(entry.headers["x-client-request-id"])] for entry in entries if entry.admitted) or [
-        0.0
-    ]
+    waits = sorted(
+        entry.time - result.started - arrivals[int(entry.headers["x-client-request-id"])]
+        for entry in entries
+        if entry.admitted
+    ) or [0.0]
     seconds = result.ended - result.started + result.debt
     return Row(
         client=client,
@@ -250,10 +316,12 @@ def _trace(course: Course, server: FakeOpenAI, result: _Result) -> Trace:
 
 @contextmanager
 def _longest_callback() -> Iterator[Callable[[], float]]:
-    """Measure every callback of this thread's event loop from now on; the fake server's tasks are left out.
+    """Measure every callback of this thread's event loop from now on; the fake server's
+    tasks are left out.
 
-    In seconds of the thread's CPU time: on a busy machine the wall clock would show whoever was given the processor in between.
-    `Handle._run` is asyncio's private way to run one callback; there is no public one that sees them all.
+    In seconds of the thread's CPU time: on a busy machine the wall clock would show
+    whoever was given the processor in between. `Handle._run` is asyncio's private way
+    to run one callback; there is no public one that sees them all.
     """
     longest, thread = 0.0, threading.get_ident()
     handles: Any = events.Handle
@@ -266,7 +334,10 @@ def _longest_callback() -> Iterator[Callable[[], float]]:
         passed = time.thread_time() - began
         if passed > longest and threading.get_ident() == thread:
             task = getattr(handle._callback, "__self__", None)  # noqa: SLF001
-            if not (isinstance(task, asyncio.Task) and "InProcess" in getattr(task.get_coro(), "__qualname__", "")):
+            if not (
+                isinstance(task, asyncio.Task)
+                and "InProcess" in getattr(task.get_coro(), "__qualname__", "")
+            ):
                 longest = passed
 
     handles._run = timed  # noqa: SLF001

@@ -1,7 +1,8 @@
-"""The servers of the race: one latency for all, and what each call takes from each bucket by the server's own rules.
+"""The servers of the race: one latency for all, and what each call takes from each
+bucket by the server's own rules.
 
-Owns: how FakeOpenAI is set up for a course, and the demands that the lower bound counts with. What must never come in: clients, clocks, the
-limiter's arithmetic.
+Owns: how FakeOpenAI is set up for a course, and the demands that the lower bound counts
+with. What must never come in: clients, clocks, the limiter's arithmetic.
 """
 
 from __future__ import annotations
@@ -20,13 +21,24 @@ from ratelimit.testing.variants import rules_of
 
 WINDOW: Final = 10.0  # seconds in which variant E counts requests
 LATENCY: Final = Latency(base=0.3, per_token=1 / 80, spread=0.0, jitter=(0.02, 0.1))
-"""First token after 0.3 s, 80 tokens a second, 20 to 100 ms each way. Without spread a job's answer takes the same for every client."""
+"""First token after 0.3 s, 80 tokens a second, 20 to 100 ms each way. Without spread a
+job's answer takes the same for every client.
+"""
 
 
-def course_for(workload: str, variant: str, seed: int, *, calls: Path | None = None, scale: tuple[float, float] = (1.0, 1.0)) -> Course:
-    """Draw a workload for a variant: with daily limits where it has some, and as fast as what it takes allows.
+def course_for(
+    workload: str,
+    variant: str,
+    seed: int,
+    *,
+    calls: Path | None = None,
+    scale: tuple[float, float] = (1.0, 1.0),
+) -> Course:
+    """Draw a workload for a variant: with daily limits where it has some, and as fast
+    as what it takes allows.
 
-    :param calls: the file of the recorded workload. :param scale: factors on the number of calls and on the limits.
+    :param calls: the file of the recorded workload.
+    :param scale: factors on the number of calls and on the limits.
     """
     daily = rules_of(variant).daily
 
@@ -41,12 +53,16 @@ def course_for(workload: str, variant: str, seed: int, *, calls: Path | None = N
 def server_for(course: Course, variant: str, seed: int) -> FakeOpenAI:
     """A fresh server with the course's limits and levels."""
     limits: dict[str, Any] = dict.fromkeys(("rpm", "tpm", "rpd", "tpd")) | dict(course.limits)
-    return FakeOpenAI(variant, **limits, level=course.level, latency=LATENCY, seed=seed, request_window=WINDOW)
+    return FakeOpenAI(
+        variant, **limits, level=course.level, latency=LATENCY, seed=seed, request_window=WINDOW
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What one course is up against on one variant: every bucket with what each job takes of it, and each job's times."""
+    """What one course is up against on one variant: every bucket with what each job
+    takes of it, and each job's times.
+    """
 
     buckets: dict[Bucket, list[Demand]]
     there: float
@@ -56,22 +72,38 @@ class Terms:
 
 
 def terms_of(course: Course, variant: str) -> Terms:
-    """Read the server's rules for a course. For G, whose limits change, the highest of them count; F's other tenant is taken to be idle."""
+    """Read the server's rules for a course. For G, whose limits change, the highest of
+    them count; F's other tenant is taken to be idle.
+    """
     rules = rules_of(variant)
     limits: dict[str, float | None] = {"rpm": None, "tpm": None, **course.limits}
     factor = max([1.0, *(each for _, each in rules.changes)])
     buckets = {}
     for dimension in Quotas(limits, None, None, rules=rules, request_window=WINDOW).dimensions(""):
         fixed = (rules.request_window if dimension.unit == "requests" else rules.window) == "fixed"
-        bucket = Bucket(dimension.name + f"/{dimension.period:g}s", dimension.limit * factor, dimension.period, course.level, fixed=fixed)
-        buckets[bucket] = [Demand(1, 1) if dimension.unit == "requests" else _tokens(job.body, job.usage, variant) for job in course.jobs]
+        bucket = Bucket(
+            dimension.name + f"/{dimension.period:g}s",
+            dimension.limit * factor,
+            dimension.period,
+            course.level,
+            fixed=fixed,
+        )
+        buckets[bucket] = [
+            Demand(1, 1) if dimension.unit == "requests" else _tokens(job.body, job.usage, variant)
+            for job in course.jobs
+        ]
     least = LATENCY.jitter[0]
-    tails = [LATENCY.base + LATENCY.per_token * job.usage.completion_tokens + least for job in course.jobs]
+    tails = [
+        LATENCY.base + LATENCY.per_token * job.usage.completion_tokens + least
+        for job in course.jobs
+    ]
     return Terms(buckets, least, tails)
 
 
 def _tokens(body: Mapping[str, Any], usage: Usage, variant: str) -> Demand:
-    """What a call takes of a token bucket when it is admitted, and what it has taken in the end."""
+    """What a call takes of a token bucket when it is admitted, and what it has taken in
+    the end.
+    """
     rules = rules_of(variant)
     taken = charge("chat.completions", body, rules.charge, lambda: usage.prompt_tokens)
     if rules.settle == "never":

@@ -2,8 +2,9 @@
 
 Owns: shapes on paper. What must never come in: running anything, deciding anything.
 
-The table on the standard output holds what the seed decides, so the same seed prints the same bytes. What the machine decides (CPU, the longest
-callback) goes to the standard error; the JSON has both, unless it is asked to be deterministic.
+The table on the standard output holds what the seed decides, so the same seed prints
+the same bytes. What the machine decides (CPU, the longest callback) goes to the
+standard error; the JSON has both, unless it is asked to be deterministic.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ reach a decorated function; wrapped is told the limits; learned nothing."""
 
 
 def show(rows: Sequence[Row], skipped: Mapping[str, str]) -> None:
-    """Print the tables: the race's to the standard output, the machine's to the standard error."""
+    """Print the tables: the race's to the standard output, the machine's to the
+    standard error.
+    """
     out = Console(width=WIDTH, highlight=False, soft_wrap=True)
     out.print(_race_table(rows))
     for client, why in skipped.items():
@@ -45,7 +48,17 @@ def _race_table(rows: Sequence[Row]) -> Table:
     table = Table(title="The race", title_justify="left")
     for name in ("variant", "workload", "client"):
         table.add_column(name, no_wrap=True)
-    for name in ("answered", "rejected", "failed", "seconds", "bound", "ratio", "wait p50", "p99", "longest"):
+    for name in (
+        "answered",
+        "rejected",
+        "failed",
+        "seconds",
+        "bound",
+        "ratio",
+        "wait p50",
+        "p99",
+        "longest",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     before = None
     for row in rows:
@@ -59,12 +72,23 @@ def _race_table(rows: Sequence[Row]) -> Table:
         waits = (f"{wait:.1f}" for wait in (row.wait_p50, row.wait_p99, row.wait_longest))
         client = row.client if row.clock == "virtual" else f"{row.client}, real time"
         counts = map(str, (row.answered, row.rejected, row.failed))
-        table.add_row(*where, client, *counts, f"{row.seconds:.1f}", f"{row.bound:.1f}", ratio, *waits, style=style)
+        table.add_row(
+            *where,
+            client,
+            *counts,
+            f"{row.seconds:.1f}",
+            f"{row.bound:.1f}",
+            ratio,
+            *waits,
+            style=style,
+        )
     return table
 
 
 def _machine_table(rows: Sequence[Row]) -> Table:
-    """By client, over all its rows: it is the machine's noise, not the workload, that makes single rows differ."""
+    """By client, over all its rows: it is the machine's noise, not the workload, that
+    makes single rows differ.
+    """
     table = Table(title="What it cost (server and SDK included)", title_justify="left")
     table.add_column("client", no_wrap=True)
     for name in ("CPU ms a call", "longest callback, CPU ms, median of rows"):
@@ -77,7 +101,9 @@ def _machine_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def as_json(rows: Sequence[Row], skipped: Mapping[str, str], seed: int, *, deterministic: bool) -> str:
+def as_json(
+    rows: Sequence[Row], skipped: Mapping[str, str], seed: int, *, deterministic: bool
+) -> str:
     """One object: the rows in full and what they mean."""
     listed = []
     for row in rows:
@@ -86,20 +112,38 @@ def as_json(rows: Sequence[Row], skipped: Mapping[str, str], seed: int, *, deter
             del fields[name]
         listed.append(fields)
     about = {name: each.what for name, each in WORKLOADS.items()}
-    return json.dumps({"seed": seed, "near": NEAR, "rows": listed, "skipped": dict(skipped), "workloads": about}, indent=1) + "\n"
+    return (
+        json.dumps(
+            {
+                "seed": seed,
+                "near": NEAR,
+                "rows": listed,
+                "skipped": dict(skipped),
+                "workloads": about,
+            },
+            indent=1,
+        )
+        + "\n"
+    )
 
 
 def promised(rows: Sequence[Row]) -> list[str]:
-    """What falls short of the promise: our rows on P, I, C and H that were refused something, lost a call or took more than `NEAR` bounds."""
+    """What falls short of the promise: our rows on P, I, C and H that were refused
+    something, lost a call or took more than `NEAR` bounds.
+    """
     return [
         f"{row.client} on {row.variant}, {row.workload}: {row.rejected} rejected, {row.failed} failed, ratio {row.ratio:.3f}"
         for row in rows
-        if row.client in OURS and row.variant in {"P", "I", "C", "H"} and (row.rejected or row.failed or row.ratio > NEAR)
+        if row.client in OURS
+        and row.variant in {"P", "I", "C", "H"}
+        and (row.rejected or row.failed or row.ratio > NEAR)
     ]
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Draw the level of the server's token bucket and the 429s over time, one lane a client; rows need their traces."""
+    """Draw the level of the server's token bucket and the 429s over time, one lane a
+    client; rows need their traces.
+    """
     from matplotlib.figure import Figure  # noqa: PLC0415 - only who plots needs it
 
     lanes = [(row, row.trace) for row in rows if row.trace is not None]
@@ -107,15 +151,28 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     axes = figure.subplots(len(lanes), 1, sharex=True, squeeze=False)[:, 0]
     for lane, (row, trace) in zip(axes, lanes, strict=True):
         moments = [moment for moment, _, _ in trace.levels for _ in range(2)]
-        levels = [level / trace.limit for _, before, after in trace.levels for level in (before, after)]
-        lane.plot(moments, levels, linewidth=0.7, color="tab:blue" if row.client in OURS else "tab:gray")
+        levels = [
+            level / trace.limit for _, before, after in trace.levels for level in (before, after)
+        ]
+        lane.plot(
+            moments, levels, linewidth=0.7, color="tab:blue" if row.client in OURS else "tab:gray"
+        )
         lane.axhline(0, color="black", linewidth=0.5)
-        lane.plot(trace.refused, [0.05] * len(trace.refused), "|", color="tab:red", markersize=12, markeredgewidth=0.6)
+        lane.plot(
+            trace.refused,
+            [0.05] * len(trace.refused),
+            "|",
+            color="tab:red",
+            markersize=12,
+            markeredgewidth=0.6,
+        )
         lane.axvline(row.bound, color="tab:green", linewidth=1, linestyle="--")
         lane.set_ylim(-0.6, 1.05)
         lane.set_yticks([0, 1], ["0", "full"])
         failed = f", {row.failed} failed" if row.failed else ""
         title = f"{row.client} - {row.variant}, {row.workload}: {row.rejected} x 429{failed}, done after {row.seconds:.0f} s"
         lane.set_title(title, loc="left", fontsize=9)
-    axes[-1].set_xlabel("seconds; blue and gray: tokens left at the server, red: a 429, green: no client can be done earlier")
+    axes[-1].set_xlabel(
+        "seconds; blue and gray: tokens left at the server, red: a 429, green: no client can be done earlier"
+    )
     figure.savefig(path, dpi=110, metadata={"Software": None})

@@ -1,10 +1,14 @@
-"""The work that every client of the race is given: the same bodies, arrivals and answers, drawn from one seed.
+"""The work that every client of the race is given: the same bodies, arrivals and
+answers, drawn from one seed.
 
-Owns: what is asked, when it arrives, and how many tokens it will be billed. What must never come in: clients, servers, clocks, measuring.
+Owns: what is asked, when it arrives, and how many tokens it will be billed. What must
+never come in: clients, servers, clocks, measuring.
 
-A job carries its bill in the header `x-fake-usage`, so that the server bills every client the same and the lower bound knows it beforehand; no
-client reads that header. Prompts are billed by tiktoken (or as recorded), answers are drawn here. Limits are small and calls few, so that ten to
-twenty minutes of waiting, in which start and end decide nothing, are simulated in a second or two.
+A job carries its bill in the header `x-fake-usage`, so that the server bills every
+client the same and the lower bound knows it beforehand; no client reads that header.
+Prompts are billed by tiktoken (or as recorded), answers are drawn here. Limits are
+small and calls few, so that ten to twenty minutes of waiting, in which start and end
+decide nothing, are simulated in a second or two.
 """
 
 from __future__ import annotations
@@ -25,12 +29,18 @@ VOCABULARY: Final = (
     "the of and to in is that for it as was with be by on not he his but at are this have from or had an they which "
     "one you summary report customers"
 )
-"""A text of these words is charged 1.05 times what it is billed; the median of 614 recorded chat calls is 1.08."""
+"""A text of these words is charged 1.05 times what it is billed; the median of 614
+recorded chat calls is 1.08.
+"""
 SATURATED: Final = 1.5
-"""Work that is not said to come otherwise arrives at this multiple of the pace that the limits allow, so that a line forms."""
+"""Work that is not said to come otherwise arrives at this multiple of the pace that the
+limits allow, so that a line forms.
+"""
 MOST_MORE: Final = 2.0
 LONGEST: Final = 50_000
-"""Characters; longer bodies are counted in a worker thread, and a thread's time is not virtual: the race leaves them out."""
+"""Characters; longer bodies are counted in a worker thread, and a thread's time is not
+virtual: the race leaves them out.
+"""
 
 
 Call = tuple[Mapping[str, Any], Usage]
@@ -44,7 +54,9 @@ def in_full(_: Mapping[str, Any], usage: Usage) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One call: when it arrives (seconds after the start), what it asks, and what it will be billed."""
+    """One call: when it arrives (seconds after the start), what it asks, and what it
+    will be billed.
+    """
 
     number: int
     arrival: float
@@ -54,13 +66,18 @@ class Job:
     @property
     def headers(self) -> dict[str, str]:
         """What tells the server the bill, and the ledger the job."""
-        billed = {"prompt_tokens": self.usage.prompt_tokens, "completion_tokens": self.usage.completion_tokens}
+        billed = {
+            "prompt_tokens": self.usage.prompt_tokens,
+            "completion_tokens": self.usage.completion_tokens,
+        }
         return {"x-fake-usage": json.dumps(billed), "x-client-request-id": str(self.number)}
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """One workload, drawn: jobs in the order of arrival, the server's limits, and how full its buckets are at the start."""
+    """One workload, drawn: jobs in the order of arrival, the server's limits, and how
+    full its buckets are at the start.
+    """
 
     name: str
     jobs: Sequence[Job]
@@ -72,9 +89,11 @@ class Course:
 class Workload:
     """How a course is drawn.
 
-    `calls`: on a server that settles to the usage; one that takes less for good is given more, so that it is as busy for as long.
-    `draw(random)` makes one call: words of prompt, max_tokens (None: the body sets no bound), tokens of the answer. `load`: arrivals as a
-    multiple of what the limits allow; None: all at once. `poisson`: arrivals at random moments instead of even ones.
+    `calls`: on a server that settles to the usage; one that takes less for good is
+    given more, so that it is as busy for as long. `draw(random)` makes one call: words
+    of prompt, max_tokens (None: the body sets no bound), tokens of the answer. `load`:
+    arrivals as a multiple of what the limits allow; None: all at once. `poisson`:
+    arrivals at random moments instead of even ones.
     """
 
     name: str
@@ -90,21 +109,38 @@ class Workload:
 
     def scaled(self, calls: float, limits: float) -> Workload:
         """The same with more or fewer calls and with other limits, both as factors."""
-        return replace(self, calls=max(1, round(self.calls * calls)), rpm=self.rpm * limits, tpm=self.tpm * limits)
+        return replace(
+            self,
+            calls=max(1, round(self.calls * calls)),
+            rpm=self.rpm * limits,
+            tpm=self.tpm * limits,
+        )
 
     def course(self, seed: int, *, daily: bool = False, taken: Taken = in_full) -> Course:
         """Draw the jobs; the same seed, the same jobs.
 
         :param daily: the server has daily limits as well.
-        :param taken: tokens that a server takes for good for a body and its bill; what the limits allow follows from it.
+        :param taken: tokens that a server takes for good for a body and its bill; what
+            the limits allow follows from it.
         """
         generator = random.Random(f"{self.name} {seed}")
         calls = [_call(generator, *self.draw(generator)) for _ in range(self.calls)]
         limits = {"rpm": self.rpm, "tpm": self.tpm} | (dict(self.daily) if daily else {})
-        more = round(self.calls * min(_pace(calls, limits, taken) / _pace(calls, limits, in_full), MOST_MORE)) - self.calls
+        more = (
+            round(
+                self.calls
+                * min(_pace(calls, limits, taken) / _pace(calls, limits, in_full), MOST_MORE)
+            )
+            - self.calls
+        )
         calls += [_call(generator, *self.draw(generator)) for _ in range(more)]
         pace = _pace(calls, limits, taken)
-        return Course(self.name, _arranged(generator, calls, self.load and self.load * pace, poisson=self.poisson), limits, self.level)
+        return Course(
+            self.name,
+            _arranged(generator, calls, self.load and self.load * pace, poisson=self.poisson),
+            limits,
+            self.level,
+        )
 
 
 def _call(generator: random.Random, words: int, most: int | None, answer: int) -> Call:
@@ -112,7 +148,9 @@ def _call(generator: random.Random, words: int, most: int | None, answer: int) -
     body: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": text}]}
     if most is not None:
         body["max_tokens"] = most
-    return body, Usage(count_prompt("chat.completions", body), answer if most is None else min(answer, most))
+    return body, Usage(
+        count_prompt("chat.completions", body), answer if most is None else min(answer, most)
+    )
 
 
 def _pace(calls: Sequence[Call], limits: Mapping[str, float], taken: Taken) -> float:
@@ -121,7 +159,9 @@ def _pace(calls: Sequence[Call], limits: Mapping[str, float], taken: Taken) -> f
     return min(limits["rpm"], limits["tpm"] / tokens) / 60
 
 
-def _arranged(generator: random.Random, calls: Sequence[Call], pace: float | None, *, poisson: bool) -> list[Job]:
+def _arranged(
+    generator: random.Random, calls: Sequence[Call], pace: float | None, *, poisson: bool
+) -> list[Job]:
     jobs, moment = [], 0.0
     for number, (body, usage) in enumerate(calls):
         jobs.append(Job(number, moment, body, usage))
@@ -166,25 +206,60 @@ WORKLOADS: Final = {
         Workload("at once", "all calls arrive in the same moment", 360, _mixed, load=None),
         Workload("short", "answers a thirtieth of max_tokens", 500, _short, tpm=6_000),
         Workload("long", "no max_tokens, answers of 800 to 2,000 tokens", 220, _long, rpm=30),
-        Workload("half empty", "the server's buckets are half empty at the start", 360, _mixed, level=0.5),
-        Workload("poisson 50", "random arrivals at 50 % of the limit", 170, _mixed, load=0.5, poisson=True),
-        Workload("poisson 90", "random arrivals at 90 % of the limit", 310, _mixed, load=0.9, poisson=True),
-        Workload("poisson 120", "random arrivals at 120 % of the limit", 400, _mixed, load=1.2, poisson=True),
-        Workload("brief", "a minute of short calls, all at once: tokens bind", 150, _brief, tpm=15_000, load=None),
+        Workload(
+            "half empty", "the server's buckets are half empty at the start", 360, _mixed, level=0.5
+        ),
+        Workload(
+            "poisson 50",
+            "random arrivals at 50 % of the limit",
+            170,
+            _mixed,
+            load=0.5,
+            poisson=True,
+        ),
+        Workload(
+            "poisson 90",
+            "random arrivals at 90 % of the limit",
+            310,
+            _mixed,
+            load=0.9,
+            poisson=True,
+        ),
+        Workload(
+            "poisson 120",
+            "random arrivals at 120 % of the limit",
+            400,
+            _mixed,
+            load=1.2,
+            poisson=True,
+        ),
+        Workload(
+            "brief",
+            "a minute of short calls, all at once: tokens bind",
+            150,
+            _brief,
+            tpm=15_000,
+            load=None,
+        ),
     )
 }
 RECORDED: Final = "calls"
 """The name of the workload that is read from a file."""
 
 
-def recorded(path: Path, seed: int, *, daily: bool = False, taken: Taken = in_full, most: int = 400) -> Course:
-    """Chat calls as they were recorded, in an order drawn from the seed, with their recorded bill.
+def recorded(
+    path: Path, seed: int, *, daily: bool = False, taken: Taken = in_full, most: int = 400
+) -> Course:
+    """Chat calls as they were recorded, in an order drawn from the seed, with their
+    recorded bill.
 
     :param path: JSON lines, gzipped, each with `endpoint`, `request` and `usage`.
     :param most: take no more calls than that.
     """
     generator = random.Random(f"{RECORDED} {seed}")
-    limits = {"rpm": 60.0, "tpm": 15_000.0} | ({"rpd": 10_000.0, "tpd": 2_000_000.0} if daily else {})
+    limits = {"rpm": 60.0, "tpm": 15_000.0} | (
+        {"rpd": 10_000.0, "tpd": 2_000_000.0} if daily else {}
+    )
     calls: list[Call] = []
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
@@ -192,11 +267,21 @@ def recorded(path: Path, seed: int, *, daily: bool = False, taken: Taken = in_fu
             body, usage = call["request"], call["usage"]
             bounds = [body.get(name) for name in ("max_tokens", "max_completion_tokens")]
             whole = all(bound is None or (isinstance(bound, int) and bound > 0) for bound in bounds)
-            if call["endpoint"] != "chat.completions" or not usage or not whole or not body.get("messages") or body.get("stream"):
+            if (
+                call["endpoint"] != "chat.completions"
+                or not usage
+                or not whole
+                or not body.get("messages")
+                or body.get("stream")
+            ):
                 continue
             billed = Usage(usage["prompt_tokens"], usage.get("completion_tokens", 0))
             if len(json.dumps(body)) <= LONGEST and billed.total_tokens < limits["tpm"] / 4:
                 calls.append((body, billed))
     generator.shuffle(calls)
     calls = calls[:most]
-    return Course(RECORDED, _arranged(generator, calls, SATURATED * _pace(calls, limits, taken), poisson=False), limits)
+    return Course(
+        RECORDED,
+        _arranged(generator, calls, SATURATED * _pace(calls, limits, taken), poisson=False),
+        limits,
+    )

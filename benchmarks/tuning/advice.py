@@ -1,7 +1,8 @@
-"""The whole inquiry: search, check on unseen seeds, and what else a reader wants to know.
+"""The whole inquiry: search, check on unseen seeds, and what else a reader wants to
+know.
 
-Owns: which plans are made of a traffic, how many runs are spent on what, and the figures that come of it. What must never come in: words for
-people, files, the look.
+Owns: which plans are made of a traffic, how many runs are spent on what, and the
+figures that come of it. What must never come in: words for people, files, the look.
 """
 
 from __future__ import annotations
@@ -12,23 +13,38 @@ from statistics import fmean
 from typing import Any, Final
 
 from benchmarks.tuning.plans import Plan, arithmetic, binding, miniature, needed_in_flight, work_of
-from benchmarks.tuning.search import Bench, Rating, along, descend, ladder, quantile, two_figures, values_of
+from benchmarks.tuning.search import (
+    Bench,
+    Rating,
+    along,
+    descend,
+    ladder,
+    quantile,
+    two_figures,
+    values_of,
+)
 from benchmarks.tuning.simulate import Outcome, Settings
 
 SEARCHED: Final = 300
 """Calls of a run of the search, at most."""
 WHOLE: Final = 1_500
-"""Calls of a run that is to tell the makespan, at most; of a larger traffic the rest is added by the lower bound, which it runs along."""
+"""Calls of a run that is to tell the makespan, at most; of a larger traffic the rest is
+added by the lower bound, which it runs along.
+"""
 SEEDS: Final = (1, 2)
 UNSEEN: Final = (101, 102, 103, 104, 105, 106)
 CANDIDATES: Final = 6
-"""Settings that are tried on unseen seeds before the best of them is taken as it is, 429s and all."""
+"""Settings that are tried on unseen seeds before the best of them is taken as it is,
+429s and all.
+"""
 SERVERS: Final = ("P", "I", "A", "C")
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One value of one knob, the others as recommended. `makespan` of the search's plan, in seconds; `cost`: share of the best score lost."""
+    """One value of one knob, the others as recommended. `makespan` of the search's
+    plan, in seconds; `cost`: share of the best score lost.
+    """
 
     value: Any
     makespan: float
@@ -51,7 +67,9 @@ class WhatIf:
 
 @dataclass(frozen=True, slots=True)
 class Smaller:
-    """What a smaller `max_tokens` gives: `cut`, the share of answers that it would cut short."""
+    """What a smaller `max_tokens` gives: `cut`, the share of answers that it would cut
+    short.
+    """
 
     most: int
     cut: float
@@ -60,7 +78,9 @@ class Smaller:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """All that was found out. Seconds; ratings of `unseen` are of seeds that the search did not use."""
+    """All that was found out. Seconds; ratings of `unseen` are of seeds that the search
+    did not use.
+    """
 
     plan: Plan
     settings: Settings
@@ -68,7 +88,9 @@ class Advice:
     default: Rating
     makespan: float
     beyond: float
-    """seconds of `makespan` that were not simulated but added by the lower bound: of traffic above `WHOLE` calls"""
+    """seconds of `makespan` that were not simulated but added by the lower bound: of
+    traffic above `WHOLE` calls
+    """
     bounds: Mapping[str, float]
     bound: float
     arithmetic: Mapping[str, float]
@@ -83,8 +105,16 @@ class Advice:
     runs: int
 
 
-def advise(plan: Plan, tiers: Mapping[str, Mapping[str, float]], ran: Callable[[], object], *, processes: int | None = None) -> Advice:
-    """Find the settings for a plan; `tiers`: other limits to compare with; `ran`: called after each run of some 200."""
+def advise(
+    plan: Plan,
+    tiers: Mapping[str, Mapping[str, float]],
+    ran: Callable[[], object],
+    *,
+    processes: int | None = None,
+) -> Advice:
+    """Find the settings for a plan; `tiers`: other limits to compare with; `ran`:
+    called after each run of some 200.
+    """
     plan = plan.spanned()
     whole, small = miniature(plan, WHOLE), miniature(plan, SEARCHED)
     bounds = _bounds(plan, whole)
@@ -92,9 +122,16 @@ def advise(plan: Plan, tiers: Mapping[str, Mapping[str, float]], ran: Callable[[
     values = values_of(plan, bound)
     caps = _caps(plan)
     plans = {"small": small, "whole": whole}
-    plans |= {name: miniature(plan.with_limits(limits), WHOLE // 2) for name, limits in tiers.items()}
-    plans |= {f"server {letter}": replace(whole, world=replace(whole.world, variant=letter)) for letter in _servers(plan)}
-    plans |= {f"most {most}": replace(whole, traffic=whole.traffic.capped(most)) for most, _ in caps}
+    plans |= {
+        name: miniature(plan.with_limits(limits), WHOLE // 2) for name, limits in tiers.items()
+    }
+    plans |= {
+        f"server {letter}": replace(whole, world=replace(whole.world, variant=letter))
+        for letter in _servers(plan)
+    }
+    plans |= {
+        f"most {most}": replace(whole, traffic=whole.traffic.capped(most)) for most, _ in caps
+    }
     with Bench(plans, ran, processes=processes) as bench:
         best, rated = descend(bench, "small", values, SEEDS, Settings())
         candidates = ladder(rated, best)[:CANDIDATES]
@@ -116,16 +153,24 @@ def advise(plan: Plan, tiers: Mapping[str, Mapping[str, float]], ran: Callable[[
             utilisation=_utilisation(whole, unseen),
             needed=needed_in_flight(plan, unseen.makespan + beyond),
             sensitivity=sensitivity,
-            tiers=[_what_if(bench, name, plan.with_limits(limits), {best, *candidates[:3]}) for name, limits in tiers.items()],
+            tiers=[
+                _what_if(bench, name, plan.with_limits(limits), {best, *candidates[:3]})
+                for name, limits in tiers.items()
+            ],
             servers=[_server(bench, f"server {letter}", best, beyond) for letter in _servers(plan)],
-            smaller=[Smaller(most, cut, bench.rate(f"most {most}", [best], SEEDS)[0].makespan + beyond) for most, cut in caps],
+            smaller=[
+                Smaller(most, cut, bench.rate(f"most {most}", [best], SEEDS)[0].makespan + beyond)
+                for most, cut in caps
+            ],
             trace=whole.run(best, UNSEEN[0], trace=True),
             runs=bench.runs,
         )
 
 
 def _bounds(plan: Plan, whole: Plan) -> dict[str, float]:
-    """Of the whole traffic; the arithmetic of a great many calls is spared by what the simulated part is short of it."""
+    """Of the whole traffic; the arithmetic of a great many calls is spared by what the
+    simulated part is short of it.
+    """
     if whole is plan:
         bounds = [plan.bounds(seed) for seed in UNSEEN]
         return {name: fmean(each[name] for each in bounds) for name in bounds[0]}
@@ -133,7 +178,9 @@ def _bounds(plan: Plan, whole: Plan) -> dict[str, float]:
 
 
 def _checked(bench: Bench, candidates: Sequence[Settings]) -> tuple[Settings, Rating]:
-    """The first candidate that no unseen seed refuses anything; each meets seeds of its own. If there is none: the one refused least."""
+    """The first candidate that no unseen seed refuses anything; each meets seeds of its
+    own. If there is none: the one refused least.
+    """
     tried: list[tuple[Settings, Rating]] = []
     for number, settings in enumerate(candidates):
         seen = bench.rate("whole", [settings], SEEDS)[0]
@@ -147,19 +194,32 @@ def _checked(bench: Bench, candidates: Sequence[Settings]) -> tuple[Settings, Ra
     return min(tried, key=lambda each: each[1].score)
 
 
-def _points(bench: Bench, best: Settings, knob: str, values: Mapping[str, Sequence[Any]]) -> list[Point]:
+def _points(
+    bench: Bench, best: Settings, knob: str, values: Mapping[str, Sequence[Any]]
+) -> list[Point]:
     settings = along(best, knob, {knob: sorted({*values[knob], getattr(best, knob)}, key=_order)})
     rated = bench.rate("small", settings, SEEDS)
     least = min(rating.score for rating in rated)
     return [
-        Point(getattr(each, knob), rating.makespan, rating.rejected, rating.failed, rating.wait(0.95, urgent=True), rating.score / least - 1)
+        Point(
+            getattr(each, knob),
+            rating.makespan,
+            rating.rejected,
+            rating.failed,
+            rating.wait(0.95, urgent=True),
+            rating.score / least - 1,
+        )
         for each, rating in zip(settings, rated, strict=True)
     ]
 
 
 def _order(value: object) -> tuple[int, float, str]:
     """Numbers by size; names and None behind them."""
-    return (0, float(value), "") if isinstance(value, (int, float)) else (1, float(value is None), str(value))
+    return (
+        (0, float(value), "")
+        if isinstance(value, (int, float))
+        else (1, float(value is None), str(value))
+    )
 
 
 def _what_if(bench: Bench, name: str, plan: Plan, settings: Iterable[Settings]) -> WhatIf:
@@ -172,7 +232,13 @@ def _what_if(bench: Bench, name: str, plan: Plan, settings: Iterable[Settings]) 
 
 def _server(bench: Bench, name: str, settings: Settings, beyond: float) -> WhatIf:
     rating, plan = bench.rate(name, [settings], SEEDS)[0], bench.plans[name]
-    return WhatIf(name, rating.makespan + beyond, rating.rejected, max(plan.bounds(0).values()) + beyond, plan.world.limits)
+    return WhatIf(
+        name,
+        rating.makespan + beyond,
+        rating.rejected,
+        max(plan.bounds(0).values()) + beyond,
+        plan.world.limits,
+    )
 
 
 def _servers(plan: Plan) -> list[str]:
@@ -180,10 +246,16 @@ def _servers(plan: Plan) -> list[str]:
 
 
 def _caps(plan: Plan) -> list[tuple[int, float]]:
-    """Bounds to compare with, and the share of answers that each would cut: one that cuts none, one that cuts one in twenty."""
+    """Bounds to compare with, and the share of answers that each would cut: one that
+    cuts none, one that cuts one in twenty.
+    """
     jobs = [job for job in plan.jobs(0) if job.item.answers and job.output]
     answers = [job.output / job.item.counted.choices for job in jobs]
-    loose = [job for job in jobs if job.item.most is None or job.item.most > job.output / job.item.counted.choices]
+    loose = [
+        job
+        for job in jobs
+        if job.item.most is None or job.item.most > job.output / job.item.counted.choices
+    ]
     if not answers or not loose:
         return []
     found = {}
@@ -194,10 +266,15 @@ def _caps(plan: Plan) -> list[tuple[int, float]]:
 
 
 def _utilisation(plan: Plan, rating: Rating) -> dict[str, float]:
-    """The share of what each limit let through until the end, full bucket included, that was used."""
+    """The share of what each limit let through until the end, full bucket included,
+    that was used.
+    """
     periods = {"s": 1.0, "m": 60.0, "d": 86_400.0}
     found = {}
     for name, limit in plan.world.limits.items():
-        shares = [outcome.used[name] / (limit * (plan.world.level + outcome.makespan / periods[name[-1]])) for outcome in rating.outcomes]
+        shares = [
+            outcome.used[name] / (limit * (plan.world.level + outcome.makespan / periods[name[-1]]))
+            for outcome in rating.outcomes
+        ]
         found[name] = fmean(shares)
     return found

@@ -1,7 +1,9 @@
-"""What is simulated: a traffic against a world, in full or in miniature, and the arithmetic that needs no simulation.
+"""What is simulated: a traffic against a world, in full or in miniature, and the
+arithmetic that needs no simulation.
 
-Owns: the lower bound of a plan and what binds it, and how a large traffic becomes a small one that takes as long. What must never come in:
-settings that are searched, processes, tables.
+Owns: the lower bound of a plan and what binds it, and how a large traffic becomes a
+small one that takes as long. What must never come in: settings that are searched,
+processes, tables.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from ratelimit.testing.quotas import Quotas
 from ratelimit.testing.variants import rules_of
 
 STEADY: Final = 300.0
-"""Seconds of work that a miniature has at least, if the whole has them: so long that start and end decide nothing."""
+"""Seconds of work that a miniature has at least, if the whole has them: so long that
+start and end decide nothing.
+"""
 ROOM: Final = 4.0
 """A limit of a miniature lets through at least so many of the largest call at once."""
 UNITS: Final = {"r": "requests", "t": "tokens"}
@@ -29,7 +33,9 @@ NAMES: Final = {"rpm": "RPM", "tpm": "TPM", "rpd": "RPD", "tpd": "TPD", "rps": "
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A traffic against a world. `scale`: what the world's limits were multiplied by to make a miniature; 1: the whole."""
+    """A traffic against a world. `scale`: what the world's limits were multiplied by to
+    make a miniature; 1: the whole.
+    """
 
     traffic: Traffic
     world: World
@@ -38,7 +44,9 @@ class Plan:
     def run(self, settings: Settings, seed: int, *, trace: bool = False) -> Outcome:
         """One run; the concurrency of a miniature shrinks with its limits."""
         if settings.concurrency is not None:
-            settings = replace(settings, concurrency=max(1, round(settings.concurrency * self.scale)))
+            settings = replace(
+                settings, concurrency=max(1, round(settings.concurrency * self.scale))
+            )
         return simulate(self.jobs(seed), settings, self.world, seed=seed, trace=trace)
 
     def jobs(self, seed: int) -> list[Job]:
@@ -46,9 +54,11 @@ class Plan:
         return self.traffic.jobs(seed, self.world.latency)
 
     def bounds(self, seed: int) -> dict[str, float]:
-        """Least seconds until all is answered and paid for, by what asks for them: each limit, the arrivals, the answers.
+        """Least seconds until all is answered and paid for, by what asks for them: each
+        limit, the arrivals, the answers.
 
-        See `benchmarks/race/bounds.py` for the proof. "answers": each call takes its time; "arrivals": the last one comes so late.
+        See `benchmarks/race/bounds.py` for the proof. "answers": each call takes its
+        time; "arrivals": the last one comes so late.
         """
         return bounds_of(self.jobs(seed), self.world)
 
@@ -57,8 +67,12 @@ class Plan:
         return replace(self, world=replace(self.world, limits=limits)).spanned()
 
     def spanned(self) -> Plan:
-        """The same with its urgent calls coming in for as long as the others keep the limits busy, or nearly."""
-        seconds = max(arithmetic(work_of(self.traffic, self.world), self.world).values(), default=0.0)
+        """The same with its urgent calls coming in for as long as the others keep the
+        limits busy, or nearly.
+        """
+        seconds = max(
+            arithmetic(work_of(self.traffic, self.world), self.world).values(), default=0.0
+        )
         return replace(self, traffic=replace(self.traffic, span=0.9 * seconds))
 
 
@@ -83,8 +97,12 @@ def bounds_of(jobs: list[Job], world: World) -> dict[str, float]:
 
 
 def binding(bounds: Mapping[str, float]) -> str:
-    """What decides how long it takes: a limit by its name, unless the traffic or the answers alone take as long."""
-    limits = {name: seconds for name, seconds in bounds.items() if name not in {"arrivals", "answers"}}
+    """What decides how long it takes: a limit by its name, unless the traffic or the
+    answers alone take as long.
+    """
+    limits = {
+        name: seconds for name, seconds in bounds.items() if name not in {"arrivals", "answers"}
+    }
     own = max(("answers", "arrivals"), key=lambda name: bounds[name])
     if not limits or max(limits.values()) <= bounds[own] * 1.02:
         return own
@@ -92,15 +110,21 @@ def binding(bounds: Mapping[str, float]) -> str:
 
 
 def work_of(traffic: Traffic, world: World) -> dict[str, float]:
-    """What the calls take of each limit for good, by its name, in its unit; unknown answers at their median."""
+    """What the calls take of each limit for good, by its name, in its unit; unknown
+    answers at their median.
+    """
     tokens = sum(_tokens(_typical(item, traffic), world).settled for item in traffic.items)
     return {name: float(len(traffic)) if name.startswith("r") else tokens for name in world.limits}
 
 
 def arithmetic(work: Mapping[str, float], world: World) -> dict[str, float]:
-    """The plain arithmetic: seconds in which each limit refills what exceeds its full bucket."""
+    """The plain arithmetic: seconds in which each limit refills what exceeds its full
+    bucket.
+    """
     return {
-        name: max(0.0, work[name] - amount * world.level) / amount * PERIODS[name[-1]] for name, amount in world.limits.items() if name in work
+        name: max(0.0, work[name] - amount * world.level) / amount * PERIODS[name[-1]]
+        for name, amount in world.limits.items()
+        if name in work
     }
 
 
@@ -111,18 +135,31 @@ def needed_in_flight(plan: Plan, seconds: float) -> float:
 
 
 def miniature(plan: Plan, calls: int) -> Plan:
-    """A sample of the calls against limits lowered so far that it takes as long as the whole, `STEADY` seconds at most.
+    """A sample of the calls against limits lowered so far that it takes as long as the
+    whole, `STEADY` seconds at most.
 
-    The largest call still fits `ROOM` times, so a miniature of few large calls takes longer than that.
+    The largest call still fits `ROOM` times, so a miniature of few large calls takes
+    longer than that.
     """
     sample = plan.traffic.sample(calls)
     if sample is plan.traffic:
         return plan
     work, limits = work_of(sample, plan.world), plan.world.limits
-    wanted = min(STEADY, max(arithmetic(work_of(plan.traffic, plan.world), plan.world).values(), default=0.0))
-    scale = max((work[name] / (limit * (plan.world.level + wanted / PERIODS[name[-1]])) for name, limit in limits.items()), default=1.0)
+    wanted = min(
+        STEADY, max(arithmetic(work_of(plan.traffic, plan.world), plan.world).values(), default=0.0)
+    )
+    scale = max(
+        (
+            work[name] / (limit * (plan.world.level + wanted / PERIODS[name[-1]]))
+            for name, limit in limits.items()
+        ),
+        default=1.0,
+    )
     largest = max(item.reserve for item in sample.items)
-    room = max((ROOM * largest / limit for name, limit in limits.items() if name.startswith("t")), default=0.0)
+    room = max(
+        (ROOM * largest / limit for name, limit in limits.items() if name.startswith("t")),
+        default=0.0,
+    )
     scale = min(1.0, max(scale, room))
     return Plan(sample, plan.world.scaled(scale), scale)
 
@@ -131,7 +168,11 @@ def _tokens(job: Job, world: World) -> Demand:
     rules = rules_of(world.variant)
     taken = charge(job.item.endpoint, job.item.body, rules.charge, lambda: job.item.prompt)
     usage = job.item.prompt + job.output
-    settled = {"never": taken.tokens, "usage": usage, "refund": taken.tokens + min(0, job.output - taken.output)}[rules.settle]
+    settled = {
+        "never": taken.tokens,
+        "usage": usage,
+        "refund": taken.tokens + min(0, job.output - taken.output),
+    }[rules.settle]
     return Demand(taken.tokens, settled)
 
 

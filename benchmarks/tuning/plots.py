@@ -1,6 +1,7 @@
 """The plots of the report, each as one SVG element that needs nothing beside it.
 
-Owns: axes, colours, marks. What must never come in: figures that the advice does not hold, HTML around them.
+Owns: axes, colours, marks. What must never come in: figures that the advice does not
+hold, HTML around them.
 """
 
 from __future__ import annotations
@@ -45,8 +46,16 @@ def levels(advice: Advice, limit: str) -> str:
     figure, axes = _axes(9.2, 2.6)
     unit, name = _unit(advice.trace.seconds)
     times = [moment / unit for moment, _, _ in trace]
-    axes.plot(times, [server for _, _, server in trace], color=BLUE, linewidth=1.1, label="the server has")
-    axes.plot(times, [own for _, own, _ in trace], color=ORANGE, linewidth=0.9, label="the limiter counts on")
+    axes.plot(
+        times, [server for _, _, server in trace], color=BLUE, linewidth=1.1, label="the server has"
+    )
+    axes.plot(
+        times,
+        [own for _, own, _ in trace],
+        color=ORANGE,
+        linewidth=0.9,
+        label="the limiter counts on",
+    )
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set_xlabel(f"{name} since the start")
     axes.set_ylabel("requests" if limit.startswith("r") else "tokens")
@@ -61,10 +70,16 @@ def waits(advice: Advice) -> str:
     every = sorted(wait for outcome in advice.unseen.outcomes for wait in outcome.waits)
     urgent = sorted(wait for outcome in advice.unseen.outcomes for wait in outcome.urgent)
     unit, name = _unit(every[-1] if every else 1.0)
-    for values, colour, label in ((every, BLUE, "all calls"), (urgent, ORANGE, "interactive calls")):
+    for values, colour, label in (
+        (every, BLUE, "all calls"),
+        (urgent, ORANGE, "interactive calls"),
+    ):
         if values:
             axes.step(
-                [value / unit for value in values], [(number + 1) / len(values) for number in range(len(values))], color=colour, label=label
+                [value / unit for value in values],
+                [(number + 1) / len(values) for number in range(len(values))],
+                color=colour,
+                label=label,
             )
     axes.set_xlabel(f"wait in {name}")
     axes.set_ylabel("share of the calls")
@@ -77,7 +92,9 @@ def waits(advice: Advice) -> str:
 
 
 def knob(points: Sequence[Point], chosen: object, *, urgent: bool = False) -> str:
-    """What each value of a knob costs; the recommended one is blue. `urgent`: in what 95 % of the interactive calls wait at most."""
+    """What each value of a knob costs; the recommended one is blue. `urgent`: in what
+    95 % of the interactive calls wait at most.
+    """
     figure, axes = _axes(4.5, 0.55 + 0.32 * len(points))
     costs = [point.urgent if urgent else point.makespan for point in points]
     unit, name = _unit(max(costs))
@@ -87,7 +104,11 @@ def knob(points: Sequence[Point], chosen: object, *, urgent: bool = False) -> st
         if point.value == chosen:
             bar.set_color(BLUE)
         refused = point.rejected or point.failed
-        told = takes(cost) + (f", {point.rejected} 429s" if refused else "") + (f", {point.failed} failed" if point.failed else "")
+        told = (
+            takes(cost)
+            + (f", {point.rejected} 429s" if refused else "")
+            + (f", {point.failed} failed" if point.failed else "")
+        )
         axes.annotate(
             told,
             (bar.get_width(), bar.get_y() + bar.get_height() / 2),
@@ -106,16 +127,34 @@ def knob(points: Sequence[Point], chosen: object, *, urgent: bool = False) -> st
 
 def tiers(advice: Advice) -> str:
     """How long it takes under other limits, with the lower bound of each."""
-    rows = [("now", advice.makespan, advice.bound), *((each.name, each.makespan, each.bound) for each in advice.tiers)]
+    rows = [
+        ("now", advice.makespan, advice.bound),
+        *((each.name, each.makespan, each.bound) for each in advice.tiers),
+    ]
     figure, axes = _axes(4.5, 0.75 + 0.36 * len(rows))
     unit, name = _unit(max(seconds for _, seconds, _ in rows))
     bars = axes.barh(
-        [label for label, _, _ in rows], [seconds / unit for _, seconds, _ in rows], height=0.6, color=[BLUE, *[LINE] * (len(rows) - 1)]
+        [label for label, _, _ in rows],
+        [seconds / unit for _, seconds, _ in rows],
+        height=0.6,
+        color=[BLUE, *[LINE] * (len(rows) - 1)],
     )
     for number, (bar, (_, seconds, bound)) in enumerate(zip(bars, rows, strict=True)):
-        axes.plot([bound / unit] * 2, [number - 0.38, number + 0.38], color=ORANGE, linewidth=1.6, label="" if number else "lower bound")
+        axes.plot(
+            [bound / unit] * 2,
+            [number - 0.38, number + 0.38],
+            color=ORANGE,
+            linewidth=1.6,
+            label="" if number else "lower bound",
+        )
         axes.annotate(
-            takes(seconds), (bar.get_width(), number), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5, color="#3b3f46"
+            takes(seconds),
+            (bar.get_width(), number),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8.5,
+            color="#3b3f46",
         )
     axes.set_xlim(0, 1.4 * max(seconds / unit for _, seconds, _ in rows))
     axes.invert_yaxis()
@@ -132,10 +171,17 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """The drawing as an element of a page: without the XML prolog and its address of a document type."""
+    """The drawing as an element of a page: without the XML prolog and its address of a
+    document type.
+    """
     out = io.StringIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(
+            out,
+            format="svg",
+            transparent=True,
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
     drawn = out.getvalue()
     drawn = drawn[drawn.index("<svg") :]
     return re.sub(r"<svg ", f'<svg role="img" aria-label="{title}" ', drawn, count=1)
@@ -148,5 +194,10 @@ def _thousands(value: float, _: Any) -> str:
 def _unit(seconds: float) -> tuple[float, str]:
     """The unit in which so many seconds are a handy figure."""
     return next(
-        ((size, name) for size, name in ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes")) if seconds >= 3 * size), (1.0, "seconds")
+        (
+            (size, name)
+            for size, name in ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"))
+            if seconds >= 3 * size
+        ),
+        (1.0, "seconds"),
     )

@@ -1,7 +1,9 @@
-"""Which limits hold: given as numbers, looked up by tier and model, or read from the headers of a recorded answer.
+"""Which limits hold: given as numbers, looked up by tier and model, or read from the
+headers of a recorded answer.
 
-Owns: short names of limits, {"rpm": 500.0, "tpm": 30_000.0}, and what comes of them. What must never come in: guesses; a limit that nobody knows
-is asked for in one sentence.
+Owns: short names of limits, {"rpm": 500.0, "tpm": 30_000.0}, and what comes of them.
+What must never come in: guesses; a limit that nobody knows is asked for in one
+sentence.
 """
 
 from __future__ import annotations
@@ -20,18 +22,30 @@ from ratelimit.tiers import TIERS, limits_of
 
 KNOWN: Final = ("rpm", "tpm", "rpd", "tpd", "rps")
 _SHORT: Final = {meaning: short for short, meaning in SHORT_FORMS.items() if short in KNOWN}
-REMEDY: Final = "give --rpm and --tpm, or --tier with --model, or --headers FILE with the headers of one answer"
+REMEDY: Final = (
+    "give --rpm and --tpm, or --tier with --model, or --headers FILE with the headers of one answer"
+)
 
 Named = Mapping[str, float]
 
 
 def named(limits: Iterable[Limit]) -> dict[str, float]:
-    """Limits by their short names; those that have none (images, other periods) are left out."""
-    return {_SHORT[limit.name, limit.per]: limit.amount for limit in limits if (limit.name, limit.per) in _SHORT}
+    """Limits by their short names; those that have none (images, other periods) are
+    left out.
+    """
+    return {
+        _SHORT[limit.name, limit.per]: limit.amount
+        for limit in limits
+        if (limit.name, limit.per) in _SHORT
+    }
 
 
-def limits_for(given: Mapping[str, float | None], tier: str | None, model: str | None, headers: Path | None) -> dict[str, float]:
-    """What holds: numbers first, then the headers, then the tier's table. Raises `InvalidArgument` where nothing is known."""
+def limits_for(
+    given: Mapping[str, float | None], tier: str | None, model: str | None, headers: Path | None
+) -> dict[str, float]:
+    """What holds: numbers first, then the headers, then the tier's table. Raises
+    `InvalidArgument` where nothing is known.
+    """
     found: dict[str, float] = {}
     if tier is not None:
         if model is None:
@@ -46,28 +60,46 @@ def limits_for(given: Mapping[str, float | None], tier: str | None, model: str |
 
 
 def recorded(path: Path) -> dict[str, float]:
-    """Read the limits out of one answer's headers: lines "x-ratelimit-limit-requests: 500", or a JSON object of them."""
-    text = b"".join(raw if raw.endswith(b"\n") else raw + b"\n" for _, raw in read_lines(path)).decode("utf-8", "replace")
+    """Read the limits out of one answer's headers: lines "x-ratelimit-limit-requests:
+    500", or a JSON object of them.
+    """
+    text = b"".join(
+        raw if raw.endswith(b"\n") else raw + b"\n" for _, raw in read_lines(path)
+    ).decode("utf-8", "replace")
     try:
         said = json.loads(text)
     except ValueError:
         said = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     said = said.get("ratelimit", said.get("headers", said)) if isinstance(said, dict) else {}
-    headers = {str(name).strip().lower(): str(value).strip() for name, value in said.items()} if isinstance(said, dict) else {}
+    headers = (
+        {str(name).strip().lower(): str(value).strip() for name, value in said.items()}
+        if isinstance(said, dict)
+        else {}
+    )
     known = Knowledge().hear(read_headers(headers)) or []
     found = named(known)
     if not found:
-        raise InvalidArgument(f'{path} holds no rate-limit headers; lines such as "x-ratelimit-limit-tokens: 30000" are expected')
+        raise InvalidArgument(
+            f'{path} holds no rate-limit headers; lines such as "x-ratelimit-limit-tokens: 30000" are expected'
+        )
     return found
 
 
 def other_tiers(tier: str | None, model: str, limits: Named) -> dict[str, dict[str, float]]:
-    """What else could hold, by name: the tiers above that the table knows for the model; where it knows none, multiples of what holds."""
+    """What else could hold, by name: the tiers above that the table knows for the
+    model; where it knows none, multiples of what holds.
+    """
     above = {}
     for name in TIERS:
         family = family_of(model, TIERS[name])
-        if tier is not None and family is not None and name.isdigit() and (not tier.isdigit() or int(name) > int(tier)):
+        if (
+            tier is not None
+            and family is not None
+            and name.isdigit()
+            and (not tier.isdigit() or int(name) > int(tier))
+        ):
             above[f"tier {name}"] = named(TIERS[name][family])
     return dict(sorted(above.items())) or {
-        f"{factor} times the limits": {name: factor * amount for name, amount in limits.items()} for factor in (2, 10)
+        f"{factor} times the limits": {name: factor * amount for name, amount in limits.items()}
+        for factor in (2, 10)
     }

@@ -1,12 +1,15 @@
-"""The proof in real time: the recommended settings, the real SDK, HTTP, and `ratelimit serve` in a process of its own.
+"""The proof in real time: the recommended settings, the real SDK, HTTP, and `ratelimit
+serve` in a process of its own.
 
-Owns: the scaled-down workload and what it is expected to take, and running it. What must never come in: searching; texts of anybody's calls (a
-rehearsal keeps sizes only, and says words of its own).
+Owns: the scaled-down workload and what it is expected to take, and running it. What
+must never come in: searching; texts of anybody's calls (a rehearsal keeps sizes only,
+and says words of its own).
 
-A rehearsal is a sample of the calls, all at once, against limits lowered until it takes about half a minute. In so short a time the luck of one
-long answer would decide everything, if it came last, or if it were the first, for whose headers all others wait. So the shortest answer is asked
-for first, then the longest and so on. What is predicted and what is measured is the time from the first
-call to the last answer.
+A rehearsal is a sample of the calls, all at once, against limits lowered until it takes
+about half a minute. In so short a time the luck of one long answer would decide
+everything, if it came last, or if it were the first, for whose headers all others wait.
+So the shortest answer is asked for first, then the longest and so on. What is predicted
+and what is measured is the time from the first call to the last answer.
 """
 
 from __future__ import annotations
@@ -44,7 +47,9 @@ SEEDS: Final = (201, 202, 203, 204, 205)
 SERVED: Final = Latency()
 """What `ratelimit serve` answers with; loopback takes no time."""
 CLIENT: Final = 0.003
-"""Seconds that building a request keeps the SDK's process busy, and sending it again; source: 4 to 6 ms a call with openai 3.57."""
+"""Seconds that building a request keeps the SDK's process busy, and sending it again;
+source: 4 to 6 ms a call with openai 3.57.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +62,54 @@ class Rehearsed:
 
 
 def rehearsal(plan: Plan, settings: Settings) -> dict[str, Any]:
-    """Draw a rehearsal of a plan and predict it; what comes back is JSON, for `rehearse`."""
+    """Draw a rehearsal of a plan and predict it; what comes back is JSON, for
+    `rehearse`.
+    """
     jobs = plan.jobs(SEEDS[0])
     chosen = random.Random(0).sample(jobs, min(CALLS, len(jobs)))
-    sizes = sorted(((job.item.prompt, job.output, job.item.most) for job in chosen if job.item.answers), key=lambda size: -size[1])
+    sizes = sorted(
+        ((job.item.prompt, job.output, job.item.most) for job in chosen if job.item.answers),
+        key=lambda size: -size[1],
+    )
     sizes = sizes[-1:] + sizes[:-1]
     model = chosen[0].item.model
     traffic = Traffic([_item(model, *size) for size in sizes], pace=None)
     if not sizes:
-        raise InvalidArgument("a rehearsal needs calls that get text back, and these are embeddings only; leave --validate out")
+        raise InvalidArgument(
+            "a rehearsal needs calls that get text back, and these are embeddings only; leave --validate out"
+        )
     world = replace(plan.world, latency=SERVED, client=CLIENT, level=1.0)
     work = work_of(traffic, world)
-    scale = max(work[name] / (limit * (1 + SECONDS / PERIODS[name[-1]])) for name, limit in world.limits.items())
+    scale = max(
+        work[name] / (limit * (1 + SECONDS / PERIODS[name[-1]]))
+        for name, limit in world.limits.items()
+    )
     largest = max(item.reserve for item in traffic.items)
-    scale = max([scale, *(1.5 * largest / limit for name, limit in world.limits.items() if name.startswith("t"))])
+    scale = max(
+        [
+            scale,
+            *(
+                1.5 * largest / limit
+                for name, limit in world.limits.items()
+                if name.startswith("t")
+            ),
+        ]
+    )
     small = Plan(traffic, world.scaled(scale))
     small = replace(
-        small, world=replace(small.world, limits={name: float(max(1, round(amount))) for name, amount in small.world.limits.items()})
+        small,
+        world=replace(
+            small.world,
+            limits={
+                name: float(max(1, round(amount))) for name, amount in small.world.limits.items()
+            },
+        ),
     )
-    settings = settings if settings.concurrency is None else replace(settings, concurrency=max(1, round(settings.concurrency * scale)))
+    settings = (
+        settings
+        if settings.concurrency is None
+        else replace(settings, concurrency=max(1, round(settings.concurrency * scale)))
+    )
     outcomes = [small.run(settings, seed) for seed in SEEDS]
     return {
         "calls": [list(size) for size in sizes],
@@ -96,7 +130,10 @@ def _item(model: str, prompt: int, output: int, most: int | None) -> Item:
 
 
 def _body(model: str, prompt: int, most: int | None) -> dict[str, Any]:
-    body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": words(0, max(prompt - 7, 1)).lstrip()}]}
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": "user", "content": words(0, max(prompt - 7, 1)).lstrip()}],
+    }
     return body if most is None else {**body, "max_tokens": most}
 
 
@@ -112,10 +149,14 @@ async def _run(document: Mapping[str, Any], url: str) -> Rehearsed:
     async with openai.AsyncOpenAI(base_url=url, api_key="any", timeout=600) as plain:
         client = limiter.wrap(plain)
         limiter.estimate(_body(document["model"], 8, 1))  # loads the vocabulary
-        await _ask(plain, document["model"], (8, 1, 1))  # the first call builds the SDK's types, and the server loads its vocabulary
+        # the first call builds the SDK's types, and the server loads its vocabulary
+        await _ask(plain, document["model"], (8, 1, 1))
         await asyncio.sleep(1.0)  # what that took of its buckets is back
         started = time.monotonic()
-        results = await asyncio.gather(*[_ask(client, document["model"], call) for call in document["calls"]], return_exceptions=True)
+        results = await asyncio.gather(
+            *[_ask(client, document["model"], call) for call in document["calls"]],
+            return_exceptions=True,
+        )
         seconds = time.monotonic() - started
     failed = [each for each in results if isinstance(each, BaseException)]
     return Rehearsed(seconds, limiter.statistics().refused, len(failed))
@@ -130,7 +171,12 @@ async def _ask(client: openai.AsyncOpenAI, model: str, call: Sequence[Any]) -> o
 
 @contextmanager
 def _serving(limits: Mapping[str, float], variant: str) -> Iterator[str]:
-    given = [argument for name, amount in limits.items() if name != "rps" for argument in (f"--{name}", f"{amount:.12g}")]
+    given = [
+        argument
+        for name, amount in limits.items()
+        if name != "rps"
+        for argument in (f"--{name}", f"{amount:.12g}")
+    ]
     for name in {"rpm", "tpm"} - limits.keys():
         given += [f"--{name}", "1000000000"]
     command = [
@@ -144,14 +190,18 @@ def _serving(limits: Mapping[str, float], variant: str) -> Iterator[str]:
         "--variant",
         variant,
     ]
-    with subprocess.Popen([*command, *given], stdout=subprocess.PIPE, encoding="utf-8", env=None) as process:  # noqa: S603  # ourselves
+    with subprocess.Popen(
+        [*command, *given], stdout=subprocess.PIPE, encoding="utf-8", env=None
+    ) as process:  # ourselves
         try:
             if process.stdout is None:
                 raise InvalidArgument("ratelimit serve has no output to read its address from")
             told = process.stdout.readline()
             found = re.search(r"http://\S+", told)
             if found is None:
-                raise InvalidArgument(f"ratelimit serve did not start: {told.strip() or 'what it said stands above'}")
+                raise InvalidArgument(
+                    f"ratelimit serve did not start: {told.strip() or 'what it said stands above'}"
+                )
             yield found[0]
         finally:
             process.terminate()

@@ -1,6 +1,7 @@
 """The report: one page that holds everything it shows, and asks nobody for anything.
 
-Owns: the order of what is said, and the look. What must never come in: scripts, addresses of other files, figures of its own.
+Owns: the order of what is said, and the look. What must never come in: scripts,
+addresses of other files, figures of its own.
 """
 
 from __future__ import annotations
@@ -37,9 +38,12 @@ td, th { text-align: left; padding: .35rem 1rem .35rem 0; border-bottom: 1px sol
 """
 
 _NOTHING_ELSE: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""The browser itself forbids the page every request, and would say so on its console."""
+"""The browser itself forbids the page every request, and would say so on its console.
+"""
 _OF_LEVELS: Final = "One run, after each admission: while the limiter counts on no more than the server has, nothing is refused."
-_OF_SAMPLE: Final = f" Simulated is a sample of {WHOLE:,} calls, against limits that were lowered in proportion."
+_OF_SAMPLE: Final = (
+    f" Simulated is a sample of {WHOLE:,} calls, against limits that were lowered in proportion."
+)
 _OF_BOUND: Final = (
     "What each limit makes it take at least, whoever the client is: what exceeds a full bucket, at the rate at which it refills, and the last"
     " call's own time."
@@ -69,7 +73,9 @@ def page(advice: Advice) -> str:
             "<h2>The buckets over time</h2>",
             _soft(_OF_LEVELS + (_OF_SAMPLE if len(traffic) > WHOLE else "")),
             *_levels(advice),
-            '<div class="pair"><section><h2>How long calls wait</h2>' + plots.waits(advice) + "</section>",
+            '<div class="pair"><section><h2>How long calls wait</h2>'
+            + plots.waits(advice)
+            + "</section>",
             "<section><h2>Other limits</h2>" + plots.tiers(advice) + "</section></div>",
             "<h2>Each knob alone</h2>",
             _soft(_OF_KNOBS),
@@ -110,7 +116,12 @@ def _figures(advice: Advice) -> str:
         (takes(unseen.wait(0.5)), "median wait"),
     ]
     return (
-        '<div class="figures">' + "".join(f"<div><b>{escape(figure)}</b><span>{escape(what)}</span></div>" for figure, what in shown) + "</div>"
+        '<div class="figures">'
+        + "".join(
+            f"<div><b>{escape(figure)}</b><span>{escape(what)}</span></div>"
+            for figure, what in shown
+        )
+        + "</div>"
     )
 
 
@@ -126,7 +137,11 @@ def _soft(text: str) -> str:
 
 
 def _marked(sentence: str) -> str:
-    return f'<span class="bad">{escape(sentence)}</span>' if sentence.startswith("WARNING") else escape(sentence)
+    return (
+        f'<span class="bad">{escape(sentence)}</span>'
+        if sentence.startswith("WARNING")
+        else escape(sentence)
+    )
 
 
 def _knobs(advice: Advice) -> Iterable[str]:
@@ -139,6 +154,13 @@ def _knobs(advice: Advice) -> Iterable[str]:
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, texts: int) -> str:
     def cells(values: Sequence[str], tag: str) -> str:
-        return "".join(f"<{tag}{'' if number < texts else ' class=n'}>{escape(value)}</{tag}>" for number, value in enumerate(values))
+        return "".join(
+            f"<{tag}{'' if number < texts else ' class=n'}>{escape(value)}</{tag}>"
+            for number, value in enumerate(values)
+        )
 
-    return f"<table><tr>{cells(columns, 'th')}</tr>" + "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows) + "</table>"
+    return (
+        f"<table><tr>{cells(columns, 'th')}</tr>"
+        + "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
+        + "</table>"
+    )

@@ -1,12 +1,15 @@
 """The search: which settings finish soonest with no 429.
 
-Owns: the values that each knob may take, how runs are spread over processes, and the order of the search. What must never come in: how a run
-is simulated, words, tables.
+Owns: the values that each knob may take, how runs are spread over processes, and the
+order of the search. What must never come in: how a run is simulated, words, tables.
 
-The knobs work on different things - what is reserved, when a debit is dated, how much goes at once - so their effects nearly add up, and going
-from the defaults along one knob at a time, round after round until no knob helps any more, comes within half a per cent of a global optimiser
-(measured, see benchmarks/README.md), mostly in half the runs. Two further things come for free: the runs of the last round are the sensitivity
-that the report shows; and a knob that does not help stays at its default, so the code to paste is short.
+The knobs work on different things - what is reserved, when a debit is dated, how much
+goes at once - so their effects nearly add up, and going from the defaults along one
+knob at a time, round after round until no knob helps any more, comes within half a per
+cent of a global optimiser (measured, see benchmarks/README.md), mostly in half the
+runs. Two further things come for free: the runs of the last round are the sensitivity
+that the report shows; and a knob that does not help stays at its default, so the code
+to paste is short.
 """
 
 from __future__ import annotations
@@ -51,7 +54,9 @@ class Rating:
     @property
     def spread(self) -> float:
         """Its standard deviation over the seeds."""
-        return stdev(outcome.makespan for outcome in self.outcomes) if len(self.outcomes) > 1 else 0.0
+        return (
+            stdev(outcome.makespan for outcome in self.outcomes) if len(self.outcomes) > 1 else 0.0
+        )
 
     @property
     def rejected(self) -> int:
@@ -65,11 +70,20 @@ class Rating:
 
     def wait(self, share: float, *, urgent: bool = False) -> float:
         """The wait within which this share of the calls of all runs stays."""
-        return quantile([wait for outcome in self.outcomes for wait in (outcome.urgent if urgent else outcome.waits)], share)
+        return quantile(
+            [
+                wait
+                for outcome in self.outcomes
+                for wait in (outcome.urgent if urgent else outcome.waits)
+            ],
+            share,
+        )
 
     @property
     def score(self) -> float:
-        """What is made small: the makespan, what urgent calls wait, and nearly infinitely more for a 429."""
+        """What is made small: the makespan, what urgent calls wait, and nearly
+        infinitely more for a 429.
+        """
         refused = (REFUSED * self.rejected + FAILED * self.failed) / len(self.outcomes)
         return self.makespan + self.wait(0.95, urgent=True) + refused
 
@@ -94,22 +108,40 @@ def _work(run: Run) -> Outcome:
 
 
 class Bench:
-    """Runs settings on plans, each only once, on all processors. `ran` is called after each run."""
+    """Runs settings on plans, each only once, on all processors. `ran` is called after
+    each run.
+    """
 
-    def __init__(self, plans: Mapping[str, Plan], ran: Callable[[], object] = lambda: None, *, processes: int | None = None) -> None:
+    def __init__(
+        self,
+        plans: Mapping[str, Plan],
+        ran: Callable[[], object] = lambda: None,
+        *,
+        processes: int | None = None,
+    ) -> None:
         self.plans = plans
         self._ran = ran
         self._known: dict[Run, Outcome] = {}
-        context = get_context("fork" if "fork" in get_all_start_methods() else None)  # a child that has the plans already
+        # a child that has the plans already
+        context = get_context("fork" if "fork" in get_all_start_methods() else None)
         count = processes or min(os.cpu_count() or 1, 8)
-        self._pool = ProcessPoolExecutor(count, mp_context=context, initializer=_equip, initargs=(plans,)) if count > 1 else None
+        self._pool = (
+            ProcessPoolExecutor(count, mp_context=context, initializer=_equip, initargs=(plans,))
+            if count > 1
+            else None
+        )
         if self._pool is None:
             _equip(plans)
 
     def __enter__(self) -> Bench:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
@@ -121,7 +153,12 @@ class Bench:
     def rate(self, plan: str, settings: Iterable[Settings], seeds: Sequence[int]) -> list[Rating]:
         """Run each of the settings on each seed."""
         asked = list(settings)
-        wanted = [run for each in asked for seed in seeds if (run := (plan, each, seed)) not in self._known]
+        wanted = [
+            run
+            for each in asked
+            for seed in seeds
+            if (run := (plan, each, seed)) not in self._known
+        ]
         wanted = list(dict.fromkeys(wanted))
         if self._pool is None:
             for run in wanted:
@@ -136,9 +173,16 @@ class Bench:
 
 
 def values_of(plan: Plan, seconds: float) -> dict[str, list[Any]]:
-    """What each knob is tried at, for a whole plan that takes `seconds`: the defaults first."""
+    """What each knob is tried at, for a whole plan that takes `seconds`: the defaults
+    first.
+    """
     answers = [job.output for job in plan.jobs(0) if job.item.answers]
-    tokens = sorted({two_figures(quantile(answers, share) * factor) for share, factor in ((0.5, 1), (0.9, 1), (0.99, 1), (0.99, 2), (1, 4))})
+    tokens = sorted(
+        {
+            two_figures(quantile(answers, share) * factor)
+            for share, factor in ((0.5, 1), (0.9, 1), (0.99, 1), (0.99, 2), (1, 4))
+        }
+    )
     in_flight = needed_in_flight(plan, seconds)
     start = Settings()
     found: dict[str, list[Any]] = {
@@ -146,12 +190,18 @@ def values_of(plan: Plan, seconds: float) -> dict[str, list[Any]]:
         "output": [None, "learned", *tokens] if answers else [None],
         "slack": [start.slack, 0.5, 1.0, 5.0],
         "burst": [start.burst, 1 / 60, 0.1, 0.5],
-        "concurrency": [None, *sorted({max(1, two_figures(in_flight * factor)) for factor in (0.5, 1, 2, 4)})],
+        "concurrency": [
+            None,
+            *sorted({max(1, two_figures(in_flight * factor)) for factor in (0.5, 1, 2, 4)}),
+        ],
     }
     if plan.traffic.two_classes:
         found["patience"] = [
             start.patience,
-            *sorted({0.0, 10.0, 300.0, float(two_figures(seconds)), float(two_figures(2 * seconds))} - {start.patience}),
+            *sorted(
+                {0.0, 10.0, 300.0, float(two_figures(seconds)), float(two_figures(2 * seconds))}
+                - {start.patience}
+            ),
         ]
     return found
 
@@ -164,9 +214,15 @@ def two_figures(amount: float) -> int:
 
 
 def descend(
-    bench: Bench, plan: str, values: Mapping[str, Sequence[Any]], seeds: Sequence[int], start: Settings
+    bench: Bench,
+    plan: str,
+    values: Mapping[str, Sequence[Any]],
+    seeds: Sequence[int],
+    start: Settings,
 ) -> tuple[Settings, dict[Settings, Rating]]:
-    """Go from `start` along one knob at a time until none helps; return where that ends, and all that was rated on the way."""
+    """Go from `start` along one knob at a time until none helps; return where that
+    ends, and all that was rated on the way.
+    """
     best, rated = start, dict(zip([start], bench.rate(plan, [start], seeds), strict=True))
     for _ in range(ROUNDS):
         before = best
@@ -181,7 +237,9 @@ def descend(
     return _without_needless(bench, plan, seeds, best, rated), rated
 
 
-def _without_needless(bench: Bench, plan: str, seeds: Sequence[int], best: Settings, rated: dict[Settings, Rating]) -> Settings:
+def _without_needless(
+    bench: Bench, plan: str, seeds: Sequence[int], best: Settings, rated: dict[Settings, Rating]
+) -> Settings:
     """Put back every knob that helped on the way and does not any more."""
     start, least = Settings(), rated[best].score
     for knob in ORDER:
@@ -194,9 +252,13 @@ def _without_needless(bench: Bench, plan: str, seeds: Sequence[int], best: Setti
 
 
 def ladder(rated: Mapping[Settings, Rating], best: Settings) -> list[Settings]:
-    """Whom to ask, one after the other, when the best fails on other seeds: the best without a 429 at each step of slowness."""
+    """Whom to ask, one after the other, when the best fails on other seeds: the best
+    without a 429 at each step of slowness.
+    """
     found, step = [best], rated[best].score
-    for each in sorted((each for each in rated if not rated[each].rejected), key=lambda each: rated[each].score):
+    for each in sorted(
+        (each for each in rated if not rated[each].rejected), key=lambda each: rated[each].score
+    ):
         if rated[each].score >= step * (1 + STEP):
             found.append(each)
             step = rated[each].score

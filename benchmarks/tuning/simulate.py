@@ -1,11 +1,16 @@
-"""One run of the limiter on the virtual clock, without SDK and HTTP: a hundred times cheaper than with them, and the same to a few per cent.
+"""One run of the limiter on the virtual clock, without SDK and HTTP: a hundred times
+cheaper than with them, and the same to a few per cent.
 
-Owns: what happens to a call between the line and its answer, and what is measured of a run. What must never come in: searching, HTTP, tables.
+Owns: what happens to a call between the line and its answer, and what is measured of a
+run. What must never come in: searching, HTTP, tables.
 
-The limiter is the real one, in the state in which `limiter.wrap(client)` leaves it: it hears the headers of every answer and settles by the
-usage. The server is FakeOpenAI's own desk: its buckets, its charges, its headers. What is left out is the wire between the two. In its stead
-each call spends the client's time (one after the other: a Python process builds one request at a time, and puts one at a time on the wire), the
-network's, and the model's, as its job says. A refused call is tried again twice, as the SDK does.
+The limiter is the real one, in the state in which `limiter.wrap(client)` leaves it: it
+hears the headers of every answer and settles by the usage. The server is FakeOpenAI's
+own desk: its buckets, its charges, its headers. What is left out is the wire between
+the two. In its stead each call spends the client's time (one after the other: a Python
+process builds one request at a time, and puts one at a time on the wire), the
+network's, and the model's, as its job says. A refused call is tried again twice, as the
+SDK does.
 """
 
 from __future__ import annotations
@@ -37,7 +42,9 @@ from ratelimit.testing.variants import rules_of
 ATTEMPTS: Final = 3
 """The first and the SDK's two retries."""
 CONNECTIONS: Final = 1000
-"""What the SDK's HTTP client opens at most; whoever comes later waits for one to be free."""
+"""What the SDK's HTTP client opens at most; whoever comes later waits for one to be
+free.
+"""
 WINDOW: Final = 10.0
 """Seconds in which variant E counts requests."""
 
@@ -46,7 +53,9 @@ Output = Literal["max", "learned"] | int | None
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The knobs of a limiter, at the values it has when nobody sets them; see `RateLimiter`. `patience`: seconds, of the batch class."""
+    """The knobs of a limiter, at the values it has when nobody sets them; see
+    `RateLimiter`. `patience`: seconds, of the batch class.
+    """
 
     burst: float = 1.0
     slack: float = FIRST_SLACK
@@ -56,7 +65,9 @@ class Settings:
     patience: float = PATIENCE["batch"]
 
     def arguments(self) -> dict[str, Any]:
-        """What to pass to `RateLimiter` beside the limits: only what differs from its defaults."""
+        """What to pass to `RateLimiter` beside the limits: only what differs from its
+        defaults.
+        """
         given: dict[str, Any] = {}
         for each in dataclasses.fields(self):
             value = getattr(self, each.name)
@@ -71,7 +82,8 @@ class Settings:
 class World:
     """What the calls are up against.
 
-    `limits`: by short names, {"rpm": 500}. `client`: seconds that building a request, and sending it, keep the client's process busy, each.
+    `limits`: by short names, {"rpm": 500}. `client`: seconds that building a request,
+    and sending it, keep the client's process busy, each.
     """
 
     limits: Mapping[str, float]
@@ -82,12 +94,16 @@ class World:
 
     def scaled(self, factor: float) -> World:
         """The same with other limits."""
-        return dataclasses.replace(self, limits={name: amount * factor for name, amount in self.limits.items()})
+        return dataclasses.replace(
+            self, limits={name: amount * factor for name, amount in self.limits.items()}
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one run. Times in seconds; a wait is from a call's arrival until the server let it in."""
+    """What came of one run. Times in seconds; a wait is from a call's arrival until the
+    server let it in.
+    """
 
     seconds: float
     """from the first arrival until the last answer"""
@@ -103,7 +119,9 @@ class Outcome:
     used: Mapping[str, float]
     """what the run took of each limit, in its unit"""
     trace: tuple[tuple[float, Mapping[str, tuple[float, float]]], ...] = ()
-    """moment, and by the name of each limit what the limiter counts on and what the server has; after each admission"""
+    """moment, and by the name of each limit what the limiter counts on and what the
+    server has; after each admission
+    """
 
     @property
     def makespan(self) -> float:
@@ -112,7 +130,9 @@ class Outcome:
 
 
 class Recalling(Estimator):
-    """An estimator that was told beforehand what it would count: what it learns from usage is learned anew in every run."""
+    """An estimator that was told beforehand what it would count: what it learns from
+    usage is learned anew in every run.
+    """
 
     def __init__(self, output: Output) -> None:
         super().__init__(output=output)
@@ -121,18 +141,30 @@ class Recalling(Estimator):
         """Recall the count, and apply to it what was learned so far."""
         counted: Estimate = request["counted"]  # type: ignore[index]  # `_send` puts it there
         factor = self._memory.correction(counted.model, counted.kind)
-        bound = None if counted.max_output_tokens is None else counted.max_output_tokens // max(counted.choices, 1)
-        expected = self._expected(bound, family(counted.model), counted.model, counted.endpoint, site)
+        bound = (
+            None
+            if counted.max_output_tokens is None
+            else counted.max_output_tokens // max(counted.choices, 1)
+        )
+        expected = self._expected(
+            bound, family(counted.model), counted.model, counted.endpoint, site
+        )
         prompt = round(counted.formula_tokens * factor)
-        return counted._replace(prompt_tokens=prompt, output_tokens=expected * counted.choices, site=site)
+        return counted._replace(
+            prompt_tokens=prompt, output_tokens=expected * counted.choices, site=site
+        )
 
     def heavy(self, request: object) -> bool:  # noqa: ARG002  # nothing is left to count
         """No."""
         return False
 
 
-def simulate(jobs: Sequence[Job], settings: Settings, world: World, *, seed: int = 0, trace: bool = False) -> Outcome:
-    """Let a limiter of these settings send all jobs; `seed`: of what the server does by chance, such as another tenant."""
+def simulate(
+    jobs: Sequence[Job], settings: Settings, world: World, *, seed: int = 0, trace: bool = False
+) -> Outcome:
+    """Let a limiter of these settings send all jobs; `seed`: of what the server does by
+    chance, such as another tenant.
+    """
     clock = VirtualClock()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the limiter warns of is counted: refusals, failures
@@ -140,7 +172,15 @@ def simulate(jobs: Sequence[Job], settings: Settings, world: World, *, seed: int
 
 
 class _Run:
-    def __init__(self, jobs: Sequence[Job], settings: Settings, world: World, clock: VirtualClock, seed: int, trace: bool) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        settings: Settings,
+        world: World,
+        clock: VirtualClock,
+        seed: int,
+        trace: bool,
+    ) -> None:
         self._jobs, self._world, self._clock, self._tracing = jobs, world, clock, trace
         model = jobs[0].item.model
         given: dict[str, Any] = {**world.limits, **settings.arguments()}
@@ -173,14 +213,20 @@ class _Run:
             rejected=len(self._ledger.refused),
             failed=self._failed,
             waits=tuple(self._waits.values()),
-            urgent=tuple(wait for number, wait in self._waits.items() if self._jobs[number].item.priority == "interactive"),
+            urgent=tuple(
+                wait
+                for number, wait in self._waits.items()
+                if self._jobs[number].item.priority == "interactive"
+            ),
             in_flight=self._most,
             used=self._used,
             trace=tuple(self._trace),
         )
 
     async def _work(self, after: float = 0.0) -> None:
-        """Keep the client's process busy for a moment, when it is free; then let `after` seconds pass."""
+        """Keep the client's process busy for a moment, when it is free; then let
+        `after` seconds pass.
+        """
         if self._world.client or after:
             self._busy_until = max(self._busy_until, self._clock.now()) + self._world.client
             await asyncio.sleep(self._busy_until - self._clock.now() + after)
@@ -200,31 +246,47 @@ class _Run:
         self._ended = self._clock.now()
 
     async def _send(self, job: Job) -> float | None:
-        """One attempt; None when it was answered, else the seconds after which the refusal asks for the next."""
+        """One attempt; None when it was answered, else the seconds after which the
+        refusal asks for the next.
+        """
         item = job.item
         body = {"model": item.model, "counted": item.counted}
-        lease = await self._limiter.reserve_for(body, endpoint=item.endpoint, priority=item.priority).admit_async()
+        lease = await self._limiter.reserve_for(
+            body, endpoint=item.endpoint, priority=item.priority
+        ).admit_async()
         self._in_flight += 1
         self._most = max(self._most, self._in_flight)
         try:
             async with self._connections:
                 await self._work(job.there)
                 known = {"prompt_tokens": item.prompt, "completion_tokens": job.output}
-                call = Call(item.endpoint, item.model, organisation="org", body=item.body, known=known)
+                call = Call(
+                    item.endpoint, item.model, organisation="org", body=item.body, known=known
+                )
                 visit = self._desk.admit(call)
                 headers = {name.decode(): value.decode() for name, value in visit.headers}
                 if visit.refusal is not None:
                     style = self._setup.rules.style
-                    headers |= {name.decode(): value.decode() for name, value in retry_headers(visit.refusal, style)}
+                    headers |= {
+                        name.decode(): value.decode()
+                        for name, value in retry_headers(visit.refusal, style)
+                    }
                     self._desk.leave(visit, 429, None)
                     await asyncio.sleep(job.back)
-                    lease.observe(headers, status=429, body=refusal_body(visit.refusal, call, style))
+                    lease.observe(
+                        headers, status=429, body=refusal_body(visit.refusal, call, style)
+                    )
                     return visit.refusal.wait or 0.0
                 self._waits.setdefault(job.number, self._clock.now() - job.arrival)
                 self._note(visit.entry.levels)
                 await asyncio.sleep(job.work)
                 self._desk.leave(visit, 200, visit.usage)
-                self._count(visit.charge.tokens, visit.usage.total_tokens, visit.usage.completion_tokens, visit.charge.output)
+                self._count(
+                    visit.charge.tokens,
+                    visit.usage.total_tokens,
+                    visit.usage.completion_tokens,
+                    visit.charge.output,
+                )
                 await asyncio.sleep(job.back)
                 lease.observe(headers)
                 lease.settle(Usage(item.prompt, job.output, item.prompt + job.output))
@@ -234,7 +296,11 @@ class _Run:
 
     def _count(self, charge: float, usage: float, answered: float, charged_output: float) -> None:
         settle = self._setup.rules.settle
-        tokens = {"never": charge, "usage": usage, "refund": charge + min(0, answered - charged_output)}[settle]
+        tokens = {
+            "never": charge,
+            "usage": usage,
+            "refund": charge + min(0, answered - charged_output),
+        }[settle]
         for name in self._used:
             self._used[name] += 1 if name.startswith("r") else tokens
 
@@ -242,14 +308,27 @@ class _Run:
         if self._tracing:
             now = self._clock.now()
             own = self._lane.store.levels(now)
-            found = {name: (own[SHORT_FORMS[name]], levels[name]) for name in self._world.limits if name in levels and SHORT_FORMS[name] in own}
+            found = {
+                name: (own[SHORT_FORMS[name]], levels[name])
+                for name in self._world.limits
+                if name in levels and SHORT_FORMS[name] in own
+            }
             self._trace.append((now, found))
 
     def _debt(self) -> float:
         periods = {"m": 60.0, "d": 86_400.0, "s": 1.0}
         left = {name.rpartition("/")[2]: level for name, level in self._desk.levels().items()}
         limits = self._world.limits
-        return max([0.0, *(-level * periods[name[-1]] / limits[name] for name, level in left.items() if name in limits)])
+        return max(
+            [
+                0.0,
+                *(
+                    -level * periods[name[-1]] / limits[name]
+                    for name, level in left.items()
+                    if name in limits
+                ),
+            ]
+        )
 
 
 def _setup(world: World, seed: int) -> Setup:

@@ -1,7 +1,8 @@
 """Where the calls to be tuned for come from: a file, or a description.
 
-Owns: reading and refusing, drawing what is only described, and what the command line adds (how calls come in, which are urgent). What must
-never come in: what a seed decides (`traffic.py`), limits, servers, clocks, settings of the limiter.
+Owns: reading and refusing, drawing what is only described, and what the command line
+adds (how calls come in, which are urgent). What must never come in: what a seed decides
+(`traffic.py`), limits, servers, clocks, settings of the limiter.
 """
 
 from __future__ import annotations
@@ -28,37 +29,58 @@ from ratelimit.testing.answers import words
 
 PRIORITIES: Final = ("interactive", "normal", "batch")
 MOMENTS: Final = ("arrival", "timestamp", "created_at", "created", "time", "date")
-"""Fields of a line that may say when its call came: seconds, ISO 8601, or an HTTP date."""
+"""Fields of a line that may say when its call came: seconds, ISO 8601, or an HTTP date.
+"""
 
 
-def described(requests: int, prompt: tuple[float, float], output: tuple[float, float], most: int | None, model: str) -> Traffic:
-    """Draw chat calls of a description: mean and deviation of prompts and answers in tokens, `max_tokens` of all."""
+def described(
+    requests: int,
+    prompt: tuple[float, float],
+    output: tuple[float, float],
+    most: int | None,
+    model: str,
+) -> Traffic:
+    """Draw chat calls of a description: mean and deviation of prompts and answers in
+    tokens, `max_tokens` of all.
+    """
     estimator, generator = Estimator(), random.Random("described")
     lengths = Spread.around(*prompt)
 
     @cache
     def item(tokens: int) -> Item:
-        body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": words(0, max(tokens - 7, 1)).lstrip()}]}
+        body: dict[str, Any] = {
+            "model": model,
+            "messages": [{"role": "user", "content": words(0, max(tokens - 7, 1)).lstrip()}],
+        }
         if most is not None:
             body["max_tokens"] = most
         counted = estimator.estimate(body)
         return Item(body, "chat.completions", model, counted, counted.prompt_tokens, most=most)
 
-    return Traffic([item(lengths.draw(generator)) for _ in range(requests)], spread=Spread.around(*output))
+    return Traffic(
+        [item(lengths.draw(generator)) for _ in range(requests)], spread=Spread.around(*output)
+    )
 
 
-def read(path: Path, *, model: str | None, every_model: bool, skip_bad: bool, largest: float) -> Traffic:
+def read(
+    path: Path, *, model: str | None, every_model: bool, skip_bad: bool, largest: float
+) -> Traffic:
     """Read a file of request bodies, Batch API lines or recorded calls.
 
-    :param model: whose calls count: those of this model, its snapshots, and those that name none. :param every_model: all count as its calls.
-    :param skip_bad: go on behind a line that cannot be used. :param largest: tokens that one call may need at most.
-    Raises `InvalidArgument`: one sentence that names the line and the remedy.
+    :param model: whose calls count: those of this model, its snapshots, and those that
+        name none.
+    :param every_model: all count as its calls.
+    :param skip_bad: go on behind a line that cannot be used.
+    :param largest: tokens that one call may need at most. Raises `InvalidArgument`: one
+        sentence that names the line and the remedy.
     """
     items, others, bad, estimator = [], Counter[str](), [], Estimator()
     for number, raw in read_lines(path):
         where = f"line {number} of {path}"
         try:
-            item = _item(parse_line(raw, where), number, where, model, estimator, every_model=every_model)
+            item = _item(
+                parse_line(raw, where), number, where, model, estimator, every_model=every_model
+            )
             if isinstance(item, str):
                 others[item] += 1
                 continue
@@ -76,18 +98,37 @@ def read(path: Path, *, model: str | None, every_model: bool, skip_bad: bool, la
     return Traffic(items, notes=tuple(_notes(items, model, others, bad)))
 
 
-def _item(line: Mapping[str, Any], number: int, where: str, model: str | None, estimator: Estimator, *, every_model: bool) -> Item | str:
+def _item(
+    line: Mapping[str, Any],
+    number: int,
+    where: str,
+    model: str | None,
+    estimator: Estimator,
+    *,
+    every_model: bool,
+) -> Item | str:
     """One call, or the model of one that is another's."""
     request = read_request(line, number, where=where, model=model if every_model else None)
     named = request.model
-    if model is not None and named and family_of(named, [model]) is None and family_of(model, [named]) is None:
+    if (
+        model is not None
+        and named
+        and family_of(named, [model]) is None
+        and family_of(model, [named]) is None
+    ):
         return named
     counted = estimator.estimate(request.body, endpoint=request.endpoint)
     usage = read_usage(line.get("usage")) if line.get("usage") else None
     priority = line.get("priority", "normal")
     if priority not in PRIORITIES:
-        raise InvalidArgument(f'{where} has the "priority" {priority!r}; it is one of {", ".join(PRIORITIES)}')
-    most = None if counted.max_output_tokens is None else counted.max_output_tokens // max(counted.choices, 1)
+        raise InvalidArgument(
+            f'{where} has the "priority" {priority!r}; it is one of {", ".join(PRIORITIES)}'
+        )
+    most = (
+        None
+        if counted.max_output_tokens is None
+        else counted.max_output_tokens // max(counted.choices, 1)
+    )
     return Item(
         {**request.body, "model": model or named},
         request.endpoint,
@@ -132,7 +173,9 @@ def _nothing(path: Path, model: str | None, others: Counter[str], bad: Sequence[
     return f"{path} holds no requests: one JSON object a line is expected, such as a request body; or describe the traffic with --requests"
 
 
-def _notes(items: Sequence[Item], model: str | None, others: Counter[str], bad: Sequence[str]) -> Iterator[str]:
+def _notes(
+    items: Sequence[Item], model: str | None, others: Counter[str], bad: Sequence[str]
+) -> Iterator[str]:
     if others:
         yield (
             f"{sum(others.values()):,} requests for {len(others)} other models are left out: what they use does not count against {model}'s"
@@ -148,19 +191,27 @@ def _notes(items: Sequence[Item], model: str | None, others: Counter[str], bad: 
 def arranged(traffic: Traffic, arrivals: str, interactive: float) -> Traffic:
     """Say how the calls come in, and which share of them is urgent.
 
-    :param arrivals: "at once", "recorded" (by the moments of the file), or a pace such as "5/s".
+    :param arrivals: "at once", "recorded" (by the moments of the file), or a pace such
+        as "5/s".
     """
     items = list(traffic.items)
     if interactive:
-        chosen = random.Random("interactive").sample(range(len(items)), max(1, round(interactive * len(items))))
+        chosen = random.Random("interactive").sample(
+            range(len(items)), max(1, round(interactive * len(items)))
+        )
         urgent = set(chosen)
-        items = [replace(item, priority="interactive" if number in urgent else "batch") for number, item in enumerate(items)]
+        items = [
+            replace(item, priority="interactive" if number in urgent else "batch")
+            for number, item in enumerate(items)
+        ]
     traffic = replace(traffic, items=items)
     if arrivals == "at once":
         return replace(traffic, pace=0.0)
     if arrivals == "recorded":
         if items[0].moment is None:
-            raise InvalidArgument(f"--arrivals recorded needs a moment in every line, under one of {', '.join(MOMENTS)}")
+            raise InvalidArgument(
+                f"--arrivals recorded needs a moment in every line, under one of {', '.join(MOMENTS)}"
+            )
         return replace(traffic, pace=None)
     amount, _, unit = arrivals.partition("/")
     periods = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -169,5 +220,7 @@ def arranged(traffic: Traffic, arrivals: str, interactive: float) -> Traffic:
     except (ValueError, KeyError):
         pace = 0.0
     if not 0 < pace < math.inf:
-        raise InvalidArgument(f"--arrivals is 'at once', 'recorded' or a pace such as 5/s or 300/min, not {arrivals!r}")
+        raise InvalidArgument(
+            f"--arrivals is 'at once', 'recorded' or a pace such as 5/s or 300/min, not {arrivals!r}"
+        )
     return replace(traffic, pace=pace)

@@ -1,10 +1,12 @@
 """Whose calls are to be tuned for, and how a seed arranges them.
 
-Owns: what is known of each call (its body, its bill, when it comes, how urgent it is) and what chance decides (the order, answers that nobody
-recorded, how long answers and the network take). What must never come in: where calls come from (`sources.py`), limits, servers, clocks,
-settings of the limiter.
+Owns: what is known of each call (its body, its bill, when it comes, how urgent it is)
+and what chance decides (the order, answers that nobody recorded, how long answers and
+the network take). What must never come in: where calls come from (`sources.py`),
+limits, servers, clocks, settings of the limiter.
 
-A seed decides everything random beforehand and call by call, so two settings that are compared on one seed meet the same luck.
+A seed decides everything random beforehand and call by call, so two settings that are
+compared on one seed meet the same luck.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ BOUNDS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A lognormal length in tokens: its median, and the standard deviation of its logarithm."""
+    """A lognormal length in tokens: its median, and the standard deviation of its
+    logarithm.
+    """
 
     median: float
     sigma: float
@@ -40,12 +44,15 @@ class Spread:
 
 
 USUAL: Final = Spread(120, 0.6)
-"""The answers of calls whose answers nobody recorded, as `ratelimit demo` invents them."""
+"""The answers of calls whose answers nobody recorded, as `ratelimit demo` invents them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One call. `answer`: billed output tokens, None: not known. `most`: what its body allows for one answer, in tokens."""
+    """One call. `answer`: billed output tokens, None: not known. `most`: what its body
+    allows for one answer, in tokens.
+    """
 
     body: Mapping[str, Any]
     endpoint: str
@@ -65,23 +72,38 @@ class Item:
 
     @property
     def reserve(self) -> int:
-        """Tokens that it needs at least: its prompt and the most it may answer, or what the server takes at admission."""
-        return max(self.prompt + (self.answer or 0), self.counted.charge, self.counted.prompt_tokens + (self.counted.max_output_tokens or 0))
+        """Tokens that it needs at least: its prompt and the most it may answer, or what
+        the server takes at admission.
+        """
+        return max(
+            self.prompt + (self.answer or 0),
+            self.counted.charge,
+            self.counted.prompt_tokens + (self.counted.max_output_tokens or 0),
+        )
 
     def capped(self, most: int) -> Item:
         """The same call with at most `most` tokens for an answer; a longer one is cut."""
         if not self.answers or (self.most is not None and self.most <= most):
             return self
-        name = next((name for name in BOUNDS if name in self.body), "max_output_tokens" if self.endpoint == "responses" else "max_tokens")
+        name = next(
+            (name for name in BOUNDS if name in self.body),
+            "max_output_tokens" if self.endpoint == "responses" else "max_tokens",
+        )
         choices = self.counted.choices
-        counted = self.counted._replace(max_output_tokens=most * choices, output_tokens=most * choices)
+        counted = self.counted._replace(
+            max_output_tokens=most * choices, output_tokens=most * choices
+        )
         answer = None if self.answer is None else min(self.answer, most * choices)
-        return replace(self, body={**self.body, name: most}, counted=counted, answer=answer, most=most)
+        return replace(
+            self, body={**self.body, name: most}, counted=counted, answer=answer, most=most
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One call as a seed has it: when it comes, what it will be billed, and the seconds it spends on the way there, at work, and back."""
+    """One call as a seed has it: when it comes, what it will be billed, and the seconds
+    it spends on the way there, at work, and back.
+    """
 
     number: int
     arrival: float
@@ -96,8 +118,10 @@ class Job:
 class Traffic:
     """All calls, and how they come.
 
-    :param pace: calls a second, at random moments; 0: all at once; None: at the moments that the file says.
-    :param span: seconds over which interactive calls come in while others are there from the start.
+    :param pace: calls a second, at random moments; 0: all at once; None: at the moments
+        that the file says.
+    :param span: seconds over which interactive calls come in while others are there
+        from the start.
     :param spread: of answers that nobody recorded.
     """
 
@@ -122,7 +146,10 @@ class Traffic:
         if self.pace is not None:
             generator.shuffle(items)
         moments = self._moments(items, generator)
-        jobs = [self._job(item, moment, latency, generator) for item, moment in zip(items, moments, strict=True)]
+        jobs = [
+            self._job(item, moment, latency, generator)
+            for item, moment in zip(items, moments, strict=True)
+        ]
         jobs.sort(key=lambda job: job.arrival)
         return [replace(job, number=number) for number, job in enumerate(jobs)]
 
@@ -131,7 +158,11 @@ class Traffic:
         if count >= len(self.items):
             return self
         chosen = sorted(random.Random(f"sample {seed}").sample(range(len(self.items)), count))
-        return replace(self, items=[self.items[index] for index in chosen], pace=self.pace and self.pace * count / len(self.items))
+        return replace(
+            self,
+            items=[self.items[index] for index in chosen],
+            pace=self.pace and self.pace * count / len(self.items),
+        )
 
     def capped(self, most: int) -> Traffic:
         """The same calls with a smaller `max_tokens`."""
@@ -148,7 +179,10 @@ class Traffic:
                 moment += generator.expovariate(self.pace)
             return moments
         urgent = self.two_classes and self.span
-        return [generator.uniform(0, self.span) if urgent and item.priority == "interactive" else 0.0 for item in items]
+        return [
+            generator.uniform(0, self.span) if urgent and item.priority == "interactive" else 0.0
+            for item in items
+        ]
 
     def _job(self, item: Item, moment: float, latency: Latency, generator: random.Random) -> Job:
         drawn = self.spread.draw(generator)
@@ -156,5 +190,9 @@ class Traffic:
             drawn = min(drawn, item.most)
         output = drawn * item.counted.choices if item.answer is None else item.answer
         output = output if item.answers else 0
-        work = (latency.base + latency.per_token * output / max(item.counted.choices, 1)) * latency.draw(generator)
-        return Job(0, moment, item, output, latency.network(generator), work, latency.network(generator))
+        work = (
+            latency.base + latency.per_token * output / max(item.counted.choices, 1)
+        ) * latency.draw(generator)
+        return Job(
+            0, moment, item, output, latency.network(generator), work, latency.network(generator)
+        )

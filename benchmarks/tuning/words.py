@@ -1,6 +1,8 @@
-"""The advice in words: the code to paste, sentences, rows of tables, and the document for programs.
+"""The advice in words: the code to paste, sentences, rows of tables, and the document
+for programs.
 
-Owns: how figures are said. What must never come in: simulating, files, the look. Terminal and page say the same because both take it from here.
+Owns: how figures are said. What must never come in: simulating, files, the look.
+Terminal and page say the same because both take it from here.
 """
 
 from __future__ import annotations
@@ -44,7 +46,13 @@ def code(advice: Advice) -> str:
 
 def _literal(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name!r}: {_literal(each)}" for name, each in value.items()).replace("'", '"') + "}"
+        return (
+            "{"
+            + ", ".join(f"{name!r}: {_literal(each)}" for name, each in value.items()).replace(
+                "'", '"'
+            )
+            + "}"
+        )
     if isinstance(value, str):
         return f'"{value}"'
     if isinstance(value, float):
@@ -81,7 +89,11 @@ def sentences(advice: Advice) -> list[str]:
 def _makespan(advice: Advice) -> str:
     spread = 2 * advice.unseen.spread
     simulated = f"{len(UNSEEN)} simulated runs on seeds that the search has not seen"
-    tail = "" if advice.beyond < 1 else f", of which {takes(advice.beyond)} beyond the simulated part are arithmetic"
+    tail = (
+        ""
+        if advice.beyond < 1
+        else f", of which {takes(advice.beyond)} beyond the simulated part are arithmetic"
+    )
     return f"Expect {len(advice.plan.traffic):,} calls to take {takes(advice.makespan)}, give or take {takes(spread)} ({simulated}{tail})."
 
 
@@ -98,17 +110,21 @@ def _bound(advice: Advice) -> str:
     why = _BINDING.get(advice.binding)
     if why is None:
         used = advice.utilisation.get(advice.binding, 0.0)
-        others = [f"{NAMES[name]} {share:.0%}" for name, share in advice.utilisation.items() if name != advice.binding]
+        others = [
+            f"{NAMES[name]} {share:.0%}"
+            for name, share in advice.utilisation.items()
+            if name != advice.binding
+        ]
         also = f" (the others: {', '.join(others)})" if others else ""
         why = f"{NAMES[advice.binding]} holds you back: {used:.0%} of it is used{also}."
-    return f"{why} No client can be done before {takes(advice.bound)}; this is {ratio:.3f} times that."
+    return (
+        f"{why} No client can be done before {takes(advice.bound)}; this is {ratio:.3f} times that."
+    )
 
 
 def _waits(advice: Advice) -> str:
     unseen = advice.unseen
-    told = (
-        f"A call waits {takes(unseen.wait(0.5))} (median), {takes(unseen.wait(0.95))} (95 %), {takes(unseen.wait(1.0))} (longest) to be let in"
-    )
+    told = f"A call waits {takes(unseen.wait(0.5))} (median), {takes(unseen.wait(0.95))} (95 %), {takes(unseen.wait(1.0))} (longest) to be let in"
     if advice.plan.traffic.two_classes:
         told += f"; an interactive one {takes(unseen.wait(0.5, urgent=True))} (median), {takes(unseen.wait(0.95, urgent=True))} (95 %)"
     return told + "."
@@ -119,7 +135,9 @@ def _default(advice: Advice) -> list[str]:
         return ["These are the defaults: nothing that was tried beats them."]
     default = advice.default
     took = takes(default.makespan + advice.beyond)
-    return [f"The defaults take {took}, with {default.rejected} 429s and {default.failed} failed calls in these runs."]
+    return [
+        f"The defaults take {took}, with {default.rejected} 429s and {default.failed} failed calls in these runs."
+    ]
 
 
 def _tiers(advice: Advice) -> list[str]:
@@ -127,13 +145,17 @@ def _tiers(advice: Advice) -> list[str]:
     for each in advice.tiers:
         share = 1 - each.makespan / advice.makespan
         gain = f"saves {share:.0%}" if share > 0.02 else "changes nothing"
-        found.append(f"{each.name[0].upper()}{each.name[1:]} ({limits(each.limits)}): {takes(each.makespan)}, {gain}.")
+        found.append(
+            f"{each.name[0].upper()}{each.name[1:]} ({limits(each.limits)}): {takes(each.makespan)}, {gain}."
+        )
     return found
 
 
 def _smaller(advice: Advice) -> list[str]:
     if not advice.smaller:
-        return ["A smaller max_tokens would cut answers and give nothing else: it is as small as they are long."]
+        return [
+            "A smaller max_tokens would cut answers and give nothing else: it is as small as they are long."
+        ]
     found = []
     for each in advice.smaller:
         share = 1 - each.makespan / advice.makespan
@@ -165,7 +187,11 @@ def sensitivity(advice: Advice) -> list[tuple[str, str, str]]:
             refused = f", {point.rejected} 429s" if point.rejected else ""
             failed = f", {point.failed} failed" if point.failed else ""
             own = next(each.makespan for each in points if each.value == chosen)
-            costs = f"interactive calls wait {takes(point.urgent)}" if knob == "patience" else f"{point.makespan / own - 1:+.1%}"
+            costs = (
+                f"interactive calls wait {takes(point.urgent)}"
+                if knob == "patience"
+                else f"{point.makespan / own - 1:+.1%}"
+            )
             told.append(f"{said(point.value)}: {costs}{refused}{failed}")
         rows.append((knob, said(chosen), "; ".join(told)))
     return rows
@@ -180,7 +206,12 @@ def servers(advice: Advice) -> Sequence[tuple[str, str, str, str]]:
         "C": "charges input and max_tokens, gives back the rest (Cerebras)",
     }
     return [
-        (each.name.removeprefix("server "), kinds[each.name.removeprefix("server ")], takes(each.makespan), f"{each.rejected}")
+        (
+            each.name.removeprefix("server "),
+            kinds[each.name.removeprefix("server ")],
+            takes(each.makespan),
+            f"{each.rejected}",
+        )
         for each in advice.servers
     ]
 
@@ -189,13 +220,18 @@ def document(advice: Advice) -> dict[str, Any]:
     """Everything for programs; seconds and shares, rounded."""
     unseen = advice.unseen
     return {
-        "recommended": {"arguments": {**advice.plan.world.limits, **advice.settings.arguments()}, "code": code(advice)},
+        "recommended": {
+            "arguments": {**advice.plan.world.limits, **advice.settings.arguments()},
+            "code": code(advice),
+        },
         "makespan": round(advice.makespan, 3),
         "makespan_spread": round(unseen.spread, 3),
         "makespans": [round(outcome.makespan + advice.beyond, 3) for outcome in unseen.outcomes],
         "makespan_default": round(advice.default.makespan + advice.beyond, 3),
         "lower_bound": round(advice.bound, 3),
-        "lower_bound_arithmetic": {name: round(seconds, 3) for name, seconds in advice.arithmetic.items()},
+        "lower_bound_arithmetic": {
+            name: round(seconds, 3) for name, seconds in advice.arithmetic.items()
+        },
         "lower_bounds": {name: round(seconds, 3) for name, seconds in advice.bounds.items()},
         "ratio": round(advice.makespan / max(advice.bound, 1e-9), 4),
         "binding_limit": advice.binding,
@@ -204,26 +240,53 @@ def document(advice: Advice) -> dict[str, Any]:
         "validated_seeds": len(unseen.outcomes),
         "default_rejected": advice.default.rejected,
         "utilisation": {name: round(share, 4) for name, share in advice.utilisation.items()},
-        "waits": {name: round(unseen.wait(share), 3) for name, share in (("p50", 0.5), ("p95", 0.95), ("longest", 1.0))},
-        "interactive_waits": {name: round(unseen.wait(share, urgent=True), 3) for name, share in (("p50", 0.5), ("p95", 0.95))}
+        "waits": {
+            name: round(unseen.wait(share), 3)
+            for name, share in (("p50", 0.5), ("p95", 0.95), ("longest", 1.0))
+        },
+        "interactive_waits": {
+            name: round(unseen.wait(share, urgent=True), 3)
+            for name, share in (("p50", 0.5), ("p95", 0.95))
+        }
         if advice.plan.traffic.two_classes
         else None,
-        "in_flight": {"mean": round(advice.needed, 2), "most": max(outcome.in_flight for outcome in unseen.outcomes)},
+        "in_flight": {
+            "mean": round(advice.needed, 2),
+            "most": max(outcome.in_flight for outcome in unseen.outcomes),
+        },
         "sensitivity": {
             knob: [
-                {"value": point.value, "makespan": round(point.makespan, 3), "rejected": point.rejected, "failed": point.failed}
+                {
+                    "value": point.value,
+                    "makespan": round(point.makespan, 3),
+                    "rejected": point.rejected,
+                    "failed": point.failed,
+                }
                 for point in points
             ]
             for knob, points in advice.sensitivity.items()
         },
         "tiers": [
-            {"name": each.name, "limits": dict(each.limits), "makespan": round(each.makespan, 3), "lower_bound": round(each.bound, 3)}
+            {
+                "name": each.name,
+                "limits": dict(each.limits),
+                "makespan": round(each.makespan, 3),
+                "lower_bound": round(each.bound, 3),
+            }
             for each in advice.tiers
         ],
         "smaller_max_tokens": [
-            {"max_tokens": each.most, "cut": round(each.cut, 4), "makespan": round(each.makespan, 3)} for each in advice.smaller
+            {
+                "max_tokens": each.most,
+                "cut": round(each.cut, 4),
+                "makespan": round(each.makespan, 3),
+            }
+            for each in advice.smaller
         ],
-        "other_servers": [{"variant": row[0], "makespan": row[2], "rejected": int(row[3])} for row in servers(advice)],
+        "other_servers": [
+            {"variant": row[0], "makespan": row[2], "rejected": int(row[3])}
+            for row in servers(advice)
+        ],
         "limits": dict(advice.plan.world.limits),
         "variant": advice.plan.world.variant,
         "calls": len(advice.plan.traffic),

@@ -1,7 +1,8 @@
 """A file of requests in, a file of answers out; and the same as a function.
 
-Owns no code. `requests`, `results` and `lines` know the forms, `journal` keeps the file of results, `running` asks. What must never come in: the
-command line and whatever only it needs.
+Owns no code. `requests`, `results` and `lines` know the forms, `journal` keeps the file
+of results, `running` asks. What must never come in: the command line and whatever only
+it needs.
 """
 
 from ratelimit.batch.requests import Request

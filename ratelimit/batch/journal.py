@@ -1,8 +1,9 @@
 """The file of results: what is done already, and one whole line more for each result.
 
-Owns resuming, healing and appending. A line is written by one call at the end of the file, and cut away again where the disk takes only a part
-of it; a run that is killed leaves at most one broken line, its last, which the next one heals. Must never come in: asking, what a result means
-beyond "answered or failed".
+Owns resuming, healing and appending. A line is written by one call at the end of the
+file, and cut away again where the disk takes only a part of it; a run that is killed
+leaves at most one broken line, its last, which the next one heals. Must never come in:
+asking, what a result means beyond "answered or failed".
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0
 
 
 class Done:
-    """What a file of results holds: for each of its names, in 16 bytes (see `key_of`), whether it was answered or only failed.
+    """What a file of results holds: for each of its names, in 16 bytes (see `key_of`),
+    whether it was answered or only failed.
 
-    `tail`: where a last line without an end begins, in bytes, or None; `tail_is_whole`: it lacks nothing but its end.
+    `tail`: where a last line without an end begins, in bytes, or None; `tail_is_whole`:
+    it lacks nothing but its end.
     """
 
     def __init__(self) -> None:
@@ -37,14 +40,18 @@ class Done:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a file, line by line, changing nothing; one that is not there holds nothing. Raises `InvalidArgument` for any other file."""
+        """Read a file, line by line, changing nothing; one that is not there holds
+        nothing. Raises `InvalidArgument` for any other file.
+        """
         found = cls()
         place = 0
         for number, raw in enumerate(_lines(path), 1):
             try:
                 name, ok = read_result(raw)
             except InvalidArgument:
-                if raw.endswith(b"\n") or not (number > 1 or OPENING.startswith(raw[: len(OPENING)])):
+                if raw.endswith(b"\n") or not (
+                    number > 1 or OPENING.startswith(raw[: len(OPENING)])
+                ):
                     raise InvalidArgument(
                         f"line {number} of {path} is no line of results; is this the right file? Nothing was changed in it"
                     ) from None
@@ -62,7 +69,9 @@ def _lines(path: Path) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InvalidArgument(f"{path} is no ordinary file; results are appended to one, and read again to go on")
+                raise InvalidArgument(
+                    f"{path} is no ordinary file; results are appended to one, and read again to go on"
+                )
             yield from file
     except FileNotFoundError:
         return
@@ -71,10 +80,12 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 class Journal:
-    """A file of results, open for one more; a context manager. Raises `InvalidArgument` where the file cannot be used.
+    """A file of results, open for one more; a context manager. Raises `InvalidArgument`
+    where the file cannot be used.
 
-    `done` is what it held at the start; `healed` says what became of a half-written last line, "" if there was none. Who leaves by an exception
-    before the first result leaves no file that was not there.
+    `done` is what it held at the start; `healed` says what became of a half-written
+    last line, "" if there was none. Who leaves by an exception before the first result
+    leaves no file that was not there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -90,7 +101,9 @@ class Journal:
         with ExitStack() as stack:
             try:
                 if self.path.exists() and not self.path.is_file():
-                    raise InvalidArgument(f"{self.path} is no ordinary file; results are appended to one, and read again to go on")
+                    raise InvalidArgument(
+                        f"{self.path} is no ordinary file; results are appended to one, and read again to go on"
+                    )
                 stack.enter_context(FileLock(self.path))
                 self.done = Done.read(self.path)
                 self._found = self.path.exists()
@@ -99,7 +112,9 @@ class Journal:
                 self._attach()
                 self._heal()
             except OSError as error:
-                raise InvalidArgument(f"cannot write {self.path}: {error.strerror or error}") from None
+                raise InvalidArgument(
+                    f"cannot write {self.path}: {error.strerror or error}"
+                ) from None
             self._open = stack.pop_all()
         return self
 
@@ -130,11 +145,18 @@ class Journal:
         os.ftruncate(self._descriptor, self.done.tail)
         self._size = self.done.tail
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._open.__exit__(kind, error, trace)
 
     def write(self, line: bytes) -> None:
-        """Append one line, whole or not at all. Raises OSError when the disk does not take it."""
+        """Append one line, whole or not at all. Raises OSError when the disk does not
+        take it.
+        """
         rest = memoryview(line)
         try:
             while rest:
@@ -145,7 +167,9 @@ class Journal:
         self._size += len(line)
 
     def forget_failures(self) -> None:
-        """Leave out of the file all that only failed, so that it can be asked again; the file is replaced in one step, or not at all."""
+        """Leave out of the file all that only failed, so that it can be asked again;
+        the file is replaced in one step, or not at all.
+        """
         beside = self.path.with_name(self.path.name + ".tmp")
         try:
             with beside.open("wb") as file:

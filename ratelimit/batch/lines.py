@@ -1,6 +1,7 @@
 """Lines of JSON out of a file of any size, plain or gzip.
 
-Owns reading, and the words for what cannot be read. Must never come in: what the lines mean.
+Owns reading, and the words for what cannot be read. Must never come in: what the lines
+mean.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ from typing import IO, Any, Final
 from ratelimit.errors import InvalidArgument
 
 LONGEST_LINE: Final = 100_000_000
-"""Bytes. A body with pictures in it is long; a line beyond this is a disk image, not a request."""
+"""Bytes. A body with pictures in it is long; a line beyond this is a disk image, not a
+request.
+"""
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield (line number from 1, bytes) of every line that is not blank, reading no further than asked.
+    """Yield (line number from 1, bytes) of every line that is not blank, reading no
+    further than asked.
 
-    Raises `InvalidArgument` in words that name the file, and the line where there is one.
+    Raises `InvalidArgument` in words that name the file, and the line where there is
+    one.
     """
     number = 0
     try:
@@ -35,7 +40,9 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 if raw.strip(b" \t\r\n\xef\xbb\xbf"):
                     yield number, raw
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InvalidArgument(f"{path} is a broken gzip file after line {number}: {error}") from None
+        raise InvalidArgument(
+            f"{path} is a broken gzip file after line {number}: {error}"
+        ) from None
     except OSError as error:
         raise InvalidArgument(f"cannot read {path}: {error.strerror or error}") from None
 
@@ -50,17 +57,25 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def parse_line(raw: bytes, where: str) -> dict[str, Any]:
-    """Read one line as a JSON object; raise `InvalidArgument` that says what it is instead."""
+    """Read one line as a JSON object; raise `InvalidArgument` that says what it is
+    instead.
+    """
     try:
         line = json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        raise InvalidArgument(f"{where} is not UTF-8 text; a file of requests has one JSON object a line") from None
+        raise InvalidArgument(
+            f"{where} is not UTF-8 text; a file of requests has one JSON object a line"
+        ) from None
     except ValueError as error:
         told = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise InvalidArgument(f"{where} is not JSON: {told}") from None
     except RecursionError:
         raise InvalidArgument(f"{where} is nested too deeply to be a request") from None
     if not isinstance(line, dict):
-        kind = {list: "list", str: "string", bool: "boolean", type(None): "null"}.get(type(line), "number")
-        raise InvalidArgument(f"{where} is a JSON {kind}; it should be an object with a request body")
+        kind = {list: "list", str: "string", bool: "boolean", type(None): "null"}.get(
+            type(line), "number"
+        )
+        raise InvalidArgument(
+            f"{where} is a JSON {kind}; it should be an object with a request body"
+        )
     return line

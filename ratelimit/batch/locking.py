@@ -1,4 +1,5 @@
-"""One writer for a file of results: a lock that dies with its process, however that ends.
+"""One writer for a file of results: a lock that dies with its process, however that
+ends.
 
 Owns the lock file beside the results. Must never come in: what is written.
 """
@@ -26,9 +27,11 @@ else:
 
 
 class FileLock:
-    """Held while entered; raises `InvalidArgument` when another process, or another run in this one, holds it.
+    """Held while entered; raises `InvalidArgument` when another process, or another run
+    in this one, holds it.
 
-    The operating system forgets the lock when its holder ends, also by SIGKILL: a lock file that was left lying about locks nothing.
+    The operating system forgets the lock when its holder ends, also by SIGKILL: a lock
+    file that was left lying about locks nothing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +46,9 @@ class FileLock:
                 _lock(descriptor)
             except (BlockingIOError, PermissionError):  # Unix, Windows
                 os.close(descriptor)
-                raise InvalidArgument(f"another run is writing to {self._what}; wait for its end, or give this one another output") from None
+                raise InvalidArgument(
+                    f"another run is writing to {self._what}; wait for its end, or give this one another output"
+                ) from None
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -54,7 +59,9 @@ class FileLock:
         return self
 
     def _stands(self, descriptor: int) -> bool:
-        """Whether what was locked is still the file of that name: its last holder removes it when done."""
+        """Whether what was locked is still the file of that name: its last holder
+        removes it when done.
+        """
         try:
             return os.path.samestat(os.fstat(descriptor), self.path.stat())
         except FileNotFoundError:
@@ -64,6 +71,8 @@ class FileLock:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is None:
             return
-        if sys.platform != "win32":  # an open file cannot be removed there, and a closed one may be another's already
+        # an open file cannot be removed there, and a closed one may be another's
+        # already
+        if sys.platform != "win32":
             self.path.unlink(missing_ok=True)
         os.close(descriptor)

@@ -1,10 +1,14 @@
-"""What is to be asked: one `Request` for each line of a file, or for each item of an iterable.
+"""What is to be asked: one `Request` for each line of a file, or for each item of an
+iterable.
 
-Owns the forms in which people have requests, the refusal of what is none, and the stable names of those that came without one. Must never come
-in: files, sending, counting.
+Owns the forms in which people have requests, the refusal of what is none, and the
+stable names of those that came without one. Must never come in: files, sending,
+counting.
 
-A request is a body (``{"model", "messages", ...}``), a line of the Batch API (``{"custom_id", "method", "url", "body"}``), or a recorded call
-(``{"request", "endpoint", ...}``). Its endpoint is what the line says, else what the keys of its body say.
+A request is a body (``{"model", "messages", ...}``), a line of the Batch API
+(``{"custom_id", "method", "url", "body"}``), or a recorded call (``{"request",
+"endpoint", ...}``). Its endpoint is what the line says, else what the keys of its body
+say.
 """
 
 from __future__ import annotations
@@ -38,10 +42,11 @@ _STREAMING: Final = frozenset({"stream", "stream_options"})
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request: its name, the endpoint ("chat.completions"), and the body as it is sent.
+    """One request: its name, the endpoint ("chat.completions"), and the body as it is
+    sent.
 
-    `given`: what it was made of, as it was handed over. A body's ``stream`` is left out: an answer that is kept whole need not come in pieces,
-    and it costs the same.
+    `given`: what it was made of, as it was handed over. A body's ``stream`` is left
+    out: an answer that is kept whole need not come in pieces, and it costs the same.
     """
 
     custom_id: str
@@ -61,16 +66,21 @@ class Request:
         return model if isinstance(model, str) else ""
 
 
-def read_request(item: object, number: int, *, where: str = "", model: str | None = None) -> Request:
+def read_request(
+    item: object, number: int, *, where: str = "", model: str | None = None
+) -> Request:
     """Read one request; raise `InvalidArgument`, naming `where`, for what is none.
 
-    :param number: its place, from 1: of the line in its file, of the item in its iterable. With the body's hash it names a request that has no
-        ``custom_id``, so the name is the same in every run over the same file.
+    :param number: its place, from 1: of the line in its file, of the item in its
+        iterable. With the body's hash it names a request that has no ``custom_id``, so
+        the name is the same in every run over the same file.
     :param model: sent in place of the model that the body names.
     """
     where = where or f"request {number}"
     if not isinstance(item, Mapping):
-        raise InvalidArgument(f"{where} is no JSON object; a request is the body of one, or a line of the Batch API")
+        raise InvalidArgument(
+            f"{where} is no JSON object; a request is the body of one, or a line of the Batch API"
+        )
     given = body_in(item)
     held = given is not item
     named = item.get("url", item.get("endpoint")) if held else None
@@ -78,10 +88,13 @@ def read_request(item: object, number: int, *, where: str = "", model: str | Non
     endpoint = _endpoint(named, body, where)
     if model is not None:
         body["model"] = model
-    elif "model" not in body and held and "model" in item:  # recorded from Azure, where the path names the model
+    # recorded from Azure, where the path names the model
+    elif "model" not in body and held and "model" in item:
         body["model"] = item["model"]
     if str(item.get("method", "POST")).upper() != "POST":
-        raise InvalidArgument(f"{where} asks for the method {item['method']!r}; only POST makes sense")
+        raise InvalidArgument(
+            f"{where} asks for the method {item['method']!r}; only POST makes sense"
+        )
     for name in _NEEDED.get(endpoint, ()):
         if not body.get(name):
             raise InvalidArgument(f'{where} has no "{name}", which {PATHS[endpoint]} needs')
@@ -89,8 +102,12 @@ def read_request(item: object, number: int, *, where: str = "", model: str | Non
 
 
 def body_in(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The request body that a line holds: under "body" in the Batch API's form, under "request" in a recorded call's, else the line itself."""
-    return next((item[key] for key in ("body", "request") if isinstance(item.get(key), Mapping)), item)
+    """The request body that a line holds: under "body" in the Batch API's form, under
+    "request" in a recorded call's, else the line itself.
+    """
+    return next(
+        (item[key] for key in ("body", "request") if isinstance(item.get(key), Mapping)), item
+    )
 
 
 def _endpoint(named: object, body: Mapping[str, Any], where: str) -> str:
@@ -99,10 +116,14 @@ def _endpoint(named: object, body: Mapping[str, Any], where: str) -> str:
         for endpoint, tail in PATHS.items():
             if path.endswith(tail):
                 return endpoint
-        raise InvalidArgument(f"{where} asks for {named!r}; it can be one of {', '.join('/v1' + tail for tail in PATHS.values())}")
+        raise InvalidArgument(
+            f"{where} asks for {named!r}; it can be one of {', '.join('/v1' + tail for tail in PATHS.values())}"
+        )
     endpoint = endpoint_of(body)
     if endpoint not in PATHS:
-        raise InvalidArgument(f'{where} is no request: it has neither "messages" nor "input" nor "prompt"')
+        raise InvalidArgument(
+            f'{where} is no request: it has neither "messages" nor "input" nor "prompt"'
+        )
     return endpoint
 
 
@@ -120,5 +141,7 @@ def _custom_id(item: Mapping[str, Any], given: Mapping[str, Any], number: int, w
 
 
 def key_of(custom_id: str) -> bytes:
-    """16 bytes that stand for a name, so that a set of millions of them fits into memory (about 80 bytes each); no two names share them."""
+    """16 bytes that stand for a name, so that a set of millions of them fits into
+    memory (about 80 bytes each); no two names share them.
+    """
     return hashlib.blake2b(custom_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()

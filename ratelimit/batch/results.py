@@ -1,8 +1,9 @@
 """What came back: one `Result` for each request, and its line in a file of results.
 
-Owns how an answer or an exception becomes a result, and the form of the line, which is the Batch API's:
-``{"id", "custom_id", "response": {"status_code", "request_id", "body"}, "error"}``. As there, an HTTP error is a response with its status and
-body, and ``error`` is for what never became an HTTP answer. Must never come in: files, sending.
+Owns how an answer or an exception becomes a result, and the form of the line, which is
+the Batch API's: ``{"id", "custom_id", "response": {"status_code", "request_id",
+"body"}, "error"}``. As there, an HTTP error is a response with its status and body, and
+``error`` is for what never became an HTTP answer. Must never come in: files, sending.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ OPENING: Final = b'{"id":"ratelimit_req_'
 class Result:
     """What became of one request.
 
-    `status`: of the HTTP answer, None where there was none. `body`: the answer's JSON, also of an HTTP error. `error`: ``code`` and
-    ``message`` of what failed without an answer (the connection broke, the request can never fit its limit), else None.
+    `status`: of the HTTP answer, None where there was none. `body`: the answer's JSON,
+    also of an HTTP error. `error`: ``code`` and ``message`` of what failed without an
+    answer (the connection broke, the request can never fit its limit), else None.
     """
 
     request: Request
@@ -62,11 +64,22 @@ class Result:
         return f"HTTP {self.status}" + (f": {message}" if message else "")
 
     def line(self) -> bytes:
-        """Its line in a file of results, line end included: ASCII, so that any reader's idea of a line is ours."""
+        """Its line in a file of results, line end included: ASCII, so that any reader's
+        idea of a line is ours.
+        """
         response = None
         if self.status is not None:
-            response = {"status_code": self.status, "request_id": self.request_id, "body": self.body}
-        line = {"id": f"ratelimit_req_{uuid4().hex}", "custom_id": self.custom_id, "response": response, "error": self.error}
+            response = {
+                "status_code": self.status,
+                "request_id": self.request_id,
+                "body": self.body,
+            }
+        line = {
+            "id": f"ratelimit_req_{uuid4().hex}",
+            "custom_id": self.custom_id,
+            "response": response,
+            "error": self.error,
+        }
         return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
@@ -78,13 +91,18 @@ def answered(request: Request, response: Any) -> Result:
     except (ValueError, RecursionError):  # not JSON: a proxy's page, an answer cut short
         text = response.text[:2_000]
         if 200 <= response.status_code < 300:
-            return Result(request, error={"code": "unreadable_answer", "message": f"the answer is not JSON: {text}"})
+            return Result(
+                request,
+                error={"code": "unreadable_answer", "message": f"the answer is not JSON: {text}"},
+            )
         body = {"error": {"message": text}}
     return Result(request, status=response.status_code, body=body, request_id=request_id)
 
 
 def failed(request: Request, error: Exception) -> Result:
-    """The result of an exception: of the HTTP answer that it carries, else of what it says."""
+    """The result of an exception: of the HTTP answer that it carries, else of what it
+    says.
+    """
     response = getattr(error, "response", None)
     if isinstance(getattr(error, "status_code", None), int) and response is not None:
         return answered(request, response)
@@ -93,11 +111,17 @@ def failed(request: Request, error: Exception) -> Result:
 
 
 def read_result(raw: bytes) -> tuple[str, bool]:
-    """Read (custom_id, whether it has an answer) of a line of results, ours or the Batch API's own; raise `InvalidArgument` if it is none."""
+    """Read (custom_id, whether it has an answer) of a line of results, ours or the
+    Batch API's own; raise `InvalidArgument` if it is none.
+    """
     try:
         line = json.loads(raw)
         custom_id, response = line["custom_id"], line["response"]
-        ok = line.get("error") is None and 200 <= response["status_code"] < 300 if response is not None else False
+        ok = (
+            line.get("error") is None and 200 <= response["status_code"] < 300
+            if response is not None
+            else False
+        )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         custom_id = None
     if not isinstance(custom_id, str):

@@ -1,14 +1,20 @@
-"""Asking: requests in, results out as they come, as many in flight as the limits let through.
+"""Asking: requests in, results out as they come, as many in flight as the limits let
+through.
 
-Owns the life of a run: taking requests no faster than they are sent, one task for each, what failure concerns one request and what all of them,
-stopping softly and at once. Must never come in: files, tables, signals, waiting for limits (the limiter's), retrying (the SDK's).
+Owns the life of a run: taking requests no faster than they are sent, one task for each,
+what failure concerns one request and what all of them, stopping softly and at once.
+Must never come in: files, tables, signals, waiting for limits (the limiter's), retrying
+(the SDK's).
 
-*Flat memory.* A request holds one of a bounded number of slots from when it is taken until its result is handed over; nothing is read ahead of
-the slots. Who does not bound them himself has 64 at the start, one more for each answer that comes while most of them are taken and nobody waits
-for the limits, and 1,000 at most, the connections of the SDK's client: so the number follows what the limits and the answers' time ask for.
+*Flat memory.* A request holds one of a bounded number of slots from when it is taken
+until its result is handed over; nothing is read ahead of the slots. Who does not bound
+them himself has 64 at the start, one more for each answer that comes while most of them
+are taken and nobody waits for the limits, and 1,000 at most, the connections of the
+SDK's client: so the number follows what the limits and the answers' time ask for.
 
-*Tasks that nobody has to nurse.* The tasks live in one of their own, outside the iterating code: an async generator that kept them itself could
-not be left early, since tasks must end where they began, and a generator may be closed from anywhere.
+*Tasks that nobody has to nurse.* The tasks live in one of their own, outside the
+iterating code: an async generator that kept them itself could not be left early, since
+tasks must end where they began, and a generator may be closed from anywhere.
 """
 
 from __future__ import annotations
@@ -43,20 +49,26 @@ def run(
     concurrency: int | None = None,
     priority: str | float = "batch",
 ) -> AsyncGenerator[Result, None]:
-    """Ask all `requests` and yield a `Result` for each, as they come: not in order, at the full rate of the limits, without a 429.
+    """Ask all `requests` and yield a `Result` for each, as they come: not in order, at
+    the full rate of the limits, without a 429.
 
         async for result in ratelimit.run(bodies, AsyncOpenAI(), RateLimiter(tpm=30_000)):
             print(result.custom_id, result.body if result.ok else result.reason)
 
-    :param requests: an iterable or async iterable of request bodies, lines of the Batch API or `Request`; taken only as fast as they are sent.
-        A sync one is read in the event loop: it should have its items at hand.
-    :param client: an `openai.AsyncOpenAI` or its Azure form, wrapped or not; its own retries pass the limiter too.
-    :param concurrency: at most so many requests taken and not yet handed back; by default as many as the limits ask for, 1,000 at most.
+    :param requests: an iterable or async iterable of request bodies, lines of the Batch
+        API or `Request`; taken only as fast as they are sent. A sync one is read in the
+        event loop: it should have its items at hand.
+    :param client: an `openai.AsyncOpenAI` or its Azure form, wrapped or not; its own
+        retries pass the limiter too.
+    :param concurrency: at most so many requests taken and not yet handed back; by
+        default as many as the limits ask for, 1,000 at most.
     :param priority: as in `RateLimiter.reserve`.
 
-    A request that fails is a result with its error. What would befall every further one ends the run, once what was sent is answered and
-    yielded: a refused key, a used-up account, a server that cannot be reached, an error of `requests` itself; that exception is then raised.
-    Closing the generator stops at once and leaves no task, connection or lease behind. Works on asyncio and trio.
+    A request that fails is a result with its error. What would befall every further one
+    ends the run, once what was sent is answered and yielded: a refused key, a used-up
+    account, a server that cannot be reached, an error of `requests` itself; that
+    exception is then raised. Closing the generator stops at once and leaves no task,
+    connection or lease behind. Works on asyncio and trio.
     """
     return _results(Batch(requests, client, limiter, concurrency=concurrency, priority=priority))
 
@@ -73,14 +85,32 @@ class Batch:
     """One run, as an async iterator of results that can also be told to `stop`."""
 
     def __init__(
-        self, requests: Requests, client: Any, limiter: RateLimiter, *, concurrency: int | None = None, priority: str | float = "batch"
+        self,
+        requests: Requests,
+        client: Any,
+        limiter: RateLimiter,
+        *,
+        concurrency: int | None = None,
+        priority: str | float = "batch",
     ) -> None:
-        if not inspect.iscoroutinefunction(getattr(client, "post", None)) or not hasattr(client, "max_retries"):
-            raise InvalidArgument(f"run() takes an openai.AsyncOpenAI or AsyncAzureOpenAI client, not {type(client).__name__}")
-        if not isinstance(requests, (Iterable, AsyncIterable)) or isinstance(requests, (str, bytes)):
-            raise InvalidArgument(f"run() takes an iterable or async iterable of requests, not {type(requests).__name__}")
-        if concurrency is not None and (isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1):
-            raise InvalidArgument(f"concurrency= must be a whole number of at least 1, not {concurrency!r}")
+        if not inspect.iscoroutinefunction(getattr(client, "post", None)) or not hasattr(
+            client, "max_retries"
+        ):
+            raise InvalidArgument(
+                f"run() takes an openai.AsyncOpenAI or AsyncAzureOpenAI client, not {type(client).__name__}"
+            )
+        if not isinstance(requests, (Iterable, AsyncIterable)) or isinstance(
+            requests, (str, bytes)
+        ):
+            raise InvalidArgument(
+                f"run() takes an iterable or async iterable of requests, not {type(requests).__name__}"
+            )
+        if concurrency is not None and (
+            isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1
+        ):
+            raise InvalidArgument(
+                f"concurrency= must be a whole number of at least 1, not {concurrency!r}"
+            )
         self._read = _reader(requests)
         self._client = limiter.wrap(client, priority=priority)
         self._limiter = limiter
@@ -108,11 +138,15 @@ class Batch:
         if error is not None:
             raise error
         if not self._complete:
-            raise LimiterError("the run was cancelled by its event loop; results that came until then were handed over")
+            raise LimiterError(
+                "the run was cancelled by its event loop; results that came until then were handed over"
+            )
         raise StopAsyncIteration
 
     def stop(self) -> None:
-        """Send nothing more than the limits have let go by now; the iteration ends when that is answered."""
+        """Send nothing more than the limits have let go by now; the iteration ends when
+        that is answered.
+        """
         self._stopped = True
         if self._life is not None:
             self._life.taking.cancel()
@@ -182,8 +216,11 @@ class Batch:
         if lease is None:
             return None
         try:
-            with lease.current():  # the first attempt uses this admission; a retry of the SDK gets its own
-                answer = await self._client.post(request.path, cast_to=object, body=request.body, options=_RAW)
+            # the first attempt uses this admission; a retry of the SDK gets its own
+            with lease.current():
+                answer = await self._client.post(
+                    request.path, cast_to=object, body=request.body, options=_RAW
+                )
         except Exception as error:  # noqa: BLE001  # whatever becomes of one request is its result, and the run goes on
             if _concerns_all(error):
                 self._fail(error)
@@ -200,10 +237,13 @@ class Batch:
         with anyio.CancelScope() as scope:
             self._waiting.add(scope)
             try:
-                lease = await self._limiter.reserve_for(request.body, endpoint=request.endpoint, priority=self._priority).admit_async()
+                lease = await self._limiter.reserve_for(
+                    request.body, endpoint=request.endpoint, priority=self._priority
+                ).admit_async()
                 if not self._stopped:
                     return lease
-                lease.cancel()  # a task that was being woken already is not reached by the cancellation
+                # a task that was being woken already is not reached by the cancellation
+                lease.cancel()
             finally:
                 self._waiting.discard(scope)
         return None
@@ -216,12 +256,18 @@ class Batch:
     def _grow(self, request: Request) -> None:
         slots = self._slots
         needed = self._grows and slots.borrowed_tokens > slots.total_tokens / 2
-        if needed and slots.total_tokens < MOST_SLOTS and not self._limiter.lane_of(request.model).line.entries:
+        if (
+            needed
+            and slots.total_tokens < MOST_SLOTS
+            and not self._limiter.lane_of(request.model).line.entries
+        ):
             slots.total_tokens += 1
 
 
 class _Life:
-    """What exists while a run runs: a task of its own, the way out of it, and the scopes that end it."""
+    """What exists while a run runs: a task of its own, the way out of it, and the
+    scopes that end it.
+    """
 
     def __init__(self) -> None:
         self._inlet, self.results = anyio.create_memory_object_stream[Result]()
@@ -232,7 +278,9 @@ class _Life:
         self._task: object = None
 
     def start(self, live: Callable[[_Life], Awaitable[None]]) -> None:
-        """Run ``live(self)`` in a task that belongs to the event loop, not to the caller."""
+        """Run ``live(self)`` in a task that belongs to the event loop, not to the
+        caller.
+        """
 
         async def main() -> None:
             try:
@@ -246,7 +294,9 @@ class _Life:
         else:
             import trio  # noqa: PLC0415  # trio is no dependency; here it runs
 
-            trio.lowlevel.spawn_system_task(main, name="ratelimit.run", context=contextvars.copy_context())
+            trio.lowlevel.spawn_system_task(
+                main, name="ratelimit.run", context=contextvars.copy_context()
+            )
 
     def end(self) -> None:
         """No result comes any more."""
@@ -255,7 +305,9 @@ class _Life:
 
 
 _RAW: Final[Any] = {"headers": {"X-Stainless-Raw-Response": "true"}}
-"""What ``with_raw_response`` sets: the SDK then hands over the HTTP answer, without building models of it."""
+"""What ``with_raw_response`` sets: the SDK then hands over the HTTP answer, without
+building models of it.
+"""
 
 
 def _reader(requests: Requests) -> Callable[[], Awaitable[object]]:
@@ -273,11 +325,18 @@ def _reader(requests: Requests) -> Callable[[], Awaitable[object]]:
 
 
 def _concerns_all(error: Exception) -> bool:
-    """Whether every further request would end the same way: the key is refused, the account is used up, the server cannot be reached."""
+    """Whether every further request would end the same way: the key is refused, the
+    account is used up, the server cannot be reached.
+    """
     if getattr(error, "status_code", None) == 401:
         return True
     outcome = read_exception(error)
     if outcome.refusal is not None:
-        # Hopeless for this one alone is a request larger than its limit, which names that limit; an account's end names none.
-        return outcome.refusal.hopeless and outcome.refusal.kind is None and getattr(error, "status_code", None) != 413
+        # Hopeless for this one alone is a request larger than its limit, which names
+        # that limit; an account's end names none.
+        return (
+            outcome.refusal.hopeless
+            and outcome.refusal.kind is None
+            and getattr(error, "status_code", None) != 413
+        )
     return outcome.kind == "nothing_sent" and not isinstance(error, RequestTooLarge)

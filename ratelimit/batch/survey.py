@@ -1,6 +1,8 @@
-"""The first pass over a file of requests: is it usable, how much is left to do, and for which models.
+"""The first pass over a file of requests: is it usable, how much is left to do, and for
+which models.
 
-Owns what is found out before anything is sent or paid. Must never come in: sending; more memory than the names that have to be unique.
+Owns what is found out before anything is sent or paid. Must never come in: sending;
+more memory than the names that have to be unique.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ SHOWN: Final = 5
 
 @dataclass(slots=True)
 class Survey:
-    """What a file holds: `total` requests, `left` of them to be sent, by model; `problems` in words, `broken` lines in all."""
+    """What a file holds: `total` requests, `left` of them to be sent, by model;
+    `problems` in words, `broken` lines in all.
+    """
 
     total: int = 0
     left: int = 0
@@ -45,14 +49,18 @@ class Source:
     :param retry: send what failed, and only that; else what has no result yet.
     """
 
-    def __init__(self, path: Path, done: Done, *, model: str | None = None, retry: bool = False) -> None:
+    def __init__(
+        self, path: Path, done: Done, *, model: str | None = None, retry: bool = False
+    ) -> None:
         self.path = path
         self._done = done
         self._model = model
         self._retry = retry
 
     def survey(self) -> Survey:
-        """Read the whole file once. Two requests of one name are a problem: there would be no telling whose result is whose."""
+        """Read the whole file once. Two requests of one name are a problem: there would
+        be no telling whose result is whose.
+        """
         found = Survey()
         names: set[bytes] = set()
         for number, raw in read_lines(self.path):
@@ -62,10 +70,13 @@ class Source:
                 found.complain(str(error))
                 continue
             found.total += 1
-            if request.given.get("custom_id") is not None:  # the names that we give differ by their number
+            # the names that we give differ by their number
+            if request.given.get("custom_id") is not None:
                 key = key_of(request.custom_id)
                 if key in names:
-                    found.complain(f"{self._where(number)} has the custom_id {request.custom_id[:100]!r} of an earlier line")
+                    found.complain(
+                        f"{self._where(number)} has the custom_id {request.custom_id[:100]!r} of an earlier line"
+                    )
                 names.add(key)
             if self._wanted(request):
                 found.left += 1
@@ -89,4 +100,8 @@ class Source:
         if not (self._done.failed or self._done.answered):
             return not self._retry
         key = key_of(request.custom_id)
-        return key in self._done.failed if self._retry else not (key in self._done.answered or key in self._done.failed)
+        return (
+            key in self._done.failed
+            if self._retry
+            else not (key in self._done.answered or key in self._done.failed)
+        )

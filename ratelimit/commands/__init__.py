@@ -1,7 +1,8 @@
 """The commands behind `ratelimit`: one file each, and what they share.
 
-Owns `CommandError`, the one way for a command to say that its input will not do, and the look at an output file before the work. Must never
-come in: anything the library itself needs.
+Owns `CommandError`, the one way for a command to say that its input will not do, and
+the look at an output file before the work. Must never come in: anything the library
+itself needs.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from pathlib import Path
 
 
 class CommandError(Exception):
-    """What was given cannot be used; the message is the one sentence the user sees. The exit status is 2."""
+    """What was given cannot be used; the message is the one sentence the user sees. The
+    exit status is 2.
+    """
 
 
 def check_writable(path: Path | None) -> None:
-    """Say now, not after a minute of work, that a file cannot be written; leave behind no file that was not there."""
+    """Say now, not after a minute of work, that a file cannot be written; leave behind
+    no file that was not there.
+    """
     if path is None:
         return
     existed = path.exists()

@@ -1,8 +1,10 @@
-"""The demo's server, in a process of its own, so that its work does not slow the client that is being measured.
+"""The demo's server, in a process of its own, so that its work does not slow the client
+that is being measured.
 
-Owns both ends of the pipe between them. Must never come in: clients, tables. One JSON object a line: the settings of a server come in, its
-address goes out; a further line ends that server, and what it saw goes out. The process ends with its standard input, so it never outlives
-whoever started it, however that one ends.
+Owns both ends of the pipe between them. Must never come in: clients, tables. One JSON
+object a line: the settings of a server come in, its address goes out; a further line
+ends that server, and what it saw goes out. The process ends with its standard input, so
+it never outlives whoever started it, however that one ends.
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ from typing import IO, Any, Final
 from ratelimit.errors import LimiterError
 from ratelimit.testing import Entry, FakeOpenAI, Latency
 
-QUICK: Final = Latency(base=0.2, per_token=1 / 600, spread=0.3)  # a fast model, so that the limits are what takes the time
+# a fast model, so that the limits are what takes the time
+QUICK: Final = Latency(base=0.2, per_token=1 / 600, spread=0.3)
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a server saw of one client: attempts let in and refused with a 429, and the tokens it took from the bucket in the end."""
+    """What a server saw of one client: attempts let in and refused with a 429, and the
+    tokens it took from the bucket in the end.
+    """
 
     admitted: int
     refused: int
@@ -37,7 +42,9 @@ class Backend:
         self._process = process
 
     def start(self, **settings: Any) -> str:
-        """Start a fresh server with full buckets, and return its base URL; `settings` are `FakeOpenAI`'s."""
+        """Start a fresh server with full buckets, and return its base URL; `settings`
+        are `FakeOpenAI`'s.
+        """
         return str(self._ask(settings)["url"])
 
     def stop(self) -> Seen:
@@ -55,7 +62,9 @@ class Backend:
         except BrokenPipeError:
             answer = ""
         if not answer:
-            raise LimiterError("the demo's server has ended; what it said of the reason stands above")
+            raise LimiterError(
+                "the demo's server has ended; what it said of the reason stands above"
+            )
         reply: dict[str, Any] = json.loads(answer)
         return reply
 
@@ -63,9 +72,16 @@ class Backend:
 @contextmanager
 def backend() -> Iterator[Backend]:
     """Run the server's process while the block runs."""
-    # A session of its own: Ctrl-C in the terminal is for the client, who then asks what the server saw.
+    # A session of its own: Ctrl-C in the terminal is for the client, who then asks what
+    # the server saw.
     command = [sys.executable, "-P", "-m", __name__]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True)  # noqa: S603  # ourselves
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        start_new_session=True,
+    )
     try:
         yield Backend(process)
     finally:

@@ -1,7 +1,10 @@
-"""Three ways of sending the same calls: a semaphore, exponential back-off, and the limiter.
+"""Three ways of sending the same calls: a semaphore, exponential back-off, and the
+limiter.
 
-Owns what each client does and what is counted of it. Must never come in: tables, files, the server. All three use the same real client of the
-openai library, and each may have `IN_FLIGHT` calls in flight, so that they differ in one thing only: what they do about the limit.
+Owns what each client does and what is counted of it. Must never come in: tables, files,
+the server. All three use the same real client of the openai library, and each may have
+`IN_FLIGHT` calls in flight, so that they differ in one thing only: what they do about
+the limit.
 """
 
 from __future__ import annotations
@@ -22,18 +25,24 @@ from ratelimit.commands.calls import Call
 from ratelimit.limiter import RateLimiter
 
 IN_FLIGHT: Final = 50
-ATTEMPTS: Final = 6  # of the back-off, as the OpenAI cookbook recommends; likewise its waits of 1 to 60 s
-PATIENCE: Final = 25.0  # seconds after which the back-off waits no more; the cookbook's six attempts take up to 31 s
+# of the back-off, as the OpenAI cookbook recommends; likewise its waits of 1 to 60 s
+ATTEMPTS: Final = 6
+# seconds after which the back-off waits no more; the cookbook's six attempts take up to
+# 31 s
+PATIENCE: Final = 25.0
 
 Send = Callable[[Call], Awaitable[Any]]
 
-_OURS = frozenset({"self", "extra_headers", "extra_query", "extra_body", "timeout"})  # of the method, not of the request
+# of the method, not of the request
+_OURS = frozenset({"self", "extra_headers", "extra_query", "extra_body", "timeout"})
 _PARAMETERS = frozenset(inspect.signature(AsyncCompletions.create).parameters) - _OURS
 
 
 @dataclass(slots=True)
 class Tally:
-    """What one client has come to. `rejected`: the 429s it saw; `longest_wait`: seconds from the start to the last sending of a call."""
+    """What one client has come to. `rejected`: the 429s it saw; `longest_wait`: seconds
+    from the start to the last sending of a call.
+    """
 
     name: str
     calls: int
@@ -51,14 +60,21 @@ class Tally:
 
 
 async def warm_up(call: Call, client: AsyncOpenAI) -> None:
-    """Send one call that nobody counts: the first of a process builds the client's types, and no client's clock should run for that."""
+    """Send one call that nobody counts: the first of a process builds the client's
+    types, and no client's clock should run for that.
+    """
     nobody = Tally("", 1)
     await _one(_sender(client, nobody, nobody), call, nobody)
 
 
-async def run_client(tally: Tally, calls: Sequence[Call], client: AsyncOpenAI, limiter: RateLimiter) -> None:
-    """Send all calls in the way that the tally's name says, all of them handed over at once; count."""
-    waits_inside = tally.name == "limiter"  # a call is handed to the wrapped client at once, and sent when its turn has come
+async def run_client(
+    tally: Tally, calls: Sequence[Call], client: AsyncOpenAI, limiter: RateLimiter
+) -> None:
+    """Send all calls in the way that the tally's name says, all of them handed over at
+    once; count.
+    """
+    # a call is handed to the wrapped client at once, and sent when its turn has come
+    waits_inside = tally.name == "limiter"
     if waits_inside:
         client = limiter.wrap(client)
     send = CLIENTS[tally.name](_sender(client, Tally("", 0) if waits_inside else tally, tally))
@@ -71,7 +87,9 @@ async def run_client(tally: Tally, calls: Sequence[Call], client: AsyncOpenAI, l
     finally:
         tally.seconds = now() - tally.started
         if waits_inside:
-            tally.longest_wait = max(lane.longest_wait for lane in limiter.statistics().lanes.values())
+            tally.longest_wait = max(
+                lane.longest_wait for lane in limiter.statistics().lanes.values()
+            )
 
 
 async def _one(send: Send, call: Call, tally: Tally) -> None:
@@ -99,7 +117,9 @@ def _sender(client: AsyncOpenAI, sending: Tally, tally: Tally) -> Send:
         headers = {"x-fake-usage": json.dumps(call.usage)} if call.usage else None
         sending.sent()
         try:
-            return await client.chat.completions.create(**known, extra_body=other or None, extra_headers=headers)
+            return await client.chat.completions.create(
+                **known, extra_body=other or None, extra_headers=headers
+            )
         except RateLimitError:
             tally.rejected += 1
             raise
@@ -119,11 +139,15 @@ def semaphore(send: Send) -> Send:
 
 
 def backoff(send: Send) -> Send:
-    """The semaphore, and each refused call tries again after a random, doubling time: six attempts within 25 s."""
+    """The semaphore, and each refused call tries again after a random, doubling time:
+    six attempts within 25 s.
+    """
     retry = tenacity.retry(
         retry=tenacity.retry_if_exception_type(RateLimitError),
         wait=tenacity.wait_random_exponential(min=1, max=60),
-        stop=tenacity.stop_any(tenacity.stop_after_attempt(ATTEMPTS), tenacity.stop_before_delay(PATIENCE)),
+        stop=tenacity.stop_any(
+            tenacity.stop_after_attempt(ATTEMPTS), tenacity.stop_before_delay(PATIENCE)
+        ),
         reraise=True,
     )
     retried: Send = retry(semaphore(send))
@@ -131,11 +155,17 @@ def backoff(send: Send) -> Send:
 
 
 def limited(send: Send) -> Send:
-    """The wrapped client: each attempt waits inside it until the limits allow it; there is nothing to do around it."""
+    """The wrapped client: each attempt waits inside it until the limits allow it; there
+    is nothing to do around it.
+    """
     return send
 
 
-CLIENTS: Final[dict[str, Callable[[Send], Send]]] = {"semaphore": semaphore, "backoff": backoff, "limiter": limited}
+CLIENTS: Final[dict[str, Callable[[Send], Send]]] = {
+    "semaphore": semaphore,
+    "backoff": backoff,
+    "limiter": limited,
+}
 
 
 async def _whole(send: Send, call: Call) -> Any:

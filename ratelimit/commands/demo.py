@@ -1,6 +1,8 @@
-"""`ratelimit demo`: one workload, three clients, each against a fresh server that enforces its limits.
+"""`ratelimit demo`: one workload, three clients, each against a fresh server that
+enforces its limits.
 
-Owns the order of the race and its closing table. Must never come in: how a client behaves (`clients.py`), what limits are fair (`plan.py`).
+Owns the order of the race and its closing table. Must never come in: how a client
+behaves (`clients.py`), what limits are fair (`plan.py`).
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ CAPTION: Final = (
     "429s: as the server counts them. Longest wait: from handing a call over to its last sending. Quota used: tokens the server took /"
     " (full bucket + refill during the run){}."
 )
-BELOW_ZERO: Final = "; above 100 % where answers are debited as they end and leave the bucket below zero"
+BELOW_ZERO: Final = (
+    "; above 100 % where answers are debited as they end and leave the bucket below zero"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,9 @@ class Row:
     tally: Tally
     seen: Seen
     utilization: float
-    """tokens the server took, of those that a full bucket and its refill during the run could give"""
+    """tokens the server took, of those that a full bucket and its refill during the run
+    could give
+    """
 
     @classmethod
     def of(cls, tally: Tally, seen: Seen, plan: Plan) -> Row:
@@ -62,8 +68,19 @@ class Row:
         }
 
 
-def demo(*, calls: Path | None, limit: int, rpm: float | None, tpm: float | None, variant: str, seed: int, json_path: Path | None) -> int:
-    """Run the race and show it; 0 when the limiter saw no 429 and got every answer, 1 when not, 130 when interrupted."""
+def demo(
+    *,
+    calls: Path | None,
+    limit: int,
+    rpm: float | None,
+    tpm: float | None,
+    variant: str,
+    seed: int,
+    json_path: Path | None,
+) -> int:
+    """Run the race and show it; 0 when the limiter saw no 429 and got every answer, 1
+    when not, 130 when interrupted.
+    """
     console = Console()
     check_writable(json_path)
     rows: list[Row] = []
@@ -82,7 +99,8 @@ def demo(*, calls: Path | None, limit: int, rpm: float | None, tpm: float | None
                     _race(console, tally, work, url, plan, seed)
                 except KeyboardInterrupt:
                     interrupted = True
-                    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is to ask the server and to show it: a moment
+                    # what is left is to ask the server and to show it: a moment
+                    signal.signal(signal.SIGINT, signal.SIG_IGN)
                 with _deferred() as asked:  # a race that was run is shown
                     rows.append(Row.of(tally, server.stop(), plan))
                 interrupted = interrupted or bool(asked)
@@ -92,7 +110,11 @@ def demo(*, calls: Path | None, limit: int, rpm: float | None, tpm: float | None
             interrupted = True
     _close(console, rows, plan, interrupted=interrupted)
     if json_path is not None:
-        json_path.write_text(json.dumps(_document(rows, plan, len(work), seed, interrupted=interrupted), indent=2) + "\n", encoding="utf-8")
+        json_path.write_text(
+            json.dumps(_document(rows, plan, len(work), seed, interrupted=interrupted), indent=2)
+            + "\n",
+            encoding="utf-8",
+        )
     if interrupted:
         return 130
     limited = rows[-1]
@@ -101,7 +123,9 @@ def demo(*, calls: Path | None, limit: int, rpm: float | None, tpm: float | None
 
 @contextmanager
 def _deferred() -> Iterator[list[int]]:
-    """Put Ctrl-C off until the block has ended; what is yielded holds the signals that came."""
+    """Put Ctrl-C off until the block has ended; what is yielded holds the signals that
+    came.
+    """
     asked: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
     try:
@@ -123,7 +147,11 @@ def _workload(console: Console, path: Path | None, limit: int, seed: int) -> lis
         if len(found) == limit:
             break
     if not found:
-        what = f"holds {skipped} requests, none of them for the chat endpoint, which the demo sends to" if skipped else "holds no requests"
+        what = (
+            f"holds {skipped} requests, none of them for the chat endpoint, which the demo sends to"
+            if skipped
+            else "holds no requests"
+        )
         raise CommandError(f"{path} {what}")
     if skipped:
         console.print(f"{skipped} requests for other endpoints than chat are left out.")
@@ -139,16 +167,25 @@ def _introduce(console: Console, work: Sequence[Call], plan: Plan) -> None:
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
     for told in plan.hopeless[:5]:
-        console.print(f"Dearer than the limit of {plan.tpm:,.12g}, so refused for ever: {told}.", highlight=False, soft_wrap=True)
+        console.print(
+            f"Dearer than the limit of {plan.tpm:,.12g}, so refused for ever: {told}.",
+            highlight=False,
+            soft_wrap=True,
+        )
     if len(plan.hopeless) > 5:
         console.print(f"... and {len(plan.hopeless) - 5} more.", highlight=False, soft_wrap=True)
     if plan.seconds + OTHERS_SECONDS > 60:
-        console.print(f"With these limits the demo takes up to {plan.seconds + OTHERS_SECONDS:.0f} s.", highlight=False, soft_wrap=True)
+        console.print(
+            f"With these limits the demo takes up to {plan.seconds + OTHERS_SECONDS:.0f} s.",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print()
 
 
 def _client(url: str) -> AsyncOpenAI:
-    return AsyncOpenAI(base_url=url, api_key="demo", max_retries=0, timeout=120)  # no retries of its own: every 429 is to be seen
+    # no retries of its own: every 429 is to be seen
+    return AsyncOpenAI(base_url=url, api_key="demo", max_retries=0, timeout=120)
 
 
 async def _warm_up(call: Call, url: str) -> None:
@@ -156,19 +193,25 @@ async def _warm_up(call: Call, url: str) -> None:
         await warm_up(call, client)
 
 
-def _race(console: Console, tally: Tally, work: Sequence[Call], url: str, plan: Plan, seed: int) -> None:
+def _race(
+    console: Console, tally: Tally, work: Sequence[Call], url: str, plan: Plan, seed: int
+) -> None:
     random.seed(seed)  # the jitter of the back-off
     with watching(console, tally) as look:
         asyncio.run(_run(tally, work, url, plan, look))
 
 
-async def _run(tally: Tally, work: Sequence[Call], url: str, plan: Plan, look: Callable[[], None]) -> None:
+async def _run(
+    tally: Tally, work: Sequence[Call], url: str, plan: Plan, look: Callable[[], None]
+) -> None:
     async def watch() -> None:
         while True:
             look()
             await asyncio.sleep(LOOK_EVERY)
 
-    limiter = RateLimiter(rpm=plan.rpm, tpm=plan.tpm, concurrency=IN_FLIGHT, accounting=plan.accounting)
+    limiter = RateLimiter(
+        rpm=plan.rpm, tpm=plan.tpm, concurrency=IN_FLIGHT, accounting=plan.accounting
+    )
     watcher = asyncio.create_task(watch())
     try:
         async with _client(url) as client:
@@ -205,10 +248,16 @@ def _close(console: Console, rows: Sequence[Row], plan: Plan, *, interrupted: bo
     for row in rows:
         for reason, count in row.tally.reasons.most_common(3):
             if reason != "429":
-                console.print(f"{row.tally.name}: {count} failed by {reason[:300]}", highlight=False, markup=False)
+                console.print(
+                    f"{row.tally.name}: {count} failed by {reason[:300]}",
+                    highlight=False,
+                    markup=False,
+                )
 
 
-def _document(rows: Sequence[Row], plan: Plan, calls: int, seed: int, *, interrupted: bool) -> dict[str, Any]:
+def _document(
+    rows: Sequence[Row], plan: Plan, calls: int, seed: int, *, interrupted: bool
+) -> dict[str, Any]:
     document: dict[str, Any] = {row.tally.name: row.as_json() for row in rows}
     document["settings"] = {
         "calls": calls,

@@ -1,4 +1,5 @@
-"""`ratelimit run --dry-run`: what a file of requests will cost, in tokens, money and time, without sending any.
+"""`ratelimit run --dry-run`: what a file of requests will cost, in tokens, money and
+time, without sending any.
 
 Owns the sums and their table. Must never come in: sending; a file in memory.
 """
@@ -26,7 +27,9 @@ CAPTION = (
 
 @dataclass(slots=True)
 class Sum:
-    """Of one model: requests, and tokens of prompts and answers; `reserved` is what the limiter takes, `hopeless` how many exceed a limit."""
+    """Of one model: requests, and tokens of prompts and answers; `reserved` is what the
+    limiter takes, `hopeless` how many exceed a limit.
+    """
 
     requests: int = 0
     prompt: int = 0
@@ -35,8 +38,12 @@ class Sum:
     hopeless: int = 0
 
 
-def show_forecast(source: Source, limiter: RateLimiter, prices: Prices, json_path: Path | None) -> int:
-    """Count, show, and write the figures; return the exit status: 1 when a request can never fit its limit."""
+def show_forecast(
+    source: Source, limiter: RateLimiter, prices: Prices, json_path: Path | None
+) -> int:
+    """Count, show, and write the figures; return the exit status: 1 when a request can
+    never fit its limit.
+    """
     sums = _count(source, limiter)
     seconds = _seconds(sums, limiter)
     rows = [_row(model or "(none)", found, prices) for model, found in sorted(sums.items())]
@@ -44,12 +51,21 @@ def show_forecast(source: Source, limiter: RateLimiter, prices: Prices, json_pat
     if len(rows) != 1:
         rows.append(_row("all", whole, prices))
     console = Console()
-    columns = ("model", "requests", "prompt tokens", "output tokens", *(("cost, up to",) if prices else ()))
+    columns = (
+        "model",
+        "requests",
+        "prompt tokens",
+        "output tokens",
+        *(("cost, up to",) if prices else ()),
+    )
     console.print(table("nothing is sent", columns, rows, CAPTION))
     unknown = "The time depends on your limits: give --rpm and --tpm, or --tier."
     console.print(unknown if seconds is None else f"At least {duration(seconds)}.", highlight=False)
     if whole.hopeless:
-        console.print(f"{whole.hopeless} requests are larger than a whole limit and will fail.", highlight=False)
+        console.print(
+            f"{whole.hopeless} requests are larger than a whole limit and will fail.",
+            highlight=False,
+        )
     if json_path is not None:
         figures = {
             "requests": whole.requests,

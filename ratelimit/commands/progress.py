@@ -1,6 +1,7 @@
 """What a run over a file has come to, and how that is shown while it goes on.
 
-Owns counting, rates over the last minute, the estimated end, and the look. Must never come in: sending, files, deciding anything.
+Owns counting, rates over the last minute, the estimated end, and the look. Must never
+come in: sending, files, deciding anything.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ MINUTE: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Per million tokens of prompt and of output, in whatever currency; None where nobody gave any."""
+    """Per million tokens of prompt and of output, in whatever currency; None where
+    nobody gave any.
+    """
 
     prompt: float | None = None
     output: float | None = None
@@ -53,7 +56,9 @@ class Meter:
     :param models: whose limits matter.
     """
 
-    def __init__(self, limiter: RateLimiter, left: int, earlier: int, models: Iterable[str], prices: Prices) -> None:
+    def __init__(
+        self, limiter: RateLimiter, left: int, earlier: int, models: Iterable[str], prices: Prices
+    ) -> None:
         self._limiter = limiter
         self._models = tuple(models)
         self._prices = prices
@@ -63,7 +68,8 @@ class Meter:
         self.started = self._sent_at = time.monotonic()
         self._answered_at: float | None = None
         self._sent = 0
-        self._samples: deque[tuple[float, int, int, int]] = deque([(self.started, 0, 0, 0)])  # time, admitted, tokens, done
+        # time, admitted, tokens, done
+        self._samples: deque[tuple[float, int, int, int]] = deque([(self.started, 0, 0, 0)])
 
     def hear(self, result: Result) -> None:
         """Count one more result."""
@@ -98,7 +104,9 @@ class Meter:
         return self._prices.of(self.prompt_tokens, self.output_tokens) if self._prices else None
 
     def sample(self) -> None:
-        """Note where things stand, a few times a second; the rates of the last minute come of it."""
+        """Note where things stand, a few times a second; the rates of the last minute
+        come of it.
+        """
         now, sent = time.monotonic(), self.admitted
         if sent > self._sent:
             self._sent, self._sent_at = sent, now
@@ -108,34 +116,54 @@ class Meter:
                 self._samples.popleft()
 
     def limits(self) -> dict[tuple[str, float], float]:
-        """All limits that hold, learned ones too: amount by (name, seconds), summed over the models' families."""
+        """All limits that hold, learned ones too: amount by (name, seconds), summed
+        over the models' families.
+        """
         lanes = {id(lane): lane for lane in map(self._limiter.lane_of, self._models)}
         found: dict[tuple[str, float], float] = {}
         for lane in lanes.values():
             for limit in lane.store.limits:
-                found[limit.name, limit.per] = found.get((limit.name, limit.per), 0.0) + limit.amount
+                found[limit.name, limit.per] = (
+                    found.get((limit.name, limit.per), 0.0) + limit.amount
+                )
         return found
 
     def uses(self) -> list[Use]:
         """What the last minute used of each limit per minute."""
         _, admitted, tokens, _ = self._samples[0]
-        used = {"requests": ("RPM", self.admitted - admitted), "tokens": ("TPM", self.tokens - tokens)}
-        return [Use(*used[name], allowed) for (name, per), allowed in self.limits().items() if per == MINUTE and name in used]
+        used = {
+            "requests": ("RPM", self.admitted - admitted),
+            "tokens": ("TPM", self.tokens - tokens),
+        }
+        return [
+            Use(*used[name], allowed)
+            for (name, per), allowed in self.limits().items()
+            if per == MINUTE and name in used
+        ]
 
     def share(self, *, whole: bool = False) -> dict[tuple[str, float], float]:
-        """Of what each limit let through, its full bucket included, the part that was used.
+        """Of what each limit let through, its full bucket included, the part that was
+        used.
 
-        Over the time from the first answer, which tells how full the server's buckets are, to the last sending; or over the `whole` run, which
-        begins with the wait for that answer and ends with the last one. Empty without an answer: what was let go may never have been sent.
+        Over the time from the first answer, which tells how full the server's buckets
+        are, to the last sending; or over the `whole` run, which begins with the wait
+        for that answer and ends with the last one. Empty without an answer: what was
+        let go may never have been sent.
         """
         if self._answered_at is None:
             return {}
         used = {"requests": self.admitted, "tokens": self.tokens}
         seconds = self.seconds if whole else max(self._sent_at - self._answered_at, 0.0)
-        return {(name, per): used[name] / (amount * (1 + seconds / per)) for (name, per), amount in self.limits().items() if name in used}
+        return {
+            (name, per): used[name] / (amount * (1 + seconds / per))
+            for (name, per), amount in self.limits().items()
+            if name in used
+        }
 
     def remaining(self) -> float | None:
-        """Seconds until the end, as far as it can be told: at the rate of the limits, at the speed of the last minute at most."""
+        """Seconds until the end, as far as it can be told: at the rate of the limits,
+        at the speed of the last minute at most.
+        """
         rest = self.left - self.done
         then, _, _, done = self._samples[0]
         elapsed = time.monotonic() - then
@@ -165,9 +193,16 @@ class Meter:
 
 @contextmanager
 def display(console: Console, meter: Meter) -> Iterator[Callable[[], None]]:
-    """Yield the function to call a few times a second; on a terminal the line lives in place, elsewhere there is one every five seconds."""
+    """Yield the function to call a few times a second; on a terminal the line lives in
+    place, elsewhere there is one every five seconds.
+    """
     if console.is_terminal:
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"), TimeElapsedColumn())
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[told]}"),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, console=console) as progress:
             bar = progress.add_task("", total=meter.left + meter.earlier, told="")
 
@@ -186,7 +221,9 @@ def display(console: Console, meter: Meter) -> Iterator[Callable[[], None]]:
             if time.monotonic() - last >= PLAIN_EVERY:
                 last = time.monotonic()
                 console.print(
-                    f"{meter.done + meter.earlier} of {meter.left + meter.earlier} done, {meter.told()}", highlight=False, markup=False
+                    f"{meter.done + meter.earlier} of {meter.left + meter.earlier} done, {meter.told()}",
+                    highlight=False,
+                    markup=False,
                 )
 
         yield line

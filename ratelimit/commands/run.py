@@ -1,10 +1,12 @@
 """`ratelimit run`: a file of requests in, a file of answers out.
 
-Owns the order of things (is the file usable, what is left to do, ask, sum up), the signals, the exit status, and the silence about the API key.
-Must never come in: how requests are asked or results kept (`batch/`), how it is shown (`progress.py`).
+Owns the order of things (is the file usable, what is left to do, ask, sum up), the
+signals, the exit status, and the silence about the API key. Must never come in: how
+requests are asked or results kept (`batch/`), how it is shown (`progress.py`).
 
-Exit statuses: 0 every request has its answer, 1 some failed or the run could not go on (what was done is kept), 2 the input or the arguments
-cannot be used (nothing was sent), 130 interrupted (what was done is kept).
+Exit statuses: 0 every request has its answer, 1 some failed or the run could not go on
+(what was done is kept), 2 the input or the arguments cannot be used (nothing was sent),
+130 interrupted (what was done is kept).
 """
 
 from __future__ import annotations
@@ -71,21 +73,32 @@ class Settings:
 
 def run(settings: Settings) -> int:
     """Do what the settings say; return the exit status."""
-    if settings.tier is not None and any(limit is not None for limit in (settings.rpm, settings.tpm, settings.rpd, settings.tpd)):
+    if settings.tier is not None and any(
+        limit is not None for limit in (settings.rpm, settings.tpm, settings.rpd, settings.tpd)
+    ):
         raise CommandError("give a tier or limits, not both")
     check_writable(settings.json_path)
     if settings.dry_run:
         source = Source(
-            settings.file, Done.read(settings.output) if settings.output else Done(), model=settings.model, retry=settings.retry_failed
+            settings.file,
+            Done.read(settings.output) if settings.output else Done(),
+            model=settings.model,
+            retry=settings.retry_failed,
         )
         survey = _usable(source.survey())
-        return show_forecast(source, make_limiter(settings, survey), settings.prices, settings.json_path)
+        return show_forecast(
+            source, make_limiter(settings, survey), settings.prices, settings.json_path
+        )
     if settings.output is None:
-        raise CommandError("where should the results go? Give -o FILE (or --dry-run, which sends nothing)")
+        raise CommandError(
+            "where should the results go? Give -o FILE (or --dry-run, which sends nothing)"
+        )
     key, address = _key(), _address(settings)
     console = Console(stderr=True)
     with Journal(settings.output) as journal:
-        source = Source(settings.file, journal.done, model=settings.model, retry=settings.retry_failed)
+        source = Source(
+            settings.file, journal.done, model=settings.model, retry=settings.retry_failed
+        )
         survey = _usable(source.survey())
         limiter = make_limiter(settings, survey)
         if journal.healed:
@@ -96,12 +109,19 @@ def run(settings: Settings) -> int:
 
 
 def make_limiter(settings: Settings, survey: Survey) -> RateLimiter:
-    """The limiter of the limits that were given; of those of a tier; or one that learns them, of each model family apart."""
+    """The limiter of the limits that were given; of those of a tier; or one that learns
+    them, of each model family apart.
+    """
     if settings.tier is not None:
-        return RateLimiter(limits=limits_of(settings.tier, survey.models)) if survey.models else RateLimiter()
+        return (
+            RateLimiter(limits=limits_of(settings.tier, survey.models))
+            if survey.models
+            else RateLimiter()
+        )
     given = Limits(rpm=settings.rpm, tpm=settings.tpm, rpd=settings.rpd, tpd=settings.tpd)
     families: list[str] = []
-    for model in sorted(survey.models, key=len):  # "gpt-4o" before its snapshots, which share its limits
+    # "gpt-4o" before its snapshots, which share its limits
+    for model in sorted(survey.models, key=len):
         if family_of(model, families) is None:
             families.append(model)
     if len(given) or len(families) < 2:
@@ -111,7 +131,11 @@ def make_limiter(settings: Settings, survey: Survey) -> RateLimiter:
 
 def _usable(survey: Survey) -> Survey:
     if survey.broken:
-        more = f"; and {survey.broken - len(survey.problems)} more like these" if survey.broken > len(survey.problems) else ""
+        more = (
+            f"; and {survey.broken - len(survey.problems)} more like these"
+            if survey.broken > len(survey.problems)
+            else ""
+        )
         raise CommandError("; ".join(survey.problems) + more + ". Nothing was sent")
     return survey
 
@@ -119,16 +143,23 @@ def _usable(survey: Survey) -> Survey:
 def _key() -> str:
     key = os.environ.get("OPENAI_API_KEY", "")
     if not key:
-        raise CommandError("there is no API key: set OPENAI_API_KEY (to any text for a server that asks for none)")
-    if not key.isascii() or not key.isprintable() or " " in key:  # it would not fit into a header, and the error about that would show it
-        raise CommandError("OPENAI_API_KEY holds a space, a line break or another sign that no key has")
+        raise CommandError(
+            "there is no API key: set OPENAI_API_KEY (to any text for a server that asks for none)"
+        )
+    # it would not fit into a header, and the error about that would show it
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise CommandError(
+            "OPENAI_API_KEY holds a space, a line break or another sign that no key has"
+        )
     return key
 
 
 def _address(settings: Settings) -> str | None:
     address = settings.base_url or os.environ.get("OPENAI_BASE_URL") or None
     if address is not None and not address.startswith(("http://", "https://")):
-        raise CommandError(f"the base URL should begin with http:// or https://, such as http://127.0.0.1:8000/v1, not {address!r}")
+        raise CommandError(
+            f"the base URL should begin with http:// or https://, such as http://127.0.0.1:8000/v1, not {address!r}"
+        )
     return address
 
 
@@ -139,8 +170,22 @@ def _say(console: Console, sentence: str) -> None:
 class _Run:
     """The run itself, from the first request to the summary."""
 
-    def __init__(self, settings: Settings, journal: Journal, source: Source, survey: Survey, limiter: RateLimiter, console: Console) -> None:
-        self._settings, self._journal, self._source, self._survey, self._limiter = settings, journal, source, survey, limiter
+    def __init__(
+        self,
+        settings: Settings,
+        journal: Journal,
+        source: Source,
+        survey: Survey,
+        limiter: RateLimiter,
+        console: Console,
+    ) -> None:
+        self._settings, self._journal, self._source, self._survey, self._limiter = (
+            settings,
+            journal,
+            source,
+            survey,
+            limiter,
+        )
         self._console = console
         done = journal.done
         self._earlier = survey.total - survey.left
@@ -154,7 +199,10 @@ class _Run:
         """Ask what is left; return the exit status."""
         if self._survey.left:
             if self._earlier:
-                _say(self._console, f"{self._earlier} of {self._survey.total} requests have their results already.")
+                _say(
+                    self._console,
+                    f"{self._earlier} of {self._survey.total} requests have their results already.",
+                )
             anyio.run(self._ask, key, address)
         self._sum_up()
         if self._problem:
@@ -167,7 +215,13 @@ class _Run:
     async def _ask(self, key: str, address: str | None) -> None:
         secret = key.encode() if len(key) >= SHORTEST_KEY else b""
         async with AsyncOpenAI(api_key=key, base_url=address, max_retries=RETRIES) as client:
-            batch = Batch(self._source, client, self._limiter, concurrency=self._settings.concurrency, priority=self._settings.priority)
+            batch = Batch(
+                self._source,
+                client,
+                self._limiter,
+                concurrency=self._settings.concurrency,
+                priority=self._settings.priority,
+            )
             with display(self._console, self.meter) as look:
                 async with anyio.create_task_group() as watchers:
                     watchers.start_soon(self._listen, batch)
@@ -199,7 +253,9 @@ class _Run:
             ) from None
 
     async def _listen(self, batch: Batch) -> None:
-        """Ctrl-C once: finish what is in flight; twice: stop now. Where the system has no such signals, once is at once."""
+        """Ctrl-C once: finish what is in flight; twice: stop now. Where the system has
+        no such signals, once is at once.
+        """
         if sys.platform == "win32":
             return
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -223,7 +279,10 @@ class _Run:
             ("tokens in", f"{meter.prompt_tokens:,}"),
             ("tokens out", f"{meter.output_tokens:,}"),
         ]
-        rows += [(f"of the limit of {name} per {duration(per)}", f"{share:.0%}") for (name, per), share in meter.share().items()]
+        rows += [
+            (f"of the limit of {name} per {duration(per)}", f"{share:.0%}")
+            for (name, per), share in meter.share().items()
+        ]
         if (cost := meter.cost) is not None:
             rows.append(("cost", f"{cost:,.2f}"))
         out = Console()
@@ -231,7 +290,10 @@ class _Run:
         for reason, count in self._reasons.most_common(3):
             _say(out, f"{count} failed by {reason}")
         if self._failed_earlier and not meter.failed:
-            _say(out, f"{self._failed_earlier} results from before are failures; --retry-failed sends them again")
+            _say(
+                out,
+                f"{self._failed_earlier} results from before are failures; --retry-failed sends them again",
+            )
         if self._settings.json_path is not None:
             _write_json(self._settings.json_path, meter, self._earlier)
 
@@ -247,7 +309,9 @@ async def _tick(look: Any) -> None:
 
 
 def _explained(error: Exception, address: str) -> str:
-    """Why a run cannot go on, in one sentence that never repeats what a server says of the key."""
+    """Why a run cannot go on, in one sentence that never repeats what a server says of
+    the key.
+    """
     again = "; what was done is kept, run the command again to go on"
     if getattr(error, "status_code", None) == 401:
         return f"{address} refuses the API key; set OPENAI_API_KEY to a valid one{again}"
@@ -256,7 +320,11 @@ def _explained(error: Exception, address: str) -> str:
         return outcome.refusal.advice.rstrip(".") + again
     if outcome.kind == "nothing_sent" and not isinstance(error, LimiterError):
         return f"cannot reach {address}: {error.__cause__ or error}{again}"
-    return f"{error}{again}" if isinstance(error, LimiterError) else f"{type(error).__name__}: {error}{again}"
+    return (
+        f"{error}{again}"
+        if isinstance(error, LimiterError)
+        else f"{type(error).__name__}: {error}{again}"
+    )
 
 
 def _write_json(path: Path, meter: Meter, earlier: int) -> None:
@@ -268,7 +336,12 @@ def _write_json(path: Path, meter: Meter, earlier: int) -> None:
         "seconds": round(meter.seconds, 3),
         "prompt_tokens": meter.prompt_tokens,
         "output_tokens": meter.output_tokens,
-        "utilization": {f"{name}/{per:g}s": round(share, 4) for (name, per), share in meter.share().items()},
-        "utilization_of_the_whole_time": {f"{name}/{per:g}s": round(share, 4) for (name, per), share in meter.share(whole=True).items()},
+        "utilization": {
+            f"{name}/{per:g}s": round(share, 4) for (name, per), share in meter.share().items()
+        },
+        "utilization_of_the_whole_time": {
+            f"{name}/{per:g}s": round(share, 4)
+            for (name, per), share in meter.share(whole=True).items()
+        },
     }
     path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

@@ -1,7 +1,9 @@
-"""A workload of our own writing, for those who have none at hand: the calls of a small support desk.
+"""A workload of our own writing, for those who have none at hand: the calls of a small
+support desk.
 
-Owns the texts and their mixture: many short questions, some long documents, a few with tools, a few streamed, answers bounded and not.
-Must never come in: sending, limits. The same seed makes the same calls.
+Owns the texts and their mixture: many short questions, some long documents, a few with
+tools, a few streamed, answers bounded and not. Must never come in: sending, limits. The
+same seed makes the same calls.
 """
 
 from __future__ import annotations
@@ -58,7 +60,10 @@ TOOLS: Final[list[dict[str, Any]]] = [
                 "type": "object",
                 "properties": {
                     "number": {"type": "integer", "description": "the order's number"},
-                    "express": {"type": "boolean", "description": "deliver on the next working day"},
+                    "express": {
+                        "type": "boolean",
+                        "description": "deliver on the next working day",
+                    },
                 },
                 "required": ["number"],
             },
@@ -68,7 +73,9 @@ TOOLS: Final[list[dict[str, Any]]] = [
 
 
 def make_calls(count: int, seed: int) -> list[Call]:
-    """Write `count` calls: seven of ten short questions, two of ten letters, one of ten a whole file of notes to sum up."""
+    """Write `count` calls: seven of ten short questions, two of ten letters, one of ten
+    a whole file of notes to sum up.
+    """
     chance = random.Random(f"workload {seed}")
     return [_call(chance, f"call {number + 1}") for number in range(count)]
 
@@ -79,9 +86,15 @@ def _call(chance: random.Random, origin: str) -> Call:
     if kind < 0.7:
         text, bound = _filled(chance, chance.choice(QUESTIONS)), chance.choice(BOUNDS)
     elif kind < 0.9:
-        text, bound = "Answer this letter.\n\n" + _notes(chance, chance.randint(8, 30)), chance.choice(BOUNDS)
+        text, bound = (
+            "Answer this letter.\n\n" + _notes(chance, chance.randint(8, 30)),
+            chance.choice(BOUNDS),
+        )
     else:
-        text, bound = "Sum up these notes in five points.\n\n" + _notes(chance, chance.randint(60, 140)), 400
+        text, bound = (
+            "Sum up these notes in five points.\n\n" + _notes(chance, chance.randint(60, 140)),
+            400,
+        )
     body["messages"] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
     if bound is not None:
         body["max_tokens"] = bound
@@ -99,4 +112,7 @@ def _notes(chance: random.Random, sentences: int) -> str:
 
 
 def _filled(chance: random.Random, text: str) -> str:
-    return text.format(number=chance.randint(2, 99), **{name: chance.choice(words) for name, words in FILLING.items()})
+    return text.format(
+        number=chance.randint(2, 99),
+        **{name: chance.choice(words) for name, words in FILLING.items()},
+    )

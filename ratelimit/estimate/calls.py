@@ -1,7 +1,8 @@
 """Tool calls and their results, as the models are told of them.
 
 Owns the texts that calls and results become. Must never know an endpoint's constants.
-Source: recorded calls; that arguments are printed anew without spaces, and parallel results as one list, shows in `usage`.
+Source: recorded calls; that arguments are printed anew without spaces, and parallel
+results as one list, shows in `usage`.
 """
 
 from __future__ import annotations
@@ -21,14 +22,19 @@ class Call(NamedTuple):
 
 
 def calls_of(message: Mapping[str, object]) -> list[Call]:
-    """Return the calls of an assistant message: `tool_calls`, the older `function_call`, or none."""
+    """Return the calls of an assistant message: `tool_calls`, the older
+    `function_call`, or none.
+    """
     if text(message.get("role")) != "assistant":
         return []
     found = [obj(call) for call in items(message.get("tool_calls"))]
     functions = [obj(call.get("function")) or obj(call.get("custom")) for call in found]
     if not functions and message.get("function_call"):
         functions = [obj(message.get("function_call"))]
-    return [Call(text(one.get("name")), text(one.get("arguments")) or text(one.get("input"))) for one in functions]
+    return [
+        Call(text(one.get("name")), text(one.get("arguments")) or text(one.get("input")))
+        for one in functions
+    ]
 
 
 def compact(arguments: str) -> str:
@@ -40,8 +46,13 @@ def compact(arguments: str) -> str:
 
 
 def tool_uses(calls: Sequence[Call]) -> str:
-    """Print parallel calls as the one call of "multi_tool_use.parallel" that the gpt-4 models made of them."""
-    uses = (f'{{"recipient_name":"functions.{name}","parameters":{compact(arguments)}}}' for name, arguments in calls)
+    """Print parallel calls as the one call of "multi_tool_use.parallel" that the gpt-4
+    models made of them.
+    """
+    uses = (
+        f'{{"recipient_name":"functions.{name}","parameters":{compact(arguments)}}}'
+        for name, arguments in calls
+    )
     return f'{{"tool_uses":[{",".join(uses)}]}}'
 
 

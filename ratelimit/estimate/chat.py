@@ -1,8 +1,9 @@
 """What a chat.completions prompt costs.
 
-Owns the messages: their texts, names, tool calls and results, and what surrounds the tools and the response format.
-Must never know a limiter, a charge, or an answer's length.
-Source of every figure: recorded chat calls with their usage; an odd constant is the sum of markers nobody documented.
+Owns the messages: their texts, names, tool calls and results, and what surrounds the
+tools and the response format. Must never know a limiter, a charge, or an answer's
+length. Source of every figure: recorded chat calls with their usage; an odd constant is
+the sum of markers nobody documented.
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ ANSWER, ANSWER_REASONING = 3, 2  # the opened answer
 HEADER = 4  # a message that holds tools or a format where no system message could take them in
 GPT5_ASSISTANT = 2  # its channel
 GPT5_TOOLS = 85  # what gpt-5 is told about channels as soon as there are functions
-CALL, CALL_O, CALL_GPT5, CALL_EARLY = 13, 16, 19, 10  # a call and its result beside name, arguments and content
-PARALLEL, PARALLEL_GPT5 = 20, 26  # several calls of one answer, told as one call of "multi_tool_use.parallel"
+# a call and its result beside name, arguments and content
+CALL, CALL_O, CALL_GPT5, CALL_EARLY = 13, 16, 19, 10
+# several calls of one answer, told as one call of "multi_tool_use.parallel"
+PARALLEL, PARALLEL_GPT5 = 20, 26
 NAMED, NAMED_EARLY = 6, 3  # tool_choice naming a function, beside that name
-ROLES = ("user", "assistant", "system", "tool", "developer", "function")  # one token each, in every encoding
-SURROUNDING = frozenset({"tools", "functions", "response_format"})  # what the server writes around the messages
+# one token each, in every encoding
+ROLES = ("user", "assistant", "system", "tool", "developer", "function")
+# what the server writes around the messages
+SURROUNDING = frozenset({"tools", "functions", "response_format"})
 _DICTS = frozenset({dict})
 SEARCH_PREVIEW = "search-preview"  # models that bill the texts alone
 O1_PREVIEW = 12  # what o1-preview adds to each message, and once more
@@ -61,7 +66,8 @@ def count_chat(body: Mapping[str, object], tally: Tally) -> None:
 
 
 def _message(message: Mapping[str, object], tally: Tally) -> None:
-    # The one place that is written for speed: an agent sends all of its messages again at every step.
+    # The one place that is written for speed: an agent sends all of its messages again
+    # at every step.
     family = tally.family
     role, content = message.get("role"), message.get("content")
     tokens = PER_MESSAGE + (1 if role in ROLES else tally.tok(text(role)))
@@ -77,8 +83,12 @@ def _message(message: Mapping[str, object], tally: Tally) -> None:
     tally.tokens += tokens
 
 
-def _turn(calls: Sequence[Call], messages: Sequence[Mapping[str, object]], at: int, tally: Tally) -> int:
-    """Add the message with `calls` that stands at `at`, and the results that follow it; return where they end."""
+def _turn(
+    calls: Sequence[Call], messages: Sequence[Mapping[str, object]], at: int, tally: Tally
+) -> int:
+    """Add the message with `calls` that stands at `at`, and the results that follow it;
+    return where they end.
+    """
     tally.kinds.add("results")
     tally.doubt("formula")
     said = text_of(messages[at].get("content"))
@@ -93,18 +103,34 @@ def _turn(calls: Sequence[Call], messages: Sequence[Mapping[str, object]], at: i
         tally.tokens += PER_MESSAGE + tally.tok("assistant") + GPT5_ASSISTANT * tally.family.gpt5
         tally.content(said)
     if len(calls) > 1:
-        tally.tokens += (PARALLEL_GPT5 if tally.family.gpt5 else PARALLEL) + tally.tok(tool_uses(calls)) + tally.tok(result_list(results))
+        tally.tokens += (
+            (PARALLEL_GPT5 if tally.family.gpt5 else PARALLEL)
+            + tally.tok(tool_uses(calls))
+            + tally.tok(result_list(results))
+        )
         return at
     for name, arguments in calls:
         traits = tally.family
-        tally.tokens += CALL_GPT5 if traits.gpt5 else CALL_O if traits.reasoning else CALL_EARLY if traits.early else CALL
+        tally.tokens += (
+            CALL_GPT5
+            if traits.gpt5
+            else CALL_O
+            if traits.reasoning
+            else CALL_EARLY
+            if traits.early
+            else CALL
+        )
         tally.tokens += tally.tok(name) + tally.tok(f".{name}")
         tally.tokens += tally.tok(arguments if traits.early else compact(arguments))
     return at
 
 
-def _preamble(body: Mapping[str, object], messages: Sequence[Mapping[str, object]], tally: Tally) -> None:
-    """Add functions and the response format: the server appends both to a leading system message, or makes one."""
+def _preamble(
+    body: Mapping[str, object], messages: Sequence[Mapping[str, object]], tally: Tally
+) -> None:
+    """Add functions and the response format: the server appends both to a leading
+    system message, or makes one.
+    """
     functions = chat_functions(body)
     answer = chat_format(body)
     if not functions and answer is None:
@@ -120,16 +146,25 @@ def _preamble(body: Mapping[str, object], messages: Sequence[Mapping[str, object
     if answer is not None:
         tally.kinds.add("schema")
         parts.append(format_text(answer))
-        tally.tokens += _around_format(text(answer.get("name")), messages, tally, leads=leads, tools=bool(functions))
+        tally.tokens += _around_format(
+            text(answer.get("name")), messages, tally, leads=leads, tools=bool(functions)
+        )
     tally.tokens += tally.tok("\n\n".join(parts)) - tally.tok(system)
     if not leads and not tally.family.gpt5:
         tally.tokens += HEADER
 
 
-def _around_tools(body: Mapping[str, object], functions: Sequence[Mapping[str, object]], tally: Tally, *, leads: bool) -> int:
+def _around_tools(
+    body: Mapping[str, object],
+    functions: Sequence[Mapping[str, object]],
+    tally: Tally,
+    *,
+    leads: bool,
+) -> int:
     traits = tally.family
     if traits.gpt5:
-        # A function without a description saves a token here; which marker it is nobody knows.
+        # A function without a description saves a token here; which marker it is nobody
+        # knows.
         return GPT5_TOOLS - leads - (not text(functions[0].get("description")))
     if traits.reasoning:
         return 2 if leads else 0
@@ -139,11 +174,16 @@ def _around_tools(body: Mapping[str, object], functions: Sequence[Mapping[str, o
     return named - 1
 
 
-def _around_format(name: str, messages: Sequence[Mapping[str, object]], tally: Tally, *, leads: bool, tools: bool) -> int:
+def _around_format(
+    name: str, messages: Sequence[Mapping[str, object]], tally: Tally, *, leads: bool, tools: bool
+) -> int:
     if tally.family.gpt5:
         return 0 if tools else tally.tok(name) + 2 - leads
     if tally.images:
         return 0
-    # Every answer, past ones included, is marked with the format's name; a call is none, nor what may become one.
-    answers = sum(text(message.get("role")) == "assistant" and not calls_of(message) for message in messages)
+    # Every answer, past ones included, is marked with the format's name; a call is
+    # none, nor what may become one.
+    answers = sum(
+        text(message.get("role")) == "assistant" and not calls_of(message) for message in messages
+    )
     return (answers + (not tools)) * (tally.tok(name) + 2)

@@ -24,7 +24,9 @@ def text_of(content: object) -> str:
 
 
 def add_content(content: object, tally: Tally, *, billed: bool = True) -> None:
-    """Add a content to `tally`; unless `billed`, its texts count for the charge alone (their tokens are counted elsewhere)."""
+    """Add a content to `tally`; unless `billed`, its texts count for the charge alone
+    (their tokens are counted elsewhere).
+    """
     if isinstance(content, str):
         tally.content(content, billed=billed)
         return

@@ -1,4 +1,5 @@
-"""Which endpoint a request is for: from its name, its URL's path, or the keys of its body.
+"""Which endpoint a request is for: from its name, its URL's path, or the keys of its
+body.
 
 Owns the endpoint names. Must never count anything.
 """
@@ -11,7 +12,8 @@ from functools import lru_cache
 from ratelimit.estimate.plain import text
 from ratelimit.estimate.results import Endpoint
 
-# The tails of URL paths; order matters: ".../chat/completions" ends in "completions" too.
+# The tails of URL paths; order matters: ".../chat/completions" ends in "completions"
+# too.
 _PATHS: tuple[tuple[str, Endpoint], ...] = (
     ("chat.completions", "chat.completions"),
     ("responses", "responses"),
@@ -25,7 +27,9 @@ _PATHS: tuple[tuple[str, Endpoint], ...] = (
 
 @lru_cache(maxsize=256)
 def endpoint_named(named: str) -> Endpoint:
-    """Read the endpoint from a name or path ("chat.completions", "/v1/chat/completions", an Azure URL)."""
+    """Read the endpoint from a name or path ("chat.completions",
+    "/v1/chat/completions", an Azure URL).
+    """
     dotted = named.split("?", 1)[0].replace("/", ".")
     for part, endpoint in _PATHS:
         if part in dotted:
@@ -44,11 +48,17 @@ def endpoint_of(body: Mapping[str, object]) -> Endpoint:  # noqa: PLR0911 # one 
         return "embeddings"
     if "input" in body and "moderation" in model:
         return "moderations"
-    if any(key in body for key in ("input", "instructions", "previous_response_id", "conversation")):
+    if any(
+        key in body for key in ("input", "instructions", "previous_response_id", "conversation")
+    ):
         return "responses"
     if "prompt" not in body:
         return "other"
     if not isinstance(body["prompt"], (str, list, tuple)):
         return "responses"  # a stored prompt template
-    pictured = "size" in body or "image" in body or model.startswith(("dall-e", "gpt-image", "chatgpt-image"))
+    pictured = (
+        "size" in body
+        or "image" in body
+        or model.startswith(("dall-e", "gpt-image", "chatgpt-image"))
+    )
     return "images" if pictured else "completions"

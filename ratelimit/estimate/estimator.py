@@ -1,7 +1,9 @@
-"""The estimator: a request in, an `Estimate` out, and usage taken in to do better next time.
+"""The estimator: a request in, an `Estimate` out, and usage taken in to do better next
+time.
 
-Owns the order of the work (read, count, bound, charge, correct) and the promise that no request, however odd, raises.
-Must never hold a formula, wait, or talk to anybody: the limiter decides when and on which thread to call it.
+Owns the order of the work (read, count, bound, charge, correct) and the promise that no
+request, however odd, raises. Must never hold a formula, wait, or talk to anybody: the
+limiter decides when and on which thread to call it.
 """
 
 from __future__ import annotations
@@ -33,11 +35,14 @@ _AS_BOUND: Final = (None, "max")
 
 
 class Estimator:
-    """Estimates requests for one limiter. Safe to share between threads; its memory is bounded.
+    """Estimates requests for one limiter. Safe to share between threads; its memory is
+    bounded.
 
-    :param output: what to hold for an answer: "max" the bound the body sets, "learned" what nine of ten answers of this
-        model and call site stay within, a number of tokens per choice, or None: the bound if there is one, else learned.
-    :param charge: which rule the server charges by: None for OpenAI's of today, a date, or a name from `charge.NAMED`.
+    :param output: what to hold for an answer: "max" the bound the body sets, "learned"
+        what nine of ten answers of this model and call site stay within, a number of
+        tokens per choice, or None: the bound if there is one, else learned.
+    :param charge: which rule the server charges by: None for OpenAI's of today, a date,
+        or a name from `charge.NAMED`.
     :raises ValueError: `charge` is no such name.
     """
 
@@ -47,37 +52,50 @@ class Estimator:
         output: Literal["max", "learned"] | int | None = None,
         charge: str | dt.date | None = None,
     ) -> None:
-        charging.rule_for("chat.completions", charge)  # an unknown name is said here, not at the first call
+        # an unknown name is said here, not at the first call
+        charging.rule_for("chat.completions", charge)
         self._output = output
         self._regime = charge
         self._memory = Memory()
-        # Guards the memory and the warnings; never held while counting. Reentrant: a finalizer or signal handler that settles a call
-        # teaches, also in the middle of anything else here.
+        # Guards the memory and the warnings; never held while counting. Reentrant: a
+        # finalizer or signal handler that settles a call teaches, also in the middle of
+        # anything else here.
         self._lock = threading.RLock()
         self._warned: dict[str, None] = {}
 
     def estimate(self, request: object, *, endpoint: str | None = None, site: str = "") -> Estimate:
         """Say what `request` (the body, as a mapping) will cost.
 
-        :param endpoint: "chat.completions", "responses", ..., or a URL's path; guessed from the body's keys when None.
-        :param site: names the place in the caller's program, whose answers are learned apart from those of others.
+        :param endpoint: "chat.completions", "responses", ..., or a URL's path; guessed
+            from the body's keys when None.
+        :param site: names the place in the caller's program, whose answers are learned
+            apart from those of others.
 
         Never raises: a request that cannot be read is a guess, and one warning.
         """
         try:
-            return self._estimate(request if request.__class__ is dict else obj(request), endpoint, site)
+            return self._estimate(
+                request if request.__class__ is dict else obj(request), endpoint, site
+            )
         except Exception as error:  # noqa: BLE001 # a user's call must not fail because its estimate did
             kind = type(error).__name__
-            self._warn(f"unreadable:{kind}", f"A request could not be read ({kind}: {error}); its cost is a flat guess.")
+            self._warn(
+                f"unreadable:{kind}",
+                f"A request could not be read ({kind}: {error}); its cost is a flat guess.",
+            )
             reserve = answers.PLAIN_RESERVE
             return Estimate("other", "", reserve, reserve, None, reserve, site=site)
 
     def heavy(self, request: object) -> bool:
-        """Tell whether `request` holds so much uncounted text that a worker thread should estimate it. Cheap; never raises."""
+        """Tell whether `request` holds so much uncounted text that a worker thread
+        should estimate it. Cheap; never raises.
+        """
         try:
             return heavy(request)
         except Exception as error:  # noqa: BLE001 # as above; an odd request is better read where it can block nobody
-            self._warn(f"unreadable:{type(error).__name__}", f"A request could not be read ({error!r}).")
+            self._warn(
+                f"unreadable:{type(error).__name__}", f"A request could not be read ({error!r})."
+            )
             return True
 
     def learn(
@@ -89,35 +107,59 @@ class Estimator:
         response_id: str = "",
         reasoning_tokens: int = 0,
     ) -> None:
-        """Take in what a call with this estimate was really billed, in tokens; None where the answer did not say.
+        """Take in what a call with this estimate was really billed, in tokens; None
+        where the answer did not say.
 
-        `response_id` and `reasoning_tokens` (a part of `output_tokens`) are worth giving for Responses that the server
-        keeps: a later request with that `previous_response_id`, or of the same conversation, pays for them again.
+        `response_id` and `reasoning_tokens` (a part of `output_tokens`) are worth
+        giving for Responses that the server keeps: a later request with that
+        `previous_response_id`, or of the same conversation, pays for them again.
         """
-        if prompt_tokens and estimate.endpoint == "responses" and "tools" in estimate.kind and divided(estimate.prompt_tokens, prompt_tokens):
+        if (
+            prompt_tokens
+            and estimate.endpoint == "responses"
+            and "tools" in estimate.kind
+            and divided(estimate.prompt_tokens, prompt_tokens)
+        ):
             prompt_tokens = estimate.prompt_tokens
         with self._lock:
             if prompt_tokens and estimate.formula_tokens:
-                self._memory.billed(estimate.model, estimate.kind, prompt_tokens / estimate.formula_tokens)
+                self._memory.billed(
+                    estimate.model, estimate.kind, prompt_tokens / estimate.formula_tokens
+                )
             if output_tokens is not None and output_tokens >= 0:
-                self._memory.answered(estimate.model, estimate.site, estimate.bound_bits, -(-output_tokens // (estimate.choices or 1)))
+                self._memory.answered(
+                    estimate.model,
+                    estimate.site,
+                    estimate.bound_bits,
+                    -(-output_tokens // (estimate.choices or 1)),
+                )
             if prompt_tokens and estimate.endpoint == "responses":
-                kept = prompt_tokens - estimate.fixed_tokens + (output_tokens or 0) - reasoning_tokens
+                kept = (
+                    prompt_tokens - estimate.fixed_tokens + (output_tokens or 0) - reasoning_tokens
+                )
                 for name in filter(None, (response_id, estimate.conversation)):
                     self._memory.keep(name, max(kept, 0))
 
     def typical_output(self, estimate: Estimate) -> int:
-        """Return what nine of ten such calls answer, in tokens over all choices: for servers that do not charge the bound.
+        """Return what nine of ten such calls answer, in tokens over all choices: for
+        servers that do not charge the bound.
 
-        The estimate's own `output_tokens` until enough answers were seen of calls whose bound is about as large (short answers
-        of calls that allow 200 tokens say nothing of one that allows 2,500), and never more than that.
+        The estimate's own `output_tokens` until enough answers were seen of calls whose
+        bound is about as large (short answers of calls that allow 200 tokens say
+        nothing of one that allows 2,500), and never more than that.
         """
         with self._lock:
             seen = self._memory.expected(estimate.model, estimate.site, estimate.bound_bits)
-        return estimate.output_tokens if seen is None else min(estimate.output_tokens, seen * estimate.choices)
+        return (
+            estimate.output_tokens
+            if seen is None
+            else min(estimate.output_tokens, seen * estimate.choices)
+        )
 
     def count_text(self, text: str, model: str) -> int:
-        """Count `text` for `model`, in tokens: what a stream that ended without usage has answered so far."""
+        """Count `text` for `model`, in tokens: what a stream that ended without usage
+        has answered so far.
+        """
         return count(text, family(model).encoding)
 
     def forget_others(self) -> None:
@@ -127,7 +169,9 @@ class Estimator:
     def statistics(self) -> EstimatorStatistics:
         """Show what was learned so far, and which warnings were given."""
         with self._lock:
-            return EstimatorStatistics(self._memory.prompts(), self._memory.outputs(), tuple(self._warned))
+            return EstimatorStatistics(
+                self._memory.prompts(), self._memory.outputs(), tuple(self._warned)
+            )
 
     def _estimate(self, body: Mapping[str, object], named: str | None, site: str) -> Estimate:
         model = body.get("model")
@@ -135,7 +179,8 @@ class Estimator:
             model = ""
         endpoint = endpoint_of(body) if named is None else endpoint_named(named)
         traits = family(model)
-        if endpoint == "embeddings":  # every embedding model counts this way, whatever a deployment is called
+        # every embedding model counts this way, whatever a deployment is called
+        if endpoint == "embeddings":
             traits = dataclasses.replace(traits, encoding="cl100k_base")
         tally = Tally(traits)
         if endpoint == "chat.completions":
@@ -154,7 +199,11 @@ class Estimator:
             tally.tokens = round(formula * factor)
         answers.add_answers(body, endpoint, tally)
         bound, total = tally.max_tokens, tally.choices * tally.prompts
-        expected = bound if bound is not None and self._output in _AS_BOUND else self._expected(bound, traits, model, endpoint, site)
+        expected = (
+            bound
+            if bound is not None and self._output in _AS_BOUND
+            else self._expected(bound, traits, model, endpoint, site)
+        )
         return Estimate(
             endpoint,
             model,
@@ -173,7 +222,9 @@ class Estimator:
             conversation,
         )
 
-    def _expected(self, bound: int | None, traits: Family, model: str, endpoint: str, site: str) -> int:
+    def _expected(
+        self, bound: int | None, traits: Family, model: str, endpoint: str, site: str
+    ) -> int:
         """Return the tokens to hold for one answer."""
         if isinstance(self._output, int):
             expected = self._output
@@ -186,7 +237,9 @@ class Estimator:
         return expected if bound is None else min(expected, bound)
 
     def _add_kept(self, body: Mapping[str, object], tally: Tally) -> str:
-        """Add what the server keeps and bills again; return the conversation's id, "" without one."""
+        """Add what the server keeps and bills again; return the conversation's id, ""
+        without one.
+        """
         named = body.get("conversation")
         conversation = text(named) or text(obj(named).get("id"))
         asked = text(body.get("previous_response_id")) or conversation

@@ -1,8 +1,8 @@
 """Response formats: what a JSON schema for the answer adds to the prompt.
 
-Owns the text a format becomes. Must never know a message or a limiter.
-Source: recorded calls with `json_schema` formats: the schema is printed as it was sent, escaped to ASCII, without the keys in
-`_UNPRINTED`.
+Owns the text a format becomes. Must never know a message or a limiter. Source: recorded
+calls with `json_schema` formats: the schema is printed as it was sent, escaped to
+ASCII, without the keys in `_UNPRINTED`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ LONGEST_KEPT = 100_000  # characters of a schema whose print is kept
 
 
 def chat_format(body: Mapping[str, object]) -> Mapping[str, object] | None:
-    """Return the `json_schema` (name, description, schema) of a chat body's response_format, None without one."""
+    """Return the `json_schema` (name, description, schema) of a chat body's
+    response_format, None without one.
+    """
     wanted = body.get("response_format")
     if wanted is None:
         return None
@@ -49,7 +51,9 @@ def chat_format(body: Mapping[str, object]) -> Mapping[str, object] | None:
 
 
 def responses_format(body: Mapping[str, object]) -> Mapping[str, object] | None:
-    """Return the `json_schema` format (name, description, schema) of a Responses body, None without one."""
+    """Return the `json_schema` format (name, description, schema) of a Responses body,
+    None without one.
+    """
     wanted = body.get("text_format")
     if isinstance(wanted, type):
         return _of_class(wanted)
@@ -62,7 +66,11 @@ def format_text(answer: Mapping[str, object]) -> str:
     description = text(answer.get("description"))
     schema = json.dumps(answer.get("schema"), default=dumped, skipkeys=True)
     printed = (_schema if len(schema) <= LONGEST_KEPT else _schema.__wrapped__)(schema)
-    return f"# Response Formats\n\n## {text(answer.get('name'))}\n\n" + (f"// {description}\n" if description else "") + printed
+    return (
+        f"# Response Formats\n\n## {text(answer.get('name'))}\n\n"
+        + (f"// {description}\n" if description else "")
+        + printed
+    )
 
 
 @lru_cache(maxsize=64)
@@ -76,8 +84,15 @@ def _printed(schema: object, depth: int, *, named: bool = False) -> object:
         return {}
     fields = obj(schema)
     if fields:
-        kept = fields.items() if named else ((key, value) for key, value in fields.items() if key not in _UNPRINTED)
-        return {str(key): _printed(value, depth + 1, named=not named and key in _NAMED) for key, value in kept}
+        kept = (
+            fields.items()
+            if named
+            else ((key, value) for key, value in fields.items() if key not in _UNPRINTED)
+        )
+        return {
+            str(key): _printed(value, depth + 1, named=not named and key in _NAMED)
+            for key, value in kept
+        }
     if isinstance(schema, (list, tuple)):
         return [_printed(item, depth + 1) for item in items(schema)]
     return schema

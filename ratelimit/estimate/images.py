@@ -1,8 +1,9 @@
 """What a picture costs: its size, and the tiles or patches the model cuts it into.
 
-Owns the price lists and the reading of sizes. A picture that comes inline is never decoded: its first bytes tell its size.
-Must never fetch anything: a picture behind a URL is priced at the worst case of its detail.
-Source: OpenAI's guide to images for the cutting; recorded calls for the prices, which the guide does not have right for gpt-5.
+Owns the price lists and the reading of sizes. A picture that comes inline is never
+decoded: its first bytes tell its size. Must never fetch anything: a picture behind a
+URL is priced at the worst case of its detail. Source: OpenAI's guide to images for the
+cutting; recorded calls for the prices, which the guide does not have right for gpt-5.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from ratelimit.estimate.tally import Tally
 
 try:
     import imagesize  # type: ignore[import-untyped]
-except ImportError:  # the extra "images" is not installed: every picture is then priced as one behind a URL
+# the extra "images" is not installed: every picture is then priced as one behind a URL
+except ImportError:
     imagesize = None
 
 
-TILE, BOX, SHORTEST = 512, 2048, 768  # pixels: a tile, the box a picture is fitted into, its shortest side after that
+# pixels: a tile, the box a picture is fitted into, its shortest side after that
+TILE, BOX, SHORTEST = 512, 2048, 768
 PATCH = 32  # pixels
 WORST_TILES = 8  # a 2048 x 768 picture
-_PEEKS = (8_192, 262_144, 4_194_304)  # base64 characters read in search of the size; some JPEGs open with long metadata
+# base64 characters read in search of the size; some JPEGs open with long metadata
+_PEEKS = (8_192, 262_144, 4_194_304)
 
 
 class Tiles(NamedTuple):
@@ -36,14 +40,17 @@ class Tiles(NamedTuple):
 
 
 class Patches(NamedTuple):
-    """A price in patches: tokens for each, the most patches there can be, and tokens for the picture."""
+    """A price in patches: tokens for each, the most patches there can be, and tokens
+    for the picture.
+    """
 
     each: float
     most: int
     base: int = 1
 
 
-# (how the model's name begins, price); the first match holds. Chat prices; see `price` for Responses.
+# (how the model's name begins, price); the first match holds. Chat prices; see `price`
+# for Responses.
 _PRICES: tuple[tuple[str, Tiles | Patches], ...] = (
     ("gpt-4.1-mini", Patches(1.62, 1536)),
     ("gpt-4.1-nano", Patches(2.46, 1536)),
@@ -64,7 +71,9 @@ _PRICES: tuple[tuple[str, Tiles | Patches], ...] = (
 
 
 def add_image(part: Mapping[str, object], tally: Tally) -> None:
-    """Add the picture of a content part ("image_url" in Chat, "input_image" in Responses) to `tally`."""
+    """Add the picture of a content part ("image_url" in Chat, "input_image" in
+    Responses) to `tally`.
+    """
     tally.images += 1
     tally.kinds.add("images")
     source = part.get("image_url")
@@ -76,7 +85,9 @@ def add_image(part: Mapping[str, object], tally: Tally) -> None:
 
 
 def price(family: Family, size: tuple[int, int] | None, detail: str = "") -> int:
-    """Return the tokens for a picture of `size` (width, height in pixels), or for the worst case when it is None."""
+    """Return the tokens for a picture of `size` (width, height in pixels), or for the
+    worst case when it is None.
+    """
     listed = next(listed for name, listed in _PRICES if family.name.startswith(name))
     if isinstance(listed, Tiles):
         if detail == "low":
@@ -87,27 +98,41 @@ def price(family: Family, size: tuple[int, int] | None, detail: str = "") -> int
 
 
 def tiles(width: int, height: int) -> int:
-    """Count the tiles of a picture, in pixels: fitted into 2048, then its shortest side brought down to 768, never up."""
+    """Count the tiles of a picture, in pixels: fitted into 2048, then its shortest side
+    brought down to 768, never up.
+    """
     scale = min(1.0, BOX / max(width, height))
     scale = min(scale, SHORTEST / min(width, height))
     return math.ceil(round(width * scale, 6) / TILE) * math.ceil(round(height * scale, 6) / TILE)
 
 
 def patches(width: int, height: int, most: int) -> int:
-    """Count the patches of a picture, in pixels; one with more than `most` is shrunk until whole patches fit."""
+    """Count the patches of a picture, in pixels; one with more than `most` is shrunk
+    until whole patches fit.
+    """
     count = math.ceil(width / PATCH) * math.ceil(height / PATCH)
     if count <= most:
         return count
     scale = math.sqrt(PATCH * PATCH * most / (width * height))
     across, down = width * scale / PATCH, height * scale / PATCH
     scale *= min(max(math.floor(across), 1) / across, max(math.floor(down), 1) / down)
-    return min(most, math.ceil(round(width * scale / PATCH, 6)) * math.ceil(round(height * scale / PATCH, 6)))
+    return min(
+        most,
+        math.ceil(round(width * scale / PATCH, 6)) * math.ceil(round(height * scale / PATCH, 6)),
+    )
 
 
 def size_of(url: str) -> tuple[int, int] | None:
-    """Return width and height in pixels of the picture in a data URL; None when it is elsewhere or not understood."""
+    """Return width and height in pixels of the picture in a data URL; None when it is
+    elsewhere or not understood.
+    """
     head, comma, _ = url[:256].partition(",")
-    if imagesize is None or not comma or not head.startswith("data:") or not head.endswith(";base64"):
+    if (
+        imagesize is None
+        or not comma
+        or not head.startswith("data:")
+        or not head.endswith(";base64")
+    ):
         return None
     start = len(head) + 1
     for peek in _PEEKS:

@@ -1,8 +1,10 @@
-"""Reading a request that may be anything: JSON, SDK objects inside JSON, sentinels, generators, garbage.
+"""Reading a request that may be anything: JSON, SDK objects inside JSON, sentinels,
+generators, garbage.
 
-Owns the four questions asked of an unknown value: is it an object, a list, a text, a count? Each is answered with an
-empty value of the right type when it is not, so the formulas never check types. Must never know what a field means.
-A generator is not a list here: reading it would consume what the call is about to send.
+Owns the four questions asked of an unknown value: is it an object, a list, a text, a
+count? Each is answered with an empty value of the right type when it is not, so the
+formulas never check types. Must never know what a field means. A generator is not a
+list here: reading it would consume what the call is about to send.
 """
 
 from __future__ import annotations
@@ -13,11 +15,15 @@ from binascii import a2b_base64
 from collections.abc import Mapping, Sequence
 
 _NOTHING: Mapping[str, object] = {}
-LARGEST = 10**12  # no count in a request means more than this; keeps the arithmetic (and a float 1e300) tame
+# no count in a request means more than this; keeps the arithmetic (and a float 1e300)
+# tame
+LARGEST = 10**12
 
 
 def obj(value: object) -> Mapping[str, object]:
-    """`value` as a mapping: a dict as it is, a pydantic or dataclass instance dumped, anything else empty."""
+    """`value` as a mapping: a dict as it is, a pydantic or dataclass instance dumped,
+    anything else empty.
+    """
     if isinstance(value, (dict, Mapping)):  # dict first: it is the common case, and the quick one
         return value
     if value is None or isinstance(value, (str, bytes, int, float, list, tuple, type)):
@@ -32,12 +38,16 @@ def obj(value: object) -> Mapping[str, object]:
 
 
 def dumped(value: object) -> object:
-    """Stand in for what JSON has no form for: objects of the SDK as mappings, anything else as nothing."""
+    """Stand in for what JSON has no form for: objects of the SDK as mappings, anything
+    else as nothing.
+    """
     return dict(obj(value)) or None
 
 
 def items(value: object) -> Sequence[object]:
-    """`value` as a sequence: lists and tuples as they are, anything else (texts, generators) empty."""
+    """`value` as a sequence: lists and tuples as they are, anything else (texts,
+    generators) empty.
+    """
     return value if isinstance(value, (list, tuple)) else ()
 
 
@@ -47,7 +57,9 @@ def text(value: object) -> str:
 
 
 def count(value: object) -> int | None:
-    """`value` as a whole number from 0 to LARGEST, None when it is no number (booleans are none)."""
+    """`value` as a whole number from 0 to LARGEST, None when it is no number (booleans
+    are none).
+    """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -58,7 +70,9 @@ def count(value: object) -> int | None:
 
 
 def decoded(base64: str, most: int) -> bytes:
-    """The bytes of a base64 text, of its first `most` characters alone; none when it is not base64."""
+    """The bytes of a base64 text, of its first `most` characters alone; none when it is
+    not base64.
+    """
     try:
         return a2b_base64(base64[:most] + "==")
     except (binascii.Error, ValueError):
@@ -66,5 +80,7 @@ def decoded(base64: str, most: int) -> bytes:
 
 
 def utf8(value: str) -> int:
-    """Bytes of `value` in UTF-8; lone surrogates count 3, as the replacement character does."""
+    """Bytes of `value` in UTF-8; lone surrogates count 3, as the replacement character
+    does.
+    """
     return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))

@@ -1,8 +1,9 @@
 """What a Responses prompt costs.
 
-Owns the input items: messages, calls and results, what the server keeps for the caller, and what surrounds tools and formats.
-Must never know a limiter, a charge, or an answer's length.
-Source of every figure: recorded Responses calls with their usage, April 2025 and later.
+Owns the input items: messages, calls and results, what the server keeps for the caller,
+and what surrounds tools and formats. Must never know a limiter, a charge, or an
+answer's length. Source of every figure: recorded Responses calls with their usage,
+April 2025 and later.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from ratelimit.estimate.unseen import PRO, built_in, opaque
 
 PER_MESSAGE, ANSWER, ANSWER_SHORT, GPT5_ASSISTANT = 3, 3, 2, 2  # as in chat
 CALL, CALL_GPT5, CALL_GPT54 = 11, 17, 20  # a call and its result beside name, arguments and content
-PARALLEL_GPT54, RESULT_GPT54 = 16, 7  # several calls in a row told as one, and each of their results
+# several calls in a row told as one, and each of their results
+PARALLEL_GPT54, RESULT_GPT54 = 16, 7
 KEPT_CALL = 3  # a call that carries the id the server gave it
 TOOLS, TOOLS_O, TOOLS_GPT5 = -3, 3, 3  # beside their text
 FORCED = 6  # a function the model has to call, beside its name
@@ -45,16 +47,20 @@ def count_responses(body: Mapping[str, object], tally: Tally) -> None:
 
 
 def divided(prompt: int, billed: int) -> bool:
-    """Tell whether `billed` is `prompt` divided by the calls of a parallel answer, rounded down: what Responses then shows as `input_tokens`.
+    """Tell whether `billed` is `prompt` divided by the calls of a parallel answer,
+    rounded down: what Responses then shows as `input_tokens`.
 
-    No body shows how many calls its answer will hold. Source: 11 recorded answers of gpt-4*, each exactly a half of the
-    estimate, or (80 tokens of output instead of 40) a quarter.
+    No body shows how many calls its answer will hold. Source: 11 recorded answers of
+    gpt-4*, each exactly a half of the estimate, or (80 tokens of output instead of 40)
+    a quarter.
     """
     return billed < prompt and any(prompt // calls == billed for calls in range(2, MOST_CALLS + 1))
 
 
 def _items(given: list[Mapping[str, object]], tally: Tally) -> None:
-    asked = max((place for place, item in enumerate(given) if text(item.get("role")) == "user"), default=-1)
+    asked = max(
+        (place for place, item in enumerate(given) if text(item.get("role")) == "user"), default=-1
+    )
     row: list[Mapping[str, object]] = []  # the calls since the last item that was none
     for place, item in enumerate(given):
         kind = text(item.get("type"))
@@ -63,7 +69,8 @@ def _items(given: list[Mapping[str, object]], tally: Tally) -> None:
             continue
         _calls(row, tally)
         row = []
-        # The model is shown its own reasoning until the user speaks again, then never more.
+        # The model is shown its own reasoning until the user speaks again, then never
+        # more.
         if kind != "reasoning" or place > asked:
             _item(kind, item, tally)
     _calls(row, tally)
@@ -105,7 +112,9 @@ def _calls(row: list[Mapping[str, object]], tally: Tally) -> None:
     calls = [Call(text(item.get("name")), text(item.get("arguments"))) for item in row]
     for item in row:
         spaced = text(item.get("namespace"))
-        tally.tokens += (KEPT_CALL if item.get("id") else 0) + (2 + tally.tok(f".{spaced}") if spaced else 0)
+        tally.tokens += (KEPT_CALL if item.get("id") else 0) + (
+            2 + tally.tok(f".{spaced}") if spaced else 0
+        )
     if traits.gpt54 and len(calls) > 1:
         tally.tokens += PARALLEL_GPT54 + tally.tok(tool_uses(calls))
         tally.tokens += sum(RESULT_GPT54 + tally.tok(f".{name}") for name, _ in calls)
@@ -140,9 +149,12 @@ def _surroundings(body: Mapping[str, object], tally: Tally) -> None:
         tally.tokens += tally.tok(format_text(answer)) + (0 if traits.gpt5 else FORMAT)
 
 
-def _around_tools(body: Mapping[str, object], functions: list[Mapping[str, object]], tally: Tally) -> int:
+def _around_tools(
+    body: Mapping[str, object], functions: list[Mapping[str, object]], tally: Tally
+) -> int:
     if tally.family.gpt5:
-        return TOOLS_GPT5 - (not text(functions[0].get("description")))  # as in chat, nobody knows why
+        # as in chat, nobody knows why
+        return TOOLS_GPT5 - (not text(functions[0].get("description")))
     choice = body.get("tool_choice")
     name = text(obj(choice).get("name"))
     if choice == "required" and len(functions) == 1:

@@ -1,6 +1,8 @@
-"""The running sum one request is counted into: tokens for the bill, sizes for the charge, and how sure we are.
+"""The running sum one request is counted into: tokens for the bill, sizes for the
+charge, and how sure we are.
 
-Owns nothing but the sum, so that every formula takes one walk over the request. Must never know what a field means.
+Owns nothing but the sum, so that every formula takes one walk over the request. Must
+never know what a field means.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ _ORDER: tuple[Confidence, ...] = ("exact", "formula", "learned", "guess")
 class Tally:
     """One request's sums; tokens in the model's own encoding, bytes in UTF-8."""
 
-    # The defaults stand on the class: one tally is made for every request, and most of its fields stay as they are.
+    # The defaults stand on the class: one tally is made for every request, and most of
+    # its fields stay as they are.
     tokens: int = 0
     text_bytes: int = 0  # of text content alone: what the server's limiter counts
     messages: int = 0
@@ -25,7 +28,8 @@ class Tally:
     images: int = 0  # image parts
     files: int = 0  # file and audio parts
     hidden: int = 0  # tokens the server adds on Responses, charged and not billed
-    fixed: int = 0  # of `tokens`: those sent anew with every request of a conversation the server keeps
+    # of `tokens`: those sent anew with every request of a conversation the server keeps
+    fixed: int = 0
     choices: int = 1  # answers asked for, by each prompt
     max_tokens: int | None = None  # the most that one of them may hold
     charged_max: int | None = None  # the part of it OpenAI's older charge rules look at

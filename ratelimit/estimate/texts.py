@@ -1,7 +1,8 @@
-"""What the endpoints without messages cost: embeddings, legacy completions, moderations.
+"""What the endpoints without messages cost: embeddings, legacy completions,
+moderations.
 
-Owns the reading of one or many texts or lists of token numbers. Must never know messages or tools.
-Source: 317 recorded embedding calls and 119 completions.
+Owns the reading of one or many texts or lists of token numbers. Must never know
+messages or tools. Source: 317 recorded embedding calls and 119 completions.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from ratelimit.estimate.tally import Tally
 
 
 def count_texts(given: object, tally: Tally) -> None:
-    """Add a text, a list of token numbers, or a list of either, to `tally`; each text is at least one token."""
+    """Add a text, a list of token numbers, or a list of either, to `tally`; each text
+    is at least one token.
+    """
     if isinstance(given, str) or _numbers(given):
         _prompt(given, tally)
         return

@@ -17,22 +17,34 @@ LONGEST_KEPT = 100_000  # characters of definitions whose print is kept
 
 
 def namespace(functions: Iterable[Mapping[str, object]], *, early: bool = False) -> str:
-    """Print function definitions (objects with name, description, parameters) as the models are shown them."""
-    definitions = json.dumps([dict(function) for function in functions], default=dumped, skipkeys=True)
-    return (_namespace if len(definitions) <= LONGEST_KEPT else _namespace.__wrapped__)(definitions, early=early)
+    """Print function definitions (objects with name, description, parameters) as the
+    models are shown them.
+    """
+    definitions = json.dumps(
+        [dict(function) for function in functions], default=dumped, skipkeys=True
+    )
+    return (_namespace if len(definitions) <= LONGEST_KEPT else _namespace.__wrapped__)(
+        definitions, early=early
+    )
 
 
 @lru_cache(maxsize=64)
 def _namespace(definitions: str, *, early: bool) -> str:
-    """Print the definitions in a JSON text, which is a key that cannot change: agents send the same tools at every step."""
-    printed = "\n\n".join(_function(obj(function), early=early) for function in json.loads(definitions))
+    """Print the definitions in a JSON text, which is a key that cannot change: agents
+    send the same tools at every step.
+    """
+    printed = "\n\n".join(
+        _function(obj(function), early=early) for function in json.loads(definitions)
+    )
     return f"# Tools\n\n## functions\n\nnamespace functions {{\n\n{printed}\n\n}} // namespace functions"
 
 
 def _function(function: Mapping[str, object], *, early: bool) -> str:
     name = text(function.get("name"))
     parameters = Printer(obj(function.get("parameters")), early=early).parameters()
-    signature = f"type {name} = (_: {parameters}) => any;" if parameters else f"type {name} = () => any;"
+    signature = (
+        f"type {name} = (_: {parameters}) => any;" if parameters else f"type {name} = () => any;"
+    )
     return "\n".join([*commented(text(function.get("description")).strip()), signature])
 
 
@@ -48,4 +60,6 @@ def chat_functions(body: Mapping[str, object]) -> list[Mapping[str, object]]:
 def responses_functions(body: Mapping[str, object]) -> list[Mapping[str, object]]:
     """Return the functions of a Responses body, where a tool is the function."""
     tools = (obj(tool) for tool in items(body.get("tools")))
-    return [obj(tool.get("function")) or tool for tool in tools if text(tool.get("type")) == "function"]
+    return [
+        obj(tool.get("function")) or tool for tool in tools if text(tool.get("type")) == "function"
+    ]

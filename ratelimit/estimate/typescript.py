@@ -1,7 +1,8 @@
 """A JSON schema as the TypeScript that OpenAI's models are shown, and bill.
 
-Owns the printing of one schema: types, comments, defaults. Must never know a tool, a message or a token.
-Source of every rule: recorded calls with function tools, where a wrong newline shows in `usage`.
+Owns the printing of one schema: types, comments, defaults. Must never know a tool, a
+message or a token. Source of every rule: recorded calls with function tools, where a
+wrong newline shows in `usage`.
 """
 
 from __future__ import annotations
@@ -12,25 +13,38 @@ from collections.abc import Mapping
 from ratelimit.estimate.plain import items, obj, text
 
 DEEPEST = 24  # levels printed
-MOST = 5_000  # types printed for one function: a few references to references can ask for more than the universe holds
-_SIMPLE = {"string": "string", "number": "number", "integer": "number", "boolean": "boolean", "null": "null"}
+# types printed for one function: a few references to references can ask for more than
+# the universe holds
+MOST = 5_000
+_SIMPLE = {
+    "string": "string",
+    "number": "number",
+    "integer": "number",
+    "boolean": "boolean",
+    "null": "null",
+}
 
 
 class Printer:
-    """Prints the schema of one function's parameters; its `$ref`s point into that same schema.
+    """Prints the schema of one function's parameters; its `$ref`s point into that same
+    schema.
 
-    `early` prints as the models of June 2023 (gpt-4-0613, gpt-3.5-turbo-0613) are shown it: no titles, no defaults, comments on
-    the first level only, properties that are objects without fields left out, never on one line.
+    `early` prints as the models of June 2023 (gpt-4-0613, gpt-3.5-turbo-0613) are shown
+    it: no titles, no defaults, comments on the first level only, properties that are
+    objects without fields left out, never on one line.
     """
 
     def __init__(self, root: Mapping[str, object], *, early: bool = False) -> None:
         self._root = root
         self._early = early
-        self._open: list[str] = []  # the references being printed: a schema that refers to itself ends there
+        # the references being printed: a schema that refers to itself ends there
+        self._open: list[str] = []
         self._left = MOST
 
     def parameters(self) -> str:
-        """Print the root schema as the type of a function's single parameter; empty when it has no properties."""
+        """Print the root schema as the type of a function's single parameter; empty
+        when it has no properties.
+        """
         if not obj(self._root.get("properties")):
             return ""
         above = [] if self._early else self._comments(self._root)
@@ -47,7 +61,11 @@ class Printer:
             if not self._early or depth == 0:
                 lines.extend(self._comments(prop))
             mark = "" if key in required else "?"
-            default = f" // default: {compact(prop['default'])}" if "default" in prop and not self._early else ""
+            default = (
+                f" // default: {compact(prop['default'])}"
+                if "default" in prop and not self._early
+                else ""
+            )
             lines.append(f"{key}{mark}: {printed},{default}")
         if self._early or any("//" in line for line in lines):
             return "\n".join(["{", *lines, "}"])
@@ -71,12 +89,19 @@ class Printer:
             return " | ".join(compact(value) for value in values)
         if "const" in schema:
             return compact(schema["const"])
-        variants = [obj(variant) for variant in items(schema.get("anyOf")) or items(schema.get("oneOf"))]
+        variants = [
+            obj(variant) for variant in items(schema.get("anyOf")) or items(schema.get("oneOf"))
+        ]
         kinds = items(schema.get("type"))
         if not variants and kinds:
-            # A list of types is read as a choice between them, each with the whole of the rest of the schema.
+            # A list of types is read as a choice between them, each with the whole of
+            # the rest of the schema.
             variants = [{**schema, "type": kind} for kind in kinds]
-        return self._union(variants, depth) if variants else self._named(text(schema.get("type")), schema, depth)
+        return (
+            self._union(variants, depth)
+            if variants
+            else self._named(text(schema.get("type")), schema, depth)
+        )
 
     def _union(self, variants: list[Mapping[str, object]], depth: int) -> str:
         printed = [self._type(variant, depth + 1) for variant in variants]
@@ -84,7 +109,9 @@ class Printer:
             return "object"
         notes = ["" if self._early else _note(self._resolve(variant)) for variant in variants]
         if any(notes):
-            return "".join(f"\n| {one}{note}" for one, note in zip(printed, notes, strict=True)) + "\n"
+            return (
+                "".join(f"\n| {one}{note}" for one, note in zip(printed, notes, strict=True)) + "\n"
+            )
         return " | ".join(printed)
 
     def _named(self, kind: str, schema: Mapping[str, object], depth: int) -> str:
@@ -109,7 +136,9 @@ class Printer:
         return lines + commented(description)
 
     def _resolve(self, schema: Mapping[str, object], steps: int = DEEPEST) -> Mapping[str, object]:
-        """Follow `$ref`, at most so many steps; what stands beside a reference adds to what it refers to."""
+        """Follow `$ref`, at most so many steps; what stands beside a reference adds to
+        what it refers to.
+        """
         for _ in range(steps):
             reference = schema.get("$ref")
             if not isinstance(reference, str):
@@ -131,7 +160,9 @@ def _note(variant: Mapping[str, object]) -> str:
 
 def commented(description: str) -> list[str]:
     """Print a text as comment lines."""
-    return [f"// {line.strip()}".rstrip() for line in description.split("\n")] if description else []
+    return (
+        [f"// {line.strip()}".rstrip() for line in description.split("\n")] if description else []
+    )
 
 
 def compact(value: object) -> str:

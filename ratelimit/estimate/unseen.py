@@ -1,6 +1,8 @@
-"""What a request only hints at: built-in tools, encrypted items, files, sound. Guesses, each with its ground.
+"""What a request only hints at: built-in tools, encrypted items, files, sound. Guesses,
+each with its ground.
 
-Owns the guesses, so that the formulas stay free of them; whatever uses one says "guess". Must never fetch or decode anything.
+Owns the guesses, so that the formulas stay free of them; whatever uses one says
+"guess". Must never fetch or decode anything.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ from ratelimit.estimate.models import Family
 from ratelimit.estimate.plain import decoded, obj, text
 from ratelimit.estimate.tally import Tally
 
-SEALED, SEALED_FRAME, SEALED_LEAST = 0.14, 112, 16  # tokens per character of an encrypted item, less its frame
+# tokens per character of an encrypted item, less its frame
+SEALED, SEALED_FRAME, SEALED_LEAST = 0.14, 112, 16
 PRO = 1_520  # tokens of what reasoning.mode "pro" is told; 7 calls: 1,514 to 1,531
 
-# (tool type, tokens of its instructions for gpt-4o and gpt-4.1, the same for gpt-5), as billed when the tool was not used;
-# what a tool then fetches is billed too, and is not known beforehand. Source: 23 to 1 recorded calls each.
+# (tool type, tokens of its instructions for gpt-4o and gpt-4.1, the same for gpt-5), as
+# billed when the tool was not used; what a tool then fetches is billed too, and is not
+# known beforehand. Source: 23 to 1 recorded calls each.
 _BUILT_IN = (
     ("web_search", 294, 4_300),
     ("code_interpreter", 139, 1_330),
@@ -39,21 +43,30 @@ _READ = 1_048_576  # base64 characters of a file looked at
 
 
 def opaque(item: Mapping[str, object]) -> int:
-    """Guess the tokens of an encrypted item (reasoning, compaction) from its length; 0 for items the server only refers to.
+    """Guess the tokens of an encrypted item (reasoning, compaction) from its length; 0
+    for items the server only refers to.
 
-    Source: 64 recorded calls that sent reasoning back, 9 with a compaction: 100 more characters are about 14 more tokens.
+    Source: 64 recorded calls that sent reasoning back, 9 with a compaction: 100 more
+    characters are about 14 more tokens.
     """
     sealed = text(item.get("encrypted_content"))
     return max(SEALED_LEAST, round(SEALED * len(sealed)) - SEALED_FRAME) if sealed else 0
 
 
 def built_in(kind: str, family: Family) -> int:
-    """Guess the tokens a built-in tool's instructions take; 0 for kinds nobody has seen."""
-    return next((gpt5 if family.gpt5 else gpt4 for name, gpt4, gpt5 in _BUILT_IN if kind.startswith(name)), 0)
+    """Guess the tokens a built-in tool's instructions take; 0 for kinds nobody has
+    seen.
+    """
+    return next(
+        (gpt5 if family.gpt5 else gpt4 for name, gpt4, gpt5 in _BUILT_IN if kind.startswith(name)),
+        0,
+    )
 
 
 def add_file(part: Mapping[str, object], tally: Tally) -> None:
-    """Add a file or sound part to `tally`: texts are counted, PDFs guessed by their pages, sound by its length."""
+    """Add a file or sound part to `tally`: texts are counted, PDFs guessed by their
+    pages, sound by its length.
+    """
     tally.kinds.add("files")
     tally.doubt("guess")
     sound = obj(part.get("input_audio"))

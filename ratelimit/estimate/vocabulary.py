@@ -1,21 +1,26 @@
-"""Where tiktoken's vocabularies come from, on a machine that has never seen one and has no internet.
+"""Where tiktoken's vocabularies come from, on a machine that has never seen one and has
+no internet.
 
-Owns the search, the loading, the one warning when a vocabulary is missing, and the choice of a stand-in. Must never hold a
-vocabulary, a checksum, an address or a pattern: those are tiktoken's, whose own constructors run here, only with another
-loader in the place of its own. Must never write to disk (tiktoken does, in its own cache, after its own download), and
-never load anything at import.
+Owns the search, the loading, the one warning when a vocabulary is missing, and the
+choice of a stand-in. Must never hold a vocabulary, a checksum, an address or a pattern:
+those are tiktoken's, whose own constructors run here, only with another loader in the
+place of its own. Must never write to disk (tiktoken does, in its own cache, after its
+own download), and never load anything at import.
 
 The search, cheapest and surest first:
 
 1. an encoding that somebody in this process has loaded through tiktoken already,
 2. tiktoken's cache folder,
-3. an installed package that carries the vocabulary: quicktok-v1 or bpe-openai, both o200k and cl100k,
-4. tiktoken's download, on a thread of its own. The caller who starts it waits `patience` seconds for it and nobody else
-   waits at all, because a firewall that swallows packets would hang a call for minutes. It is tried once a process.
+3. an installed package that carries the vocabulary: quicktok-v1 or bpe-openai, both
+   o200k and cl100k,
+4. tiktoken's download, on a thread of its own. The caller who starts it waits
+   `patience` seconds for it and nobody else waits at all, because a firewall that
+   swallows packets would hang a call for minutes. It is tried once a process.
 
-A package comes before the download since it is the same file, byte for byte, without the network. Whatever the source,
-tiktoken's own sha256 must match. While all four fail the caller gets a stand-in, the nearest encoding that is here, or
-nothing, and one warning that says what was tried.
+A package comes before the download since it is the same file, byte for byte, without
+the network. Whatever the source, tiktoken's own sha256 must match. While all four fail
+the caller gets a stand-in, the nearest encoding that is here, or nothing, and one
+warning that says what was tried.
 """
 
 from __future__ import annotations
@@ -41,12 +46,16 @@ import tiktoken.registry
 
 from ratelimit.errors import EstimateWarning, caution
 
-# The address of tiktoken's file and the sha256 it must have -> its bytes; raises when it has none. The caller checks the sha256.
+# The address of tiktoken's file and the sha256 it must have -> its bytes; raises when
+# it has none. The caller checks the sha256.
 Source: TypeAlias = Callable[[str, str], bytes]
 
-PATIENCE = 2.0  # seconds; the file has 3.6 MB, and a call that is about to wait for a model can spare this once
+# seconds; the file has 3.6 MB, and a call that is about to wait for a model can spare
+# this once
+PATIENCE = 2.0
 
-# The same ranks and the same pattern under another name: only their special tokens differ, and these count as text here.
+# The same ranks and the same pattern under another name: only their special tokens
+# differ, and these count as text here.
 _SAME = {"o200k_harmony": "o200k_base", "p50k_edit": "p50k_base", "gpt2": "r50k_base"}
 _NEAREST = {
     "o200k_base": ("cl100k_base", "p50k_base", "r50k_base"),
@@ -58,7 +67,9 @@ _logger = logging.getLogger(__name__)
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path | None:
-    """Tell where tiktoken keeps what it has downloaded, None when it is told to keep nothing. Source: tiktoken.load."""
+    """Tell where tiktoken keeps what it has downloaded, None when it is told to keep
+    nothing. Source: tiktoken.load.
+    """
     folder = environ.get("TIKTOKEN_CACHE_DIR", environ.get("DATA_GYM_CACHE_DIR"))
     if folder is None:
         return Path(tempfile.gettempdir(), "data-gym-cache")
@@ -75,7 +86,9 @@ def from_cache(url: str, _sha256: str) -> bytes:
 
 
 def from_quicktok(url: str, _sha256: str) -> bytes:
-    """Rebuild tiktoken's file from quicktok's: a count, then per token its length, its bytes and its rank."""
+    """Rebuild tiktoken's file from quicktok's: a count, then per token its length, its
+    bytes and its rank.
+    """
     name = url.rsplit("/", 1)[-1].removesuffix("_base.tiktoken")
     data = (_data_folder("quicktok") / f"{name}.vocab").read_bytes()
     (count,) = struct.unpack_from("<I", data)
@@ -90,11 +103,15 @@ def from_quicktok(url: str, _sha256: str) -> bytes:
 
 def from_bpe_openai(url: str, _sha256: str) -> bytes:
     """Unpack the copy of tiktoken's file that bpe-openai carries."""
-    return gzip.decompress((_data_folder("bpe_openai") / f"{url.rsplit('/', 1)[-1]}.gz").read_bytes())
+    return gzip.decompress(
+        (_data_folder("bpe_openai") / f"{url.rsplit('/', 1)[-1]}.gz").read_bytes()
+    )
 
 
 def download(url: str, sha256: str) -> bytes:
-    """Have tiktoken download its file and keep it in its cache; waits as long as the network does."""
+    """Have tiktoken download its file and keep it in its cache; waits as long as the
+    network does.
+    """
     try:
         return tiktoken.load.read_file_cached(url, sha256)
     except OSError as error:
@@ -107,25 +124,31 @@ LOCAL: tuple[Source, ...] = (from_cache, from_quicktok, from_bpe_openai)
 
 
 class Vocabularies:
-    """The encodings of one process, each loaded at its first use. Safe to share between threads; nothing here raises.
+    """The encodings of one process, each loaded at its first use. Safe to share between
+    threads; nothing here raises.
 
     :param local: sources that answer at once, in the order of preference.
     :param remote: the source that may take for ever.
     :param patience: seconds that the caller who starts `remote` waits for it.
     """
 
-    def __init__(self, local: Sequence[Source] = LOCAL, remote: Source = download, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, local: Sequence[Source] = LOCAL, remote: Source = download, patience: float = PATIENCE
+    ) -> None:
         self._local = local
         self._remote = remote
         self._patience = patience
         self._lock = threading.RLock()  # reentrant, as a finalizer may count
         self._loaded: dict[str, tiktoken.Encoding] = {}
-        self._failures: dict[str, list[str]] = {}  # what each source said, where all local ones were asked in vain
+        # what each source said, where all local ones were asked in vain
+        self._failures: dict[str, list[str]] = {}
         self._asked: set[str] = set()  # the remote source, for these
         self._warned: set[str] = set()
 
     def load(self, encoding: str) -> tiktoken.Encoding | None:
-        """Return the encoding of that name, None while its vocabulary is not here; the first call loads it (0.5 s)."""
+        """Return the encoding of that name, None while its vocabulary is not here; the
+        first call loads it (0.5 s).
+        """
         name = base(encoding)
         found = self._loaded.get(name)
         if found is not None:
@@ -140,17 +163,23 @@ class Vocabularies:
         return self._loaded.get(name)
 
     def forget_others(self) -> None:
-        """After a fork: whoever held the lock, and whoever is downloading, belongs to the parent process."""
+        """After a fork: whoever held the lock, and whoever is downloading, belongs to
+        the parent process.
+        """
         self._lock = threading.RLock()
         self._asked &= self._loaded.keys()
 
     def ready(self, encoding: str) -> bool:
-        """Whether `load` answers at once: the encoding is loaded, or was asked for everywhere."""
+        """Whether `load` answers at once: the encoding is loaded, or was asked for
+        everywhere.
+        """
         name = base(encoding)
         return name in self._loaded or name in self._asked
 
     def stand_in(self, encoding: str) -> tiktoken.Encoding | None:
-        """Return the nearest encoding that is on this machine, None when there is none; warns once an encoding."""
+        """Return the nearest encoding that is on this machine, None when there is none;
+        warns once an encoding.
+        """
         name = base(encoding)
         with self._lock:
             found = next(filter(None, map(self._here, _NEAREST[name])), None)
@@ -160,7 +189,11 @@ class Vocabularies:
         if not warned:
             caution(
                 f"tiktoken's vocabulary {name} is not here ({tried}), so texts are "
-                + (f"counted with {found.name}, the nearest one" if found else "estimated by their size")
+                + (
+                    f"counted with {found.name}, the nearest one"
+                    if found
+                    else "estimated by their size"
+                )
                 + ". Let tiktoken download it once, or install ratelimit-openai[vocabulary], which brings o200k_base and"
                 " cl100k_base.",
                 EstimateWarning,
@@ -181,7 +214,9 @@ class Vocabularies:
         return found
 
     def _send_for(self, name: str) -> threading.Event | None:
-        """Start the remote source on a thread of its own; the event tells when it has answered. The lock is held."""
+        """Start the remote source on a thread of its own; the event tells when it has
+        answered. The lock is held.
+        """
         arrival = threading.Event()
         failures = self._failures[name]
 
@@ -219,7 +254,9 @@ def genuine(name: str, source: Source) -> bool:
 
 
 def _construct(name: str, source: Source, failures: list[str]) -> tiktoken.Encoding | None:
-    """Build the encoding from what `source` has; what goes wrong is added to `failures`."""
+    """Build the encoding from what `source` has; what goes wrong is added to
+    `failures`.
+    """
 
     def load(url: str, expected_hash: str) -> dict[bytes, int]:
         lines = _read(source, url, expected_hash).splitlines()
@@ -241,15 +278,21 @@ def _read(source: Source, url: str, sha256: str) -> bytes:
 
 
 def _constructor(name: str, load: Callable[[str, str], dict[bytes, int]]) -> FunctionType:
-    """Take tiktoken's own constructor of `name`, which knows the address, checksum and pattern, and let it load by `load`."""
+    """Take tiktoken's own constructor of `name`, which knows the address, checksum and
+    pattern, and let it load by `load`.
+    """
     constructor: FunctionType = getattr(importlib.import_module("tiktoken_ext.openai_public"), name)
     if "load_tiktoken_bpe" not in constructor.__code__.co_names:  # it would download here and now
         raise NotImplementedError("this tiktoken loads in a way unknown here")
-    return FunctionType(constructor.__code__, {**constructor.__globals__, "load_tiktoken_bpe": load})
+    return FunctionType(
+        constructor.__code__, {**constructor.__globals__, "load_tiktoken_bpe": load}
+    )
 
 
 def base(encoding: str) -> str:
-    """The encoding that has the ranks of `encoding`; an unknown name is taken for the newest."""
+    """The encoding that has the ranks of `encoding`; an unknown name is taken for the
+    newest.
+    """
     name = _SAME.get(encoding, encoding)
     return name if name in _NEAREST else "o200k_base"
 

@@ -1,6 +1,8 @@
-"""How much work an estimate will be, and whether it had better leave the event loop for a thread.
+"""How much work an estimate will be, and whether it had better leave the event loop for
+a thread.
 
-Owns the threshold. Must never count a token: it adds up lengths and asks the tokenizer what it knows already.
+Owns the threshold. Must never count a token: it adds up lengths and asks the tokenizer
+what it knows already.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ MOST_PARTS = 10_000  # values looked at before a request is called heavy for the
 
 
 def heavy(request: object) -> bool:
-    """Tell whether `request` holds more than HEAVY characters nobody has counted yet, or the vocabulary is still to be loaded."""
+    """Tell whether `request` holds more than HEAVY characters nobody has counted yet,
+    or the vocabulary is still to be loaded.
+    """
     body = obj(request)
     encoding = family(text(body.get("model"))).encoding
     if not ready(encoding):
@@ -29,7 +33,9 @@ def heavy(request: object) -> bool:
 
 
 def _texts(body: object) -> list[str] | None:
-    """Collect the texts of a request, without recursion; objects of the SDK show their content. None: too many values to look at."""
+    """Collect the texts of a request, without recursion; objects of the SDK show their
+    content. None: too many values to look at.
+    """
     texts: list[str] = []
     waiting = [body]
     looked = 0

@@ -1,6 +1,8 @@
-"""What a server says about its limits, read: headers, refusals, usage, and what an exception tells.
+"""What a server says about its limits, read: headers, refusals, usage, and what an
+exception tells.
 
-Owns: the meaning of foreign bytes. Must never come in: the limiter, its line, its stores, its transport, any I/O or clock.
+Owns: the meaning of foreign bytes. Must never come in: the limiter, its line, its
+stores, its transport, any I/O or clock.
 """
 
 from ratelimit.feedback.headers import Reading, parse_duration, read_headers

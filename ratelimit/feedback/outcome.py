@@ -1,9 +1,12 @@
-"""What an exception tells about the call it ended: was anything sent, was it refused, or is nothing known.
+"""What an exception tells about the call it ended: was anything sent, was it refused,
+or is nothing known.
 
-Owns: the class names by which HTTP libraries say "the connection was never made", and the way through the chain of causes.
-Must never come in: those libraries (any of them may be installed, or none), I/O, clocks, decisions. Never raises.
+Owns: the class names by which HTTP libraries say "the connection was never made", and
+the way through the chain of causes. Must never come in: those libraries (any of them
+may be installed, or none), I/O, clocks, decisions. Never raises.
 
-Giving back what was not sent is right, giving back what the server has counted brings the next 429: in doubt the answer is "unknown".
+Giving back what was not sent is right, giving back what the server has counted brings
+the next 429: in doubt the answer is "unknown".
 """
 
 from __future__ import annotations
@@ -19,25 +22,72 @@ from ratelimit.feedback.values import field
 _UNSENT = frozenset(
     {
         # httpx, httpx2, httpcore
-        *("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol", "InvalidURL"),
+        *(
+            "ConnectError",
+            "ConnectTimeout",
+            "PoolTimeout",
+            "ProxyError",
+            "UnsupportedProtocol",
+            "InvalidURL",
+        ),
         # aiohttp
-        *("ClientConnectorError", "ClientConnectorDNSError", "ClientProxyConnectionError", "ConnectionTimeoutError"),
-        *("ClientConnectorCertificateError", "InvalidURL", "InvalidUrlClientError", "NonHttpUrlClientError"),
+        *(
+            "ClientConnectorError",
+            "ClientConnectorDNSError",
+            "ClientProxyConnectionError",
+            "ConnectionTimeoutError",
+        ),
+        *(
+            "ClientConnectorCertificateError",
+            "InvalidURL",
+            "InvalidUrlClientError",
+            "NonHttpUrlClientError",
+        ),
         # requests and urllib3
-        *("NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "EmptyPoolError", "InvalidSchema", "MissingSchema"),
+        *(
+            "NewConnectionError",
+            "NameResolutionError",
+            "ConnectTimeoutError",
+            "EmptyPoolError",
+            "InvalidSchema",
+            "MissingSchema",
+        ),
         # Python
         *("ConnectionRefusedError", "gaierror", "SSLCertVerificationError"),
     }
 )
 _SENT = frozenset(
     {
-        *("ReadTimeout", "WriteTimeout", "ReadError", "WriteError", "CloseError", "RemoteProtocolError", "DecodingError"),
-        *("SocketTimeoutError", "ServerDisconnectedError", "ClientPayloadError", "ClientResponseError", "ClientOSError"),
+        *(
+            "ReadTimeout",
+            "WriteTimeout",
+            "ReadError",
+            "WriteError",
+            "CloseError",
+            "RemoteProtocolError",
+            "DecodingError",
+        ),
+        *(
+            "SocketTimeoutError",
+            "ServerDisconnectedError",
+            "ClientPayloadError",
+            "ClientResponseError",
+            "ClientOSError",
+        ),
         *("ReadTimeoutError", "ProtocolError", "IncompleteRead", "ChunkedEncodingError"),
-        *("ConnectionResetError", "ConnectionAbortedError", "BrokenPipeError", "CancelledError", "Cancelled", "KeyboardInterrupt"),
+        *(
+            "ConnectionResetError",
+            "ConnectionAbortedError",
+            "BrokenPipeError",
+            "CancelledError",
+            "Cancelled",
+            "KeyboardInterrupt",
+        ),
     }
 )
-_LIBRARIES = frozenset({"openai", "httpx", "httpx2", "httpcore", "httpcore2", "aiohttp", "requests", "urllib3"})
+_LIBRARIES = frozenset(
+    {"openai", "httpx", "httpx2", "httpcore", "httpcore2", "aiohttp", "requests", "urllib3"}
+)
 _LONGEST_CHAIN = 20
 
 
@@ -45,8 +95,9 @@ _LONGEST_CHAIN = 20
 class Outcome:
     """How a call ended.
 
-    `kind`: "nothing_sent" (no byte of the request reached the server: give everything back), "refused" (`refusal` says how), or
-    "unknown" (it may have been counted: keep what was reserved).
+    `kind`: "nothing_sent" (no byte of the request reached the server: give everything
+    back), "refused" (`refusal` says how), or "unknown" (it may have been counted: keep
+    what was reserved).
     """
 
     kind: Literal["nothing_sent", "refused", "unknown"]
@@ -58,21 +109,31 @@ _NOTHING_SENT = Outcome("nothing_sent")
 
 
 def read_exception(error: BaseException) -> Outcome:
-    """Tell what `error`, raised out of a call, says about it. Of a group: what all its members say, else the first refusal, else unknown."""
+    """Tell what `error`, raised out of a call, says about it. Of a group: what all its
+    members say, else the first refusal, else unknown.
+    """
     return _read(error, 0)
 
 
 def _read(error: BaseException, depth: int) -> Outcome:
     if isinstance(error, BaseExceptionGroup):
-        inner = [_read(one, depth + 1) for one in error.exceptions[:_LONGEST_CHAIN]] if depth < _LONGEST_CHAIN else []
+        inner = (
+            [_read(one, depth + 1) for one in error.exceptions[:_LONGEST_CHAIN]]
+            if depth < _LONGEST_CHAIN
+            else []
+        )
         if inner and all(outcome.kind == "nothing_sent" for outcome in inner):
             return _NOTHING_SENT
         return next((outcome for outcome in inner if outcome.kind == "refused"), _UNKNOWN)
-    return next((outcome for one in _chain(error) if (outcome := _said_by(one)) is not None), _UNKNOWN)
+    return next(
+        (outcome for one in _chain(error) if (outcome := _said_by(one)) is not None), _UNKNOWN
+    )
 
 
 def _said_by(error: BaseException) -> Outcome | None:
-    """What this one exception of a chain says; None when that is nothing, and its cause has to be asked."""
+    """What this one exception of a chain says; None when that is nothing, and its cause
+    has to be asked.
+    """
     refusal = _refusal(error)
     if refusal is not None:
         return Outcome("refused", refusal)
@@ -87,10 +148,12 @@ def _said_by(error: BaseException) -> Outcome | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Walk from the outermost exception to its causes, in the order in which they say what happened to this call.
+    """Walk from the outermost exception to its causes, in the order in which they say
+    what happened to this call.
 
-    An implicit context is followed out of HTTP libraries only, which raise their own kind over a lower one. Out of anybody else's code it
-    may belong to an earlier call: a fallback that fails inside `except ConnectError` was sent.
+    An implicit context is followed out of HTTP libraries only, which raise their own
+    kind over a lower one. Out of anybody else's code it may belong to an earlier call:
+    a fallback that fails inside `except ConnectError` was sent.
     """
     seen: set[int] = set()
     here: BaseException | None = error
@@ -106,10 +169,18 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _refusal(error: BaseException) -> Refusal | None:
-    """Read the HTTP answer that an exception carries: openai's, httpx's and requests' `.response`, aiohttp's own `.status`."""
+    """Read the HTTP answer that an exception carries: openai's, httpx's and requests'
+    `.response`, aiohttp's own `.status`.
+    """
     response = field(error, "response")
     status = next(
-        (found for holder in (error, response) for name in ("status_code", "status") if isinstance(found := field(holder, name), int)), None
+        (
+            found
+            for holder in (error, response)
+            for name in ("status_code", "status")
+            if isinstance(found := field(holder, name), int)
+        ),
+        None,
     )
     if status is None:
         return None

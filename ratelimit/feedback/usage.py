@@ -1,7 +1,9 @@
-"""Usage, of whole answers and of streams read in passing: the counts at the end, the text on the way, the error that a 200 can hide.
+"""Usage, of whole answers and of streams read in passing: the counts at the end, the
+text on the way, the error that a 200 can hide.
 
-Owns: server-sent events cut in any way, and the chunk shapes of Chat Completions, completions and Responses (Anthropic's tolerated).
-Must never come in: I/O, waiting, clocks. Memory is bounded whatever the server sends; nothing raises.
+Owns: server-sent events cut in any way, and the chunk shapes of Chat Completions,
+completions and Responses (Anthropic's tolerated). Must never come in: I/O, waiting,
+clocks. Memory is bounded whatever the server sends; nothing raises.
 """
 
 from __future__ import annotations
@@ -15,20 +17,33 @@ from ratelimit.feedback.values import field
 __all__ = ["MOST_TEXT", "SSEUsage", "StreamUsage", "Usage", "read_usage"]
 
 MOST_TEXT = 1_000_000
-"""Characters of generated text kept for counting; what comes after only adds to `text_length`."""
+"""Characters of generated text kept for counting; what comes after only adds to
+`text_length`.
+"""
 
 _LONG_LINE = 1_000_000
 _TAIL = 65_536
-_FINAL = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled", "message_stop", "error"})
+_FINAL = frozenset(
+    {
+        "response.completed",
+        "response.incomplete",
+        "response.failed",
+        "response.cancelled",
+        "message_stop",
+        "error",
+    }
+)
 _SPOKEN = ("content", "reasoning_content", "reasoning", "refusal")
 
 
 class StreamUsage:
     """Reads the chunks of one stream, SDK objects or mappings, one `feed` each.
 
-    `usage`: the last one seen, None until then. `text`: what was generated so far (answers, reasoning that is shown, arguments of tool
-    calls), at most `MOST_TEXT` characters; `text_length` counts all. `error`: the error that came inside the stream (`message`, `code`,
-    `type`), else None. `finished`: the stream came to its proper end, or to its error.
+    `usage`: the last one seen, None until then. `text`: what was generated so far
+    (answers, reasoning that is shown, arguments of tool calls), at most `MOST_TEXT`
+    characters; `text_length` counts all. `error`: the error that came inside the stream
+    (`message`, `code`, `type`), else None. `finished`: the stream came to its proper
+    end, or to its error.
     """
 
     __slots__ = ("_parts", "error", "finished", "text_length", "usage")
@@ -58,7 +73,8 @@ class StreamUsage:
                 self._speak(choice)
         elif isinstance(kind, str):
             delta = field(chunk, "delta")
-            if isinstance(delta, str):  # response.output_text.delta, response.function_call_arguments.delta, ...
+            # response.output_text.delta, response.function_call_arguments.delta, ...
+            if isinstance(delta, str):
                 self._add(delta)
             elif delta is not None:  # Anthropic's content_block_delta
                 self._add(field(delta, "text"))
@@ -72,8 +88,14 @@ class StreamUsage:
         if found is None:
             return
         before = self.usage
-        if before is not None and found.prompt_tokens == 0:  # Anthropic: the prompt comes first, the output last
-            found = Usage(before.prompt_tokens, found.output_tokens, before.prompt_tokens + found.output_tokens, before.cached_tokens)
+        # Anthropic: the prompt comes first, the output last
+        if before is not None and found.prompt_tokens == 0:
+            found = Usage(
+                before.prompt_tokens,
+                found.output_tokens,
+                before.prompt_tokens + found.output_tokens,
+                before.cached_tokens,
+            )
         self.usage = found
 
     def _fail(self, chunk: object, kind: object) -> None:
@@ -83,7 +105,11 @@ class StreamUsage:
         if error is None and kind == "error":
             error = chunk
         if error is not None and not isinstance(error, (int, float)):
-            spoken = {"message": error} if isinstance(error, str) else {name: field(error, name) for name in ("message", "code", "type")}
+            spoken = (
+                {"message": error}
+                if isinstance(error, str)
+                else {name: field(error, name) for name in ("message", "code", "type")}
+            )
             self.error = spoken
             self.finished = True
 
@@ -110,9 +136,11 @@ class StreamUsage:
 
 
 class SSEUsage:
-    """Reads a server-sent event stream as bytes, fed in any pieces; the figures are `StreamUsage`'s.
+    """Reads a server-sent event stream as bytes, fed in any pieces; the figures are
+    `StreamUsage`'s.
 
-    A line beyond a million bytes (a Responses event may carry a whole picture) is not kept whole: only its end, where the usage stands.
+    A line beyond a million bytes (a Responses event may carry a whole picture) is not
+    kept whole: only its end, where the usage stands.
     """
 
     __slots__ = ("_cut", "_line", "_stream")
@@ -150,7 +178,8 @@ class SSEUsage:
     def feed(self, piece: bytes) -> None:
         """Take the next bytes of the stream."""
         if b"\r" in piece:
-            piece = piece.replace(b"\r", b"\n")  # empty lines mean nothing here, so CRLF may become two
+            # empty lines mean nothing here, so CRLF may become two
+            piece = piece.replace(b"\r", b"\n")
         *lines, rest = piece.split(b"\n")
         for line in lines:
             self._extend(line)

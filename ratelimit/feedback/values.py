@@ -1,7 +1,9 @@
-"""Foreign values, made safe: what the other feedback files use to touch anything a server or a user's object holds.
+"""Foreign values, made safe: what the other feedback files use to touch anything a
+server or a user's object holds.
 
-Owns: the one guarded look into a foreign object, the one guarded decoding of a body, and what counts as a sane number.
-Must never come in: any meaning (which field is a limit, which is usage), I/O, clocks, exceptions to the caller.
+Owns: the one guarded look into a foreign object, the one guarded decoding of a body,
+and what counts as a sane number. Must never come in: any meaning (which field is a
+limit, which is usage), I/O, clocks, exceptions to the caller.
 """
 
 from __future__ import annotations
@@ -11,13 +13,18 @@ import math
 from collections.abc import Mapping
 
 MOST = 1e15
-"""No limit, level or token count is larger; what is, is a lie or a mistake and counts as unknown."""
+"""No limit, level or token count is larger; what is, is a lie or a mistake and counts
+as unknown.
+"""
 
 
 def number(value: object) -> float | None:
-    """Read a finite number of either sign from a number or from plain decimal text; None for anything else."""
+    """Read a finite number of either sign from a number or from plain decimal text;
+    None for anything else.
+    """
     if isinstance(value, str):
-        if len(value) > 40 or not value.isascii() or "_" in value:  # float() would take Arabic digits and 1_000
+        # float() would take Arabic digits and 1_000
+        if len(value) > 40 or not value.isascii() or "_" in value:
             return None
         try:
             value = float(value)
@@ -29,7 +36,9 @@ def number(value: object) -> float | None:
 
 
 def amount(value: object) -> float | None:
-    """Read an amount, 0 <= amount <= 1e15, from a number or from plain decimal text; None for anything else."""
+    """Read an amount, 0 <= amount <= 1e15, from a number or from plain decimal text;
+    None for anything else.
+    """
     if value.__class__ is str and len(value) < 16 and value.isdecimal() and value.isascii():
         return float(value)  # nearly always
     found = number(value)
@@ -37,7 +46,9 @@ def amount(value: object) -> float | None:
 
 
 def text(value: object, most: int = 4_000) -> str:
-    """Read text, cut at `most` characters; bytes are taken as UTF-8, anything else is the empty text."""
+    """Read text, cut at `most` characters; bytes are taken as UTF-8, anything else is
+    the empty text.
+    """
     if value.__class__ is str:
         return value[:most]
     if value.__class__ is bytes and len(value) <= most:  # every header's value, as it came
@@ -48,8 +59,11 @@ def text(value: object, most: int = 4_000) -> str:
 
 
 def field(holder: object, name: str) -> object:
-    """Look up `name` in a mapping or an object; None when it is not there, or when looking fails."""
-    if holder.__class__ is dict:  # nearly always; the check against Mapping costs more than all the rest
+    """Look up `name` in a mapping or an object; None when it is not there, or when
+    looking fails.
+    """
+    # nearly always; the check against Mapping costs more than all the rest
+    if holder.__class__ is dict:
         return holder.get(name)
     try:
         if isinstance(holder, Mapping):
@@ -60,7 +74,8 @@ def field(holder: object, name: str) -> object:
 
 
 def decoded(body: object) -> object:
-    """Decode JSON bytes or text; anything else, and anything that is not JSON, comes back as None or as it was.
+    """Decode JSON bytes or text; anything else, and anything that is not JSON, comes
+    back as None or as it was.
 
     Already decoded values (mappings, lists, objects) pass through unchanged.
     """
@@ -74,5 +89,7 @@ def decoded(body: object) -> object:
 
 
 def finite(value: float) -> bool:
-    """Tell whether `value` is a sane number of seconds: finite, not negative, at most ten years."""
+    """Tell whether `value` is a sane number of seconds: finite, not negative, at most
+    ten years.
+    """
     return math.isfinite(value) and 0 <= value <= 315_360_000

@@ -1,11 +1,13 @@
 """Buckets in this process's memory.
 
-Owns atomicity: one lock over all buckets of a family, taken so that no signal can leave it locked (see `line.py`). Never waits for anything but
-that lock, knows no clock and no line.
+Owns atomicity: one lock over all buckets of a family, taken so that no signal can leave
+it locked (see `line.py`). Never waits for anything but that lock, knows no clock and no
+line.
 
-`give` must also work when it interrupts the holder of the lock in the same thread (a finalizer of an abandoned stream, run by the garbage
-collector in the middle of `take`; a signal handler). It therefore never blocks: what cannot be done at once is left in an inbox that the holder
-empties after it has let go of the lock.
+`give` must also work when it interrupts the holder of the lock in the same thread (a
+finalizer of an abandoned stream, run by the garbage collector in the middle of `take`;
+a signal handler). It therefore never blocks: what cannot be done at once is left in an
+inbox that the holder empties after it has let go of the lock.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ class MemoryStore:
         self._held: int | None = None
         self._held_until = inf
         self._concurrency = limits.concurrency
-        self.marking = False  # whether grants carry marks: only who listens to headers pays for them
+        # whether grants carry marks: only who listens to headers pays for them
+        self.marking = False
         self.admitted = 0
         self.ended = 0
         self._closed_until = -inf
@@ -74,7 +77,9 @@ class MemoryStore:
 
     @property
     def concurrency(self) -> int | None:
-        """How many calls may be in flight at once, as was given or is held; None: any number."""
+        """How many calls may be in flight at once, as was given or is held; None: any
+        number.
+        """
         return self._concurrency
 
     @property
@@ -83,7 +88,8 @@ class MemoryStore:
         return self._concurrency is not None and self.in_flight >= self._concurrency
 
     def take(self, cost: Cost, now: float) -> Grant | float:
-        """Pay every bucket in one step, or none: then answer the moment at which to ask again (inf: when a call ends).
+        """Pay every bucket in one step, or none: then answer the moment at which to ask
+        again (inf: when a call ends).
 
         Raises `RequestTooLarge` for a cost that no amount of waiting makes fit.
         """
@@ -98,7 +104,9 @@ class MemoryStore:
             break
         try:
             if self._inbox:
-                self._read_inbox()  # what was given before this call came must count: nobody wakes it for that again
+                # what was given before this call came must count: nobody wakes it for
+                # that again
+                self._read_inbox()
             if not self._plain and (moment := self._not_before(cost, now)) is not None:
                 return moment
             buckets = self._buckets
@@ -117,7 +125,9 @@ class MemoryStore:
                 self._empty_inbox()
 
     def _not_before(self, cost: Cost, now: float) -> float | None:
-        """What else than the buckets keeps a call back: the moment at which to ask again, None when nothing does."""
+        """What else than the buckets keeps a call back: the moment at which to ask
+        again, None when nothing does.
+        """
         if now >= self._held_until:
             self.hold(None)
         if self.full:
@@ -131,7 +141,9 @@ class MemoryStore:
         return None
 
     def _sort(self) -> None:
-        """See whether buckets are all that has to be looked at for a call: the common case, and the fast one."""
+        """See whether buckets are all that has to be looked at for a call: the common
+        case, and the fast one.
+        """
         self._plain = self._concurrency is None and self._closed_until == -inf
 
     def mark(self) -> None:
@@ -141,7 +153,11 @@ class MemoryStore:
     def _later(self, cost: Cost) -> float:
         self.refuse_oversize(cost)
         held = cost.get(HELD, 0)
-        shares = [(bucket, amount, held if bucket.holds else 0) for bucket in self._buckets if (amount := cost.get(bucket.name))]
+        shares = [
+            (bucket, amount, held if bucket.holds else 0)
+            for bucket in self._buckets
+            if (amount := cost.get(bucket.name))
+        ]
         return max(bucket.moment(amount - share, share) for bucket, amount, share in shares)
 
     def give(self, cost: Cost, now: float, ends: bool) -> None:
@@ -167,9 +183,11 @@ class MemoryStore:
         give_all(self._buckets, cost, now)
 
     def spend(self, share: float, now: float) -> None:
-        """Take this share of each limit, 0 to 1, out of its bucket: it was used before anybody looked.
+        """Take this share of each limit, 0 to 1, out of its bucket: it was used before
+        anybody looked.
 
-        Dated like a debit: the server's bucket, too, is looked at only when the first request arrives.
+        Dated like a debit: the server's bucket, too, is looked at only when the first
+        request arrives.
         """
         for bucket in self._buckets:
             left = (1 - share) * bucket.limit.amount
@@ -183,7 +201,9 @@ class MemoryStore:
             bucket.expect(slack)
 
     def hold(self, concurrency: int | None, until: float = inf) -> None:
-        """Let at most so many calls be in flight until then; None goes back to what the limits say."""
+        """Let at most so many calls be in flight until then; None goes back to what the
+        limits say.
+        """
         self._held = concurrency
         self._held_until = until
         self._concurrency = concurrency or self.limits.concurrency
@@ -203,10 +223,15 @@ class MemoryStore:
         self._soon(lambda: bucket.correct(seconds, now))
 
     def replace(self, limits: Limits, now: float) -> None:
-        """Hold other limits; a bucket of the same name and period keeps what is owed: as much, or as long, if that is less."""
+        """Hold other limits; a bucket of the same name and period keeps what is owed:
+        as much, or as long, if that is less.
+        """
 
         def apply() -> None:
-            owed = {(b.name, b.limit.per): (b.owed(now), max(b.full_at - now, 0.0)) for b in self._buckets}
+            owed = {
+                (b.name, b.limit.per): (b.owed(now), max(b.full_at - now, 0.0))
+                for b in self._buckets
+            }
             held = {(b.name, b.limit.per): b.held for b in self._buckets}
             self.limits = limits
             self._concurrency = self._held or limits.concurrency
@@ -224,7 +249,8 @@ class MemoryStore:
         self._empty_inbox()
 
     def _empty_inbox(self) -> None:
-        # Whoever does not get in may leave: the one inside looks into the inbox after letting go.
+        # Whoever does not get in may leave: the one inside looks into the inbox after
+        # letting go.
         while self._inbox:
             for entered in self._attempts:
                 if entered:
@@ -240,9 +266,11 @@ class MemoryStore:
             self._inbox.popleft()()
 
     def moment(self, cost: Cost, ahead: Cost = NOTHING) -> float:
-        """When ``cost`` fits at the earliest if ``ahead``, the sum of several calls, is paid first; past if it fits now.
+        """When ``cost`` fits at the earliest if ``ahead``, the sum of several calls, is
+        paid first; past if it fits now.
 
-        What calls hold for their answers is left out: no time frees it, but an end may, and at any moment.
+        What calls hold for their answers is left out: no time frees it, but an end may,
+        and at any moment.
         """
         latest = self._closed_until
         for bucket in self._buckets:
@@ -252,7 +280,10 @@ class MemoryStore:
                 before -= ahead.get(HELD, 0)
             if amount or before:
                 amount = min(amount - share, bucket.burst)
-                latest = max(latest, bucket.full_at + (before + amount) * bucket.seconds_per_unit - bucket.window)
+                latest = max(
+                    latest,
+                    bucket.full_at + (before + amount) * bucket.seconds_per_unit - bucket.window,
+                )
                 if share and not before and not bucket.held:
                     latest = max(latest, bucket.moment(amount, share))
         return latest

@@ -1,4 +1,5 @@
-"""Servers and clocks for tests, ours and yours: FakeOpenAI enforces limits as the real servers do.
+"""Servers and clocks for tests, ours and yours: FakeOpenAI enforces limits as the real
+servers do.
 
 Owns no code. What must never come in: anything the limiter needs to run.
 """

@@ -1,11 +1,14 @@
-"""What a call is billed and what it is answered: prompt tokens, output length, text, and the time all that takes.
+"""What a call is billed and what it is answered: prompt tokens, output length, text,
+and the time all that takes.
 
-Owns: every invented figure of the fake server, all from one seed. What must never come in: limits, buckets, HTTP.
+Owns: every invented figure of the fake server, all from one seed. What must never come
+in: limits, buckets, HTTP.
 
-The output length of a call depends on the seed and its body only, so that every client in a race gets the same work, however it
-orders or retries it; so does the text, in which one word is one token of o200k_base and cl100k_base alike.
-A workload that knows better (recorded calls) sends the header `x-fake-usage: {"prompt_tokens": 12, "completion_tokens": 345}`;
-either number may be left out.
+The output length of a call depends on the seed and its body only, so that every client
+in a race gets the same work, however it orders or retries it; so does the text, in
+which one word is one token of o200k_base and cl100k_base alike. A workload that knows
+better (recorded calls) sends the header `x-fake-usage: {"prompt_tokens": 12,
+"completion_tokens": 345}`; either number may be left out.
 """
 
 from __future__ import annotations
@@ -35,10 +38,12 @@ _COMMON = (
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How long an answer takes: `base` seconds until the first token, `per_token` seconds for each, both scaled by one lognormal draw.
+    """How long an answer takes: `base` seconds until the first token, `per_token`
+    seconds for each, both scaled by one lognormal draw.
 
-    `spread` is the standard deviation of the logarithm; 0 makes every answer take exactly its time. `jitter`: bounds in seconds of the
-    network's share, drawn anew for the way there and the way back.
+    `spread` is the standard deviation of the logarithm; 0 makes every answer take
+    exactly its time. `jitter`: bounds in seconds of the network's share, drawn anew for
+    the way there and the way back.
     """
 
     base: float = 0.3
@@ -49,7 +54,9 @@ class Latency:
     def __post_init__(self) -> None:
         figures = (self.base, self.per_token, self.spread, *self.jitter)
         if not all(0 <= figure < math.inf for figure in figures) or self.jitter[0] > self.jitter[1]:
-            raise InvalidArgument(f"{self}: seconds are finite and not negative, and jitter is (least, most)")
+            raise InvalidArgument(
+                f"{self}: seconds are finite and not negative, and jitter is (least, most)"
+            )
 
     def draw(self, generator: random.Random) -> float:
         """This call's factor on base and per_token."""
@@ -63,17 +70,34 @@ class Latency:
 class Answers:
     """How long each call's prompt and output are."""
 
-    def __init__(self, *, output: float, spread: float, counter: PromptCounter | None, seed: int) -> None:
+    def __init__(
+        self, *, output: float, spread: float, counter: PromptCounter | None, seed: int
+    ) -> None:
         if not (output >= 1 and math.isfinite(output) and 0 <= spread < math.inf):
-            raise InvalidArgument(f"output={output}, spread={spread}: a median of at least one token and a finite spread")
-        self._median, self._spread, self._counter, self._seed = output, spread, counter or count_prompt, seed
+            raise InvalidArgument(
+                f"output={output}, spread={spread}: a median of at least one token and a finite spread"
+            )
+        self._median, self._spread, self._counter, self._seed = (
+            output,
+            spread,
+            counter or count_prompt,
+            seed,
+        )
 
     def prompt(self, endpoint: str, body: Mapping[str, Any], known: Mapping[str, Any]) -> int:
         """Billed prompt tokens: as the workload knows them, else counted."""
-        return int(known["prompt_tokens"]) if "prompt_tokens" in known else self._counter(endpoint, body)
+        return (
+            int(known["prompt_tokens"])
+            if "prompt_tokens" in known
+            else self._counter(endpoint, body)
+        )
 
-    def output(self, endpoint: str, body: Mapping[str, Any], raw: bytes, known: Mapping[str, Any]) -> int:
-        """Output tokens over all choices: as known, else lognormal around the median, bounded by what the body allows."""
+    def output(
+        self, endpoint: str, body: Mapping[str, Any], raw: bytes, known: Mapping[str, Any]
+    ) -> int:
+        """Output tokens over all choices: as known, else lognormal around the median,
+        bounded by what the body allows.
+        """
         if endpoint not in {"chat.completions", "responses", "completions"}:
             return 0
         if "completion_tokens" in known:
@@ -87,15 +111,22 @@ class Answers:
         return one * choices(endpoint, body)
 
     def prepare(self) -> None:
-        """Load the vocabulary of today's models now, so that the first call is not the slow one; a counter that was given loads its own."""
+        """Load the vocabulary of today's models now, so that the first call is not the
+        slow one; a counter that was given loads its own.
+        """
         if self._counter is count_prompt:
-            count_prompt("chat.completions", {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]})
+            count_prompt(
+                "chat.completions",
+                {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]},
+            )
 
 
 def count_prompt(endpoint: str, body: Mapping[str, Any]) -> int:
-    """Prompt tokens of plain content, by tiktoken: 3 a message and 3 at the end, as chat bills it.
+    """Prompt tokens of plain content, by tiktoken: 3 a message and 3 at the end, as
+    chat bills it.
 
-    Tools, schemas and pictures are not counted; a workload with those passes its own counter or sends `x-fake-usage`.
+    Tools, schemas and pictures are not counted; a workload with those passes its own
+    counter or sends `x-fake-usage`.
     """
     from ratelimit.estimate.tokenizer import count, encoding_for  # noqa: PLC0415 - only servers that bill load a vocabulary
 
@@ -103,7 +134,10 @@ def count_prompt(endpoint: str, body: Mapping[str, Any]) -> int:
     if endpoint in {"embeddings", "completions"}:
         given = body.get("input" if endpoint == "embeddings" else "prompt")
         several = isinstance(given, list) and bool(given) and not isinstance(given[0], int)
-        return sum(_tokens(text, encoding, count) for text in (given if several and isinstance(given, list) else [given]))
+        return sum(
+            _tokens(text, encoding, count)
+            for text in (given if several and isinstance(given, list) else [given])
+        )
     if endpoint not in {"chat.completions", "responses"}:
         return 0
     items = body.get("messages" if endpoint == "chat.completions" else "input")
@@ -116,7 +150,11 @@ def count_prompt(endpoint: str, body: Mapping[str, Any]) -> int:
             total += 3 + count(str(message.get("role", "")), encoding)
             content = message.get("content")
             parts = content if isinstance(content, list) else [{"text": content}]
-            total += sum(_tokens(part.get("text"), encoding, count) for part in parts if isinstance(part, Mapping))
+            total += sum(
+                _tokens(part.get("text"), encoding, count)
+                for part in parts
+                if isinstance(part, Mapping)
+            )
     return total
 
 
@@ -139,7 +177,9 @@ def _long_text() -> tuple[str, list[int]]:
 
 
 def words(start: int, stop: int) -> str:
-    """The answer's words from number `start` to `stop`, each with the space before it: one token each."""
+    """The answer's words from number `start` to `stop`, each with the space before it:
+    one token each.
+    """
     text, ends = _long_text()
     pieces = []
     while start < stop:

@@ -1,12 +1,14 @@
 """The three kinds of bucket the fake server enforces with.
 
-Owns: levels. What must never come in: what a call costs, headers, HTTP, anything of `ratelimit.bucket`; the limiter is judged
-by these buckets, so they share no line with it. `LeakyMeter` is aiolimiter's bucket, the independent judge, wherever nothing is
-settled afterwards. `LevelMeter` is the plain "level, last seen" form for servers that settle and may owe. `WindowMeter` counts
-in fixed windows.
+Owns: levels. What must never come in: what a call costs, headers, HTTP, anything of
+`ratelimit.bucket`; the limiter is judged by these buckets, so they share no line with
+it. `LeakyMeter` is aiolimiter's bucket, the independent judge, wherever nothing is
+settled afterwards. `LevelMeter` is the plain "level, last seen" form for servers that
+settle and may owe. `WindowMeter` counts in fixed windows.
 
-Every meter answers in whole units and fractions of its own limit per `period` seconds. `now` is the loop's time in seconds;
-aiolimiter reads the same loop by itself. A millionth of a unit is forgiven: a caller who comes at the computed moment must not be
+Every meter answers in whole units and fractions of its own limit per `period` seconds.
+`now` is the loop's time in seconds; aiolimiter reads the same loop by itself. A
+millionth of a unit is forgiven: a caller who comes at the computed moment must not be
 refused for a rounding residue.
 """
 
@@ -43,7 +45,9 @@ class Meter(Protocol):
         """Seconds until `missing` more units are left, as a refusal names them."""
 
     def resize(self, limit: float, now: float) -> None:
-        """Go on with another limit; what is used stays used, at most the whole new limit."""
+        """Go on with another limit; what is used stays used, at most the whole new
+        limit.
+        """
 
 
 def drip(units: float, limit: float, period: float) -> float:
@@ -60,7 +64,9 @@ class LeakyMeter:
         self._debit(limit * (1 - level))
 
     def left(self, now: float) -> float:  # noqa: ARG002 - the judge reads its loop
-        """By bisection of what the judge admits: whole units first, then the fraction that a millisecond of reset shows."""
+        """By bisection of what the judge admits: whole units first, then the fraction
+        that a millisecond of reset shows.
+        """
         fits = self._judge.has_capacity
         low, high = 0, int(self.limit)
         while low < high:
@@ -98,7 +104,8 @@ class LeakyMeter:
         self._debit(min(used, limit))
 
     def _debit(self, amount: float) -> None:
-        # acquire() suspends only when there is no room. The residue is taken off where it alone would make it wait.
+        # acquire() suspends only when there is no room. The residue is taken off where
+        # it alone would make it wait.
         if not self._judge.has_capacity(amount):
             amount -= RESIDUE
         acquiring = self._judge.acquire(max(0.0, amount))
@@ -107,7 +114,9 @@ class LeakyMeter:
         except StopIteration:
             return
         acquiring.close()
-        raise RuntimeError("a debit was asked for that does not fit: the server must look before it takes")
+        raise RuntimeError(
+            "a debit was asked for that does not fit: the server must look before it takes"
+        )
 
 
 class LevelMeter:
@@ -132,11 +141,15 @@ class LevelMeter:
         self._level = self.left(now) - amount
 
     def settle(self, more: float, now: float) -> None:
-        """Debit `more`, or give back when it is negative; what would be above full runs over."""
+        """Debit `more`, or give back when it is negative; what would be above full runs
+        over.
+        """
         self._level = self.left(now) - more
 
     def reset(self, left: float, now: float) -> float:  # noqa: ARG002
-        """Everything used drips back; `remaining` never shows debt, and neither does this."""
+        """Everything used drips back; `remaining` never shows debt, and neither does
+        this.
+        """
         return drip(self.limit - max(0.0, left), self.limit, self.period)
 
     def wait(self, missing: float, now: float) -> float:  # noqa: ARG002

@@ -1,13 +1,16 @@
 """What the server's token limiter takes when a call arrives.
 
-Owns: the recorded rules, written a second time on purpose: the limiter predicts them on its own, and a mistake in one of the two shows as a
-difference. What must never come in: `ratelimit.estimate`, any bucket, what a call is billed (that is `usage.py`; only the Responses rule
-builds on it).
+Owns: the recorded rules, written a second time on purpose: the limiter predicts them on
+its own, and a mistake in one of the two shows as a difference. What must never come in:
+`ratelimit.estimate`, any bucket, what a call is billed (that is `usage.py`; only the
+Responses rule builds on it).
 
-Source: 4,564 recorded chat admissions of 2025-03-20 and later (within {0, +1} on 99.2 %), 4,385 of the year before (98.7 %), 68 legacy
-completions, 396 embeddings, and the Responses rows of the same recordings. U is the UTF-8 length of all text content of all messages, M the
-number of messages, n the number of choices, max the body's `max_tokens` (16 when absent; `max_completion_tokens` was never charged; servers
-with the rule "whole" charge any bound).
+Source: 4,564 recorded chat admissions of 2025-03-20 and later (within {0, +1} on 99.2
+%), 4,385 of the year before (98.7 %), 68 legacy completions, 396 embeddings, and the
+Responses rows of the same recordings. U is the UTF-8 length of all text content of all
+messages, M the number of messages, n the number of choices, max the body's `max_tokens`
+(16 when absent; `max_completion_tokens` was never charged; servers with the rule
+"whole" charge any bound).
 
     chat            ceil(U / 4) + M + 765 * (images + files)         then  + n        (today)   + n * max (until 2025-03-19)
     completions     floor(U / 4)                                     then  + n * prompts        + n * max * prompts
@@ -31,7 +34,8 @@ Body = Mapping[str, Any]
 PER_IMAGE = 765
 ABSENT_MAX = 16
 
-# Hidden prompt of Responses, in tokens: (without, with) a function tool; the longest prefix of the model's name counts.
+# Hidden prompt of Responses, in tokens: (without, with) a function tool; the longest
+# prefix of the model's name counts.
 _HIDDEN = {
     "": (19, 217),
     "gpt-4o": (19, 217),
@@ -39,7 +43,9 @@ _HIDDEN = {
     "gpt-5": (217, 490),
     "gpt-5.4": (163, 449),
     "gpt-5.5": (163, 449),
-    "gpt-5.6": (143, 429),  # 143 in seven recorded rows; the figure with tools is one difference further, as with its neighbours
+    # 143 in seven recorded rows; the figure with tools is one difference further, as
+    # with its neighbours
+    "gpt-5.6": (143, 429),
     "o4-mini": (207, 264),
     "o3-mini": (61, 61),
     "gpt-3.5": (5, 5),
@@ -50,7 +56,9 @@ _HIDDEN_BY_LENGTH = sorted(_HIDDEN, key=len, reverse=True)
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What one call takes at admission: tokens, how many of them stand for the answer, and pictures."""
+    """What one call takes at admission: tokens, how many of them stand for the answer,
+    and pictures.
+    """
 
     tokens: int
     output: int = 0
@@ -58,10 +66,14 @@ class Charge:
 
 
 def charge(endpoint: str, body: Body, rule: ChargeRule, prompt_tokens: Callable[[], int]) -> Charge:
-    """The admission charge of `body`; `prompt_tokens` is asked only where the rule builds on the billed input."""
+    """The admission charge of `body`; `prompt_tokens` is asked only where the rule
+    builds on the billed input.
+    """
     tokens, images = _input(endpoint, body, prompt_tokens)
     choice_count = choices(endpoint, body)
-    bound = most_output(body) if rule == "whole" or endpoint == "responses" else body.get("max_tokens")
+    bound = (
+        most_output(body) if rule == "whole" or endpoint == "responses" else body.get("max_tokens")
+    )
     most = choice_count * (bound if isinstance(bound, int) and bound > 0 else ABSENT_MAX)
     if rule == "nothing" or endpoint not in {"chat.completions", "responses", "completions"}:
         return Charge(0 if rule == "nothing" else tokens, images=images)
@@ -71,7 +83,9 @@ def charge(endpoint: str, body: Body, rule: ChargeRule, prompt_tokens: Callable[
 
 
 def choices(endpoint: str, body: Body) -> int:
-    """How many answers the body asks for: n, times the number of prompts for legacy completions."""
+    """How many answers the body asks for: n, times the number of prompts for legacy
+    completions.
+    """
     count = body.get("n")
     count = count if isinstance(count, int) and count > 0 else 1
     if endpoint == "completions":
@@ -112,12 +126,19 @@ def _input(endpoint: str, body: Body, prompt_tokens: Callable[[], int]) -> tuple
 def hidden_prompt(body: Body) -> int:
     """Tokens that the Responses endpoint puts before the input, charged but not billed."""
     model = str(body.get("model", ""))
-    with_tools = any(isinstance(tool, Mapping) and tool.get("type") == "function" for tool in body.get("tools") or ())
-    return next(_HIDDEN[prefix] for prefix in _HIDDEN_BY_LENGTH if model.startswith(prefix))[with_tools]
+    with_tools = any(
+        isinstance(tool, Mapping) and tool.get("type") == "function"
+        for tool in body.get("tools") or ()
+    )
+    return next(_HIDDEN[prefix] for prefix in _HIDDEN_BY_LENGTH if model.startswith(prefix))[
+        with_tools
+    ]
 
 
 def _prompts(body: Body, name: str = "prompt") -> Sequence[Any]:
-    """The prompts or inputs of a body as a list: a string or a list of token numbers is one."""
+    """The prompts or inputs of a body as a list: a string or a list of token numbers is
+    one.
+    """
     given = body.get(name)
     if isinstance(given, list) and given and not isinstance(given[0], int):
         return given
@@ -125,14 +146,18 @@ def _prompts(body: Body, name: str = "prompt") -> Sequence[Any]:
 
 
 def _bytes_or_tokens(text: object) -> int:
-    """A text's bytes; for token numbers four bytes each, so that a fourth of the sum is their count."""
+    """A text's bytes; for token numbers four bytes each, so that a fourth of the sum is
+    their count.
+    """
     if isinstance(text, str):
         return _size(text)
     return 4 * len(text) if isinstance(text, list) else 0
 
 
 def _measure(messages: Sequence[Any]) -> tuple[int, dict[str, int]]:
-    """Bytes of the text content of messages or input items, and how many pictures and files they carry."""
+    """Bytes of the text content of messages or input items, and how many pictures and
+    files they carry.
+    """
     size, attached = 0, {"image": 0, "file": 0}
     for message in messages:
         content = message.get("content") if isinstance(message, Mapping) else None
@@ -150,5 +175,7 @@ def _measure(messages: Sequence[Any]) -> tuple[int, dict[str, int]]:
 
 
 def _size(text: str) -> int:
-    """UTF-8 bytes; a lone surrogate is three, as the JSON escape decodes on most servers."""
+    """UTF-8 bytes; a lone surrogate is three, as the JSON escape decodes on most
+    servers.
+    """
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

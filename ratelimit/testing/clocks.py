@@ -1,7 +1,9 @@
-"""Virtual clocks: a minute's wait in a test takes no time, on asyncio, trio and threads.
+"""Virtual clocks: a minute's wait in a test takes no time, on asyncio, trio and
+threads.
 
-Owns: time that stands still while anybody has something to do, and jumps to the next moment somebody waits for. What must never come in:
-limits, servers, anything of the limiter but the shape of its clock.
+Owns: time that stands still while anybody has something to do, and jumps to the next
+moment somebody waits for. What must never come in: limits, servers, anything of the
+limiter but the shape of its clock.
 
     clock = VirtualClock()                      # or TrioClock()
     limiter = RateLimiter(rpm=60, clock=clock)
@@ -16,9 +18,11 @@ limits, servers, anything of the limiter but the shape of its clock.
     clock = ThreadClock()                       # the same for threads
     clock.run(worker, worker, worker)
 
-How a jump is safe: a loop is asked to sleep only when none of its callbacks is ready, so whatever it sleeps for is the next thing that happens;
-of threads the same is known once each of them is parked and none has been woken. The next moment is never the present one, however small the
-difference is in floats, so no residue of rounding is waited for again and again.
+How a jump is safe: a loop is asked to sleep only when none of its callbacks is ready,
+so whatever it sleeps for is the next thing that happens; of threads the same is known
+once each of them is parked and none has been woken. The next moment is never the
+present one, however small the difference is in floats, so no residue of rounding is
+waited for again and again.
 """
 
 from __future__ import annotations
@@ -42,12 +46,16 @@ GRACE = 0.05
 """Real seconds that a virtual loop listens to open sockets before it jumps."""
 
 PATIENCE = 10_000
-"""Rounds of a loop in one moment after which a microsecond passes: in real time none of them would have been for nothing."""
+"""Rounds of a loop in one moment after which a microsecond passes: in real time none of
+them would have been for nothing.
+"""
 TICK = 1e-6
 
 
 class Deadlock(Exception):
-    """Every thread of a virtual clock waits, none of them for a moment: in real time they would wait for ever."""
+    """Every thread of a virtual clock waits, none of them for a moment: in real time
+    they would wait for ever.
+    """
 
 
 class _LoopClock(drive.Clock):
@@ -55,15 +63,20 @@ class _LoopClock(drive.Clock):
 
     def park(self, flag: drive.Flag, seconds: float | None) -> None:  # noqa: ARG002
         """Refuse: a thread that waits would stop the loop, and with it this time."""
-        raise RuntimeError(f"the time of {type(self).__name__} passes in its event loop; threads wait on ThreadClock")
+        raise RuntimeError(
+            f"the time of {type(self).__name__} passes in its event loop; threads wait on ThreadClock"
+        )
 
 
 class VirtualClock(_LoopClock):
-    """Virtual time for asyncio, and for the limiter: pass it as ``clock=`` and run the test on its loop.
+    """Virtual time for asyncio, and for the limiter: pass it as ``clock=`` and run the
+    test on its loop.
 
-    Its time, in seconds from 0, belongs to the clock: a second `run` goes on where the first ended. One loop at a time.
-    While sockets are open, the loop waits until they were silent for ``grace`` real seconds before it jumps; what `loop.run_in_executor` runs
-    is waited for. Without any timer it waits for real, as every loop does, for a thread or a socket to call.
+    Its time, in seconds from 0, belongs to the clock: a second `run` goes on where the
+    first ended. One loop at a time. While sockets are open, the loop waits until they
+    were silent for ``grace`` real seconds before it jumps; what `loop.run_in_executor`
+    runs is waited for. Without any timer it waits for real, as every loop does, for a
+    thread or a socket to call.
     """
 
     def __init__(self, *, grace: float = GRACE) -> None:
@@ -75,11 +88,15 @@ class VirtualClock(_LoopClock):
         return self.seconds
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
-        """Make a loop in this time: ``loop_factory`` of asyncio.Runner, and of anyio as ``("asyncio", {"loop_factory": clock.new_loop})``."""
+        """Make a loop in this time: ``loop_factory`` of asyncio.Runner, and of anyio as
+        ``("asyncio", {"loop_factory": clock.new_loop})``.
+        """
         return _VirtualLoop(self)
 
     def run(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Run ``await function(*args)`` on a new loop in this time and return its result."""
+        """Run ``await function(*args)`` on a new loop in this time and return its
+        result.
+        """
 
         async def main() -> T:
             return await function(*args)
@@ -88,12 +105,16 @@ class VirtualClock(_LoopClock):
             return runner.run(main())
 
     def jump(self, seconds: float) -> None:
-        """Go ``seconds`` ahead, at least to the next moment that a float can tell from now."""
+        """Go ``seconds`` ahead, at least to the next moment that a float can tell from
+        now.
+        """
         self.seconds = max(self.seconds + seconds, nextafter(self.seconds, inf))
 
 
 def run_virtual(function: Callable[..., Awaitable[T]], *args: Any) -> T:
-    """Run ``await function(*args)`` on an asyncio loop whose time is virtual; for a limiter in it see `VirtualClock`."""
+    """Run ``await function(*args)`` on an asyncio loop whose time is virtual; for a
+    limiter in it see `VirtualClock`.
+    """
     return VirtualClock().run(function, *args)
 
 
@@ -106,11 +127,14 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(_JumpingSelector(clock, self._waits_for_threads))
 
     def time(self) -> float:
-        # A timer is due within one clock resolution of now; far from zero that must still be a difference that floats can tell.
+        # A timer is due within one clock resolution of now; far from zero that must
+        # still be a difference that floats can tell.
         self._clock_resolution = max(1e-9, 2 * ulp(self._clock.seconds))
         return self._clock.seconds
 
-    def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]  # typeshed's is generic over *args
+    def run_in_executor(  # type: ignore[override]  # typeshed's is generic over *args
+        self, executor: Executor | None, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
         self._working += 1
         work = super().run_in_executor(executor, func, *args)
         work.add_done_callback(self._worked)
@@ -142,7 +166,9 @@ class _JumpingSelector(selectors.BaseSelector):
             self._rounds = 0
         else:
             self._rounds += 1
-            if self._rounds >= PATIENCE:  # a timer for a residue of rounding, set again and again in the same moment: let that moment pass
+            # a timer for a residue of rounding, set again and again in the same moment:
+            # let that moment pass
+            if self._rounds >= PATIENCE:
                 self._clock.jump(TICK)
                 self._rounds = 0
         return events
@@ -164,9 +190,11 @@ class _JumpingSelector(selectors.BaseSelector):
 
 
 class TrioClock(_LoopClock):
-    """Virtual time for trio, and for the limiter: trio's own MockClock that jumps as soon as every task waits. Needs trio.
+    """Virtual time for trio, and for the limiter: trio's own MockClock that jumps as
+    soon as every task waits. Needs trio.
 
-    Its time, in seconds from 0, belongs to the clock: a second `run` goes on where the first ended.
+    Its time, in seconds from 0, belongs to the clock: a second `run` goes on where the
+    first ended.
     """
 
     def __init__(self) -> None:
@@ -184,9 +212,11 @@ class TrioClock(_LoopClock):
 
 
 class ThreadClock(drive.Clock):
-    """Virtual time for threads: it jumps to the earliest moment waited for once every thread that `run` or `start` began is parked.
+    """Virtual time for threads: it jumps to the earliest moment waited for once every
+    thread that `run` or `start` began is parked.
 
-    Only `park` and `sleep` are known to be waiting. Whoever blocks otherwise counts as busy, and time stands still until it goes on.
+    Only `park` and `sleep` are known to be waiting. Whoever blocks otherwise counts as
+    busy, and time stands still until it goes on.
     """
 
     def __init__(self) -> None:
@@ -203,13 +233,19 @@ class ThreadClock(drive.Clock):
         return self._seconds
 
     def park(self, flag: drive.Flag, seconds: float | None) -> None:
-        """Block the calling thread until ``flag`` is set or ``seconds`` of this time are over; afterwards the flag is set either way.
+        """Block the calling thread until ``flag`` is set or ``seconds`` of this time
+        are over; afterwards the flag is set either way.
 
-        Raises `Deadlock` in every thread when all of them wait and none of them for a moment.
+        Raises `Deadlock` in every thread when all of them wait and none of them for a
+        moment.
         """
         try:
             with self._lock:
-                self._parked[flag] = inf if seconds is None else max(self._seconds + seconds, nextafter(self._seconds, inf))
+                self._parked[flag] = (
+                    inf
+                    if seconds is None
+                    else max(self._seconds + seconds, nextafter(self._seconds, inf))
+                )
                 self._jump_if_idle()
             flag.wait()
         finally:  # also when it is interrupted: nobody waits for a moment of somebody who has gone
@@ -218,7 +254,9 @@ class ThreadClock(drive.Clock):
         with self._lock:
             if self._stuck:
                 self._stuck = bool(self._parked)  # the last one turns off the light
-                raise Deadlock("every thread of this clock waits, none of them for a moment, and nobody is left to wake them")
+                raise Deadlock(
+                    "every thread of this clock waits, none of them for a moment, and nobody is left to wake them"
+                )
 
     def sleep(self, seconds: float) -> None:
         """Let the calling thread wait for ``seconds`` of this time."""
@@ -227,7 +265,9 @@ class ThreadClock(drive.Clock):
             self.park(drive.Flag(), until - self._seconds)
 
     def start(self, function: Callable[..., object], *args: Any) -> None:
-        """Start ``function(*args)`` in a thread of this clock; `run` waits for its end and raises what it raised."""
+        """Start ``function(*args)`` in a thread of this clock; `run` waits for its end
+        and raises what it raised.
+        """
         context = contextvars.copy_context()
         thread = threading.Thread(target=self._live, args=(context, function, args), daemon=True)
         with self._lock:
@@ -236,7 +276,9 @@ class ThreadClock(drive.Clock):
         thread.start()
 
     def run(self, *functions: Callable[[], object]) -> None:
-        """Run each function in a thread of its own until all have ended, also those they `start`; raise the first error of any."""
+        """Run each function in a thread of its own until all have ended, also those
+        they `start`; raise the first error of any.
+        """
         with self._lock:
             self._running += 1  # nobody jumps before all have begun
         for function in functions:
@@ -250,7 +292,9 @@ class ThreadClock(drive.Clock):
         if errors:
             raise errors[0]
 
-    def _live(self, context: contextvars.Context, function: Callable[..., object], args: tuple[Any, ...]) -> None:
+    def _live(
+        self, context: contextvars.Context, function: Callable[..., object], args: tuple[Any, ...]
+    ) -> None:
         try:
             context.run(function, *args)
         except BaseException as error:  # noqa: BLE001 - it is raised by `run`
@@ -261,8 +305,14 @@ class ThreadClock(drive.Clock):
                 self._jump_if_idle()
 
     def _jump_if_idle(self) -> None:
-        """Go to the next moment, if nobody is awake: a thread whose flag is set is awake though it has not noticed yet."""
-        if not self._parked or len(self._parked) < self._running or any(flag.is_set() for flag in self._parked):
+        """Go to the next moment, if nobody is awake: a thread whose flag is set is
+        awake though it has not noticed yet.
+        """
+        if (
+            not self._parked
+            or len(self._parked) < self._running
+            or any(flag.is_set() for flag in self._parked)
+        ):
             return
         moment = min(self._parked.values())
         self._stuck = moment == inf

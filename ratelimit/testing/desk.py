@@ -1,7 +1,9 @@
-"""The desk: one running server's state, where calls are admitted, settled and written into the ledger.
+"""The desk: one running server's state, where calls are admitted, settled and written
+into the ledger.
 
-Owns: the pools of meters, who shares which, and the order "look, debit, read the headers, write down" in one step under one lock.
-What must never come in: HTTP, waiting. A desk belongs to one event loop, whose clock is its only time.
+Owns: the pools of meters, who shares which, and the order "look, debit, read the
+headers, write down" in one step under one lock. What must never come in: HTTP, waiting.
+A desk belongs to one event loop, whose clock is its only time.
 """
 
 from __future__ import annotations
@@ -68,7 +70,9 @@ class Desk:
         self._lock = threading.Lock()
         self._pools: dict[tuple[str, str, str], Pool] = {}
         self._gates: dict[tuple[str, str, str], Gate] = {}
-        self._writer = HeaderWriter(setup.rules.style, setup.rules.header_faults, random.Random(f"headers {setup.seed}"))
+        self._writer = HeaderWriter(
+            setup.rules.style, setup.rules.header_faults, random.Random(f"headers {setup.seed}")
+        )
         self._last: dict[str, float] = {}
 
     def admit(self, call: Call) -> Visit:
@@ -80,11 +84,21 @@ class Desk:
             gate = self._gate(call, now)
             refusal = gate.admit({"requests": 1, "tokens": cost.tokens, "images": cost.images}, now)
             readings = gate.readings(now)
-            entry = self._write(call, cost.tokens, refusal.reason if refusal else "", now, readings, admitted=refusal is None)
+            entry = self._write(
+                call,
+                cost.tokens,
+                refusal.reason if refusal else "",
+                now,
+                readings,
+                admitted=refusal is None,
+            )
             headers = self._writer.write(readings, 0 if refusal else cost.tokens)
         visit = Visit(call, gate, entry, Usage(0, 0), cost, refusal, headers)
         if not (refusal or call.problem):
-            visit.usage = Usage(self._prompt(call), setup.answers.output(call.endpoint, call.body, call.raw, call.known))
+            visit.usage = Usage(
+                self._prompt(call),
+                setup.answers.output(call.endpoint, call.body, call.raw, call.known),
+            )
         return visit
 
     def turn_away(self, call: Call, status: int, reason: str, message: str) -> None:
@@ -94,8 +108,12 @@ class Desk:
             entry = self._write(call, 0, reason, now, [], admitted=False)
             self._ledger.finish(entry, status=status, usage=None, ended=now, message=message)
 
-    def leave(self, visit: Visit, status: int, usage: Usage | None, reason: str = "", message: str = "") -> None:
-        """The end of an admitted call: settle it by `usage` (None: the charge stays) and complete its entry; a second end is none."""
+    def leave(
+        self, visit: Visit, status: int, usage: Usage | None, reason: str = "", message: str = ""
+    ) -> None:
+        """The end of an admitted call: settle it by `usage` (None: the charge stays)
+        and complete its entry; a second end is none.
+        """
         if visit.ended:
             return
         visit.ended = True
@@ -103,12 +121,16 @@ class Desk:
             now = self.loop.time()
             if visit.refusal is None:
                 visit.gate.leave(self._difference(visit, usage), now)
-            self._ledger.finish(visit.entry, status=status, usage=usage, ended=now, reason=reason, message=message)
+            self._ledger.finish(
+                visit.entry, status=status, usage=usage, ended=now, reason=reason, message=message
+            )
             if self._setup.headers_at == "settle" and visit.refusal is None:
                 visit.headers = self._writer.write(visit.gate.readings(now), visit.charge.tokens)
 
     def levels(self) -> dict[str, float]:
-        """What every bucket has left now, under a name like "org-fake/tpm" or "org-fake/proj_a/gpt-4o*/rpm"."""
+        """What every bucket has left now, under a name like "org-fake/tpm" or
+        "org-fake/proj_a/gpt-4o*/rpm".
+        """
         if self.loop.is_closed():
             return dict(self._last)
         with self._lock:
@@ -116,7 +138,9 @@ class Desk:
             for key, pool in self._pools.items():
                 pool.advance(now)
                 for reading in pool.readings(now):
-                    self._last["/".join([*filter(None, key), reading.dimension.name])] = reading.left
+                    self._last["/".join([*filter(None, key), reading.dimension.name])] = (
+                        reading.left
+                    )
             return dict(self._last)
 
     def _prompt(self, call: Call) -> int:
@@ -135,7 +159,16 @@ class Desk:
             return min(0, usage.completion_tokens - visit.charge.output)
         return usage.total_tokens - visit.charge.tokens
 
-    def _write(self, call: Call, requested: int, reason: str, now: float, readings: list[Reading], *, admitted: bool) -> Entry:
+    def _write(
+        self,
+        call: Call,
+        requested: int,
+        reason: str,
+        now: float,
+        readings: list[Reading],
+        *,
+        admitted: bool,
+    ) -> Entry:
         levels = {reading.dimension.name: reading.left for reading in readings}
         number = self._ledger.next_number()
         return self._ledger.add(
@@ -161,14 +194,23 @@ class Desk:
 
     def _gate(self, call: Call, now: float) -> Gate:
         family = self._setup.quotas.family(call.model)
-        key = (call.organisation, call.project if self._setup.quotas.project(call.project) else "", family)
+        key = (
+            call.organisation,
+            call.project if self._setup.quotas.project(call.project) else "",
+            family,
+        )
         if key not in self._gates:
             rules = self._setup.rules
             pools = [self._pool((call.organisation, "", family), now)]
             if key[1]:
                 pools.append(self._pool(key, now))
             ramp = Ramp(self._setup.ramp_from) if rules.ramp else None
-            self._gates[key] = Gate(pools, in_flight=rules.in_flight, ramp=ramp, refusals_cost_requests=self._setup.refusals_cost_requests)
+            self._gates[key] = Gate(
+                pools,
+                in_flight=rules.in_flight,
+                ramp=ramp,
+                refusals_cost_requests=self._setup.refusals_cost_requests,
+            )
         return self._gates[key]
 
     def _pool(self, key: tuple[str, str, str], now: float) -> Pool:
@@ -177,5 +219,12 @@ class Desk:
             quotas, setup = self._setup.quotas, self._setup
             dimensions = quotas.project(project) if project else quotas.dimensions(family)
             seed = f"neighbour {setup.seed} {key}"
-            self._pools[key] = Pool(dimensions, setup.rules, level=setup.level, hidden=setup.hidden_changes, seed=seed, now=now)
+            self._pools[key] = Pool(
+                dimensions,
+                setup.rules,
+                level=setup.level,
+                hidden=setup.hidden_changes,
+                seed=seed,
+                now=now,
+            )
         return self._pools[key]

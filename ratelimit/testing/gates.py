@@ -1,7 +1,9 @@
-"""Who is let in: all limits of one caller are looked at, then all are debited, in one step.
+"""Who is let in: all limits of one caller are looked at, then all are debited, in one
+step.
 
-Owns: the sets of meters behind an organisation, a project and a model family, the other tenant, changes of limits, the ramp and the cap on
-calls in flight. What must never come in: HTTP, texts, what a call costs, waiting. `now` is the loop's time in seconds.
+Owns: the sets of meters behind an organisation, a project and a model family, the other
+tenant, changes of limits, the ramp and the cap on calls in flight. What must never come
+in: HTTP, texts, what a call costs, waiting. `now` is the loop's time in seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a call was not let in. `wait` is None when it never will be; `dimension` is None for the ramp and the cap on calls in flight."""
+    """Why a call was not let in. `wait` is None when it never will be; `dimension` is
+    None for the ramp and the cap on calls in flight.
+    """
 
     reason: str
     dimension: Dimension | None = None
@@ -43,7 +47,9 @@ class Refusal:
 
 
 def _meter(dimension: Dimension, rules: Rules, level: float, now: float) -> Meter:
-    """The judge's bucket wherever nothing is settled and nobody else takes part; windows for those who count in windows."""
+    """The judge's bucket wherever nothing is settled and nobody else takes part;
+    windows for those who count in windows.
+    """
     window = rules.request_window if dimension.unit == "requests" else rules.window
     if window == "fixed":
         return WindowMeter(dimension.limit, dimension.period, level, now)
@@ -54,13 +60,24 @@ def _meter(dimension: Dimension, rules: Rules, level: float, now: float) -> Mete
 
 
 class Pool:
-    """The meters that a set of callers shares: an organisation's or a project's for one model family."""
+    """The meters that a set of callers shares: an organisation's or a project's for one
+    model family.
+    """
 
     def __init__(
-        self, dimensions: Sequence[Dimension], rules: Rules, *, level: Mapping[str, float], hidden: bool, seed: str, now: float
+        self,
+        dimensions: Sequence[Dimension],
+        rules: Rules,
+        *,
+        level: Mapping[str, float],
+        hidden: bool,
+        seed: str,
+        now: float,
     ) -> None:
         self.in_flight = 0
-        self.meters = [(each, _meter(each, rules, level.get(each.unit, 1.0), now)) for each in dimensions]
+        self.meters = [
+            (each, _meter(each, rules, level.get(each.unit, 1.0), now)) for each in dimensions
+        ]
         self._hidden = hidden
         self._started = now
         self._changes = sorted(rules.changes)
@@ -69,7 +86,9 @@ class Pool:
         self._ticked, self._random = now, random.Random(seed)
 
     def advance(self, now: float) -> None:
-        """Let happen what happened since the last call: limits that changed, and what the other tenant took."""
+        """Let happen what happened since the last call: limits that changed, and what
+        the other tenant took.
+        """
         while self._changes and now - self._started >= self._changes[0][0]:
             _, factor = self._changes.pop(0)
             for dimension, meter in self.meters:
@@ -78,7 +97,9 @@ class Pool:
             self._neighbour(now)
 
     def _neighbour(self, now: float) -> None:
-        """Another tenant takes a lump every second, its share drawn anew every ten or so; after a silence only ten minutes count."""
+        """Another tenant takes a lump every second, its share drawn anew every ten or
+        so; after a silence only ten minutes count.
+        """
         self._ticked = max(self._ticked, now - 600)
         while self._ticked + 1 <= now:
             if not self._share or self._random.random() < 0.1:
@@ -90,17 +111,23 @@ class Pool:
                     meter.take(lump, self._ticked)
 
     def readings(self, now: float) -> list[Reading]:
-        """Every limit as it is now; a hidden change shows the old limit less what is used."""
+        """Every limit as it is now; a hidden change shows the old limit less what is
+        used.
+        """
         found = []
         for dimension, meter in self.meters:
             left = meter.left(now)
             limit = dimension.limit if self._hidden else meter.limit
-            found.append(Reading(dimension, limit, left + limit - meter.limit, meter.reset(left, now)))
+            found.append(
+                Reading(dimension, limit, left + limit - meter.limit, meter.reset(left, now))
+            )
         return found
 
 
 class Ramp:
-    """Guard against a traffic that grows too fast: at most half as much again in a quarter of an hour, from `floor` tokens a minute on."""
+    """Guard against a traffic that grows too fast: at most half as much again in a
+    quarter of an hour, from `floor` tokens a minute on.
+    """
 
     def __init__(self, floor: float) -> None:
         self._floor = floor
@@ -124,17 +151,28 @@ class Ramp:
 
 
 class Gate:
-    """What one call has to pass: its organisation's pool, its project's, the cap and the ramp."""
+    """What one call has to pass: its organisation's pool, its project's, the cap and
+    the ramp.
+    """
 
-    def __init__(self, pools: Sequence[Pool], *, in_flight: int | None, ramp: Ramp | None, refusals_cost_requests: bool) -> None:
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        *,
+        in_flight: int | None,
+        ramp: Ramp | None,
+        refusals_cost_requests: bool,
+    ) -> None:
         self._pools = pools
         self._cap, self._ramp = in_flight, ramp
         self._refusals_cost_requests = refusals_cost_requests
 
     def admit(self, cost: Mapping[str, float], now: float) -> Refusal | None:
-        """Debit every meter by its unit's `cost`, or none: then a refusal tells the first that had not enough.
+        """Debit every meter by its unit's `cost`, or none: then a refusal tells the
+        first that had not enough.
 
-        A refused request costs no tokens; a request when the server counts refusals, and always when it is too large.
+        A refused request costs no tokens; a request when the server counts refusals,
+        and always when it is too large.
         """
         for pool in self._pools:
             pool.advance(now)
@@ -151,7 +189,9 @@ class Gate:
         return refusal
 
     def leave(self, more_tokens: float, now: float) -> None:
-        """A call ends: `more_tokens` is what its usage says beyond its charge, 0 where nothing is settled."""
+        """A call ends: `more_tokens` is what its usage says beyond its charge, 0 where
+        nothing is settled.
+        """
         for pool in self._pools:
             pool.in_flight -= 1
             for dimension, meter in pool.meters if more_tokens else ():
@@ -168,20 +208,38 @@ class Gate:
         for pool in self._pools:
             for dimension, meter in pool.meters:
                 if cost[dimension.unit] > meter.limit:
-                    return Refusal("too_large", dimension, int(meter.limit), requested=int(cost[dimension.unit]))
+                    return Refusal(
+                        "too_large",
+                        dimension,
+                        int(meter.limit),
+                        requested=int(cost[dimension.unit]),
+                    )
         if self._ramp and (pause := self._ramp.look(cost["tokens"], now)) is not None:
             return Refusal("slow_down", wait=pause)
         for pool in self._pools:
             for dimension, meter in pool.meters:
-                needed = max(cost[dimension.unit], 1)  # even a call that takes nothing yet finds the door shut when nothing is left
-                if (cost[dimension.unit] or dimension.unit != "images") and not meter.fits(needed, now):
+                # even a call that takes nothing yet finds the door shut when nothing is
+                # left
+                needed = max(cost[dimension.unit], 1)
+                if (cost[dimension.unit] or dimension.unit != "images") and not meter.fits(
+                    needed, now
+                ):
                     return self._refusal(dimension, meter, needed, now)
         return None
 
     def _refusal(self, dimension: Dimension, meter: Meter, needed: float, now: float) -> Refusal:
-        """In whole units, as the texts are; `Used` is clamped at Limit, so with debt the named wait is a lower bound, as recorded."""
+        """In whole units, as the texts are; `Used` is clamped at Limit, so with debt
+        the named wait is a lower bound, as recorded.
+        """
         limit, left = int(meter.limit), int(max(0.0, meter.left(now)) + RESIDUE)
-        return Refusal(dimension.unit, dimension, limit, limit - left, int(needed), meter.wait(needed - left, now))
+        return Refusal(
+            dimension.unit,
+            dimension,
+            limit,
+            limit - left,
+            int(needed),
+            meter.wait(needed - left, now),
+        )
 
     def _take_request(self, now: float) -> None:
         for pool in self._pools:

@@ -1,7 +1,8 @@
 """The rate-limit headers of an answer, in the dialects seen in the wild.
 
-Owns: names, number and duration formats, and the faults of variant L. What must never come in: levels of its own, deciding.
-Formats (source: 1,309 recorded header sets): `0s`, `12ms`, `1.31s`, `6m0s`, `1m40.31s`, `1h8m25.745s`, truncated to milliseconds.
+Owns: names, number and duration formats, and the faults of variant L. What must never
+come in: levels of its own, deciding. Formats (source: 1,309 recorded header sets):
+`0s`, `12ms`, `1.31s`, `6m0s`, `1m40.31s`, `1h8m25.745s`, truncated to milliseconds.
 """
 
 from __future__ import annotations
@@ -50,8 +51,12 @@ class HeaderWriter:
         self._last: Headers = []
 
     def write(self, readings: Sequence[Reading], cost: float) -> Headers:
-        """The headers for these readings; `cost` is what the call took from the token limit."""
-        headers = self._mistral(readings, cost) if self._style == "mistral" else self._named(readings)
+        """The headers for these readings; `cost` is what the call took from the token
+        limit.
+        """
+        headers = (
+            self._mistral(readings, cost) if self._style == "mistral" else self._named(readings)
+        )
         fault = self._random.choice(["", *self._faults]) if self._faults else ""
         stale, self._last = self._last, headers
         match fault:
@@ -60,9 +65,17 @@ class HeaderWriter:
             case "stale":
                 return stale or headers
             case "project-only":
-                return [(name if b"-project-" in name else b"-project-".join(name.rsplit(b"-", 1)), value) for name, value in headers]
+                return [
+                    (
+                        name if b"-project-" in name else b"-project-".join(name.rsplit(b"-", 1)),
+                        value,
+                    )
+                    for name, value in headers
+                ]
             case "-1":
-                return [(name, b"-1" if b"-remaining-" in name else value) for name, value in headers]
+                return [
+                    (name, b"-1" if b"-remaining-" in name else value) for name, value in headers
+                ]
             case "0s":
                 return [(name, b"0s" if b"-reset-" in name else value) for name, value in headers]
             case _:
@@ -73,8 +86,15 @@ class HeaderWriter:
         for reading in readings:
             if name := reading.dimension.header:
                 left = int(max(0.0, reading.left) + RESIDUE)
-                values = (("limit", str(round(reading.limit))), ("remaining", str(left)), ("reset", self._reset(reading.reset)))
-                headers += [(f"x-ratelimit-{kind}-{name}".encode(), value.encode()) for kind, value in values]
+                values = (
+                    ("limit", str(round(reading.limit))),
+                    ("remaining", str(left)),
+                    ("reset", self._reset(reading.reset)),
+                )
+                headers += [
+                    (f"x-ratelimit-{kind}-{name}".encode(), value.encode())
+                    for kind, value in values
+                ]
         return headers
 
     def _reset(self, seconds: float) -> str:
@@ -87,7 +107,14 @@ class HeaderWriter:
         for reading in readings:
             if reading.dimension.header:
                 name = f"{'req' if reading.dimension.unit == 'requests' else 'tokens'}-minute"
-                headers.append((f"x-ratelimit-limit-{name}".encode(), str(round(reading.limit)).encode()))
-                headers.append((f"x-ratelimit-remaining-{name}".encode(), str(int(max(0.0, reading.left))).encode()))
+                headers.append(
+                    (f"x-ratelimit-limit-{name}".encode(), str(round(reading.limit)).encode())
+                )
+                headers.append(
+                    (
+                        f"x-ratelimit-remaining-{name}".encode(),
+                        str(int(max(0.0, reading.left))).encode(),
+                    )
+                )
         headers.append((b"x-ratelimit-tokens-query-cost", str(round(cost)).encode()))
         return headers

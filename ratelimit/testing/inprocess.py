@@ -1,10 +1,13 @@
 """The server without a network, behaving as if there were one.
 
-Owns: handing requests of an httpx2 client to an ASGI app on the same event loop. What must never come in: anything about limits.
+Owns: handing requests of an httpx2 client to an ASGI app on the same event loop. What
+must never come in: anything about limits.
 
-httpx2's own ASGITransport hands over a response when the app has finished it, and cancels the app with its caller. Here, as over a wire,
-the headers of a stream arrive when they are sent and its text as it is made; a caller who goes away is noticed by a stream and unnoticed by
-an answer that is computed in one go. On a virtual loop that keeps the moments of headers and tokens right.
+httpx2's own ASGITransport hands over a response when the app has finished it, and
+cancels the app with its caller. Here, as over a wire, the headers of a stream arrive
+when they are sent and its text as it is made; a caller who goes away is noticed by a
+stream and unnoticed by an answer that is computed in one go. On a virtual loop that
+keeps the moments of headers and tokens right.
 """
 
 from __future__ import annotations
@@ -18,15 +21,25 @@ import httpx2
 __all__ = ["InProcess"]
 
 Message = MutableMapping[str, Any]
-App = Callable[[MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+App = Callable[
+    [
+        MutableMapping[str, Any],
+        Callable[[], Awaitable[Message]],
+        Callable[[Message], Awaitable[None]],
+    ],
+    Awaitable[None],
+]
 
 
 class InProcess(httpx2.AsyncBaseTransport):
-    """An async httpx2 transport to an ASGI app; asyncio only, as the app's time is its loop's."""
+    """An async httpx2 transport to an ASGI app; asyncio only, as the app's time is its
+    loop's.
+    """
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._running: set[asyncio.Task[None]] = set()  # the loop itself holds tasks by weak references only
+        # the loop itself holds tasks by weak references only
+        self._running: set[asyncio.Task[None]] = set()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Start the app on this request and return as soon as it has sent its headers."""
@@ -61,7 +74,11 @@ class InProcess(httpx2.AsyncBaseTransport):
         except Exception as error:  # noqa: BLE001 - whatever it is, it is raised to the caller, who waits in `next`
             exchange.end(error)
         else:
-            exchange.end(httpx2.RemoteProtocolError("the app ended without completing its response", request=None))
+            exchange.end(
+                httpx2.RemoteProtocolError(
+                    "the app ended without completing its response", request=None
+                )
+            )
 
 
 class _Exchange:

@@ -1,6 +1,8 @@
-"""One HTTP request, read: which endpoint, which model, whose key, and what is wrong with it.
+"""One HTTP request, read: which endpoint, which model, whose key, and what is wrong
+with it.
 
-Owns: paths, request headers, JSON, and the checks that make a 400, 401 or 404. What must never come in: limits, answers.
+Owns: paths, request headers, JSON, and the checks that make a 400, 401 or 404. What
+must never come in: limits, answers.
 """
 
 from __future__ import annotations
@@ -24,7 +26,13 @@ _ENDPOINTS = {
     "audio/transcriptions": "audio.transcriptions",
     "models": "models",
 }
-_NEEDED = {"chat.completions": "messages", "responses": "input", "completions": "prompt", "embeddings": "input", "moderations": "input"}
+_NEEDED = {
+    "chat.completions": "messages",
+    "responses": "input",
+    "completions": "prompt",
+    "embeddings": "input",
+    "moderations": "input",
+}
 _WITHOUT_JSON = {"models", "audio.transcriptions"}
 _KEPT_HEADERS = (b"x-stainless-retry-count", b"x-client-request-id", b"idempotency-key", b"x-fake-")
 
@@ -41,7 +49,9 @@ class Problem:
 
 @dataclass(slots=True)
 class Call:
-    """A request as the server understands it; `problem` is set when it cannot be served."""
+    """A request as the server understands it; `problem` is set when it cannot be
+    served.
+    """
 
     endpoint: str
     model: str = ""
@@ -61,13 +71,27 @@ class Call:
         return self.body.get("stream") is True
 
 
-def read_call(method: str, path: str, headers: Iterable[tuple[bytes, bytes]], raw: bytes, keys: Mapping[str, str] | None) -> Call:
-    """Read one request; `keys` maps the accepted keys to their organisations, None accepts all as one."""
+def read_call(
+    method: str,
+    path: str,
+    headers: Iterable[tuple[bytes, bytes]],
+    raw: bytes,
+    keys: Mapping[str, str] | None,
+) -> Call:
+    """Read one request; `keys` maps the accepted keys to their organisations, None
+    accepts all as one.
+    """
     given = dict(headers)
     call = Call(_endpoint(path), raw=raw)
-    call.key = (given.get(b"authorization", b"").removeprefix(b"Bearer ") or given.get(b"api-key", b"")).decode("latin-1")
+    call.key = (
+        given.get(b"authorization", b"").removeprefix(b"Bearer ") or given.get(b"api-key", b"")
+    ).decode("latin-1")
     call.project = given.get(b"openai-project", b"").decode("latin-1")
-    call.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in given.items() if name.startswith(_KEPT_HEADERS)}
+    call.headers = {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in given.items()
+        if name.startswith(_KEPT_HEADERS)
+    }
     call.organisation = "org-fake" if keys is None else keys.get(call.key, "")
     call.problem = _problem(call, method, path, given)
     return call
@@ -81,12 +105,20 @@ def _endpoint(path: str) -> str:
 def _problem(call: Call, method: str, path: str, given: Mapping[bytes, bytes]) -> Problem | None:
     if not call.organisation:
         shown = f"{call.key[:8]}***" if call.key else "(none)"
-        return Problem(401, f"Incorrect API key provided: {shown}. This server accepts the keys it was given.", code="invalid_api_key")
+        return Problem(
+            401,
+            f"Incorrect API key provided: {shown}. This server accepts the keys it was given.",
+            code="invalid_api_key",
+        )
     if not call.endpoint or (method != "POST" and call.endpoint != "models"):
         return Problem(404, f"Invalid URL ({method} {path})")
     if call.endpoint in _WITHOUT_JSON:
         return None
-    return _read_json(call, given.get(b"x-fake-usage", b"{}")) or _name_model(call, path) or _bad_argument(call)
+    return (
+        _read_json(call, given.get(b"x-fake-usage", b"{}"))
+        or _name_model(call, path)
+        or _bad_argument(call)
+    )
 
 
 def _read_json(call: Call, known: bytes) -> Problem | None:
@@ -95,7 +127,9 @@ def _read_json(call: Call, known: bytes) -> Problem | None:
     except (ValueError, RecursionError):
         return Problem(400, "We could not parse the JSON body of your request.")
     if not isinstance(body, dict) or not isinstance(usage, dict):
-        return Problem(400, "The body of your request, and its x-fake-usage header, have to be JSON objects.")
+        return Problem(
+            400, "The body of your request, and its x-fake-usage header, have to be JSON objects."
+        )
     call.body, call.known = body, usage
     return None
 
@@ -113,15 +147,29 @@ def _bad_argument(call: Call) -> Problem | None:
     if needed is not None:
         value = body.get(needed)
         if value is None or value == []:
-            return Problem(400, f"Missing required parameter: '{needed}'.", needed, "missing_required_parameter")
+            return Problem(
+                400,
+                f"Missing required parameter: '{needed}'.",
+                needed,
+                "missing_required_parameter",
+            )
         if not isinstance(value, list) and (needed == "messages" or not isinstance(value, str)):
             return Problem(400, f"Invalid type for '{needed}'.", needed, "invalid_type")
     for name in ("max_tokens", "max_completion_tokens", "max_output_tokens", "n"):
         value = body.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            return Problem(400, f"Invalid '{name}': expected a whole number of at least 1.", name, "integer_below_min_value")
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int) or value < 1
+        ):
+            return Problem(
+                400,
+                f"Invalid '{name}': expected a whole number of at least 1.",
+                name,
+                "integer_below_min_value",
+            )
     for name in ("prompt_tokens", "completion_tokens"):
         value = call.known.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            return Problem(400, f"x-fake-usage: '{name}' is not a whole number of tokens.", "x-fake-usage")
+            return Problem(
+                400, f"x-fake-usage: '{name}' is not a whole number of tokens.", "x-fake-usage"
+            )
     return None

@@ -1,7 +1,8 @@
 """The ledger: every admission and every refusal, in the order of their happening.
 
-Owns: what is remembered of a call. What must never come in: deciding anything. Entries are frozen; a call that ends replaces its
-entry by one that knows the usage. Safe to read from any thread while the server runs.
+Owns: what is remembered of a call. What must never come in: deciding anything. Entries
+are frozen; a call that ends replaces its entry by one that knows the usage. Safe to
+read from any thread while the server runs.
 """
 
 from __future__ import annotations
@@ -33,12 +34,15 @@ class Usage:
 class Entry:
     """One attempt as the server saw it.
 
-    `time`, `ended`: the loop's seconds when it was admitted or refused and when its answer was finished (None: still running).
-    `admitted`: it passed the buckets, whatever happened to it later. `requested`: tokens asked of the token bucket; `charge`: tokens
-    taken at admission (0 when refused). `status`: the HTTP status, 0 for a connection that was cut, None while it runs.
-    `reason`: "" for an ordinary answer, else what went wrong: "requests", "tokens", "images" (a bucket was empty), "too_large",
-    "in_flight", "slow_down", "bad_request", or the kind of an injected fault. `headers`: those that tell attempts apart, such as
-    x-stainless-retry-count. `levels`: what each bucket had left right after the decision.
+    `time`, `ended`: the loop's seconds when it was admitted or refused and when its
+    answer was finished (None: still running). `admitted`: it passed the buckets,
+    whatever happened to it later. `requested`: tokens asked of the token bucket;
+    `charge`: tokens taken at admission (0 when refused). `status`: the HTTP status, 0
+    for a connection that was cut, None while it runs. `reason`: "" for an ordinary
+    answer, else what went wrong: "requests", "tokens", "images" (a bucket was empty),
+    "too_large", "in_flight", "slow_down", "bad_request", or the kind of an injected
+    fault. `headers`: those that tell attempts apart, such as x-stainless-retry-count.
+    `levels`: what each bucket had left right after the decision.
     """
 
     number: int
@@ -116,9 +120,27 @@ class Ledger:
             self._entries.append(entry)
         return entry
 
-    def finish(self, entry: Entry, *, status: int, usage: Usage | None, ended: float, reason: str = "", message: str = "") -> None:
-        """Replace `entry` by what is known at its end; one forgotten in the meantime stays forgotten."""
-        known = replace(entry, status=status, usage=usage, ended=ended, reason=reason or entry.reason, message=message)
+    def finish(
+        self,
+        entry: Entry,
+        *,
+        status: int,
+        usage: Usage | None,
+        ended: float,
+        reason: str = "",
+        message: str = "",
+    ) -> None:
+        """Replace `entry` by what is known at its end; one forgotten in the meantime
+        stays forgotten.
+        """
+        known = replace(
+            entry,
+            status=status,
+            usage=usage,
+            ended=ended,
+            reason=reason or entry.reason,
+            message=message,
+        )
         with self._lock:
             index = entry.number - self._first
             if index >= 0:

@@ -1,6 +1,7 @@
 """The server over real HTTP: uvicorn in a thread, on loopback.
 
-Owns: the thread, the socket and their end. What must never come in: anything about limits.
+Owns: the thread, the socket and their end. What must never come in: anything about
+limits.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ try:
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
 except ImportError as missing:  # pragma: no cover - tests install every extra
-    raise ImportError("serving FakeOpenAI over HTTP needs uvicorn: pip install 'ratelimit-openai[testing]'") from missing
+    raise ImportError(
+        "serving FakeOpenAI over HTTP needs uvicorn: pip install 'ratelimit-openai[testing]'"
+    ) from missing
 
 if TYPE_CHECKING:
     from ratelimit.testing.session import Connections
@@ -29,9 +32,11 @@ App = Callable[..., Awaitable[Any]]
 
 
 class _Server(uvicorn.Server):
-    """A web server that ends at once: calls in flight are cut off, and that is no error of the app.
+    """A web server that ends at once: calls in flight are cut off, and that is no error
+    of the app.
 
-    uvicorn on its own answers them with a 500 and prints that they were cancelled; from Python 3.12 on it waits for their end.
+    uvicorn on its own answers them with a 500 and prints that they were cancelled; from
+    Python 3.12 on it waits for their end.
     """
 
     def __init__(self, app: App, connections: Connections) -> None:
@@ -53,7 +58,9 @@ class _Server(uvicorn.Server):
         super().__init__(config)
 
     def _protocol(self) -> type[H11Protocol]:
-        """The HTTP protocol of uvicorn, telling which transport belongs to which caller, so that a fault, or the end, can cut it."""
+        """The HTTP protocol of uvicorn, telling which transport belongs to which
+        caller, so that a fault, or the end, can cut it.
+        """
         server, connections = self, self._connections
 
         class Protocol(H11Protocol):
@@ -61,9 +68,13 @@ class _Server(uvicorn.Server):
 
             def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
                 super().connection_made(transport)
-                # Head and body are two writes: together they would wait 40 ms for the client's delayed acknowledgement. asyncio sets this only
-                # on sockets that name their protocol, which one accepted from `socket.create_server` does not.
-                transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                # Head and body are two writes: together they would wait 40 ms for the
+                # client's delayed acknowledgement. asyncio sets this only on sockets
+                # that name their protocol, which one accepted from
+                # `socket.create_server` does not.
+                transport.get_extra_info("socket").setsockopt(
+                    socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+                )
                 self._caller = transport.get_extra_info("peername")
                 connections[self._caller] = transport
                 if server.should_exit:
@@ -94,20 +105,28 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def serving(app: App, connections: Connections, host: str, port: int, prepare: Callable[[], None]) -> Iterator[str]:
-    """Serve `app` until the block ends; yields the base URL for an OpenAI client once the server is up and `prepare` has been called.
+def serving(
+    app: App, connections: Connections, host: str, port: int, prepare: Callable[[], None]
+) -> Iterator[str]:
+    """Serve `app` until the block ends; yields the base URL for an OpenAI client once
+    the server is up and `prepare` has been called.
 
-    Raises OSError when the port is taken, LimiterError when the web server does not come up.
+    Raises OSError when the port is taken, LimiterError when the web server does not
+    come up.
     """
     listener = socket.create_server((host, port), backlog=2048)
     server = _Server(app, connections)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="FakeOpenAI", daemon=True)
+    thread = threading.Thread(
+        target=server.run, kwargs={"sockets": [listener]}, name="FakeOpenAI", daemon=True
+    )
     thread.start()
     try:
         prepare()
         while not server.started:
             if not thread.is_alive():
-                raise LimiterError("the fake server's web server ended before it started; see the log of uvicorn.error")
+                raise LimiterError(
+                    "the fake server's web server ended before it started; see the log of uvicorn.error"
+                )
             thread.join(0.005)
         yield f"http://{host}:{listener.getsockname()[1]}/v1"
     finally:

@@ -1,6 +1,7 @@
 """A pytest fixture for tests of apps that call OpenAI.
 
-Owns: the fixture `fake_openai`. What must never come in: anything that needs more than pytest and the server.
+Owns: the fixture `fake_openai`. What must never come in: anything that needs more than
+pytest and the server.
 
 Put `pytest_plugins = ["ratelimit.testing.plugin"]` into your conftest.py:
 
@@ -26,7 +27,9 @@ __all__ = ["fake_openai"]
 
 @pytest.fixture
 def fake_openai() -> Iterator[Callable[..., tuple[FakeOpenAI, str]]]:
-    """Start servers over loopback: call it with FakeOpenAI's arguments, it gives the server and its base URL; all end with the test."""
+    """Start servers over loopback: call it with FakeOpenAI's arguments, it gives the
+    server and its base URL; all end with the test.
+    """
     with ExitStack() as servers:
 
         def start(*arguments: Any, **named: Any) -> tuple[FakeOpenAI, str]:

@@ -1,7 +1,8 @@
 """How the server says no: the JSON of every error, and the headers that go with it.
 
-Owns: error texts, types and codes. What must never come in: deciding. Source of the texts: 429 answers in public issue threads and
-recordings; they obey `wait = (Used + Requested - Limit) * period / Limit`, truncated to milliseconds.
+Owns: error texts, types and codes. What must never come in: deciding. Source of the
+texts: 429 answers in public issue threads and recordings; they obey `wait = (Used +
+Requested - Limit) * period / Limit`, truncated to milliseconds.
 """
 
 from __future__ import annotations
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["error", "message_of", "problem_body", "refusal_body", "retry_headers"]
 
-SLOW_DOWN = (
-    "Slow down: your traffic grew too fast. Reduce your request rate to its original level, keep it for 15 minutes, then raise it gradually."
-)
+SLOW_DOWN = "Slow down: your traffic grew too fast. Reduce your request rate to its original level, keep it for 15 minutes, then raise it gradually."
 _VISIT = "Visit https://platform.openai.com/account/rate-limits to learn more."
 _OPERATIONS = {
     "chat.completions": "ChatCompletions_Create",
@@ -35,7 +34,9 @@ _OPERATIONS = {
 
 def error(message: str, kind: str | None, code: str | None, param: str | None = None) -> bytes:
     """The body of an error."""
-    return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}}).encode()
+    return json.dumps(
+        {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    ).encode()
 
 
 def problem_body(problem: Problem) -> bytes:
@@ -54,11 +55,21 @@ def refusal_body(refusal: Refusal, call: Call, style: Style) -> bytes:
     if style == "azure":
         return _azure(refusal, call)
     if style == "mistral":
-        return json.dumps({"object": "error", "message": "Rate limit exceeded", "type": "rate_limited", "param": None, "code": "1300"}).encode()
+        return json.dumps(
+            {
+                "object": "error",
+                "message": "Rate limit exceeded",
+                "type": "rate_limited",
+                "param": None,
+                "code": "1300",
+            }
+        ).encode()
     who = f"for {call.model} in organization {call.organisation}"
     if refusal.reason == "in_flight":
         return error(
-            f"Too many requests in flight {who}: Limit {refusal.limit}, Used {refusal.used}, Requested 1.", "requests", "rate_limit_exceeded"
+            f"Too many requests in flight {who}: Limit {refusal.limit}, Used {refusal.used}, Requested 1.",
+            "requests",
+            "rate_limit_exceeded",
         )
     if refusal.reason == "slow_down":
         return error(SLOW_DOWN, "rate_limit_error", "slow_down")
@@ -75,19 +86,29 @@ def refusal_body(refusal: Refusal, call: Call, style: Style) -> bytes:
 
 
 def retry_headers(refusal: Refusal, style: Style) -> Headers:
-    """`retry-after-ms` and `retry-after` of a refusal that ends; nothing for one that never does."""
+    """`retry-after-ms` and `retry-after` of a refusal that ends; nothing for one that
+    never does.
+    """
     if refusal.wait is None:
         return []
     milliseconds = int(refusal.wait * 1000 + RESIDUE)
     seconds = str(math.ceil(refusal.wait)).encode()
-    return [(b"retry-after", seconds)] if style == "groq" else [(b"retry-after-ms", b"%d" % milliseconds), (b"retry-after", seconds)]
+    return (
+        [(b"retry-after", seconds)]
+        if style == "groq"
+        else [(b"retry-after-ms", b"%d" % milliseconds), (b"retry-after", seconds)]
+    )
 
 
 def _azure(refusal: Refusal, call: Call) -> bytes:
     """Azure's sentence, which names neither limit nor use."""
     what = "token" if refusal.reason in {"tokens", "too_large"} else "call"
     operation = _OPERATIONS.get(call.endpoint, "Unknown")
-    again = f" Please retry after {math.ceil(refusal.wait)} seconds." if refusal.wait is not None else ""
+    again = (
+        f" Please retry after {math.ceil(refusal.wait)} seconds."
+        if refusal.wait is not None
+        else ""
+    )
     text = (
         f"Requests to the {operation} Operation under Azure OpenAI API version 2024-10-21 have exceeded {what} rate limit of your current "
         f"OpenAI S0 pricing tier.{again}"

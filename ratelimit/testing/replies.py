@@ -1,8 +1,10 @@
-"""What a served call is answered: the JSON objects of every endpoint, and the events of a stream.
+"""What a served call is answered: the JSON objects of every endpoint, and the events of
+a stream.
 
-Owns: the shapes of answers as the openai client reads them. What must never come in: HTTP, time, limits. Usage stands in the JSON, in the
-last event of a chat or completion stream when `stream_options.include_usage` asks for it, and in `response.completed` of a Responses
-stream.
+Owns: the shapes of answers as the openai client reads them. What must never come in:
+HTTP, time, limits. Usage stands in the JSON, in the last event of a chat or completion
+stream when `stream_options.include_usage` asks for it, and in `response.completed` of a
+Responses stream.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ Json = dict[str, Any]
 
 
 class Event(NamedTuple):
-    """What is sent at once of a stream: when `share` of the output has been made (0 to 1); the last one carries the usage."""
+    """What is sent at once of a stream: when `share` of the output has been made (0 to
+    1); the last one carries the usage.
+    """
 
     share: float
     data: bytes
@@ -45,12 +49,20 @@ def reply(call: Call, usage: Usage, *, identity: str, created: int) -> bytes:
         case "embeddings":
             body = _embeddings(call, usage)
         case "moderations":
-            result = {"flagged": False, "categories": {}, "category_scores": {}, "category_applied_input_types": {}}
+            result = {
+                "flagged": False,
+                "categories": {},
+                "category_scores": {},
+                "category_applied_input_types": {},
+            }
             body = {"id": f"modr-{identity}", "model": call.model, "results": [result]}
         case "images":
             body = {
                 "created": created,
-                "data": [{"url": f"https://images.invalid/{identity}/{index}.png"} for index in range(call.body.get("n") or 1)],
+                "data": [
+                    {"url": f"https://images.invalid/{identity}/{index}.png"}
+                    for index in range(call.body.get("n") or 1)
+                ],
             }
         case "audio.speech":
             return b"RIFF\x00\x00\x00\x00WAVE"
@@ -59,7 +71,9 @@ def reply(call: Call, usage: Usage, *, identity: str, created: int) -> bytes:
     return json.dumps(body).encode()
 
 
-def stream_events(call: Call, usage: Usage, *, identity: str, created: int, pieces: int) -> Iterator[Event]:
+def stream_events(
+    call: Call, usage: Usage, *, identity: str, created: int, pieces: int
+) -> Iterator[Event]:
     """The events of a streamed answer; the text comes in as many as `pieces`."""
     if call.endpoint == "responses":
         return _response_events(call, usage, identity, created, pieces)
@@ -67,11 +81,15 @@ def stream_events(call: Call, usage: Usage, *, identity: str, created: int, piec
 
 
 def failed_event(call: Call, *, identity: str, created: int, message: str) -> bytes:
-    """The event with which a stream fails after its 200: `response.failed`, or an error object in a chat stream."""
+    """The event with which a stream fails after its 200: `response.failed`, or an error
+    object in a chat stream.
+    """
     problem = {"code": "rate_limit_exceeded", "message": message}
     if call.endpoint == "responses":
         failed = _response(call, None, identity, created, "failed") | {"error": problem}
-        return _event({"type": "response.failed", "sequence_number": 9999, "response": failed}, named=True)
+        return _event(
+            {"type": "response.failed", "sequence_number": 9999, "response": failed}, named=True
+        )
     return _event({"error": problem | {"type": "tokens", "param": None}})
 
 
@@ -102,18 +120,42 @@ def _chat(call: Call, usage: Usage, identity: str, created: int) -> Json:
             "logprobs": None,
             "finish_reason": _finish(call, length),
         }
-        for index, length in enumerate(_split(usage.completion_tokens, choices(call.endpoint, call.body)))
+        for index, length in enumerate(
+            _split(usage.completion_tokens, choices(call.endpoint, call.body))
+        )
     ]
-    head = {"id": f"chatcmpl-{identity}", "object": "chat.completion", "created": created, "model": call.model}
-    return head | {"choices": answers, "usage": _usage(usage), "service_tier": "default", "system_fingerprint": "fp_fake"}
+    head = {
+        "id": f"chatcmpl-{identity}",
+        "object": "chat.completion",
+        "created": created,
+        "model": call.model,
+    }
+    return head | {
+        "choices": answers,
+        "usage": _usage(usage),
+        "service_tier": "default",
+        "system_fingerprint": "fp_fake",
+    }
 
 
 def _completion(call: Call, usage: Usage, identity: str, created: int) -> Json:
     answers = [
-        {"index": index, "text": words(0, length), "logprobs": None, "finish_reason": _finish(call, length)}
-        for index, length in enumerate(_split(usage.completion_tokens, choices(call.endpoint, call.body)))
+        {
+            "index": index,
+            "text": words(0, length),
+            "logprobs": None,
+            "finish_reason": _finish(call, length),
+        }
+        for index, length in enumerate(
+            _split(usage.completion_tokens, choices(call.endpoint, call.body))
+        )
     ]
-    head = {"id": f"cmpl-{identity}", "object": "text_completion", "created": created, "model": call.model}
+    head = {
+        "id": f"cmpl-{identity}",
+        "object": "text_completion",
+        "created": created,
+        "model": call.model,
+    }
     return head | {"choices": answers, "usage": _usage(usage)}
 
 
@@ -131,7 +173,13 @@ def _embeddings(call: Call, usage: Usage) -> Json:
 
 def _message(identity: str, text: str, status: str) -> Json:
     part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-    return {"id": f"msg_{identity}", "type": "message", "role": "assistant", "status": status, "content": [part]}
+    return {
+        "id": f"msg_{identity}",
+        "type": "message",
+        "role": "assistant",
+        "status": status,
+        "content": [part],
+    }
 
 
 def _response(call: Call, usage: Usage | None, identity: str, created: int, status: str) -> Json:
@@ -152,7 +200,9 @@ def _response(call: Call, usage: Usage | None, identity: str, created: int, stat
         "instructions": call.body.get("instructions"),
         "max_output_tokens": call.body.get("max_output_tokens"),
         "model": call.model,
-        "output": [_message(identity, words(0, usage.completion_tokens), "completed")] if usage else [],
+        "output": [_message(identity, words(0, usage.completion_tokens), "completed")]
+        if usage
+        else [],
         "parallel_tool_calls": True,
         "temperature": 1.0,
         "tool_choice": "auto",
@@ -168,9 +218,14 @@ def _event(data: Mapping[str, Any], *, named: bool = False) -> bytes:
     return f"{name}data: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
 
-def _chunk_events(call: Call, usage: Usage, identity: str, created: int, pieces: int) -> Iterator[Event]:
+def _chunk_events(
+    call: Call, usage: Usage, identity: str, created: int, pieces: int
+) -> Iterator[Event]:
     chat = call.endpoint == "chat.completions"
-    counted = isinstance(options := call.body.get("stream_options"), dict) and options.get("include_usage") is True
+    counted = (
+        isinstance(options := call.body.get("stream_options"), dict)
+        and options.get("include_usage") is True
+    )
     lengths = _split(usage.completion_tokens, choices(call.endpoint, call.body))
     head: Json = {
         "id": f"{'chatcmpl' if chat else 'cmpl'}-{identity}",
@@ -184,17 +239,31 @@ def _chunk_events(call: Call, usage: Usage, identity: str, created: int, pieces:
         choice = {"index": index, **content, "logprobs": None, "finish_reason": finish}
         return _event(head | {"choices": [choice]} | ({"usage": None} if counted else {}))
 
-    yield Event(0.0, b"".join(chunk(index, {"role": "assistant", "content": ""}, None) for index in range(len(lengths))))
+    yield Event(
+        0.0,
+        b"".join(
+            chunk(index, {"role": "assistant", "content": ""}, None)
+            for index in range(len(lengths))
+        ),
+    )
     for piece in range(pieces):
-        texts = ((index, words(length * piece // pieces, length * (piece + 1) // pieces)) for index, length in enumerate(lengths))
-        yield Event((piece + 1) / pieces, b"".join(chunk(index, {"content": text}, None) for index, text in texts if text))
+        texts = (
+            (index, words(length * piece // pieces, length * (piece + 1) // pieces))
+            for index, length in enumerate(lengths)
+        )
+        yield Event(
+            (piece + 1) / pieces,
+            b"".join(chunk(index, {"content": text}, None) for index, text in texts if text),
+        )
     end = [chunk(index, {}, _finish(call, length)) for index, length in enumerate(lengths)]
     if counted:
         end.append(_event(head | {"choices": [], "usage": _usage(usage)}))
     yield Event(1.0, b"".join([*end, b"data: [DONE]\n\n"]), last=True)
 
 
-def _response_events(call: Call, usage: Usage, identity: str, created: int, pieces: int) -> Iterator[Event]:
+def _response_events(
+    call: Call, usage: Usage, identity: str, created: int, pieces: int
+) -> Iterator[Event]:
     number = 0
 
     def event(kind: str, **fields: object) -> bytes:
@@ -216,13 +285,20 @@ def _response_events(call: Call, usage: Usage, identity: str, created: int, piec
     yield Event(0.0, b"".join(opening))
     for piece in range(pieces):
         text = words(length * piece // pieces, length * (piece + 1) // pieces)
-        yield Event((piece + 1) / pieces, event("response.output_text.delta", **place, delta=text, logprobs=[]))
+        yield Event(
+            (piece + 1) / pieces,
+            event("response.output_text.delta", **place, delta=text, logprobs=[]),
+        )
     text = words(0, length)
     closing = [
         event("response.output_text.done", **place, text=text, logprobs=[]),
         event("response.content_part.done", **place, part=part | {"text": text}),
-        event("response.output_item.done", output_index=0, item=_message(identity, text, "completed")),
-        event("response.completed", response=_response(call, usage, identity, created, "completed")),
+        event(
+            "response.output_item.done", output_index=0, item=_message(identity, text, "completed")
+        ),
+        event(
+            "response.completed", response=_response(call, usage, identity, created, "completed")
+        ),
     ]
     yield Event(1.0, b"".join(closing), last=True)
 

@@ -1,8 +1,10 @@
-"""FakeOpenAI: an OpenAI API that enforces its limits, as an ASGI app and over loopback HTTP.
+"""FakeOpenAI: an OpenAI API that enforces its limits, as an ASGI app and over loopback
+HTTP.
 
-Owns: the configuration and the life of one request: read, admitted or refused, answered in its time, settled. What must never come in:
-arithmetic (that is `buckets`, `charges`, `gates`), shapes of answers (`replies`, `refusals`, `headers`), and anything of the limiter, which
-this server is there to judge.
+Owns: the configuration and the life of one request: read, admitted or refused, answered
+in its time, settled. What must never come in: arithmetic (that is `buckets`, `charges`,
+`gates`), shapes of answers (`replies`, `refusals`, `headers`), and anything of the
+limiter, which this server is there to judge.
 """
 
 from __future__ import annotations
@@ -35,26 +37,36 @@ Send = Callable[[Message], Awaitable[None]]
 class FakeOpenAI:
     """An OpenAI API with limits that are really enforced.
 
-    `variant`: which server it is, see `ratelimit.testing.variants`; "P" behaves like OpenAI today, and letters combine ("F+P", "H+L").
-    `rpm`, `tpm`, `rpd`, `tpd`, `rps`, `ipm`: requests, tokens and images per minute, day or second; None switches one off. They hold for
-    all models together but those that `models` names ({"gpt-4o*": {"rpm": 500, "tpm": 30_000}}, each entry one family with buckets of its
-    own). `projects`: further limits per `OpenAI-Project`. `keys`: accepted API keys and the organisation of each; None accepts every key as
-    one organisation.
+    `variant`: which server it is, see `ratelimit.testing.variants`; "P" behaves like
+    OpenAI today, and letters combine ("F+P", "H+L"). `rpm`, `tpm`, `rpd`, `tpd`, `rps`,
+    `ipm`: requests, tokens and images per minute, day or second; None switches one off.
+    They hold for all models together but those that `models` names ({"gpt-4o*": {"rpm":
+    500, "tpm": 30_000}}, each entry one family with buckets of its own). `projects`:
+    further limits per `OpenAI-Project`. `keys`: accepted API keys and the organisation
+    of each; None accepts every key as one organisation.
 
-    `latency`: a `Latency`, or seconds that every answer takes. `output`, `output_spread`: median and logarithmic spread of the answers'
-    tokens, bounded by what the body allows; `count_prompt(endpoint, body)` counts prompts in place of tiktoken; the header `x-fake-usage`
-    overrides both for one call. `level`: how full the buckets start, 0 to 1, or per unit ({"tokens": 0.5}). `headers_at`: whether headers
-    tell the state after admission or, where the answer is not streamed, after settlement. `refusals_cost_requests`: a refused call takes
-    one request all the same. `seed`: of everything random.
+    `latency`: a `Latency`, or seconds that every answer takes. `output`,
+    `output_spread`: median and logarithmic spread of the answers' tokens, bounded by
+    what the body allows; `count_prompt(endpoint, body)` counts prompts in place of
+    tiktoken; the header `x-fake-usage` overrides both for one call. `level`: how full
+    the buckets start, 0 to 1, or per unit ({"tokens": 0.5}). `headers_at`: whether
+    headers tell the state after admission or, where the answer is not streamed, after
+    settlement. `refusals_cost_requests`: a refused call takes one request all the same.
+    `seed`: of everything random.
 
-    `faults`: failures from the start, see `inject`. The rest belongs to single variants: `neighbour` (F: the largest share another tenant
-    takes), `limit_changes` (G: pairs of seconds after the first call and factor on the configured limits) and `hidden_changes` (headers go
-    on showing the old limits), `ramp_from` (J: tokens a minute from which growth is watched), `max_in_flight` (K), `header_faults` (L: out
-    of missing, -1, stale, project-only, 0s), `header_style` (openai, azure, groq, mistral), `request_window` (E: seconds in which requests
-    are counted), `pieces` (events of a stream's text).
+    `faults`: failures from the start, see `inject`. The rest belongs to single
+    variants: `neighbour` (F: the largest share another tenant takes), `limit_changes`
+    (G: pairs of seconds after the first call and factor on the configured limits) and
+    `hidden_changes` (headers go on showing the old limits), `ramp_from` (J: tokens a
+    minute from which growth is watched), `max_in_flight` (K), `header_faults` (L: out
+    of missing, -1, stale, project-only, 0s), `header_style` (openai, azure, groq,
+    mistral), `request_window` (E: seconds in which requests are counted), `pieces`
+    (events of a stream's text).
 
-    All time is the running loop's, so a virtual loop makes the server virtual. One server belongs to one event loop; when that is closed
-    and another one calls, it starts afresh with full buckets and keeps its ledger. Raises InvalidArgument for a value that cannot be used.
+    All time is the running loop's, so a virtual loop makes the server virtual. One
+    server belongs to one event loop; when that is closed and another one calls, it
+    starts afresh with full buckets and keeps its ledger. Raises InvalidArgument for a
+    value that cannot be used.
     """
 
     def __init__(
@@ -95,13 +107,21 @@ class FakeOpenAI:
             style=header_style or rules.style,
             neighbour=rules.neighbour if neighbour is None else _between(neighbour, "neighbour"),
             changes=rules.changes if limit_changes is None else _changes(limit_changes),
-            in_flight=rules.in_flight if max_in_flight is None else _whole(max_in_flight, "max_in_flight"),
+            in_flight=rules.in_flight
+            if max_in_flight is None
+            else _whole(max_in_flight, "max_in_flight"),
             header_faults=rules.header_faults if header_faults is None else _chosen(header_faults),
         )
         limits = {"rpd": rpd, "rpm": rpm, "rps": rps, "tpd": tpd, "tpm": tpm, "ipm": ipm}
         if not isinstance(latency, Latency):
-            latency = Latency() if latency is None else Latency(base=latency, per_token=0.0, spread=0.0)
-        levels = level if isinstance(level, Mapping) else dict.fromkeys(("requests", "tokens", "images"), level)
+            latency = (
+                Latency() if latency is None else Latency(base=latency, per_token=0.0, spread=0.0)
+            )
+        levels = (
+            level
+            if isinstance(level, Mapping)
+            else dict.fromkeys(("requests", "tokens", "images"), level)
+        )
         self.ledger = Ledger()
         self._setup = Setup(
             rules=rules,
@@ -129,43 +149,69 @@ class FakeOpenAI:
         if scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1000, "reason": "this server speaks HTTP only"})
+            await send(
+                {"type": "websocket.close", "code": 1000, "reason": "this server speaks HTTP only"}
+            )
         else:
             desk = self._desk_here()
             raw = await _body(receive)
             call = read_call(scope["method"], scope["path"], scope["headers"], raw, self._keys)
-            session = Session(self._setup, desk, call, receive, send, connection=self._connections.get(scope.get("client")))
+            session = Session(
+                self._setup,
+                desk,
+                call,
+                receive,
+                send,
+                connection=self._connections.get(scope.get("client")),
+            )
             await session.run(self._faults)
 
     def serve(self, *, host: str = "127.0.0.1", port: int = 0) -> AbstractContextManager[str]:
-        """Serve real HTTP on loopback from a thread of its own: `with server.serve() as base_url: ...`; port 0 takes a free one.
+        """Serve real HTTP on loopback from a thread of its own: `with server.serve() as
+        base_url: ...`; port 0 takes a free one.
 
-        Needs the extra `testing`. Once entered, no call has to wait for a vocabulary to be loaded. On leaving, calls in flight are cut off and
-        the thread has ended.
+        Needs the extra `testing`. Once entered, no call has to wait for a vocabulary to
+        be loaded. On leaving, calls in flight are cut off and the thread has ended.
         """
         from ratelimit.testing.loopback import serving  # noqa: PLC0415 - in process the app needs no web server
 
         return serving(self, self._connections, host, port, self._setup.answers.prepare)
 
     def transport(self) -> InProcess:
-        """A transport for `httpx2.AsyncClient`: this server in process, asyncio only, with streams that stream.
+        """A transport for `httpx2.AsyncClient`: this server in process, asyncio only,
+        with streams that stream.
 
-        `AsyncOpenAI(base_url="http://fake/v1", api_key="any", http_client=httpx2.AsyncClient(transport=server.transport()))`
+        `AsyncOpenAI(base_url="http://fake/v1", api_key="any",
+        http_client=httpx2.AsyncClient(transport=server.transport()))`
         """
         return InProcess(self)
 
-    def inject(self, kind: FaultKind, *, count: int | None = None, probability: float = 1.0, seconds: float = 0.0, endpoint: str = "") -> None:
-        """Let the next `count` requests fail, or each with `probability`; see `ratelimit.testing.faults.Fault` for the kinds."""
-        self._faults.add(Fault(kind, count=count, probability=probability, seconds=seconds, endpoint=endpoint))
+    def inject(
+        self,
+        kind: FaultKind,
+        *,
+        count: int | None = None,
+        probability: float = 1.0,
+        seconds: float = 0.0,
+        endpoint: str = "",
+    ) -> None:
+        """Let the next `count` requests fail, or each with `probability`; see
+        `ratelimit.testing.faults.Fault` for the kinds.
+        """
+        self._faults.add(
+            Fault(kind, count=count, probability=probability, seconds=seconds, endpoint=endpoint)
+        )
 
     def heal(self) -> None:
         """Take back every fault that is still in force."""
         self._faults.clear()
 
     def levels(self) -> dict[str, float]:
-        """What every bucket has left now, by names like "org-fake/tpm"; empty before the first call. Any thread may ask.
+        """What every bucket has left now, by names like "org-fake/tpm"; empty before
+        the first call. Any thread may ask.
 
-        Once the server's event loop is closed, time stands still: the last levels that were asked for.
+        Once the server's event loop is closed, time stands still: the last levels that
+        were asked for.
         """
         return self._desk.levels() if self._desk else {}
 
@@ -174,7 +220,9 @@ class FakeOpenAI:
         if self._desk is None or (self._desk.loop is not loop and self._desk.loop.is_closed()):
             self._desk = Desk(self._setup, self.ledger)
         if self._desk.loop is not loop:
-            raise RuntimeError("this FakeOpenAI serves another event loop; share it between loops and threads by serve()")
+            raise RuntimeError(
+                "this FakeOpenAI serves another event loop; share it between loops and threads by serve()"
+            )
         return self._desk
 
 
@@ -213,11 +261,15 @@ def _whole(value: int, name: str) -> int:
 
 def _changes(changes: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
     if not all(after >= 0 and 0 < factor < float("inf") for after, factor in changes):
-        raise InvalidArgument(f"limit_changes={changes!r}: pairs of seconds after the first call and a positive factor")
+        raise InvalidArgument(
+            f"limit_changes={changes!r}: pairs of seconds after the first call and a positive factor"
+        )
     return tuple(changes)
 
 
 def _chosen(faults: Sequence[str]) -> tuple[str, ...]:
     if unknown := set(faults) - set(HEADER_FAULTS):
-        raise InvalidArgument(f"header_faults: unknown {sorted(unknown)}; choose out of {', '.join(HEADER_FAULTS)}")
+        raise InvalidArgument(
+            f"header_faults: unknown {sorted(unknown)}; choose out of {', '.join(HEADER_FAULTS)}"
+        )
     return tuple(faults)

@@ -1,6 +1,8 @@
-"""The body of `ratelimit serve`: one server until Ctrl-C, with a line for every refusal.
+"""The body of `ratelimit serve`: one server until Ctrl-C, with a line for every
+refusal.
 
-Owns: what is printed. What must never come in: reading of arguments (the command line does that), limits.
+Owns: what is printed. What must never come in: reading of arguments (the command line
+does that), limits.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ def serve_command(
     print: Callable[[str], None] = print,  # noqa: A002 - the caller's print takes the place of ours
     wait: Callable[[float], None] = time.sleep,
 ) -> int:
-    """Serve until KeyboardInterrupt and return the exit status, 0; `wait` is called with the seconds between two looks at the ledger.
+    """Serve until KeyboardInterrupt and return the exit status, 0; `wait` is called
+    with the seconds between two looks at the ledger.
 
     Raises InvalidArgument for unusable limits and OSError when the port is taken.
     """
@@ -36,9 +39,15 @@ def serve_command(
     try:
         with server.serve(host=host, port=port) as base_url:
             limits = {"rpm": rpm, "tpm": tpm, "rpd": rpd, "tpd": tpd}
-            shown = ", ".join(f"{limit:,.15g} {name.upper()}" for name, limit in limits.items() if limit is not None)
+            shown = ", ".join(
+                f"{limit:,.15g} {name.upper()}"
+                for name, limit in limits.items()
+                if limit is not None
+            )
             print(f"FakeOpenAI, variant {variant}, {shown or 'no limits'}: {base_url}")
-            print(f"OPENAI_BASE_URL={base_url} OPENAI_API_KEY=any points the openai client here; Ctrl-C ends.")
+            print(
+                f"OPENAI_BASE_URL={base_url} OPENAI_API_KEY=any points the openai client here; Ctrl-C ends."
+            )
             while True:
                 for entry in (entries := server.ledger.entries())[seen:]:
                     if not entry.admitted:
@@ -46,7 +55,9 @@ def serve_command(
                 seen = len(entries)
                 wait(0.2)
     except KeyboardInterrupt:
-        print(f"{len(server.ledger.admitted):,} calls admitted, {len(server.ledger.refused):,} refused.")
+        print(
+            f"{len(server.ledger.admitted):,} calls admitted, {len(server.ledger.refused):,} refused."
+        )
     return 0
 
 

@@ -1,7 +1,8 @@
 """One request's way through the server, from the desk to the last byte.
 
-Owns: the order of events and every wait. What must never come in: limits, arithmetic, the shapes of bodies.
-An answer is billed when it is finished: in full when it is delivered, up to the tokens made when its caller has gone.
+Owns: the order of events and every wait. What must never come in: limits, arithmetic,
+the shapes of bodies. An answer is billed when it is finished: in full when it is
+delivered, up to the tokens made when its caller has gone.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ class Session:
         call = self._call
         await self._travel()
         if call.problem and call.problem.status != 400:
-            await self._turn_away(call.problem.status, "bad_request", refusals.problem_body(call.problem))
+            await self._turn_away(
+                call.problem.status, "bad_request", refusals.problem_body(call.problem)
+            )
         elif call.endpoint == "models":
             await self._answer(200, [], replies.model_list(self._setup.quotas.models()))
         else:
@@ -93,7 +96,9 @@ class Session:
         if visit.refusal:
             body = refusals.refusal_body(visit.refusal, self._call, style)
             self._desk.leave(visit, 429, None, message=refusals.message_of(body))
-            await self._answer(429, visit.headers + refusals.retry_headers(visit.refusal, style), body, visit)
+            await self._answer(
+                429, visit.headers + refusals.retry_headers(visit.refusal, style), body, visit
+            )
         elif self._call.problem:
             body = refusals.problem_body(self._call.problem)
             self._desk.leave(visit, 400, None, "bad_request", refusals.message_of(body))
@@ -102,7 +107,9 @@ class Session:
             try:
                 await self._served(visit, fault)
             finally:  # the caller is gone: what was made is billed
-                made = Usage(visit.usage.prompt_tokens, int(visit.usage.completion_tokens * self._made))
+                made = Usage(
+                    visit.usage.prompt_tokens, int(visit.usage.completion_tokens * self._made)
+                )
                 self._desk.leave(visit, 499, made, "aborted")
 
     async def _served(self, visit: Visit, fault: Fault | None) -> None:
@@ -110,10 +117,20 @@ class Session:
         factor = latency.draw(self._desk.random)
         first = latency.base * factor + (fault.seconds if fault else 0.0)
         rest = latency.per_token * visit.usage.completion_tokens * factor
-        if fault and fault.kind != "slow" and not (fault.kind == "broken_stream" and self._call.stream):
+        if (
+            fault
+            and fault.kind != "slow"
+            and not (fault.kind == "broken_stream" and self._call.stream)
+        ):
             await self._fail(visit, fault, first)
-        elif self._call.stream and self._call.endpoint in {"chat.completions", "responses", "completions"}:
-            await self._stream(visit, first, rest, broken=fault is not None and fault.kind == "broken_stream")
+        elif self._call.stream and self._call.endpoint in {
+            "chat.completions",
+            "responses",
+            "completions",
+        }:
+            await self._stream(
+                visit, first, rest, broken=fault is not None and fault.kind == "broken_stream"
+            )
         else:
             started = self._desk.loop.time()
             try:
@@ -122,7 +139,9 @@ class Session:
                 passed = self._desk.loop.time() - started - first
                 self._made = 1.0 if not rest else min(1.0, max(0.0, passed / rest))
             self._desk.leave(visit, 200, visit.usage)
-            body = replies.reply(self._call, visit.usage, identity=_identity(visit), created=self._created())
+            body = replies.reply(
+                self._call, visit.usage, identity=_identity(visit), created=self._created()
+            )
             await self._answer(200, visit.headers, body, visit)
 
     async def _fail(self, visit: Visit, fault: Fault, first: float) -> None:
@@ -138,7 +157,9 @@ class Session:
         await self._answer(status, visit.headers, body, visit)
 
     async def _stream(self, visit: Visit, first: float, rest: float, *, broken: bool) -> None:
-        """Headers first, then the text over its time, then the usage; stops when the caller has gone."""
+        """Headers first, then the text over its time, then the usage; stops when the
+        caller has gone.
+        """
         gone = asyncio.ensure_future(self._receive())
         try:
             await _sleep(first, gone)
@@ -146,7 +167,9 @@ class Session:
             await self._start(200, [*visit.headers, _EVENTS], visit)
             identity, created = _identity(visit), self._created()
             pieces = min(self._setup.pieces, visit.usage.completion_tokens)
-            events = replies.stream_events(self._call, visit.usage, identity=identity, created=created, pieces=pieces)
+            events = replies.stream_events(
+                self._call, visit.usage, identity=identity, created=created, pieces=pieces
+            )
             for event in events:
                 await _sleep(rest * (event.share - self._made), gone)
                 if gone.done():
@@ -154,16 +177,22 @@ class Session:
                 self._made = event.share
                 if broken and event.share >= 0.5:
                     self._desk.leave(visit, 200, None, "broken_stream")
-                    failure = replies.failed_event(self._call, identity=identity, created=created, message=_BROKEN)
+                    failure = replies.failed_event(
+                        self._call, identity=identity, created=created, message=_BROKEN
+                    )
                     await self._send({"type": "http.response.body", "body": failure})
                     return
                 if event.last:
                     self._desk.leave(visit, 200, visit.usage)
-                await self._send({"type": "http.response.body", "body": event.data, "more_body": not event.last})
+                await self._send(
+                    {"type": "http.response.body", "body": event.data, "more_body": not event.last}
+                )
         finally:
             gone.cancel()
 
-    async def _answer(self, status: int, headers: Headers, body: bytes, visit: Visit | None = None) -> None:
+    async def _answer(
+        self, status: int, headers: Headers, body: bytes, visit: Visit | None = None
+    ) -> None:
         kind = _TYPES.get(self._call.endpoint, _JSON) if status == 200 else _JSON
         await self._travel()
         await self._start(status, [*headers, kind, (b"content-length", b"%d" % len(body))], visit)
@@ -179,14 +208,21 @@ class Session:
         ]
         if visit:
             general.append((b"x-request-id", visit.entry.request_id.encode()))
-        await self._send({"type": "http.response.start", "status": status, "headers": general + headers})
+        await self._send(
+            {"type": "http.response.start", "status": status, "headers": general + headers}
+        )
 
     async def _cut(self) -> None:
-        """Cut the connection: abort it over HTTP; in process raise what an httpx2 client sees then (the SDK retries no other class)."""
+        """Cut the connection: abort it over HTTP; in process raise what an httpx2
+        client sees then (the SDK retries no other class).
+        """
         if self._connection is None:
-            raise httpx2.RemoteProtocolError("the fake server dropped the connection, as it was told to", request=None)
+            raise httpx2.RemoteProtocolError(
+                "the fake server dropped the connection, as it was told to", request=None
+            )
         self._connection.abort()
-        await asyncio.sleep(0)  # lets the web server hear of it before this call returns without an answer
+        # lets the web server hear of it before this call returns without an answer
+        await asyncio.sleep(0)
 
     async def _travel(self) -> None:
         await _sleep(self._setup.latency.network(self._desk.random))

@@ -1,6 +1,7 @@
 """The public face as users type it: checked by mypy, never run.
 
-Owns examples whose types must hold. What must never come in: anything that has to be executed to be believed.
+Owns examples whose types must hold. What must never come in: anything that has to be
+executed to be believed.
 """
 
 # ruff: noqa: D103  # what a function shows is its types
@@ -17,8 +18,19 @@ from ratelimit.testing import ThreadClock, TrioClock, VirtualClock, run_virtual
 
 limiter = RateLimiter(rpm=500, tpm=30_000)
 RateLimiter()
-RateLimiter(limits={"gpt-4o": Limits(rpm=500, tpm=30_000), "gpt-4o-mini*": Limits("500 rpm", Limit("tokens", 10, per=1), concurrency=5)})
-RateLimiter(rps=2.5, accounting="never_refund", output="learned", priorities={"now": 0, "later": 60.0}, clock=VirtualClock())
+RateLimiter(
+    limits={
+        "gpt-4o": Limits(rpm=500, tpm=30_000),
+        "gpt-4o-mini*": Limits("500 rpm", Limit("tokens", 10, per=1), concurrency=5),
+    }
+)
+RateLimiter(
+    rps=2.5,
+    accounting="never_refund",
+    output="learned",
+    priorities={"now": 0, "later": 60.0},
+    clock=VirtualClock(),
+)
 RateLimiter(clock=ThreadClock())
 RateLimiter(clock=TrioClock())
 RateLimiter(accounting="reserve everything")  # type: ignore[arg-type]
@@ -31,7 +43,11 @@ async def ask(*, model: str, messages: list[dict[str, str]]) -> ChatCompletion:
     return await AsyncOpenAI().chat.completions.create(model=model, messages=messages)  # type: ignore[arg-type]
 
 
-@limiter.limit(request=lambda question: {"model": "gpt-4o", "messages": [question]}, timeout=30, priority="batch")
+@limiter.limit(
+    request=lambda question: {"model": "gpt-4o", "messages": [question]},
+    timeout=30,
+    priority="batch",
+)
 def ask_about(question: str) -> str:
     return question
 
