@@ -23,8 +23,8 @@ from rich.table import Table
 from ratelimit import RateLimiter
 from ratelimit.estimate.tokenizer import count
 from ratelimit.feedback.counts import tail_usage
+from ratelimit.integrations.bodies import Tapped
 from ratelimit.testing import FakeOpenAI
-from ratelimit.transport_bodies import Tapped
 
 MODEL = "gpt-4o"
 WORDS = """the of and to in is that for it as was with be by on not he his but at are this have from or had an they which one you were all

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Literal
 
-from ratelimit.bucket import HELD
 from ratelimit.errors import EstimateWarning, InvalidArgument, caution
 from ratelimit.feedback import (
     Refusal,
@@ -23,10 +22,11 @@ from ratelimit.feedback import (
 )
 from ratelimit.limits import LARGEST, Cost, amount_of
 from ratelimit.stores import NOTHING
+from ratelimit.stores.bucket import HELD
 
 if TYPE_CHECKING:
+    from ratelimit.control.family import Lane
     from ratelimit.estimate import Estimate
-    from ratelimit.lane import Lane
     from ratelimit.stores import Grant
 
 Accounting = Literal["reconcile", "refund", "never_refund", "charge"]

@@ -16,11 +16,13 @@ from math import inf
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, get_args, overload
 
-from ratelimit import decorate, drive, transport
-from ratelimit.bucket import HELD
+from ratelimit.admission import drivers as drive
+from ratelimit.control.family import FIRST_SLACK, Lane
+from ratelimit.control.unlisted import Others
 from ratelimit.errors import InvalidArgument, RequestTooLarge, caution
 from ratelimit.estimate import Estimate, Estimator
-from ratelimit.lane import FIRST_SLACK, Lane
+from ratelimit.integrations import decorator as decorate
+from ratelimit.integrations import transport
 from ratelimit.lease import Accounting, Lease
 from ratelimit.limits import (
     LARGEST,
@@ -32,9 +34,9 @@ from ratelimit.limits import (
     cost_by_hand,
     family_of,
 )
-from ratelimit.others import Others
 from ratelimit.reservation import Reservation, body_of, deadline_of
 from ratelimit.statistics import Statistics, lane_statistics
+from ratelimit.stores.bucket import HELD
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C")

@@ -22,8 +22,8 @@ from ratelimit.limits import Cost, amount_of
 from ratelimit.stores import Grant
 
 if TYPE_CHECKING:
+    from ratelimit.control.family import Lane
     from ratelimit.estimate import Estimate
-    from ratelimit.lane import Lane
     from ratelimit.lease import Current
     from ratelimit.limiter import RateLimiter
 

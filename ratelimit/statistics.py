@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ratelimit.estimate import EstimatorStatistics
 
 if TYPE_CHECKING:
-    from ratelimit.lane import Lane
+    from ratelimit.control.family import Lane
 
 
 @dataclass(frozen=True, slots=True)

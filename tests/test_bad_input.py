@@ -22,7 +22,7 @@ from ratelimit import (
     WaitTimeout,
     WouldBlock,
 )
-from ratelimit.line import Place
+from ratelimit.admission.queue import Place
 from ratelimit.testing import ThreadClock, VirtualClock
 
 HUGE = 10**5_000

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit import Limit
-from ratelimit.bucket import Bucket, take_all
+from ratelimit.stores.bucket import Bucket, take_all
 
 LIMIT = Limit("tokens", 100, 10)
 AMOUNTS = st.floats(0, 100, allow_subnormal=False)

@@ -12,7 +12,7 @@ import pytest
 from ratelimit.estimate import Estimator
 from ratelimit.estimate.charge import DATED, NAMED, rule_for
 from ratelimit.estimate.models import family
-from ratelimit.estimate.tally import Tally
+from ratelimit.estimate.totals import Tally
 
 BEFORE, AFTER = dt.date(2025, 3, 19), dt.date(2025, 3, 20)
 TEXT = "äöü und sonst nichts"  # 20 characters, 23 bytes

@@ -16,9 +16,10 @@ from openai import NOT_GIVEN
 from openai.types.chat import ChatCompletionMessage
 
 from ratelimit.errors import EstimateWarning
-from ratelimit.estimate import Estimator, weight
+from ratelimit.estimate import Estimator
+from ratelimit.estimate import offload as weight
 from ratelimit.estimate.models import family
-from ratelimit.estimate.plain import LARGEST, count, items, obj, text, utf8
+from ratelimit.estimate.untrusted import LARGEST, count, items, obj, text, utf8
 
 USER = {"role": "user", "content": "What is the weather in Ulm today?"}
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ratelimit import RequestTooLarge, WaitTimeout
-from ratelimit.flow import Rest, Take, When, admit
-from ratelimit.line import Line, Place
+from ratelimit.admission.flow import Rest, Take, When, admit
+from ratelimit.admission.queue import Line, Place
 
 
 class Hand:

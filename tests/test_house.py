@@ -42,26 +42,34 @@ BELOW: dict[str, set[str]] = {
     # room: what of the package it may import
     "ratelimit.errors": set(),
     "ratelimit.limits": {"ratelimit.errors"},
-    "ratelimit.bucket": {"ratelimit.limits"},
-    "ratelimit.line": {"ratelimit.errors", "ratelimit.limits"},
-    "ratelimit.flow": {"ratelimit.line", "ratelimit.limits", "ratelimit.errors"},
-    "ratelimit.stores": {
-        "ratelimit.stores",
-        "ratelimit.bucket",
+    "ratelimit.stores.bucket": {"ratelimit.limits"},
+    "ratelimit.admission.queue": {"ratelimit.errors", "ratelimit.limits"},
+    "ratelimit.admission.flow": {
+        "ratelimit.admission.queue",
         "ratelimit.limits",
         "ratelimit.errors",
-        "ratelimit.line",
     },
-    "ratelimit.drive": {"ratelimit.flow", "ratelimit.limits", "ratelimit.stores"},
+    "ratelimit.stores": {
+        "ratelimit.stores",
+        "ratelimit.stores.bucket",
+        "ratelimit.limits",
+        "ratelimit.errors",
+        "ratelimit.admission.queue",
+    },
+    "ratelimit.admission.drivers": {
+        "ratelimit.admission.flow",
+        "ratelimit.limits",
+        "ratelimit.stores",
+    },
     "ratelimit.estimate": {"ratelimit.estimate", "ratelimit.errors", "ratelimit.limits"},
     "ratelimit.feedback": {"ratelimit.feedback", "ratelimit.errors", "ratelimit.limits"},
 }
 SILENT = [
     "ratelimit.errors",
     "ratelimit.limits",
-    "ratelimit.bucket",
-    "ratelimit.line",
-    "ratelimit.flow",
+    "ratelimit.stores.bucket",
+    "ratelimit.admission.queue",
+    "ratelimit.admission.flow",
     "ratelimit.estimate",
     "ratelimit.feedback",
 ]
@@ -155,17 +163,19 @@ def test_only_the_outer_rooms_import_an_async_library() -> None:
         )
     }
     assert inner <= {
-        "ratelimit.drive",
+        "ratelimit.admission.drivers",
         "ratelimit.reservation",
-        "ratelimit.transport",
-        "ratelimit.transport_metering",
+        "ratelimit.integrations.transport",
+        "ratelimit.integrations.metering",
     }
     assert not any(
         "asyncio" in imports(FILES[module]) or "trio" in imports(FILES[module]) for module in inner
     )
 
 
-@pytest.mark.parametrize("module", ["ratelimit.transport", "ratelimit.transport_metering"])
+@pytest.mark.parametrize(
+    "module", ["ratelimit.integrations.transport", "ratelimit.integrations.metering"]
+)
 def test_the_transport_imports_no_http_library(module: str) -> None:
     """Any transport of the right shape is wrapped by its names."""
     assert not any(falls_under(name, HTTP) for name in imports(FILES[module]))
@@ -178,7 +188,7 @@ def test_the_fake_server_shares_no_arithmetic_with_the_limiter() -> None:
             name
             for name in imports(path)
             if falls_under(
-                name, {f"ratelimit.{room}" for room in ("bucket", "stores", "flow", "line", "lane")}
+                name, {f"ratelimit.{room}" for room in ("stores", "admission", "control")}
             )
         }
         assert used == set(), module

@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 from ratelimit import PATIENCE, Limit, Limits, RateLimiter, WouldBlock
-from ratelimit.crowd import CROWD_SECONDS
-from ratelimit.lane import SLACK_MARGIN, SLACK_SAMPLES, Slack
+from ratelimit.control.concurrency import CROWD_SECONDS
+from ratelimit.control.family import SLACK_MARGIN, SLACK_SAMPLES, Slack
 from ratelimit.testing import ThreadClock
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit import InvalidArgument, Limit, Limits
-from ratelimit.bucket import Bucket
 from ratelimit.limits import LARGEST, amount_of, family_of, whole
+from ratelimit.stores.bucket import Bucket
 
 # Python refuses to print them
 HUGE = [pytest.param(sign * 10**5_000, id=f"{sign}e5000") for sign in (-1, 1)]

@@ -20,7 +20,7 @@ import httpx2
 import pytest
 
 from ratelimit.estimate import tokenizer
-from ratelimit.estimate.quick import QuickCounters
+from ratelimit.estimate.quicktok import QuickCounters
 from ratelimit.estimate.vocabulary import Vocabularies
 from ratelimit.testing import FakeOpenAI, serving
 from ratelimit.testing.serving import serve_command

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit import Limit, Limits, ReentrantUse, RequestTooLarge
-from ratelimit import line as line_module
-from ratelimit.bucket import take_all
+from ratelimit.admission import queue as line_module
 from ratelimit.stores import memory
+from ratelimit.stores.bucket import take_all
 from ratelimit.stores.memory import MemoryStore
 from tests.interruptions import interruptions
 

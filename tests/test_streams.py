@@ -17,7 +17,7 @@ import trio
 
 from ratelimit import Limit, Limits, RateLimiter
 from ratelimit.feedback import StreamUsage
-from ratelimit.streams import MeteredStream
+from ratelimit.integrations.streams import MeteredStream
 from ratelimit.testing import FakeOpenAI
 
 HI: Any = [{"role": "user", "content": "hi"}]

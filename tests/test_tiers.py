@@ -1,7 +1,7 @@
 import pytest
 
 from ratelimit import InvalidArgument, Limits, RateLimiter
-from ratelimit.tiers import AS_OF, TIERS, limits_of
+from ratelimit.commands.tiers import AS_OF, TIERS, limits_of
 
 
 def test_a_tier_stands_for_limits_by_model() -> None:

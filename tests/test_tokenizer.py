@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from ratelimit.errors import EstimateWarning
 from ratelimit.estimate import tokenizer
 from ratelimit.estimate.chat import ROLES
-from ratelimit.estimate.quick import QuickCounters
+from ratelimit.estimate.quicktok import QuickCounters
 from ratelimit.estimate.tokenizer import count, counted, encoding_for, exact, ready, slices
 from ratelimit.estimate.vocabulary import Vocabularies
 

@@ -12,9 +12,9 @@ import openai
 import pytest
 
 from ratelimit import EstimateWarning, LimiterWarning, RateLimiter, RequestTooLarge, WaitTimeout
-from ratelimit import transport_metering as metering
-from ratelimit.drive import Clock
+from ratelimit.admission.drivers import Clock
 from ratelimit.feedback import Usage
+from ratelimit.integrations import metering
 
 MODEL = "gpt-4o"
 MESSAGES: Any = [{"role": "user", "content": "Hello, who are you?"}]

@@ -8,7 +8,7 @@ import pytest
 
 import ratelimit
 from ratelimit import InvalidArgument, RateLimiter
-from ratelimit.transport import AsyncTransport, Transport
+from ratelimit.integrations.transport import AsyncTransport, Transport
 
 URL = "http://127.0.0.1:9/v1"
 

@@ -34,7 +34,7 @@ from benchmarks.race.clients import CLIENTS, Ground
 from benchmarks.race.peers import PEERS, REAL_TIME_ONLY
 from benchmarks.race.servers import server_for, terms_of
 from benchmarks.race.workloads import WORKLOADS, Course
-from ratelimit import drive
+from ratelimit.admission import drivers as drive
 from ratelimit.testing import FakeOpenAI, VirtualClock
 
 NEAR: Final = 1.10

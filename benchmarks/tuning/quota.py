@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from ratelimit.batch.lines import read_lines
+from ratelimit.commands.tiers import TIERS, limits_of
+from ratelimit.control.drift import Knowledge
 from ratelimit.errors import InvalidArgument
 from ratelimit.feedback import read_headers
-from ratelimit.feedback.steering import Knowledge
 from ratelimit.limits import SHORT_FORMS, Limit, family_of
-from ratelimit.tiers import TIERS, limits_of
 
 KNOWN: Final = ("rpm", "tpm", "rpd", "tpd", "rps")
 _SHORT: Final = {meaning: short for short, meaning in SHORT_FORMS.items() if short in KNOWN}

@@ -24,19 +24,19 @@ from typing import Any, Final, Literal
 
 from benchmarks.tuning.traffic import Job
 from ratelimit import LimiterError, RateLimiter
+from ratelimit.control.family import FIRST_SLACK
 from ratelimit.estimate import Estimate, Estimator
 from ratelimit.estimate.models import family
 from ratelimit.feedback import Usage
-from ratelimit.lane import FIRST_SLACK
 from ratelimit.lease import Accounting
 from ratelimit.limiter import PATIENCE
 from ratelimit.limits import SHORT_FORMS
 from ratelimit.testing import Latency, Ledger, VirtualClock
 from ratelimit.testing.answers import Answers
-from ratelimit.testing.desk import Desk, Setup
-from ratelimit.testing.intake import Call
 from ratelimit.testing.quotas import Quotas
 from ratelimit.testing.refusals import refusal_body, retry_headers
+from ratelimit.testing.requests import Call
+from ratelimit.testing.state import Desk, Setup
 from ratelimit.testing.variants import rules_of
 
 ATTEMPTS: Final = 3

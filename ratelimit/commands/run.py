@@ -32,11 +32,11 @@ from ratelimit.commands import CommandError, check_writable
 from ratelimit.commands.forecast import show_forecast
 from ratelimit.commands.progress import Meter, Prices, display
 from ratelimit.commands.show import duration, table
+from ratelimit.commands.tiers import limits_of
 from ratelimit.errors import LimiterError
-from ratelimit.feedback.outcome import read_exception
+from ratelimit.feedback.exceptions import read_exception
 from ratelimit.limiter import RateLimiter
 from ratelimit.limits import Limits, family_of
-from ratelimit.tiers import limits_of
 
 RETRIES: Final = 3  # the SDK's own, of one request
 CAPTION: Final = "limits: what was used of a full bucket and its refill, from the first answer to the last sending."

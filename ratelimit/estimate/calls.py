@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ratelimit.estimate.plain import items, obj, text
+from ratelimit.estimate.untrusted import items, obj, text
 
 
 class Call(NamedTuple):

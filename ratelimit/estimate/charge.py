@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from ratelimit.estimate.models import Family
-from ratelimit.estimate.tally import Tally
+from ratelimit.estimate.totals import Tally
 
 PICTURE = 765  # tokens for any image or file part, whatever its size or detail
 LEGACY_ANSWER = 16  # the reserve of the older rules when a body sets no bound

@@ -14,10 +14,10 @@ from typing import Any
 from ratelimit.estimate.calls import Call, calls_of, compact, result_list, tool_uses
 from ratelimit.estimate.content import add_content, text_of
 from ratelimit.estimate.formats import chat_format, format_text
-from ratelimit.estimate.plain import items, obj, text, utf8
-from ratelimit.estimate.tally import Tally
 from ratelimit.estimate.tokenizer import count
 from ratelimit.estimate.tools import chat_functions, namespace
+from ratelimit.estimate.totals import Tally
+from ratelimit.estimate.untrusted import items, obj, text, utf8
 
 PER_MESSAGE = 3  # the markers around a role and a content
 ANSWER, ANSWER_REASONING = 3, 2  # the opened answer

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ratelimit.estimate.guesses import add_file
 from ratelimit.estimate.images import add_image
-from ratelimit.estimate.plain import items, obj, text
-from ratelimit.estimate.tally import Tally
-from ratelimit.estimate.unseen import add_file
+from ratelimit.estimate.totals import Tally
+from ratelimit.estimate.untrusted import items, obj, text
 
 _PICTURES = {"image_url", "input_image", "computer_screenshot"}
 _FILES = {"file", "input_file", "input_audio"}

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from ratelimit.estimate.plain import text
 from ratelimit.estimate.results import Endpoint
+from ratelimit.estimate.untrusted import text
 
 # The tails of URL paths; order matters: ".../chat/completions" ends in "completions"
 # too.

@@ -21,14 +21,14 @@ from ratelimit.estimate.chat import count_chat
 from ratelimit.estimate.endpoints import endpoint_named, endpoint_of
 from ratelimit.estimate.learning import Memory
 from ratelimit.estimate.models import Family, family
-from ratelimit.estimate.plain import count as number
-from ratelimit.estimate.plain import obj, text
+from ratelimit.estimate.offload import heavy
 from ratelimit.estimate.responses import count_responses, divided
 from ratelimit.estimate.results import Endpoint, Estimate, EstimatorStatistics
-from ratelimit.estimate.tally import Tally
 from ratelimit.estimate.texts import count_texts
 from ratelimit.estimate.tokenizer import count, exact
-from ratelimit.estimate.weight import heavy
+from ratelimit.estimate.totals import Tally
+from ratelimit.estimate.untrusted import count as number
+from ratelimit.estimate.untrusted import obj, text
 
 _AS_BOUND: Final = (None, "max")
 """What `output` says where a body's own bound is held, when it sets one."""

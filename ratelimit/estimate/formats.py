@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 
-from ratelimit.estimate.plain import dumped, items, obj, text
+from ratelimit.estimate.untrusted import dumped, items, obj, text
 
 _UNPRINTED = frozenset(
     [

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ratelimit.estimate.models import Family
-from ratelimit.estimate.plain import decoded, obj, text
-from ratelimit.estimate.tally import Tally
+from ratelimit.estimate.totals import Tally
+from ratelimit.estimate.untrusted import decoded, obj, text
 
 try:
     import imagesize  # type: ignore[import-untyped]

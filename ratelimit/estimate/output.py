@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ratelimit.estimate.models import Family
-from ratelimit.estimate.plain import count
-from ratelimit.estimate.tally import Tally
+from ratelimit.estimate.totals import Tally
+from ratelimit.estimate.untrusted import count
 
 # Tokens to hold for one answer of a call that sets no bound and whose like was not seen
 # yet. Source: 2,914 recorded answers of calls without a bound. Plain models: median 23,

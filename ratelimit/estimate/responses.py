@@ -14,10 +14,10 @@ from ratelimit.estimate.calls import Call, compact, tool_uses
 from ratelimit.estimate.charge import hidden
 from ratelimit.estimate.content import add_content, is_picture
 from ratelimit.estimate.formats import format_text, responses_format
-from ratelimit.estimate.plain import items, obj, text
-from ratelimit.estimate.tally import Tally
+from ratelimit.estimate.guesses import PRO, built_in, opaque
 from ratelimit.estimate.tools import namespace, responses_functions
-from ratelimit.estimate.unseen import PRO, built_in, opaque
+from ratelimit.estimate.totals import Tally
+from ratelimit.estimate.untrusted import items, obj, text
 
 PER_MESSAGE, ANSWER, ANSWER_SHORT, GPT5_ASSISTANT = 3, 3, 2, 2  # as in chat
 CALL, CALL_GPT5, CALL_GPT54 = 11, 17, 20  # a call and its result beside name, arguments and content

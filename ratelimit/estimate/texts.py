@@ -7,8 +7,8 @@ messages or tools. Source: 317 recorded embedding calls and 119 completions.
 
 from __future__ import annotations
 
-from ratelimit.estimate.plain import items, obj, text
-from ratelimit.estimate.tally import Tally
+from ratelimit.estimate.totals import Tally
+from ratelimit.estimate.untrusted import items, obj, text
 
 
 def count_texts(given: object, tally: Tally) -> None:

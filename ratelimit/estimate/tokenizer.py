@@ -28,7 +28,7 @@ from typing import TypeAlias
 
 from tiktoken.model import encoding_name_for_model
 
-from ratelimit.estimate.quick import Counter, QuickCounters, familiar
+from ratelimit.estimate.quicktok import Counter, QuickCounters, familiar
 from ratelimit.estimate.vocabulary import Vocabularies
 
 # One number, of both hashes (of 64 bits) and the length, stands for a text and its

@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from ratelimit.estimate.plain import dumped, items, obj, text
 from ratelimit.estimate.typescript import Printer, commented
+from ratelimit.estimate.untrusted import dumped, items, obj, text
 
 LONGEST_KEPT = 100_000  # characters of definitions whose print is kept
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from ratelimit.estimate.plain import items, obj, text
+from ratelimit.estimate.untrusted import items, obj, text
 
 DEEPEST = 24  # levels printed
 # types printed for one function: a few references to references can ask for more than

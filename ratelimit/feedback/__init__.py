@@ -5,8 +5,8 @@ Owns: the meaning of foreign bytes. Must never come in: the limiter, its line, i
 stores, its transport, any I/O or clock.
 """
 
+from ratelimit.feedback.exceptions import Outcome, read_exception
 from ratelimit.feedback.headers import Reading, parse_duration, read_headers
-from ratelimit.feedback.outcome import Outcome, read_exception
 from ratelimit.feedback.refusals import Refusal, read_error, read_refusal
 from ratelimit.feedback.usage import SSEUsage, StreamUsage, Usage, read_usage
 

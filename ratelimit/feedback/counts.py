@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from ratelimit.feedback.values import MOST, amount, decoded, field
+from ratelimit.feedback.untrusted import MOST, amount, decoded, field
 
 _LARGE = 65_536
 """Bytes from which on a body is not decoded whole for its usage: an embeddings answer

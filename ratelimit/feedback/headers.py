@@ -30,7 +30,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import NamedTuple
 
-from ratelimit.feedback.values import amount, finite, text
+from ratelimit.feedback.untrusted import amount, finite, text
 
 MINUTE, DAY = 60.0, 86_400.0
 PERIODS = (1.0, 10.0, MINUTE, 300.0, 3_600.0, DAY, 7 * DAY, 30 * DAY)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 from ratelimit.feedback.headers import MINUTE, Reading, parse_duration, read_headers
-from ratelimit.feedback.values import amount, decoded, field, finite, text
+from ratelimit.feedback.untrusted import amount, decoded, field, finite, text
 
 LONGEST_WAIT = 31 * 86_400.0
 """Seconds. A monthly limit can ask for thirty days; a longer pause is taken for a

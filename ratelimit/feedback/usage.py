@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 
 from ratelimit.feedback.counts import Usage, read_usage, tail_usage
-from ratelimit.feedback.values import field
+from ratelimit.feedback.untrusted import field
 
 __all__ = ["MOST_TEXT", "SSEUsage", "StreamUsage", "Usage", "read_usage"]
 

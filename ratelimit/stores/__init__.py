@@ -12,8 +12,8 @@ from math import inf
 from types import MappingProxyType
 from typing import Protocol
 
-from ratelimit.bucket import Bucket
 from ratelimit.limits import Cost, Limits
+from ratelimit.stores.bucket import Bucket
 
 Marks = Sequence[tuple[Bucket, float]]
 """Per bucket its ``full_at`` right after a payment, less the corrections until then:

@@ -18,11 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import inf
 
-from ratelimit.bucket import HELD, Bucket, give_all, take_all
+from ratelimit.admission.queue import AskAgain, attempts, insisting, reentrant
 from ratelimit.errors import RequestTooLarge
 from ratelimit.limits import Cost, Limits, whole
-from ratelimit.line import AskAgain, attempts, insisting, reentrant
 from ratelimit.stores import NOTHING, Grant
+from ratelimit.stores.bucket import HELD, Bucket, give_all, take_all
 
 
 class MemoryStore:

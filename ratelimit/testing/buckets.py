@@ -1,7 +1,7 @@
 """The three kinds of bucket the fake server enforces with.
 
 Owns: levels. What must never come in: what a call costs, headers, HTTP, anything of
-`ratelimit.bucket`; the limiter is judged by these buckets, so they share no line with
+`ratelimit.stores.bucket`; the limiter is judged by these buckets, so they share no line with
 it. `LeakyMeter` is aiolimiter's bucket, the independent judge, wherever nothing is
 settled afterwards. `LevelMeter` is the plain "level, last seen" form for servers that
 settle and may owe. `WindowMeter` counts in fixed windows.

@@ -36,7 +36,7 @@ from concurrent.futures import Executor
 from math import inf, nextafter, ulp
 from typing import Any, TypeVar
 
-from ratelimit import drive
+from ratelimit.admission import drivers as drive
 
 __all__ = ["Deadlock", "ThreadClock", "TrioClock", "VirtualClock", "run_virtual"]
 

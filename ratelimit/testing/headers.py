@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ratelimit.testing.buckets import RESIDUE
 
 if TYPE_CHECKING:
-    from ratelimit.testing.gates import Reading
+    from ratelimit.testing.admission import Reading
     from ratelimit.testing.variants import Style
 
 __all__ = ["HeaderWriter", "Headers", "duration"]

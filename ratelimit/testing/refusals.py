@@ -15,9 +15,9 @@ from ratelimit.testing.buckets import RESIDUE
 from ratelimit.testing.headers import duration
 
 if TYPE_CHECKING:
-    from ratelimit.testing.gates import Refusal
+    from ratelimit.testing.admission import Refusal
     from ratelimit.testing.headers import Headers
-    from ratelimit.testing.intake import Call, Problem
+    from ratelimit.testing.requests import Call, Problem
     from ratelimit.testing.variants import Style
 
 __all__ = ["error", "message_of", "problem_body", "refusal_body", "retry_headers"]

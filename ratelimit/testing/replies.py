@@ -19,8 +19,8 @@ from ratelimit.testing.answers import words
 from ratelimit.testing.charges import choices, most_output
 
 if TYPE_CHECKING:
-    from ratelimit.testing.intake import Call
     from ratelimit.testing.ledger import Usage
+    from ratelimit.testing.requests import Call
 
 __all__ = ["Event", "failed_event", "model_list", "reply", "stream_events"]
 

@@ -17,13 +17,13 @@ from typing import Any, Literal
 
 from ratelimit.errors import InvalidArgument
 from ratelimit.testing.answers import Answers, Latency, PromptCounter
-from ratelimit.testing.desk import Desk, Setup
 from ratelimit.testing.faults import Fault, FaultKind, Faults
 from ratelimit.testing.inprocess import InProcess
-from ratelimit.testing.intake import read_call
 from ratelimit.testing.ledger import Ledger
 from ratelimit.testing.quotas import Quota, Quotas
+from ratelimit.testing.requests import read_call
 from ratelimit.testing.session import Connections, Session
+from ratelimit.testing.state import Desk, Setup
 from ratelimit.testing.variants import HEADER_FAULTS, Style, rules_of
 
 __all__ = ["FakeOpenAI"]

@@ -18,10 +18,10 @@ from ratelimit.testing import refusals, replies
 from ratelimit.testing.ledger import Usage
 
 if TYPE_CHECKING:
-    from ratelimit.testing.desk import Desk, Setup, Visit
     from ratelimit.testing.faults import Fault, Faults
     from ratelimit.testing.headers import Headers
-    from ratelimit.testing.intake import Call
+    from ratelimit.testing.requests import Call
+    from ratelimit.testing.state import Desk, Setup, Visit
 
 __all__ = ["Connections", "Session"]
 

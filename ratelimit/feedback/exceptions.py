@@ -17,7 +17,7 @@ from typing import Literal
 
 from ratelimit.errors import LimiterError
 from ratelimit.feedback.refusals import Refusal, read_refusal
-from ratelimit.feedback.values import field
+from ratelimit.feedback.untrusted import field
 
 _UNSENT = frozenset(
     {

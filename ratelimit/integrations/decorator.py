@@ -12,11 +12,11 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ratelimit.drive import in_event_loop
+from ratelimit.admission.drivers import in_event_loop
 from ratelimit.errors import EstimateWarning, InvalidArgument, caution
 from ratelimit.estimate.endpoints import endpoint_of
 from ratelimit.feedback import read_usage
-from ratelimit.streams import MeteredStream
+from ratelimit.integrations.streams import MeteredStream
 
 if TYPE_CHECKING:
     from ratelimit.lease import Lease

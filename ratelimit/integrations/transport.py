@@ -23,10 +23,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ratelimit.errors import InvalidArgument, LimiterError, LimiterWarning
 from ratelimit.feedback import read_refusal
-from ratelimit.lease import Lease, current
-from ratelimit.reservation import Reservation, deadline_of
-from ratelimit.transport_bodies import LARGEST_ERROR, AsyncTapped, Replayed, Tapped
-from ratelimit.transport_metering import (
+from ratelimit.integrations.bodies import LARGEST_ERROR, AsyncTapped, Replayed, Tapped
+from ratelimit.integrations.metering import (
     Tap,
     body_of,
     endpoint_of,
@@ -36,6 +34,8 @@ from ratelimit.transport_metering import (
     tap_of,
     warn_once,
 )
+from ratelimit.lease import Lease, current
+from ratelimit.reservation import Reservation, deadline_of
 
 if TYPE_CHECKING:
     from ratelimit.limiter import RateLimiter

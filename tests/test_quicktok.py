@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit.estimate import tokenizer
-from ratelimit.estimate.quick import Counter, QuickCounters, familiar
+from ratelimit.estimate.quicktok import Counter, QuickCounters, familiar
 from ratelimit.estimate.tokenizer import count
 from ratelimit.estimate.vocabulary import from_quicktok
 
@@ -129,7 +129,7 @@ def test_a_broken_quicktok_is_left_aside(
     broken = types.ModuleType("quicktok")
     broken.__spec__ = importlib.util.find_spec("quicktok")
     monkeypatch.setitem(sys.modules, "quicktok", broken)
-    caplog.set_level(logging.INFO, "ratelimit.estimate.quick")
+    caplog.set_level(logging.INFO, "ratelimit.estimate.quicktok")
 
     assert QuickCounters().load("cl100k_base") is None
     assert "quicktok does not count cl100k_base" in caplog.text

@@ -8,8 +8,8 @@ what it knows already.
 from __future__ import annotations
 
 from ratelimit.estimate.models import family
-from ratelimit.estimate.plain import obj, text
 from ratelimit.estimate.tokenizer import counted, ready
+from ratelimit.estimate.untrusted import obj, text
 
 HEAVY = 50_000  # characters of uncounted text; some 10 ms of counting
 UNREAD = ("data:image/", "data:audio/", "data:application/pdf")

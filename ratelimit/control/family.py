@@ -11,12 +11,12 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING
 
-from ratelimit import drive
+from ratelimit.admission import drivers as drive
+from ratelimit.admission.flow import admit
+from ratelimit.admission.queue import Line, Place
+from ratelimit.control.controller import Steering
 from ratelimit.errors import RequestTooLarge, WouldBlock
-from ratelimit.flow import admit
 from ratelimit.limits import Cost, Limits
-from ratelimit.line import Line, Place
-from ratelimit.steering import Steering
 from ratelimit.stores import Grant
 from ratelimit.stores.memory import MemoryStore
 

@@ -8,9 +8,9 @@ never know what a field means.
 from __future__ import annotations
 
 from ratelimit.estimate.models import Family
-from ratelimit.estimate.plain import utf8
 from ratelimit.estimate.results import Confidence
 from ratelimit.estimate.tokenizer import count
+from ratelimit.estimate.untrusted import utf8
 
 _ORDER: tuple[Confidence, ...] = ("exact", "formula", "learned", "guess")
 

@@ -15,15 +15,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ratelimit.testing.admission import Gate, Pool, Ramp, Reading, Refusal
 from ratelimit.testing.charges import Charge, charge
-from ratelimit.testing.gates import Gate, Pool, Ramp, Reading, Refusal
 from ratelimit.testing.headers import Headers, HeaderWriter
 from ratelimit.testing.ledger import Entry, Ledger, Usage
 
 if TYPE_CHECKING:
     from ratelimit.testing.answers import Answers, Latency
-    from ratelimit.testing.intake import Call
     from ratelimit.testing.quotas import Quotas
+    from ratelimit.testing.requests import Call
     from ratelimit.testing.variants import Rules
 
 __all__ = ["Desk", "Setup", "Visit"]

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ratelimit import LimiterWarning, Limits, RateLimiter, others
+from ratelimit import LimiterWarning, Limits, RateLimiter
+from ratelimit.control import unlisted as others
 from ratelimit.limits import LONGEST_NAME
 from ratelimit.testing import ThreadClock
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ratelimit import ReentrantUse
-from ratelimit import line as line_module
-from ratelimit.line import Line, Place
+from ratelimit.admission import queue as line_module
+from ratelimit.admission.queue import Line, Place
 
 
 class Waiter:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from ratelimit.transport_metering import Tap
+from ratelimit.integrations.metering import Tap
 
 LARGEST_ERROR = 1_000_000
 """Bytes of a refusal's body that are read for its text; the rest is left to the client.

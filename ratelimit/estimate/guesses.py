@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 
 from ratelimit.estimate.models import Family
-from ratelimit.estimate.plain import decoded, obj, text
-from ratelimit.estimate.tally import Tally
+from ratelimit.estimate.totals import Tally
+from ratelimit.estimate.untrusted import decoded, obj, text
 
 # tokens per character of an encrypted item, less its frame
 SEALED, SEALED_FRAME, SEALED_LEAST = 0.14, 112, 16

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI
 
 from ratelimit import InvalidArgument, Limit, Limits, RateLimiter, WaitTimeout
-from ratelimit.bucket import HELD, Bucket, give_all, take_all
+from ratelimit.stores.bucket import HELD, Bucket, give_all, take_all
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.testing import FakeOpenAI
 from ratelimit.testing.clocks import VirtualClock

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from ratelimit import Limit, Limits, RateLimiter, WouldBlock, drive
-from ratelimit import line as line_module
-from ratelimit.flow import admit
-from ratelimit.line import Line, Place
+from ratelimit import Limit, Limits, RateLimiter, WouldBlock
+from ratelimit.admission import drivers as drive
+from ratelimit.admission import queue as line_module
+from ratelimit.admission.flow import admit
+from ratelimit.admission.queue import Line, Place
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.testing import ThreadClock
 from tests.interruptions import Interruption, interruptions

@@ -26,14 +26,14 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from ratelimit.bucket import HELD, Bucket
-from ratelimit.crowd import Crowd
+from ratelimit.control.concurrency import Crowd
+from ratelimit.control.drift import DIMENSIONS, Drift, Knowledge, level_of
 from ratelimit.feedback import Reading, Refusal
-from ratelimit.feedback.steering import DIMENSIONS, Drift, Knowledge, level_of
 from ratelimit.limits import Limit, Limits
+from ratelimit.stores.bucket import HELD, Bucket
 
 if TYPE_CHECKING:
-    from ratelimit.lane import Lane
+    from ratelimit.control.family import Lane
     from ratelimit.lease import Lease
 
 FIRST_PAUSE: Final = 1.0

@@ -15,7 +15,7 @@ from ratelimit.errors import caution
 from ratelimit.limits import Limits, base_of
 
 if TYPE_CHECKING:
-    from ratelimit.lane import Lane
+    from ratelimit.control.family import Lane
 
 MOST: Final = 500
 """Families kept with nobody in them, the last used; OpenRouter, the largest shop, sells

@@ -17,9 +17,9 @@ from functools import partial
 from math import inf, isfinite
 from typing import TypeVar
 
+from ratelimit.admission.queue import AskAgain, Line, Place
 from ratelimit.errors import WaitTimeout
 from ratelimit.limits import Cost
-from ratelimit.line import AskAgain, Line, Place
 
 GrantT = TypeVar("GrantT")
 

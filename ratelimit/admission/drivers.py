@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.lowlevel
 
-from ratelimit.flow import Command, Rest, Take
+from ratelimit.admission.flow import Command, Rest, Take
 from ratelimit.stores import Grant, Store
 
 T = TypeVar("T")

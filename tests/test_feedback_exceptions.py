@@ -10,7 +10,7 @@ import requests
 import urllib3
 
 from ratelimit.errors import RequestTooLarge
-from ratelimit.feedback.outcome import Outcome, read_exception
+from ratelimit.feedback.exceptions import Outcome, read_exception
 
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")
 MESSAGE = "Rate limit reached for x on requests per min (RPM): Limit 3, Used 3, Requested 1. Please try again in 20s."

@@ -17,8 +17,9 @@ import anyio
 import pytest
 import trio
 
-from ratelimit import Limit, Limits, RateLimiter, ReentrantUse, drive
-from ratelimit.flow import Rest
+from ratelimit import Limit, Limits, RateLimiter, ReentrantUse
+from ratelimit.admission import drivers as drive
+from ratelimit.admission.flow import Rest
 from ratelimit.testing import ThreadClock, VirtualClock
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratelimit.control.drift import Drift, Knowledge, level_of
 from ratelimit.feedback.headers import Reading, read_headers
-from ratelimit.feedback.steering import Drift, Knowledge, level_of
 from ratelimit.limits import Limit
 
 FULL = Reading("tokens", 30_000, 30_000, 0.0, None, drips=True)
