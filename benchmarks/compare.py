@@ -124,7 +124,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--plot",
         type=Path,
-        help="draw the server's bucket and the 429s over time, one lane a client",
+        help="draw the server's bucket and the 429s over time, one family a client",
     )
     options = parser.parse_args(arguments)
     if options.quick or options.real_time:

@@ -23,7 +23,7 @@ from rich.table import Table
 from ratelimit import RateLimiter
 from ratelimit.estimate.tokenizer import count
 from ratelimit.feedback.counts import tail_usage
-from ratelimit.integrations.bodies import Tapped
+from ratelimit.integrations.bodies import MeteredBody
 from ratelimit.testing import FakeOpenAI
 
 MODEL = "gpt-4o"
@@ -80,7 +80,7 @@ class _Least:
         body = json.loads(request.content)
         count(body["messages"][0]["content"], "o200k_base")
         response = self._inner.handle_request(request)
-        response.stream = Tapped(response.stream, _Usage())  # type: ignore[arg-type]  # the three names of a tap that are used
+        response.stream = MeteredBody(response.stream, _Usage())  # type: ignore[arg-type]  # the three names of a tap that are used
         return response
 
     def close(self) -> None:

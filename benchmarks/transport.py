@@ -134,7 +134,7 @@ def attempts(console: Console, calls: int) -> dict[str, Any]:
             limiter = RateLimiter(rpm=1_000_000, tpm=100_000_000)
             with server.serve() as url:
                 answered = ask(limiter, url, calls)
-            lane = limiter.statistics().lanes["*"]
+            family = limiter.statistics().families["*"]
             seen = len(server.ledger)
             refused = sum(entry.status == 429 for entry in server.ledger)
             row = {
@@ -142,17 +142,17 @@ def attempts(console: Console, calls: int) -> dict[str, Any]:
                 "fault": fault,
                 "answered": answered,
                 "seen": seen,
-                "admitted": lane.admitted,
-                "in_flight": lane.in_flight,
+                "admitted": family.admitted,
+                "in_flight": family.in_flight,
             }
-            rows.append(row | {"refused": refused, "refused_heard": lane.refused})
+            rows.append(row | {"refused": refused, "refused_heard": family.refused})
             table.add_row(
                 door,
                 fault or "-",
                 f"{answered}/{calls}",
                 str(seen),
-                str(lane.admitted),
-                f"{refused} (heard {lane.refused})",
+                str(family.admitted),
+                f"{refused} (heard {family.refused})",
             )
     console.print(table)
     twice = [row for row in rows if row["door"] == "decorator + wrap"]
@@ -174,7 +174,7 @@ def overpaid() -> int:
     with server.serve() as url:
         ask_decorated(limiter, url, 10)
     billed = sum(entry.usage.total_tokens for entry in server.ledger if entry.usage)
-    spent = 50_000 - limiter.statistics().lanes["*"].levels["tokens/86400s"]
+    spent = 50_000 - limiter.statistics().families["*"].levels["tokens/86400s"]
     return round(max(spent - billed, 0) / (billed / 10))
 
 
@@ -226,7 +226,7 @@ def learn(console: Console, calls: int) -> dict[str, Any]:
                 limiter, url, calls, project="mine" if "projects" in options else None
             )
         found = {
-            (limit.name, limit.per): limit.amount for limit in limiter.lane_of(MODEL).store.limits
+            (limit.name, limit.per): limit.amount for limit in limiter.family(MODEL).store.limits
         }
         wrong = sum(found.get((limit.name, limit.per)) != limit.amount for limit in truth) + max(
             len(found) - len(truth), 0

@@ -18,15 +18,15 @@ from ratelimit.estimate import Estimate
 from ratelimit.lease import Lease
 from ratelimit.limiter import PATIENCE, RateLimiter
 from ratelimit.limits import Cost, Limit, Limits
-from ratelimit.statistics import LaneStatistics, Statistics
+from ratelimit.statistics import FamilyStatistics, Statistics
 
 __all__ = [
     "PATIENCE",
     "Cost",
     "Estimate",
     "EstimateWarning",
+    "FamilyStatistics",
     "InvalidArgument",
-    "LaneStatistics",
     "Lease",
     "Limit",
     "LimiterError",

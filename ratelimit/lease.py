@@ -25,7 +25,7 @@ from ratelimit.stores import NOTHING
 from ratelimit.stores.bucket import HELD
 
 if TYPE_CHECKING:
-    from ratelimit.control.family import Lane
+    from ratelimit.control.family import ModelFamily
     from ratelimit.estimate import Estimate
     from ratelimit.stores import Grant
 
@@ -87,7 +87,7 @@ class Lease:
 
     def __init__(
         self,
-        lane: Lane,
+        lane: ModelFamily,
         cost: dict[str, float],
         estimate: Estimate | None,
         grant: Grant,

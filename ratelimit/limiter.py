@@ -17,8 +17,8 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, get_args, overload
 
 from ratelimit.admission import drivers as drive
-from ratelimit.control.family import FIRST_SLACK, Lane
-from ratelimit.control.unlisted import Others
+from ratelimit.control.family import FIRST_SLACK, ModelFamily
+from ratelimit.control.unlisted import UnlistedModels
 from ratelimit.errors import InvalidArgument, RequestTooLarge, caution
 from ratelimit.estimate import Estimate, Estimator
 from ratelimit.integrations import decorator as decorate
@@ -35,7 +35,7 @@ from ratelimit.limits import (
     family_of,
 )
 from ratelimit.reservation import Reservation, body_of, deadline_of
-from ratelimit.statistics import Statistics, lane_statistics
+from ratelimit.statistics import Statistics, family_statistics
 from ratelimit.stores.bucket import HELD
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -150,7 +150,7 @@ class RateLimiter:
             for family, given in by_family.items()
         }
         self._only = next(iter(self._lanes.values())) if list(self._lanes) == ["*"] else None
-        self._others = Others(self._lane)
+        self._others = UnlistedModels(self._lane)
         self._pattern_of = lru_cache(1_000)(partial(family_of, patterns=tuple(self._lanes)))
         self.forked = False
         self._quick = self._only
@@ -303,7 +303,7 @@ class RateLimiter:
         learned.
         """
         now = self.clock.now()
-        lanes = {family: lane_statistics(lane, now) for family, lane in self._all().items()}
+        lanes = {family: family_statistics(lane, now) for family, lane in self._all().items()}
         return Statistics(lanes, self.estimator.statistics(), self._others.refused)
 
     def wrap(
@@ -324,7 +324,7 @@ class RateLimiter:
 
     # ---- what the doors stand on ----------------------------------------------------------------------------------------------------------
 
-    def lane_of(self, model: str) -> Lane:
+    def family(self, model: str) -> ModelFamily:
         """The lane of a model; one without limits, with a warning, when none were given
         for it.
         """
@@ -332,19 +332,19 @@ class RateLimiter:
             return self._only
         model = model[:LONGEST_NAME]
         pattern = self._pattern_of(model)
-        return self._others.lane_of(model) if pattern is None else self._lanes[pattern]
+        return self._others.family(model) if pattern is None else self._lanes[pattern]
 
-    def _all(self) -> dict[str, Lane]:
-        return self._others.lanes() | self._lanes
+    def _all(self) -> dict[str, ModelFamily]:
+        return self._others.families() | self._lanes
 
-    def _lane(self, family: str, limits: Limits) -> Lane:
-        lane = Lane(family, limits, self.clock, self._slack, self.accounting, self.estimator)
+    def _lane(self, family: str, limits: Limits) -> ModelFamily:
+        lane = ModelFamily(family, limits, self.clock, self._slack, self.accounting, self.estimator)
         lane.store.spend(1 - self._level, self.clock.now())
         if self._listens:
             lane.steering.listen()
         return lane
 
-    def cost_of(self, estimate: Estimate, lane: Lane) -> dict[str, float]:
+    def cost_of(self, estimate: Estimate, lane: ModelFamily) -> dict[str, float]:
         """What an estimate makes a call pay, by the accounting and by what is known of
         the lane's server.
         """

@@ -22,7 +22,7 @@ from ratelimit.limits import Cost, amount_of
 from ratelimit.stores import Grant
 
 if TYPE_CHECKING:
-    from ratelimit.control.family import Lane
+    from ratelimit.control.family import ModelFamily
     from ratelimit.estimate import Estimate
     from ratelimit.lease import Current
     from ratelimit.limiter import RateLimiter
@@ -57,14 +57,14 @@ class Reservation:
         self._endpoint = endpoint
         self._site = site
 
-    def _priced(self) -> tuple[Lane, dict[str, float], Estimate | None]:
+    def _priced(self) -> tuple[ModelFamily, dict[str, float], Estimate | None]:
         limiter = self._limiter
         if self._ask is not None:
-            return limiter.lane_of(str(self._request.get("model", ""))), self._ask, None
+            return limiter.family(str(self._request.get("model", ""))), self._ask, None
         estimate = limiter.estimator.estimate(
             self._request, endpoint=self._endpoint, site=self._site
         )
-        lane = limiter._only or limiter.lane_of(estimate.model)  # noqa: SLF001  # limiter and reservation are one room
+        lane = limiter._only or limiter.family(estimate.model)  # noqa: SLF001  # limiter and reservation are one room
         return lane, limiter.cost_of(estimate, lane), estimate
 
     def admit(self) -> Lease:
@@ -99,7 +99,7 @@ class Reservation:
         return answer
 
     def _at_once(
-        self, lane: Lane, cost: dict[str, float], estimate: Estimate | None
+        self, lane: ModelFamily, cost: dict[str, float], estimate: Estimate | None
     ) -> Lease | float:
         """Admit without waiting, or answer the moment at which that may be possible."""
         if self._limiter.forked:
@@ -114,7 +114,7 @@ class Reservation:
         return lease
 
     def _terms(
-        self, lane: Lane, estimate: Estimate | None
+        self, lane: ModelFamily, estimate: Estimate | None
     ) -> tuple[float, float, float, Callable[[], Cost] | None]:
         """What it waits by: rank, arrival and deadline, in seconds of the limiter's
         clock, and how to price it when its turn has come.
@@ -178,7 +178,7 @@ class Reservation:
         self._exit(error)
 
 
-def _admitted(lane: Lane, estimate: Estimate | None, grant: Grant, paid: Cost) -> Lease:
+def _admitted(lane: ModelFamily, estimate: Estimate | None, grant: Grant, paid: Cost) -> Lease:
     lease = Lease(lane, dict(paid), estimate, grant, lane.now())
     if grant:
         lane.steering.sent(lease)

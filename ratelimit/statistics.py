@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from ratelimit.estimate import EstimatorStatistics
 
 if TYPE_CHECKING:
-    from ratelimit.control.family import Lane
+    from ratelimit.control.family import ModelFamily
 
 
 @dataclass(frozen=True, slots=True)
-class LaneStatistics:
+class FamilyStatistics:
     """One family of models at one moment. Levels are in the unit of their limit and
     below zero in debt; times are seconds.
     """
@@ -52,7 +52,7 @@ class Statistics:
     learned.
     """
 
-    lanes: Mapping[str, LaneStatistics]
+    families: Mapping[str, FamilyStatistics]
     estimator: EstimatorStatistics
     forgotten: int = 0
     """429s of families without given limits that have been forgotten since (see
@@ -62,18 +62,18 @@ class Statistics:
     @property
     def waiting(self) -> int:
         """Calls in all lines."""
-        return sum(lane.waiting for lane in self.lanes.values())
+        return sum(lane.waiting for lane in self.families.values())
 
     @property
     def refused(self) -> int:
         """429s seen, over all lanes."""
-        return sum(lane.refused for lane in self.lanes.values()) + self.forgotten
+        return sum(lane.refused for lane in self.families.values()) + self.forgotten
 
 
-def lane_statistics(lane: Lane, now: float) -> LaneStatistics:
+def family_statistics(lane: ModelFamily, now: float) -> FamilyStatistics:
     """Take the snapshot of one lane at ``now``."""
     store = lane.store
-    return LaneStatistics(
+    return FamilyStatistics(
         levels=MappingProxyType(
             {f"{name}/{per:g}s": level for (name, per), level in store.levels(now).items()}
         ),

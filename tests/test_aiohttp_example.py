@@ -62,12 +62,12 @@ def test_raw_posts_share_the_limits_with_everybody_else() -> None:
     # half of what the server allows: this machine's time on the wire has no say
     limiter = RateLimiter(rps=20, tpm=100_000, slack=0)
     answers = play(server, limiter, 60)
-    lane = limiter.statistics().lanes["*"]
+    family = limiter.statistics().families["*"]
     used = sum(answer["usage"]["total_tokens"] for answer in answers)
 
     assert len(server.ledger.refused) == 0
-    assert (lane.admitted, lane.ended, lane.refused) == (60, 60, 0)
-    assert 100_000 - lane.levels["tokens/60s"] <= used
+    assert (family.admitted, family.ended, family.refused) == (60, 60, 0)
+    assert 100_000 - family.levels["tokens/60s"] <= used
 
 
 def test_a_refusal_is_heard() -> None:
@@ -86,20 +86,20 @@ def test_a_refusal_is_heard() -> None:
                     await ask(session, limiter, url, BODY)
 
     asyncio.run(main())
-    lane = limiter.statistics().lanes["*"]
+    family = limiter.statistics().families["*"]
 
-    assert (lane.refused, lane.in_flight) == (1, 0)
-    assert lane.closed_for > 30
+    assert (family.refused, family.in_flight) == (1, 0)
+    assert family.closed_for > 30
 
 
 def test_a_connection_that_failed_costs_nothing() -> None:
     """Nothing was sent, so the whole reserve comes back."""
     limiter = RateLimiter(rpm=500, tpm=30_000, slack=0)
     (error,) = play(FakeOpenAI(), limiter, 1, "http://127.0.0.1:9/v1")
-    lane = limiter.statistics().lanes["*"]
+    family = limiter.statistics().families["*"]
 
     assert isinstance(error, aiohttp.ClientConnectorError)
-    assert (lane.levels["requests/60s"], lane.levels["tokens/60s"], lane.in_flight) == (
+    assert (family.levels["requests/60s"], family.levels["tokens/60s"], family.in_flight) == (
         500,
         30_000,
         0,

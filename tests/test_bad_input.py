@@ -22,7 +22,7 @@ from ratelimit import (
     WaitTimeout,
     WouldBlock,
 )
-from ratelimit.admission.queue import Place
+from ratelimit.admission.queue import Waiter
 from ratelimit.testing import ThreadClock, VirtualClock
 
 HUGE = 10**5_000
@@ -36,8 +36,8 @@ def limiter(**options: Any) -> RateLimiter:
 
 def untouched(of: RateLimiter) -> bool:
     """Nothing was taken, nobody waits, nothing is in flight."""
-    lane = of.statistics().lanes["*"]
-    return (*lane.levels.values(), lane.in_flight, lane.waiting, lane.admitted) == (
+    family = of.statistics().families["*"]
+    return (*family.levels.values(), family.in_flight, family.waiting, family.admitted) == (
         10,
         1_000,
         0,
@@ -160,7 +160,7 @@ def test_a_cost_above_the_limit_is_told_at_once_also_when_others_wait(
 ) -> None:
     """It can never go, so it does not wait to hear that; the message says what to do."""
     held = limiter()
-    place = Place(0.0, {"tokens": 500}, lambda: True)
+    place = Waiter(0.0, {"tokens": 500}, lambda: True)
     if busy:
         held._lanes["*"].line.join(place)
     with pytest.raises(
@@ -182,11 +182,11 @@ def test_a_cost_of_nothing_passes_and_keeps_its_turn(door: Any) -> None:
     """
     held = limiter()
     lease = door(held, tokens=0, requests=0)
-    lane = held.statistics().lanes["*"]
-    assert list(lane.levels.values()) == [10, 1_000]
-    assert lane.in_flight == 1
+    family = held.statistics().families["*"]
+    assert list(family.levels.values()) == [10, 1_000]
+    assert family.in_flight == 1
     lease.settle(tokens=0)
-    assert held.statistics().lanes["*"].in_flight == 0
+    assert held.statistics().families["*"].in_flight == 0
 
 
 @every_door
@@ -248,7 +248,7 @@ def test_messages_that_are_none_or_a_text_are_guessed_at(messages: Any) -> None:
     """Each costs one request and some tokens."""
     held = limiter()
     held.acquire_nowait(model="gpt-4o", messages=messages, max_tokens=10).close()
-    requests, tokens = held.statistics().lanes["*"].levels.values()
+    requests, tokens = held.statistics().families["*"].levels.values()
     assert requests == 9
     assert 0 < 1_000 - tokens < 300
 
@@ -265,7 +265,7 @@ def test_a_reservation_is_entered_once_at_a_time() -> None:
         reservation.__exit__(None, None, None)
     with reservation:
         pass
-    assert held.statistics().lanes["*"].admitted == held.statistics().lanes["*"].ended == 2
+    assert held.statistics().families["*"].admitted == held.statistics().families["*"].ended == 2
 
 
 def test_without_capacity_now_there_is_an_error_that_says_when() -> None:
@@ -311,7 +311,7 @@ def test_a_call_without_any_argument_costs_one_request_at_every_door(busy: bool)
             pass
 
     clock.run(main)
-    assert round(held.statistics().lanes["*"].levels["tokens/1e+09s"]) == 1_000
+    assert round(held.statistics().families["*"].levels["tokens/1e+09s"]) == 1_000
 
 
 def test_an_unknown_model_passes_with_one_warning() -> None:
@@ -336,4 +336,4 @@ def test_a_limiter_of_a_closed_loop_works_in_the_next_one() -> None:
         loop.run_until_complete(main())
         loop.close()
     asyncio.run(main())
-    assert held.statistics().lanes["*"].ended == 3
+    assert held.statistics().families["*"].ended == 3

@@ -117,7 +117,7 @@ def let_go(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         real = getattr(Batch, name)
 
         def noting(batch: Batch, real: Callable[[Batch], None] = real) -> None:
-            seen.append(batch._limiter.statistics().lanes["*"].admitted)
+            seen.append(batch._limiter.statistics().families["*"].admitted)
             real(batch)
 
         monkeypatch.setattr(Batch, name, noting)
@@ -126,9 +126,9 @@ def let_go(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def left_behind(api: Api, limiter: RateLimiter, before: int) -> None:
     """Fail if anything is."""
-    lane = limiter.statistics().lanes["*"]
+    family = limiter.statistics().families["*"]
 
-    assert (lane.waiting, lane.in_flight) == (0, 0)
+    assert (family.waiting, family.in_flight) == (0, 0)
     assert api.running == 0
     assert living() == before
 
@@ -214,8 +214,8 @@ def test_stopping_finishes_what_was_sent(loop_clock: LoopClock, let_go: list[int
                     # sent as soon as the first was answered; until its answer the
                     # refill has let others go
                     if len(results) == 2:
-                        lane = limiter.statistics().lanes["*"]
-                        in_flight, waiting = lane.in_flight, lane.waiting
+                        family = limiter.statistics().families["*"]
+                        in_flight, waiting = family.in_flight, family.waiting
                         batch.stop()
 
     clock.run(main)
@@ -248,8 +248,8 @@ def test_what_was_just_being_let_go_is_not_sent_after_the_end(
             await anyio.sleep(1)  # now all ten wait
             held.cancel()
             end(batch)
-        lane = limiter.statistics().lanes["*"]
-        assert (lane.waiting, lane.in_flight, lane.levels["requests/60s"]) == (0, 0, 1)
+        family = limiter.statistics().families["*"]
+        assert (family.waiting, family.in_flight, family.levels["requests/60s"]) == (0, 0, 1)
 
     clock.run(main)
 

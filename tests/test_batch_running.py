@@ -219,10 +219,10 @@ def test_the_sdk_retries_pass_the_limits(loop_clock: LoopClock) -> None:
             return [result async for result in ratelimit.run(bodies(1), client, limiter)]
 
     results = clock.run(main)
-    lane = limiter.statistics().lanes["*"]
+    family = limiter.statistics().families["*"]
 
     assert [result.ok for result in results] == [True]
-    assert len(api.requests) == lane.admitted == lane.ended == 3
+    assert len(api.requests) == family.admitted == family.ended == 3
 
 
 def test_a_request_that_cannot_be_sent_costs_nothing(loop_clock: LoopClock) -> None:
@@ -238,10 +238,10 @@ def test_a_request_that_cannot_be_sent_costs_nothing(loop_clock: LoopClock) -> N
             return [result async for result in ratelimit.run([broken], client, limiter)]
 
     (result,) = clock.run(main)
-    lane = limiter.statistics().lanes["*"]
+    family = limiter.statistics().families["*"]
 
     assert result.reason.startswith("TypeError: ")
-    assert (lane.admitted, lane.in_flight, lane.levels["requests/60s"]) == (1, 0, 100)
+    assert (family.admitted, family.in_flight, family.levels["requests/60s"]) == (1, 0, 100)
 
 
 @pytest.mark.parametrize(

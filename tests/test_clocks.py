@@ -171,7 +171,7 @@ def test_threads_that_wait_for_nothing_are_told() -> None:
     held: list[object] = []
     with pytest.raises(Deadlock, match="nobody is left"):
         clock.run(never_ends, never_ends, never_ends)
-    assert len(limiter.statistics().lanes["*"].levels) == 0
+    assert len(limiter.statistics().families["*"].levels) == 0
     assert limiter.statistics().waiting == 0
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit.control.drift import Drift, Knowledge, level_of
+from ratelimit.control.drift import Drift, LimitsSeen, level_of
 from ratelimit.feedback.headers import Reading, read_headers
 from ratelimit.limits import Limit
 
@@ -15,7 +15,7 @@ DAILY = Reading("requests", 200, 199, 432.0, 86_400.0, drips=True)
 
 def test_the_first_figures_are_believed() -> None:
     """A limiter that was given nothing holds what the first answer shows."""
-    knowledge = Knowledge()
+    knowledge = LimitsSeen()
 
     assert knowledge.hear([MINUTE, DAILY]) == [
         Limit("tokens", 30_000, per=60),
@@ -28,7 +28,7 @@ def test_a_period_that_is_told_later_replaces_the_guess() -> None:
     """A full bucket does not tell its period: it is taken for a minute until an answer
     says a day.
     """
-    knowledge = Knowledge()
+    knowledge = LimitsSeen()
     full = DAILY._replace(remaining=200, reset=0.0, period=None)
 
     assert knowledge.hear([full]) == [Limit("requests", 200, per=60)]
@@ -38,7 +38,7 @@ def test_a_period_that_is_told_later_replaces_the_guess() -> None:
 
 def test_a_right_guess_stays() -> None:
     """When the period is a minute after all, nothing changes."""
-    knowledge = Knowledge()
+    knowledge = LimitsSeen()
     knowledge.hear([FULL])
 
     assert knowledge.hear([MINUTE]) is None
@@ -48,7 +48,7 @@ def test_a_changed_limit_is_believed_when_two_answers_agree() -> None:
     """One header that lies closes nothing and opens nothing; a limit that was really
     changed shows it again.
     """
-    knowledge = Knowledge()
+    knowledge = LimitsSeen()
     knowledge.hear([MINUTE])
     half = MINUTE._replace(limit=15_000)
 
@@ -62,7 +62,7 @@ def test_what_one_answer_alone_has_said_is_forgotten_where_it_forbids_a_call() -
     """A limit of 1 would refuse every call for good; said once more it is believed for
     good.
     """
-    knowledge = Knowledge()
+    knowledge = LimitsSeen()
     lie = MINUTE._replace(limit=1)
     knowledge.hear([lie, DAILY])
 
@@ -75,7 +75,7 @@ def test_what_one_answer_alone_has_said_is_forgotten_where_it_forbids_a_call() -
 
 def test_what_two_answers_have_said_is_not_doubted() -> None:
     """From then on it is sure that a larger call can never pass."""
-    knowledge = Knowledge()
+    knowledge = LimitsSeen()
     knowledge.hear([MINUTE])
     knowledge.hear([MINUTE])
 
@@ -90,7 +90,7 @@ def test_a_limit_that_a_refusal_names_holds_beside_what_headers_show() -> None:
     """It is only ever lower, survives headers that say what they always said, and goes
     when those change.
     """
-    knowledge = Knowledge()
+    knowledge = LimitsSeen()
     knowledge.hear([MINUTE])
     low = [Limit("tokens", 10_000, per=60)]
 
@@ -108,7 +108,7 @@ def test_a_limit_that_a_refusal_names_holds_beside_what_headers_show() -> None:
 
 def test_nonsense_in_a_refusal_teaches_nothing() -> None:
     """Neither a limit of next to nothing nor of a thing nobody counts."""
-    knowledge = Knowledge()
+    knowledge = LimitsSeen()
 
     assert knowledge.refuse("tokens", 60.0, 1e-6) is None
     assert knowledge.refuse("moons", 60.0, 5) is None
@@ -117,7 +117,7 @@ def test_nonsense_in_a_refusal_teaches_nothing() -> None:
 
 def test_a_missing_header_takes_nothing_back() -> None:
     """Refusals and proxies may show no headers, or some: what is known stays known."""
-    knowledge = Knowledge()
+    knowledge = LimitsSeen()
     knowledge.hear([MINUTE, DAILY])
 
     assert knowledge.hear([]) is None
@@ -129,8 +129,8 @@ def test_of_a_projects_and_an_organizations_limit_the_lower_counts() -> None:
     """Both hold for the same tokens."""
     project = MINUTE._replace(name="project_tokens", limit=10_000)
 
-    assert Knowledge().hear([MINUTE, project]) == [Limit("tokens", 10_000, per=60)]
-    assert Knowledge().hear([project]) == [Limit("tokens", 10_000, per=60)]
+    assert LimitsSeen().hear([MINUTE, project]) == [Limit("tokens", 10_000, per=60)]
+    assert LimitsSeen().hear([project]) == [Limit("tokens", 10_000, per=60)]
     assert level_of([MINUTE, project._replace(remaining=9_999, reset=0.006)], "tokens", 60) == 9_999
 
 
@@ -140,7 +140,7 @@ def test_two_periods_of_one_thing_are_two_limits() -> None:
         {"x-ratelimit-limit-tokens-minute": "50000", "x-ratelimit-limit-tokens-month": "4000000"}
     )
 
-    assert Knowledge().hear(readings) == [
+    assert LimitsSeen().hear(readings) == [
         Limit("tokens", 50_000, per=60),
         Limit("tokens", 4_000_000, per=30 * 86_400),
     ]

@@ -41,12 +41,12 @@ def limiter(clock: Any = None, **options: Any) -> RateLimiter:
 
 def spent(of: RateLimiter) -> float:
     """Tokens that are held or used."""
-    return round(1_000 - of.statistics().lanes["*"].levels["tokens/60s"], 6)
+    return round(1_000 - of.statistics().families["*"].levels["tokens/60s"], 6)
 
 
 def in_flight(of: RateLimiter) -> int:
     """Calls between admission and settlement."""
-    return of.statistics().lanes["*"].in_flight
+    return of.statistics().families["*"].in_flight
 
 
 def run(function: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
@@ -216,7 +216,7 @@ def test_positional_arguments_and_defaults_are_part_of_the_request() -> None:
         return (messages, model, max_tokens, stop, more)
 
     def level(family: str) -> float:
-        return held.statistics().lanes[family].levels["tokens/60s"]
+        return held.statistics().families[family].levels["tokens/60s"]
 
     assert ask([]) == ([], "small", 600, None, {})
     assert level("small") <= 400

@@ -84,7 +84,7 @@ def test_a_long_answer_is_debited_when_it_ends(used: int) -> None:
         lease.settle(tokens=used)
         return 6_000 - (used - charge)
 
-    assert clock.run(main) == pytest.approx(limiter.statistics().lanes["*"].levels["tokens/60s"])
+    assert clock.run(main) == pytest.approx(limiter.statistics().families["*"].levels["tokens/60s"])
 
 
 def test_a_wait_for_what_is_held_is_not_predicted_by_the_clock() -> None:
@@ -207,7 +207,7 @@ def test_a_limit_that_only_a_refusal_names_is_held_from_then_on() -> None:
 
     refused = [entry for entry in fake.ledger if entry.status == 429]
     assert not [failure for failure in failures if "per day" in str(failure)]
-    assert "requests/60s" in limiter.statistics().lanes["*"].levels
+    assert "requests/60s" in limiter.statistics().families["*"].levels
     assert max(entry.time for entry in refused) - min(entry.time for entry in fake.ledger) < 30
 
 
@@ -225,13 +225,13 @@ def test_buckets_start_as_full_as_is_said() -> None:
     small = RateLimiter(
         limits=Limits(Limit("tokens", 1_000, burst=100)), level=0.5, slack=0, clock=VirtualClock()
     )
-    assert small.statistics().lanes["*"].levels == {"tokens/60s": 100}
+    assert small.statistics().families["*"].levels == {"tokens/60s": 100}
 
     limiter = RateLimiter(
         limits=Limits("100 rpm", "1k tpm"), level=0.5, slack=0, clock=VirtualClock()
     )
 
-    assert limiter.statistics().lanes["*"].levels == {"requests/60s": 50, "tokens/60s": 500}
+    assert limiter.statistics().families["*"].levels == {"requests/60s": 50, "tokens/60s": 500}
 
 
 def test_the_first_call_may_wait_for_another_one() -> None:

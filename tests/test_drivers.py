@@ -30,9 +30,9 @@ MANY = 1e9
 
 def drained(limiter: RateLimiter) -> None:
     """Nobody waits and nothing is in flight."""
-    lane = limiter.statistics().lanes["*"]
-    assert (lane.waiting, lane.in_flight) == (0, 0)
-    assert lane.admitted == lane.ended
+    family = limiter.statistics().families["*"]
+    assert (family.waiting, family.in_flight) == (0, 0)
+    assert family.admitted == family.ended
 
 
 @pytest.mark.usefixtures("eager_switching")
@@ -77,7 +77,7 @@ def test_asyncio_trio_and_threads_share_one_limiter_at_the_same_time() -> None:
     assert not errors
     assert not any(thread.is_alive() for thread in threads)
     drained(limiter)
-    (level,) = limiter.statistics().lanes["*"].levels.values()
+    (level,) = limiter.statistics().families["*"].levels.values()
     assert level == pytest.approx(100_000 - 5 * calls * 3, abs=1)
 
 
@@ -237,13 +237,13 @@ FORKED = """
     from ratelimit import Limit, Limits, LimiterWarning, RateLimiter
 
     limiter = RateLimiter(limits=Limits(Limit("tokens", 1000, 1e9), concurrency=1), slack=0)
-    lane = limiter._lanes["*"]
+    family = limiter._lanes["*"]
     lease = limiter.acquire_nowait(tokens=900)
     waiter = threading.Thread(target=lambda: limiter.acquire_sync(tokens=1).close(), daemon=True)
     waiter.start()
     while not limiter.statistics().waiting:
         pass
-    locks = [lane.store._lock, lane.line._lock, limiter.estimator._lock]
+    locks = [family.store._lock, family.line._lock, limiter.estimator._lock]
     for lock in locks:
         lock.acquire()  # another thread of the parent is in the middle of everything
     child = os.fork()
@@ -260,7 +260,7 @@ FORKED = """
                 mine = limiter.acquire_sync(tokens=500)
             assert [warning.category for warning in caught] == [LimiterWarning], caught
             lease.settle(tokens=0)  # the parent's call: nothing of it belongs to this process
-            statistics = limiter.statistics().lanes["*"]
+            statistics = limiter.statistics().families["*"]
             assert (statistics.waiting, statistics.in_flight) == (0, 1), statistics
             assert [round(level) for level in statistics.levels.values()] == [500], statistics
             assert limiter.estimate(model="gpt-4o", messages=[]).model == "gpt-4o"
@@ -276,7 +276,7 @@ FORKED = """
     lease.settle(tokens=10)
     waiter.join(30)
     assert not waiter.is_alive()
-    assert round(list(limiter.statistics().lanes["*"].levels.values())[0]) == 989
+    assert round(list(limiter.statistics().families["*"].levels.values())[0]) == 989
 """
 
 
@@ -306,7 +306,7 @@ def test_a_rest_until_a_moment_that_has_come_lets_time_pass() -> None:
         return "done"
 
     limiter = RateLimiter(clock=clock)
-    assert drive.run(flow(), limiter._lanes["*"].store, clock, drive.ThreadGate(clock)) == "done"
+    assert drive.run(flow(), limiter._lanes["*"].store, clock, drive.ThreadParker(clock)) == "done"
     assert clock.now() == pytest.approx(2 * drive.TICK)
 
 

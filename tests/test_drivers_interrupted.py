@@ -17,7 +17,7 @@ from ratelimit import Limit, Limits, RateLimiter, WouldBlock
 from ratelimit.admission import drivers as drive
 from ratelimit.admission import queue as line_module
 from ratelimit.admission.flow import admit
-from ratelimit.admission.queue import Line, Place
+from ratelimit.admission.queue import Queue, Waiter
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.testing import ThreadClock
 from tests.interruptions import Interruption, interruptions
@@ -30,9 +30,9 @@ MANY = 1e9
 
 def drained(limiter: RateLimiter) -> None:
     """Nobody waits and nothing is in flight."""
-    lane = limiter.statistics().lanes["*"]
-    assert (lane.waiting, lane.in_flight) == (0, 0)
-    assert lane.admitted == lane.ended
+    family = limiter.statistics().families["*"]
+    assert (family.waiting, family.in_flight) == (0, 0)
+    assert family.admitted == family.ended
 
 
 @pytest.mark.usefixtures("eager_switching")
@@ -112,14 +112,14 @@ def test_a_signal_handler_wakes_a_loop_that_sleeps(backend: str) -> None:
     limiter = RateLimiter(concurrency=1)
     order: list[str] = []
 
-    def rescue(gate: drive.AsyncGate) -> None:
+    def rescue(gate: drive.TaskParker) -> None:
         order.append("slept on")
         gate.wake()
 
     async def main() -> None:
         lease = await limiter.acquire(tokens=1)
         # another thread: it wakes every loop
-        rescuer = threading.Timer(3, rescue, (drive.AsyncGate(),))
+        rescuer = threading.Timer(3, rescue, (drive.TaskParker(),))
         before = signal.signal(signal.SIGALRM, lambda *_: lease.settle(tokens=1))
         rescuer.start()
         try:
@@ -144,7 +144,7 @@ def test_a_task_can_be_woken_by_what_interrupts_its_wait(loop_clock: LoopClock) 
 
     async def main() -> None:
         nonlocal woken
-        gate = drive.AsyncGate()
+        gate = drive.TaskParker()
         me = anyio.get_current_task().id
         woken_at: float | None
 
@@ -177,7 +177,7 @@ def test_a_thread_can_be_woken_by_what_interrupts_its_wait(kind: type[drive.Cloc
     moments: list[int] = []
 
     def wait_and_wake() -> None:
-        gate = drive.ThreadGate(kind())
+        gate = drive.ThreadParker(kind())
         moments.extend(interruptions(lambda: gate.wait(0.001), gate.wake))
 
     thread = threading.Thread(target=wait_and_wake, daemon=True)
@@ -196,13 +196,13 @@ def test_ctrl_c_at_any_moment_of_a_wait_stops_nobody_else(monkeypatch: pytest.Mo
     class Waiting:
         def __init__(self) -> None:
             self.clock = ThreadClock()
-            self.line = Line()
+            self.line = Queue()
             self.store = MemoryStore(Limits(Limit("tokens", 10, 10)), 0.0)
             self.store.take({"tokens": 10}, 0.0)
 
         def go(self) -> None:
-            gate = drive.ThreadGate(self.clock)
-            place = Place(0.0, {"tokens": 5}, gate.wake)
+            gate = drive.ThreadParker(self.clock)
+            place = Waiter(0.0, {"tokens": 5}, gate.wake)
             drive.run(admit(self.line, place, self.clock.now()), self.store, self.clock, gate)
 
     some = [Waiting()]

@@ -12,7 +12,7 @@ import pytest
 from ratelimit.estimate import Estimator
 from ratelimit.estimate.charge import DATED, NAMED, rule_for
 from ratelimit.estimate.models import family
-from ratelimit.estimate.totals import Tally
+from ratelimit.estimate.totals import Totals
 
 BEFORE, AFTER = dt.date(2025, 3, 19), dt.date(2025, 3, 20)
 TEXT = "äöü und sonst nichts"  # 20 characters, 23 bytes
@@ -131,7 +131,7 @@ def test_servers_with_other_rules_are_named() -> None:
     """A rule by name holds for every endpoint; an unknown name is refused at once, and
     says which there are.
     """
-    load = Tally(family("gpt-4o"))
+    load = Totals(family("gpt-4o"))
     load.choices, load.max_tokens, load.tokens = 2, 50, 70
 
     assert [

@@ -42,7 +42,7 @@ WEATHER = {
     "description": "Weather at a place.\n\nToday only.",
     "parameters": {
         "type": "object",
-        "title": "Place",
+        "title": "Waiter",
         "properties": {
             "city": {"type": "string", "description": "Its name", "default": "Ulm"},
             "unit": {"enum": ["C", "F"], "type": "string"},

@@ -76,11 +76,11 @@ def test_comments_stand_above_and_break_the_line() -> None:
             "near": {"type": "object", "properties": {"x": {"type": "number"}}},
         },
         required=("city",),
-        title="Place",
+        title="Waiter",
     )
 
     assert shown.split("\n") == [
-        "// Place",
+        "// Waiter",
         "{",
         "// City",
         "//",

@@ -11,22 +11,22 @@ import pytest
 
 from ratelimit import RequestTooLarge, WaitTimeout
 from ratelimit.admission.flow import Rest, Take, When, admit
-from ratelimit.admission.queue import Line, Place
+from ratelimit.admission.queue import Queue, Waiter
 
 
 class Hand:
     """Drives flows without a loop, a clock or a store."""
 
     def __init__(self) -> None:
-        self.line = Line()
+        self.line = Queue()
         self.woken: list[str] = []
 
-    def place(self, name: str, rank: float = 0.0, **cost: float) -> Place:
+    def place(self, name: str, rank: float = 0.0, **cost: float) -> Waiter:
         def wake() -> bool:
             self.woken.append(name)
             return True
 
-        return Place(rank, cost or {"tokens": 1}, wake)
+        return Waiter(rank, cost or {"tokens": 1}, wake)
 
 
 def ended(flow: Any, answer: object) -> Any:
@@ -140,7 +140,7 @@ def test_a_wait_and_a_timeout_that_differ_look_different(
     moment: float, deadline: float, told: str
 ) -> None:
     """Nobody is told that 0.1 s is more than 0.1 s, down to a billionth of a second."""
-    flow: Any = admit(Line(), Hand().place("a"), 0.0, deadline)
+    flow: Any = admit(Queue(), Hand().place("a"), 0.0, deadline)
     flow.send(None)
     with pytest.raises(WaitTimeout, match=told):
         flow.send(moment)

@@ -91,11 +91,11 @@ class Bench:
 
     def check(self, calls: int) -> None:
         """Every request was admitted, ended, and settled to its usage."""
-        lane = self.limiter.statistics().lanes["*"]
+        family = self.limiter.statistics().families["*"]
 
-        assert len(self.model.seen) == lane.admitted == lane.ended == calls
-        assert 1_000 - lane.levels["requests/86400s"] == pytest.approx(calls, abs=0.5)
-        assert 100_000 - lane.levels["tokens/86400s"] == pytest.approx(25 * calls, abs=10)
+        assert len(self.model.seen) == family.admitted == family.ended == calls
+        assert 1_000 - family.levels["requests/86400s"] == pytest.approx(calls, abs=0.5)
+        assert 100_000 - family.levels["tokens/86400s"] == pytest.approx(25 * calls, abs=10)
 
 
 @pytest.fixture
@@ -202,10 +202,10 @@ def test_a_bare_httpx_client() -> None:
             assert response.text.endswith("[DONE]\n\n")
 
     asyncio.run(main())
-    lane = limiter.statistics().lanes["*"]
+    family = limiter.statistics().families["*"]
 
-    assert (lane.admitted, lane.ended) == (2, 2)
-    assert 100_000 - lane.levels["tokens/86400s"] == pytest.approx(50, abs=10)
+    assert (family.admitted, family.ended) == (2, 2)
+    assert 100_000 - family.levels["tokens/86400s"] == pytest.approx(50, abs=10)
 
 
 def test_helpers_of_the_sdk(bench: Bench) -> None:
@@ -250,7 +250,7 @@ def test_the_aiohttp_transport_of_the_sdk() -> None:
 
     with server.serve() as url:
         asyncio.run(main(url))
-    lane = limiter.statistics().lanes["*"]
+    family = limiter.statistics().families["*"]
 
-    assert (lane.admitted, lane.in_flight) == (2, 0)
+    assert (family.admitted, family.in_flight) == (2, 0)
     assert len(server.ledger) == 2

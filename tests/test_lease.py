@@ -40,13 +40,13 @@ def limiter(**options: Any) -> RateLimiter:
 
 def left(of: RateLimiter) -> tuple[float, float]:
     """Requests and tokens that are left."""
-    levels = of.statistics().lanes["*"].levels
+    levels = of.statistics().families["*"].levels
     return round(levels["requests/60s"], 6), round(levels["tokens/60s"], 6)
 
 
 def in_flight(of: RateLimiter) -> int:
     """Calls between admission and settlement."""
-    return of.statistics().lanes["*"].in_flight
+    return of.statistics().families["*"].in_flight
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_one_refusal_is_counted_once() -> None:
     with pytest.raises(Refused):
         work()
     assert held.statistics().refused == 1
-    assert held.statistics().lanes["*"].closed_for == pytest.approx(7, abs=0.01)
+    assert held.statistics().families["*"].closed_for == pytest.approx(7, abs=0.01)
 
 
 def test_a_refusal_is_shown_and_closes_the_line_once_for_everybody() -> None:
@@ -187,7 +187,7 @@ def test_a_refusal_is_shown_and_closes_the_line_once_for_everybody() -> None:
     lease = held.acquire_nowait(tokens=1)
     lease.fail(Refused(TEXT.format(used=100)))
     assert held.statistics().refused == 1
-    assert held.statistics().lanes["*"].closed_for == pytest.approx(6, abs=0.01)
+    assert held.statistics().families["*"].closed_for == pytest.approx(6, abs=0.01)
     held.acquire_sync(tokens=1)
     assert clock.now() == pytest.approx(6, abs=0.01)
 
@@ -297,9 +297,9 @@ def test_two_ends_at_once_are_booked_as_one(end: str) -> None:
         moments += 1
         if not leases:
             continue
-        lane = lim.statistics().lanes["*"]
-        assert lane.in_flight == 0
-        assert 1_000 - lane.levels["tokens/1e+09s"] == pytest.approx(leases[-1].cost["tokens"])
+        family = lim.statistics().families["*"]
+        assert family.in_flight == 0
+        assert 1_000 - family.levels["tokens/1e+09s"] == pytest.approx(leases[-1].cost["tokens"])
         leases.pop().settle(tokens=0)
 
     assert moments > 20

@@ -50,7 +50,7 @@ def test_a_retried_call_through_decorator_and_wrap_pays_its_bill_once(
         return int(answer.usage.total_tokens)  # type: ignore[attr-defined]
 
     usage = clock.run(main)
-    (level,) = limiter.statistics().lanes["*"].levels.values()
+    (level,) = limiter.statistics().families["*"].levels.values()
     reserve = limiter.estimate(
         model="gpt-4o", messages=[{"role": "user", "content": "hi"}], max_tokens=100
     )

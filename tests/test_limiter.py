@@ -40,7 +40,9 @@ def test_models_that_share_a_family_share_its_buckets() -> None:
         "o1",
     ):
         held.acquire_nowait(tokens=100, model=model).close()
-    levels = {family: lane.levels["tokens/60s"] for family, lane in held.statistics().lanes.items()}
+    levels = {
+        name: family.levels["tokens/60s"] for name, family in held.statistics().families.items()
+    }
     assert levels == {"gpt-4o": 800, "gpt-4o-mini*": 1_800, "*": 300}
 
 
@@ -69,7 +71,7 @@ def test_each_accounting_reserves_and_settles_as_it_says(
     held = RateLimiter(tpm=10_000, accounting=accounting, slack=0, clock=ThreadClock())
 
     def spent() -> float:
-        return round(10_000 - held.statistics().lanes["*"].levels["tokens/60s"])
+        return round(10_000 - held.statistics().families["*"].levels["tokens/60s"])
 
     lease = held.acquire_nowait(BODY)
     assert spent() == reserved
@@ -82,8 +84,8 @@ def test_estimating_takes_nothing() -> None:
     held = RateLimiter(tpm=1_000, clock=ThreadClock())
     assert held.estimate(BODY) == held.estimate(**BODY)
     assert held.estimate(BODY).max_output_tokens == 300
-    assert held.statistics().lanes["*"].levels["tokens/60s"] == 1_000
-    assert held.statistics().lanes["*"].admitted == 0
+    assert held.statistics().families["*"].levels["tokens/60s"] == 1_000
+    assert held.statistics().families["*"].admitted == 0
 
 
 def test_every_short_form_is_its_own_bucket() -> None:
@@ -91,7 +93,7 @@ def test_every_short_form_is_its_own_bucket() -> None:
     held = RateLimiter(
         rpm=100, tpm=1_000, rpd=1_000, tpd=10_000, rps=2, slack=0, clock=ThreadClock()
     )
-    levels = dict(held.statistics().lanes["*"].levels)
+    levels = dict(held.statistics().families["*"].levels)
     assert levels == {
         "requests/60s": 100,
         "tokens/60s": 1_000,
@@ -112,7 +114,7 @@ def test_a_burst_is_a_share_of_each_limit_that_has_none_of_its_own() -> None:
         slack=0,
         clock=ThreadClock(),
     )
-    assert dict(held.statistics().lanes["*"].levels) == {"tokens/60s": 60, "requests/60s": 5}
+    assert dict(held.statistics().families["*"].levels) == {"tokens/60s": 60, "requests/60s": 5}
     for _ in range(10):
         held.acquire_sync(tokens=30)
     assert held.clock.now() == pytest.approx(24)
@@ -147,20 +149,20 @@ def test_the_snapshot_is_frozen_and_shows_the_line(loop_clock: LoopClock) -> Non
             for _ in range(2):
                 group.start_soon(lambda: held.acquire(tokens=50))
             await anyio.sleep(1)
-            lane = held.statistics().lanes["*"]
-            assert (lane.waiting, lane.in_flight, lane.admitted, lane.ended) == (2, 1, 1, 0)
-            assert lane.next_in == pytest.approx(4)
+            family = held.statistics().families["*"]
+            assert (family.waiting, family.in_flight, family.admitted, family.ended) == (2, 1, 1, 0)
+            assert family.next_in == pytest.approx(4)
             assert held.statistics().waiting == 2
         first.close()
 
     clock.run(main)
     statistics = held.statistics()
-    assert statistics.lanes["*"].longest_wait == pytest.approx(10)
+    assert statistics.families["*"].longest_wait == pytest.approx(10)
     assert statistics.waiting == statistics.refused == 0
     with pytest.raises(dataclasses.FrozenInstanceError):
-        statistics.lanes["*"].waiting = 5  # type: ignore[misc]
+        statistics.families["*"].waiting = 5  # type: ignore[misc]
     with pytest.raises(TypeError):
-        statistics.lanes["*"].levels["tokens/10s"] = 5  # type: ignore[index]
+        statistics.families["*"].levels["tokens/10s"] = 5  # type: ignore[index]
 
 
 def test_a_head_that_waits_for_a_call_to_end_has_no_moment(loop_clock: LoopClock) -> None:
@@ -169,12 +171,12 @@ def test_a_head_that_waits_for_a_call_to_end_has_no_moment(loop_clock: LoopClock
     held = RateLimiter(concurrency=1, clock=clock)
 
     async def main() -> None:
-        assert held.statistics().lanes["*"].next_in is None
+        assert held.statistics().families["*"].next_in is None
         lease = await held.acquire(tokens=1)
         async with anyio.create_task_group() as group:
             group.start_soon(held.acquire)
             await anyio.sleep(1)
-            assert held.statistics().lanes["*"].next_in == float("inf")
+            assert held.statistics().families["*"].next_in == float("inf")
             lease.close()
 
     clock.run(main)
@@ -240,10 +242,10 @@ def test_calls_that_were_refused_together_are_one_refusal() -> None:
     for lease in leases:
         lease.close()
 
-    assert limiter.statistics().lanes["*"].concurrency == pytest.approx(40, abs=2)
+    assert limiter.statistics().families["*"].concurrency == pytest.approx(40, abs=2)
     clock.sleep(CROWD_SECONDS + 1)
     limiter.acquire_sync(tokens=1).observe({})
-    assert limiter.statistics().lanes["*"].concurrency == pytest.approx(41, abs=2)
+    assert limiter.statistics().families["*"].concurrency == pytest.approx(41, abs=2)
 
 
 def test_where_all_were_refused_every_answer_allows_one_more() -> None:
@@ -255,14 +257,14 @@ def test_where_all_were_refused_every_answer_allows_one_more() -> None:
     limiter.acquire_sync(tokens=1).observe({})
     for lease in [limiter.acquire_sync(tokens=1) for _ in range(100)]:
         lease.observe({}, **REFUSED)  # type: ignore[arg-type]
-    assert limiter.statistics().lanes["*"].concurrency == 1
+    assert limiter.statistics().families["*"].concurrency == 1
     clock.sleep(60)
     for rounds in range(7):
         for lease in [limiter.acquire_nowait(tokens=1) for _ in range(2**rounds)]:
             lease.observe({})
             lease.close()
 
-    assert limiter.statistics().lanes["*"].concurrency == 128
+    assert limiter.statistics().families["*"].concurrency == 128
 
 
 def test_refusals_weeks_apart_do_not_end_all_refunds() -> None:
@@ -320,4 +322,4 @@ def test_after_a_fork_the_headers_of_the_parents_calls_move_no_bucket_of_the_chi
         lease.observe(told)
         lease.settle(tokens=5)
 
-    assert held.statistics().lanes["*"].levels == {"requests/60s": 1_000, "tokens/60s": 100_000}
+    assert held.statistics().families["*"].levels == {"requests/60s": 1_000, "tokens/60s": 100_000}

@@ -141,7 +141,7 @@ def test_a_bucket_with_a_level_agrees_at_every_admission_and_in_the_end(
     tokens = replayed(play, "tokens", TOKENS, TOKENS / PER)
     requests = replayed(play, "requests", 6, 6 / PER)
     now = play.clock.now()
-    levels = play.limiter.statistics().lanes["*"].levels
+    levels = play.limiter.statistics().families["*"].levels
     assert levels["tokens/10s"] == pytest.approx(tokens.at(now), abs=1e-4)
     assert levels["requests/10s"] == pytest.approx(requests.at(now), abs=1e-4)
 

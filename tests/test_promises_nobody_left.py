@@ -43,10 +43,10 @@ def test_every_call_ends_and_nothing_stays_behind(
     """
     play = player(script, limits=LIMITS, concurrency=concurrency)
 
-    lane = play.limiter.statistics().lanes["*"]
+    family = play.limiter.statistics().families["*"]
     assert {call.outcome for call in play.calls} <= {"admitted", "cancelled", "timeout"}
-    assert (lane.waiting, lane.in_flight, lane.next_in) == (0, 0, None)
-    assert lane.admitted == lane.ended == len(play.admitted)
+    assert (family.waiting, family.in_flight, family.next_in) == (0, 0, None)
+    assert family.admitted == family.ended == len(play.admitted)
 
 
 @settings(max_examples=40)
@@ -116,7 +116,7 @@ def test_cancelled_heads_pass_the_turn_on(loop_clock: LoopClock) -> None:
 
     clock.run(main)
     assert admitted == [pytest.approx(2.9, abs=1e-5)]
-    assert limiter.statistics().lanes["*"].levels["tokens/10s"] == pytest.approx(24, abs=1e-3)
+    assert limiter.statistics().families["*"].levels["tokens/10s"] == pytest.approx(24, abs=1e-3)
 
 
 def test_a_refund_is_heard_by_who_waits(player: Player) -> None:
@@ -204,4 +204,4 @@ def test_the_predicted_wait_is_in_the_error(loop_clock: LoopClock) -> None:
 
     assert clock.run(main) == pytest.approx(5)
     assert clock.now() == 0
-    assert limiter.statistics().lanes["*"].admitted == 1
+    assert limiter.statistics().families["*"].admitted == 1

@@ -78,7 +78,7 @@ def test_a_server_with_our_limits_refuses_nothing(variant: str, door: str) -> No
 
     assert (answered, refused) == (CALLS, 0)
     assert limiter.statistics().refused == len(server.ledger.refused) == 0
-    assert limiter.statistics().lanes["*"].in_flight == 0
+    assert limiter.statistics().families["*"].in_flight == 0
     assert clock.now() < 600
 
 
@@ -97,5 +97,5 @@ def test_every_refusal_is_counted_and_shown(door: str) -> None:
 
     assert answered + refused == 60
     assert limiter.statistics().refused == len(server.ledger.refused) == refused
-    assert limiter.statistics().lanes["*"].in_flight == 0
+    assert limiter.statistics().families["*"].in_flight == 0
     assert refused > 0 or door == "wrap"

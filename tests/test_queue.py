@@ -12,16 +12,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from ratelimit import ReentrantUse
 from ratelimit.admission import queue as line_module
-from ratelimit.admission.queue import Line, Place
+from ratelimit.admission.queue import Queue, Waiter
 
 
-class Waiter:
+class Sleeper:
     """A place that counts how often it was woken, and may be gone."""
 
     def __init__(self, rank: float, tokens: float = 1, *, gone: bool = False) -> None:
         self.woken = 0
         self.gone = gone
-        self.place = Place(rank, {"tokens": tokens}, self.wake)
+        self.place = Waiter(rank, {"tokens": tokens}, self.wake)
 
     def wake(self) -> bool:
         self.woken += 1
@@ -33,13 +33,13 @@ class LineMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.line = Line()
-        self.waiters: list[tuple[float, int, Waiter]] = []
+        self.line = Queue()
+        self.waiters: list[tuple[float, int, Sleeper]] = []
         self.serial = 0
 
     @rule(rank=st.sampled_from([0.0, 1.0, 2.0, 3.0]), tokens=st.integers(0, 5))
     def join(self, rank: float, tokens: int) -> None:
-        waiter = Waiter(rank, tokens)
+        waiter = Sleeper(rank, tokens)
         self.line.join(waiter.place)
         self.serial += 1
         self.waiters.append((rank, self.serial, waiter))
@@ -90,8 +90,8 @@ def test_the_line_is_by_rank_and_then_by_arrival(ranks: list[float]) -> None:
     """Leaving one by one from the front gives the order of ranks, and of arrival within
     a rank.
     """
-    line = Line()
-    waiters = [Waiter(rank) for rank in ranks]
+    line = Queue()
+    waiters = [Sleeper(rank) for rank in ranks]
     for waiter in waiters:
         line.join(waiter.place)
     served = []
@@ -107,12 +107,12 @@ def test_waiters_that_are_gone_are_dropped_on_the_way() -> None:
     """Waking finds the first who still lives; the others are no longer waited for or
     counted.
     """
-    line = Line()
+    line = Queue()
     waiters = [
-        Waiter(0, 10, gone=True),
-        Waiter(0, 10, gone=True),
-        Waiter(0, 7),
-        Waiter(0, 1, gone=True),
+        Sleeper(0, 10, gone=True),
+        Sleeper(0, 10, gone=True),
+        Sleeper(0, 7),
+        Sleeper(0, 1, gone=True),
     ]
     for waiter in waiters:
         line.join(waiter.place)
@@ -124,10 +124,10 @@ def test_waiters_that_are_gone_are_dropped_on_the_way() -> None:
 
 def test_the_memory_of_the_cancelled_is_bounded() -> None:
     """Thousands who leave behind one patient head do not stay in the heap."""
-    line = Line()
-    line.join(Waiter(0).place)
+    line = Queue()
+    line.join(Sleeper(0).place)
     for _ in range(5_000):
-        waiter = Waiter(1)
+        waiter = Sleeper(1)
         line.join(waiter.place)
         line.leave(waiter.place)
     assert len(line) == 1
@@ -136,11 +136,11 @@ def test_the_memory_of_the_cancelled_is_bounded() -> None:
 
 def test_after_forgetting_everybody_the_line_is_new() -> None:
     """Whatever state it was in, its lock included."""
-    line = Line()
-    line.join(Waiter(0).place)
+    line = Queue()
+    line.join(Sleeper(0).place)
     line._lock.acquire()
     line.forget_all()
-    newcomer = Waiter(1).place
+    newcomer = Sleeper(1).place
     line.join(newcomer)
     assert line.head is newcomer
     assert len(line) == 1
@@ -153,17 +153,17 @@ def test_joining_from_inside_is_told_apart_from_another_thread(
     that says what to do, not a deadlock.
     """
     monkeypatch.setattr(line_module, "LOCK_SECONDS", 0.01)
-    line = Line()
+    line = Queue()
     real = heapq.heappush
 
     def interrupted(heap: Any, entry: Any) -> None:
         if entry[2].rank == 0:
             with pytest.raises(ReentrantUse, match="signal handler or finalizer"):
-                line.join(Waiter(5).place)
+                line.join(Sleeper(5).place)
         real(heap, entry)
 
     monkeypatch.setattr(heapq, "heappush", interrupted)
-    line.join(Waiter(0).place)
+    line.join(Sleeper(0).place)
     assert len(line) == 1
 
 
@@ -171,8 +171,8 @@ def test_waking_the_head_needs_no_lock() -> None:
     """A finalizer or signal handler that interrupts whoever holds the line's lock can
     still nudge.
     """
-    line = Line()
-    waiter = Waiter(0)
+    line = Queue()
+    waiter = Sleeper(0)
     line.join(waiter.place)
     with line._lock:
         line.nudge()
@@ -183,8 +183,8 @@ def test_who_would_block_the_thread_of_those_before_it_is_refused() -> None:
     """Whoever waits before a place, in its thread and with a loop that lives, could
     never go on; those behind or elsewhere do not matter.
     """
-    line = Line()
-    elsewhere, first, closed, me, behind = places = [Waiter(rank).place for rank in range(5)]
+    line = Queue()
+    elsewhere, first, closed, me, behind = places = [Sleeper(rank).place for rank in range(5)]
     elsewhere.thread = 0
     closed.gone = lambda: True
     for place in reversed(places):

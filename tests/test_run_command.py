@@ -38,7 +38,9 @@ def let_go(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     real = Batch.stop
 
     def noting(batch: Batch) -> None:
-        seen.append(sum(lane.admitted for lane in batch._limiter.statistics().lanes.values()))
+        seen.append(
+            sum(family.admitted for family in batch._limiter.statistics().families.values())
+        )
         real(batch)
 
     monkeypatch.setattr(Batch, "stop", noting)

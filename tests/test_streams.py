@@ -46,13 +46,13 @@ def limiter() -> RateLimiter:
 
 def spent(of: RateLimiter) -> int:
     """Tokens that are held or used."""
-    (level,) = of.statistics().lanes["*"].levels.values()
+    (level,) = of.statistics().families["*"].levels.values()
     return round(100_000 - level)
 
 
 def in_flight(of: RateLimiter) -> int:
     """Calls between admission and settlement."""
-    return of.statistics().lanes["*"].in_flight
+    return of.statistics().families["*"].in_flight
 
 
 def test_the_sync_client_settles_answers_and_streams(url: str) -> None:
@@ -161,10 +161,10 @@ def test_a_refusal_of_the_real_server_is_counted_and_obeyed(url: str) -> None:
             ask(**BODY)
         with pytest.raises(openai.RateLimitError):
             ask(**BODY)
-    lane = held.statistics().lanes["*"]
-    assert (held.statistics().refused, lane.in_flight) == (1, 0)
-    assert lane.closed_for == pytest.approx(20, abs=2)
-    assert lane.levels["requests/60s"] <= 97
+    family = held.statistics().families["*"]
+    assert (held.statistics().refused, family.in_flight) == (1, 0)
+    assert family.closed_for == pytest.approx(20, abs=2)
+    assert family.levels["requests/60s"] <= 97
 
 
 def test_a_connection_that_was_never_made_costs_nothing() -> None:

@@ -130,10 +130,10 @@ class Server:
         """Requests and tokens taken out of the limits; nothing may be in flight any
         more.
         """
-        lane = self.limiter.statistics().lanes["*"]
-        assert lane.in_flight == 0
-        return round(1_000 - lane.levels["requests/60s"], 3), round(
-            100_000 - lane.levels["tokens/60s"], 3
+        family = self.limiter.statistics().families["*"]
+        assert family.in_flight == 0
+        return round(1_000 - family.levels["requests/60s"], 3), round(
+            100_000 - family.levels["tokens/60s"], 3
         )
 
 
@@ -321,10 +321,10 @@ def test_a_refusal_inside_a_stream_is_heard() -> None:
         model=MODEL, input="Hello", stream=True
     ) as response:
         response.read()
-    lane = server.limiter.statistics().lanes["*"]
+    family = server.limiter.statistics().families["*"]
 
-    assert lane.refused == 1
-    assert lane.closed_for == pytest.approx(7.001)
+    assert family.refused == 1
+    assert family.closed_for == pytest.approx(7.001)
 
 
 def test_a_bad_request_pays_its_charge_only() -> None:
@@ -395,7 +395,7 @@ def test_a_hopeless_refusal_costs_one_attempt_and_says_what_helps(
     assert len(server.seen) == 1
     assert caught.value.code == code
     assert message in str(caught.value)
-    assert server.limiter.statistics().lanes["*"].refused == 1
+    assert server.limiter.statistics().families["*"].refused == 1
 
 
 def test_a_refusal_closes_the_line_and_is_tried_again() -> None:
@@ -416,7 +416,7 @@ def test_a_refusal_closes_the_line_and_is_tried_again() -> None:
         server.limiter.acquire_sync(tokens=1, timeout=0)
 
     assert caught.value.body == error
-    assert server.limiter.statistics().lanes["*"].refused == 1
+    assert server.limiter.statistics().families["*"].refused == 1
 
 
 @pytest.mark.parametrize("error", [None, httpx2.ReadError("cut")])
@@ -429,9 +429,9 @@ def test_a_refusal_with_a_broken_body_is_still_one(error: Exception | None) -> N
     )
     with pytest.raises((openai.RateLimitError, openai.APIConnectionError)):
         server.client.with_options(max_retries=0).chat.completions.create(**ASK)
-    lane = server.limiter.statistics().lanes["*"]
+    family = server.limiter.statistics().families["*"]
 
-    assert (lane.refused, lane.closed_for) == (1, 5)
+    assert (family.refused, family.closed_for) == (1, 5)
 
 
 def test_too_large_a_request_never_leaves() -> None:

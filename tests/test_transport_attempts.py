@@ -144,13 +144,13 @@ def test_every_attempt_is_admitted_once(fake: tuple[FakeOpenAI, str], ask: Ask, 
         server.inject(fault, count=3)
     limiter = RateLimiter(rpm=100_000, tpm=10_000_000)
     answers = ask(limiter, url, 4)
-    lane = limiter.statistics().lanes["*"]
+    family = limiter.statistics().families["*"]
 
     assert len(answers) == 4
-    assert lane.admitted == len(server.ledger) - before
-    assert lane.admitted >= 4 + 2 * bool(fault)
-    assert lane.in_flight == 0
-    assert fault in {"429", "503"} or lane.refused == 0
+    assert family.admitted == len(server.ledger) - before
+    assert family.admitted >= 4 + 2 * bool(fault)
+    assert family.in_flight == 0
+    assert fault in {"429", "503"} or family.refused == 0
 
 
 @DOORS
@@ -165,7 +165,7 @@ def test_an_attempt_is_paid_once_by_all_doors_together(
     limiter = RateLimiter(tpd=100_000, slack=0)  # a day's limit hardly refills while the test runs
     ask(limiter, url, 10)
     billed = sum(entry.usage.total_tokens for entry in list(server.ledger)[before:] if entry.usage)
-    spent = 100_000 - limiter.statistics().lanes["*"].levels["tokens/86400s"]
+    spent = 100_000 - limiter.statistics().families["*"].levels["tokens/86400s"]
 
     assert billed > 0
     assert spent == pytest.approx(billed, abs=10)
@@ -183,7 +183,7 @@ def test_a_refusal_is_heard_once_by_all_doors_together(
     limiter = RateLimiter(rpm=100_000, tpm=10_000_000)
     ask(limiter, url, 2)
 
-    assert limiter.statistics().lanes["*"].refused == 3
+    assert limiter.statistics().families["*"].refused == 3
 
 
 @pytest.mark.parametrize("error", [httpx2.ConnectError("no"), httpx2.PoolTimeout("full")])
@@ -216,7 +216,7 @@ def test_an_attempt_that_was_sent_at_the_second_try_is_paid_once(error: Exceptio
     ask(**ASK)
 
     assert len(tries) == 2
-    assert 100_000 - limiter.statistics().lanes["*"].levels["tokens/86400s"] == pytest.approx(
+    assert 100_000 - limiter.statistics().families["*"].levels["tokens/86400s"] == pytest.approx(
         16, abs=3
     )
 
@@ -231,11 +231,11 @@ def test_a_call_that_never_left_costs_nothing() -> None:
         limiter = RateLimiter(rpd=1_000)
         with pytest.raises(openai.APIConnectionError):
             limiter.wrap(client).chat.completions.create(**ASK)
-        lane = limiter.statistics().lanes["*"]
+        family = limiter.statistics().families["*"]
 
-    assert lane.admitted == 2
-    assert lane.in_flight == 0
-    assert lane.levels["requests/86400s"] == pytest.approx(1_000, abs=0.1)  # the slack of a debit
+    assert family.admitted == 2
+    assert family.in_flight == 0
+    assert family.levels["requests/86400s"] == pytest.approx(1_000, abs=0.1)  # the slack of a debit
 
 
 def test_cancelled_while_waiting_nothing_is_sent_or_paid(fake: tuple[FakeOpenAI, str]) -> None:
@@ -255,7 +255,7 @@ def test_cancelled_while_waiting_nothing_is_sent_or_paid(fake: tuple[FakeOpenAI,
     anyio.run(main)
 
     assert len(server.ledger) - before == 2
-    assert limiter.statistics().lanes["*"].waiting == 0
+    assert limiter.statistics().families["*"].waiting == 0
 
 
 def test_a_lease_of_another_limiter_is_not_used() -> None:
@@ -273,4 +273,4 @@ def test_a_lease_of_another_limiter_is_not_used() -> None:
         client.post("http://x/v1/chat/completions", json=ASK)
         assert isinstance(lease, Lease)
 
-    assert inner.statistics().lanes["*"].admitted == 1
+    assert inner.statistics().families["*"].admitted == 1

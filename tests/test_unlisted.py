@@ -41,20 +41,20 @@ def test_a_models_name_is_never_taken_for_a_pattern(limiter: RateLimiter) -> Non
             limiter.acquire_sync(model=model, tokens=1).close()
         assert [warning.filename for warning in told] == [__file__]
 
-    assert set(limiter.statistics().lanes) == {"gpt-4o", "*", "o*|gpt*", "never-seen", "o3"}
+    assert set(limiter.statistics().families) == {"gpt-4o", "*", "o*|gpt*", "never-seen", "o3"}
 
 
 def test_snapshots_and_fine_tunes_share_the_lane_of_their_model(limiter: RateLimiter) -> None:
     """Whichever of them is met first, and as with families that limits are given for."""
     with pytest.warns(LimiterWarning):
-        lane = limiter.lane_of("gpt-4o-mini-2024-07-18")
+        family = limiter.family("gpt-4o-mini-2024-07-18")
 
     assert {
-        limiter.lane_of(model)
+        limiter.family(model)
         for model in ("gpt-4o-mini", "ft:gpt-4o-mini-2024-07-18:us::7", "gpt-4o-mini-2024-07-18")
-    } == {lane}
-    assert lane.family == "gpt-4o-mini"
-    assert limiter.lane_of("gpt-4o-2024-08-06").family == "gpt-4o"
+    } == {family}
+    assert family.family == "gpt-4o-mini"
+    assert limiter.family("gpt-4o-2024-08-06").family == "gpt-4o"
 
 
 def test_families_that_were_not_used_lately_are_forgotten_but_not_their_refusals(
@@ -69,9 +69,9 @@ def test_families_that_were_not_used_lately_are_forgotten_but_not_their_refusals
         limiter.acquire_sync(model="used", tokens=1).close()
 
     statistics = limiter.statistics()
-    assert set(statistics.lanes) == {"gpt-4o", "model 18", "model 19", "used"}
-    assert len(statistics.lanes) == 1 + few
-    assert statistics.lanes["used"].admitted == 20
+    assert set(statistics.families) == {"gpt-4o", "model 18", "model 19", "used"}
+    assert len(statistics.families) == 1 + few
+    assert statistics.families["used"].admitted == 20
     assert statistics.refused == statistics.forgotten == 1
 
 
@@ -82,9 +82,9 @@ def test_a_family_with_calls_in_flight_is_not_forgotten(limiter: RateLimiter, fe
         limiter.acquire_sync(model=f"model {number}", tokens=1).close()
 
     in_flight = {
-        family: lane.in_flight
-        for family, lane in limiter.statistics().lanes.items()
-        if lane.in_flight
+        name: family.in_flight
+        for name, family in limiter.statistics().families.items()
+        if family.in_flight
     }
     assert in_flight == {f"busy {number}": 1 for number in range(len(leases))}
 
@@ -95,17 +95,17 @@ def test_names_without_end_are_warned_of_a_few_times_only(limiter: RateLimiter) 
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         for number in range(20):
-            limiter.lane_of(f"{number} {'x' * 1_000_000}")
+            limiter.family(f"{number} {'x' * 1_000_000}")
 
     assert 1 <= len(told) <= 3
     assert max(len(str(warning.message)) for warning in told) < LONGEST_NAME + 200
-    assert max(map(len, limiter.statistics().lanes)) <= LONGEST_NAME
+    assert max(map(len, limiter.statistics().families)) <= LONGEST_NAME
 
 
 @pytest.mark.usefixtures("few")
 def test_threads_may_meet_new_models_while_others_look_at_all_of_them(limiter: RateLimiter) -> None:
     """Neither a call nor a snapshot fails, and no call is lost, whoever makes or
-    forgets a lane meanwhile.
+    forgets a family meanwhile.
     """
     errors: list[Exception] = []
 
@@ -130,4 +130,4 @@ def test_threads_may_meet_new_models_while_others_look_at_all_of_them(limiter: R
         sys.setswitchinterval(before)
 
     assert not errors
-    assert len(limiter.statistics().lanes) <= 1 + 3 + len(threads)
+    assert len(limiter.statistics().families) <= 1 + 3 + len(threads)

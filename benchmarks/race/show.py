@@ -141,24 +141,24 @@ def promised(rows: Sequence[Row]) -> list[str]:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Draw the level of the server's token bucket and the 429s over time, one lane a
+    """Draw the level of the server's token bucket and the 429s over time, one family a
     client; rows need their traces.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - only who plots needs it
 
-    lanes = [(row, row.trace) for row in rows if row.trace is not None]
-    figure = Figure(figsize=(11, 0.6 + 1.3 * len(lanes)), layout="constrained")
-    axes = figure.subplots(len(lanes), 1, sharex=True, squeeze=False)[:, 0]
-    for lane, (row, trace) in zip(axes, lanes, strict=True):
+    families = [(row, row.trace) for row in rows if row.trace is not None]
+    figure = Figure(figsize=(11, 0.6 + 1.3 * len(families)), layout="constrained")
+    axes = figure.subplots(len(families), 1, sharex=True, squeeze=False)[:, 0]
+    for family, (row, trace) in zip(axes, families, strict=True):
         moments = [moment for moment, _, _ in trace.levels for _ in range(2)]
         levels = [
             level / trace.limit for _, before, after in trace.levels for level in (before, after)
         ]
-        lane.plot(
+        family.plot(
             moments, levels, linewidth=0.7, color="tab:blue" if row.client in OURS else "tab:gray"
         )
-        lane.axhline(0, color="black", linewidth=0.5)
-        lane.plot(
+        family.axhline(0, color="black", linewidth=0.5)
+        family.plot(
             trace.refused,
             [0.05] * len(trace.refused),
             "|",
@@ -166,12 +166,12 @@ def plot(rows: Sequence[Row], path: Path) -> None:
             markersize=12,
             markeredgewidth=0.6,
         )
-        lane.axvline(row.bound, color="tab:green", linewidth=1, linestyle="--")
-        lane.set_ylim(-0.6, 1.05)
-        lane.set_yticks([0, 1], ["0", "full"])
+        family.axvline(row.bound, color="tab:green", linewidth=1, linestyle="--")
+        family.set_ylim(-0.6, 1.05)
+        family.set_yticks([0, 1], ["0", "full"])
         failed = f", {row.failed} failed" if row.failed else ""
         title = f"{row.client} - {row.variant}, {row.workload}: {row.rejected} x 429{failed}, done after {row.seconds:.0f} s"
-        lane.set_title(title, loc="left", fontsize=9)
+        family.set_title(title, loc="left", fontsize=9)
     axes[-1].set_xlabel(
         "seconds; blue and gray: tokens left at the server, red: a 429, green: no client can be done earlier"
     )

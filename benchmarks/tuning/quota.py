@@ -15,7 +15,7 @@ from typing import Final
 
 from ratelimit.batch.lines import read_lines
 from ratelimit.commands.tiers import TIERS, limits_of
-from ratelimit.control.drift import Knowledge
+from ratelimit.control.drift import LimitsSeen
 from ratelimit.errors import InvalidArgument
 from ratelimit.feedback import read_headers
 from ratelimit.limits import SHORT_FORMS, Limit, family_of
@@ -76,7 +76,7 @@ def recorded(path: Path) -> dict[str, float]:
         if isinstance(said, dict)
         else {}
     )
-    known = Knowledge().hear(read_headers(headers)) or []
+    known = LimitsSeen().hear(read_headers(headers)) or []
     found = named(known)
     if not found:
         raise InvalidArgument(

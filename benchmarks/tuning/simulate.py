@@ -185,7 +185,7 @@ class _Run:
         model = jobs[0].item.model
         given: dict[str, Any] = {**world.limits, **settings.arguments()}
         self._limiter = RateLimiter(**given, clock=clock)
-        self._lane = self._limiter.lane_of(model)
+        self._lane = self._limiter.family(model)
         self._limiter.estimator = self._lane.estimator = Recalling(settings.output)
         self._limiter.listen()
         self._ledger = Ledger()

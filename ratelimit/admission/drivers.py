@@ -80,7 +80,7 @@ class Flag:
             self._lock.acquire(timeout=LONGEST if seconds is None else min(seconds, LONGEST))
 
 
-class ThreadGate:
+class ThreadParker:
     """What one thread waits at."""
 
     __slots__ = ("_clock", "_flag")
@@ -113,7 +113,7 @@ def in_event_loop() -> bool:
     return True
 
 
-class AsyncGate:
+class TaskParker:
     """What one task waits at; woken from its own event loop, another one, a thread, a
     finalizer or a signal handler.
     """
@@ -202,7 +202,7 @@ def _answer(command: Command, store: Store, clock: Clock) -> Grant | float:
     return store.moment(command.cost, command.ahead)  # type: ignore[union-attr]
 
 
-def run(flow: Flow[T], store: Store, clock: Clock, gate: ThreadGate) -> T:
+def run(flow: Flow[T], store: Store, clock: Clock, gate: ThreadParker) -> T:
     """Drive ``flow`` in the calling thread; raise `ReentrantUse` where that thread
     would have to do something else first.
     """
@@ -222,7 +222,7 @@ def run(flow: Flow[T], store: Store, clock: Clock, gate: ThreadGate) -> T:
         flow.close()
 
 
-async def run_async(flow: Flow[T], store: Store, clock: Clock, gate: AsyncGate) -> T:
+async def run_async(flow: Flow[T], store: Store, clock: Clock, gate: TaskParker) -> T:
     """Drive ``flow`` in the calling task; cancelling it while it rests leaves the line
     as if it had never come.
     """

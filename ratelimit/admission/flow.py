@@ -17,7 +17,7 @@ from functools import partial
 from math import inf, isfinite
 from typing import TypeVar
 
-from ratelimit.admission.queue import AskAgain, Line, Place
+from ratelimit.admission.queue import AskAgain, Queue, Waiter
 from ratelimit.errors import WaitTimeout
 from ratelimit.limits import Cost
 
@@ -58,7 +58,7 @@ Command = Take | When | Rest
 
 
 def admit(
-    line: Line, place: Place, now: float, deadline: float = inf
+    line: Queue, place: Waiter, now: float, deadline: float = inf
 ) -> Generator[Command, GrantT | float, tuple[GrantT, Cost]]:
     """Wait for the turn of ``place`` and pay; return the grant and what was paid.
 

@@ -71,7 +71,7 @@ class AskAgain(float):
     __slots__ = ()
 
 
-class Place:
+class Waiter:
     """One waiter's place: what it asks for and how to wake it.
 
     ``wake`` may be called from any thread and returns False when the waiter is gone
@@ -103,13 +103,13 @@ class Place:
         return self.cost
 
 
-class Line:
+class Queue:
     """Places in order; joining and leaving are safe from any thread."""
 
     __slots__ = ("_ahead", "_insisting", "_last_rank", "_lock", "_serial", "_waiting", "entries")
 
     def __init__(self) -> None:
-        self.entries: list[tuple[float, int, Place]] = []
+        self.entries: list[tuple[float, int, Waiter]] = []
         self._serial = itertools.count()
         self._lock = threading.Lock()
         self._insisting = insisting(self._lock)
@@ -121,7 +121,7 @@ class Line:
         return self._waiting
 
     @property
-    def head(self) -> Place | None:
+    def head(self) -> Waiter | None:
         """Who is next, or None."""
         try:
             return self.entries[0][2]
@@ -143,7 +143,7 @@ class Line:
         finally:
             self._lock.release()
 
-    def join(self, place: Place) -> None:
+    def join(self, place: Waiter) -> None:
         """Take a place behind all of the same or a lower rank; who is interrupted here
         has to `leave`, as everybody.
         """
@@ -152,7 +152,7 @@ class Line:
         while (head := self.head) and head.gone and head.gone():
             self.leave(head)
 
-    def _join(self, place: Place) -> None:
+    def _join(self, place: Waiter) -> None:
         entry = (place.rank, next(self._serial), place)
         ahead = _sum(self._ahead, place.cost, 1)
         last_rank = max(self._last_rank, place.rank)
@@ -161,7 +161,7 @@ class Line:
         place.counted = True
         heapq.heappush(self.entries, entry)
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: Waiter) -> None:
         """Give the place up, served or not, and wake the new head if it was the head's;
         twice is once, or the end of once cut short.
         """
@@ -170,7 +170,7 @@ class Line:
                 self.nudge()
             place.left = True
 
-    def _leave(self, place: Place) -> bool:
+    def _leave(self, place: Waiter) -> bool:
         """Take the place out; say whether the head, another one now, may not have heard
         of it.
         """
@@ -192,7 +192,7 @@ class Line:
             self.entries = entries
         return passes_on
 
-    def refuse_blocking(self, place: Place) -> None:
+    def refuse_blocking(self, place: Waiter) -> None:
         """Raise `ReentrantUse` if somebody before this place waits in the same thread:
         while that is blocked, neither could ever go on.
         """
@@ -202,7 +202,7 @@ class Line:
                 "`async with` for each call, or make this one in another thread; in a signal handler set a flag instead"
             )
 
-    def _blocks(self, place: Place) -> bool:
+    def _blocks(self, place: Waiter) -> bool:
         mine = next((entry for entry in self.entries if entry[2] is place), None)
         return mine is not None and any(
             entry < mine

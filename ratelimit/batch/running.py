@@ -259,7 +259,7 @@ class Batch:
         if (
             needed
             and slots.total_tokens < MOST_SLOTS
-            and not self._limiter.lane_of(request.model).line.entries
+            and not self._limiter.family(request.model).line.entries
         ):
             slots.total_tokens += 1
 

@@ -88,7 +88,7 @@ async def run_client(
         tally.seconds = now() - tally.started
         if waits_inside:
             tally.longest_wait = max(
-                lane.longest_wait for lane in limiter.statistics().lanes.values()
+                family.longest_wait for family in limiter.statistics().families.values()
             )
 
 

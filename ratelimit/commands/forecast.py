@@ -83,14 +83,16 @@ def _count(source: Source, limiter: RateLimiter) -> dict[str, Sum]:
     sums: dict[str, Sum] = {}
     for request in source:
         estimate = limiter.estimate(request.body, endpoint=request.endpoint)
-        lane = limiter.lane_of(request.model)
-        cost = limiter.cost_of(estimate, lane)
+        family = limiter.family(request.model)
+        cost = limiter.cost_of(estimate, family)
         found = sums.setdefault(request.model, Sum())
         found.requests += 1
         found.prompt += estimate.prompt_tokens
         found.output += estimate.output_tokens
         found.reserved += cost["tokens"]
-        found.hopeless += any(cost.get(limit.name, 0) > limit.amount for limit in lane.store.limits)
+        found.hopeless += any(
+            cost.get(limit.name, 0) > limit.amount for limit in family.store.limits
+        )
     return sums
 
 
@@ -98,8 +100,8 @@ def _seconds(sums: dict[str, Sum], limiter: RateLimiter) -> float | None:
     """The least time, of the slowest family; None where limits are to be learned."""
     families: dict[str, tuple[Limits, Sum]] = {}
     for model, found in sums.items():
-        lane = limiter.lane_of(model)
-        _, whole = families.setdefault(lane.family, (lane.store.limits, Sum()))
+        family = limiter.family(model)
+        _, whole = families.setdefault(family.family, (family.store.limits, Sum()))
         whole.requests += found.requests
         whole.reserved += found.reserved
     if not all(len(limits) for limits, _ in families.values()):

@@ -91,7 +91,7 @@ class Meter:
     @property
     def admitted(self) -> int:
         """Attempts that the limiter has let go, the SDK's retries included."""
-        return sum(lane.admitted for lane in self._limiter.statistics().lanes.values())
+        return sum(family.admitted for family in self._limiter.statistics().families.values())
 
     @property
     def seconds(self) -> float:
@@ -119,10 +119,10 @@ class Meter:
         """All limits that hold, learned ones too: amount by (name, seconds), summed
         over the models' families.
         """
-        lanes = {id(lane): lane for lane in map(self._limiter.lane_of, self._models)}
+        families = {id(family): family for family in map(self._limiter.family, self._models)}
         found: dict[tuple[str, float], float] = {}
-        for lane in lanes.values():
-            for limit in lane.store.limits:
+        for family in families.values():
+            for limit in family.store.limits:
                 found[limit.name, limit.per] = (
                     found.get((limit.name, limit.per), 0.0) + limit.amount
                 )
@@ -172,8 +172,8 @@ class Meter:
         guesses = [rest * elapsed / (self.done - done)]
         need = {"requests": float(rest), "tokens": rest * self.tokens / self.done}
         levels: dict[str, float] = {}
-        for lane in self._limiter.statistics().lanes.values():
-            for label, level in lane.levels.items():
+        for family in self._limiter.statistics().families.values():
+            for label, level in family.levels.items():
                 levels[label] = levels.get(label, 0.0) + level
         for (name, per), amount in self.limits().items():
             if name in need:

@@ -13,7 +13,7 @@ CROWD_SECONDS: Final = 30.0
 """How long a bound that was learned from refusals holds before one more is tried."""
 
 
-class Crowd:
+class ConcurrencyEstimate:
     """A bound on the calls in flight, for servers that refuse more without naming a
     period or a moment (DeepSeek).
 

@@ -26,14 +26,14 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from ratelimit.control.concurrency import Crowd
-from ratelimit.control.drift import DIMENSIONS, Drift, Knowledge, level_of
+from ratelimit.control.concurrency import ConcurrencyEstimate
+from ratelimit.control.drift import DIMENSIONS, Drift, LimitsSeen, level_of
 from ratelimit.feedback import Reading, Refusal
 from ratelimit.limits import Limit, Limits
 from ratelimit.stores.bucket import HELD, Bucket
 
 if TYPE_CHECKING:
-    from ratelimit.control.family import Lane
+    from ratelimit.control.family import ModelFamily
     from ratelimit.lease import Lease
 
 FIRST_PAUSE: Final = 1.0
@@ -53,16 +53,16 @@ DOUBT_SECONDS: Final = 600.0
 KEEP_SECONDS: Final = 3_600.0
 
 
-class Steering:
+class Controller:
     """What one lane has heard so far.
 
     :param given: the limits that were given; none at all: take them from the headers.
     """
 
-    def __init__(self, lane: Lane, given: Limits) -> None:
+    def __init__(self, lane: ModelFamily, given: Limits) -> None:
         self._lane = lane
         self._given = given
-        self._knowledge = Knowledge()
+        self._knowledge = LimitsSeen()
         self._drifts: dict[tuple[str, float], Drift] = {}
         self._pause = FIRST_PAUSE
         self._paused_until = -inf
@@ -75,7 +75,7 @@ class Steering:
         self._moved = 0.0
         self._bills = 0
         self._found = False
-        self._crowd = Crowd()
+        self._crowd = ConcurrencyEstimate()
         self._forked_at = -inf
         # reentrant: a finalizer or signal handler may settle, and so be heard, in the
         # middle of anything here
@@ -346,7 +346,7 @@ class Steering:
 
         Servers that keep the reserve for good (OpenAI until 2025, Azure) refuse again
         and again where one settles; one that was seen to charge the input only is not
-        meant. Others with the same key can be the reason too, so the doubt is forgotten
+        meant. UnlistedModels with the same key can be the reason too, so the doubt is forgotten
         in time.
         """
         self._doubted.append(now)

@@ -1,7 +1,7 @@
 """From what headers say to what should be believed: limits that are learned, and how
 far our level is from the server's.
 
-Owns two judgements: which limits hold (`Knowledge`) and by how many seconds a bucket's
+Owns two judgements: which limits hold (`LimitsSeen`) and by how many seconds a bucket's
 ``full_at`` should move (`Drift`). Must never come in: clocks (moments are arguments),
 buckets, locks: the lane applies what is answered here.
 
@@ -62,7 +62,7 @@ AGREEING: Final = 8
 _Key = tuple[str, float]
 
 
-class Knowledge:
+class LimitsSeen:
     """The limits that the headers and the refusals of one family of models have shown
     so far.
     """

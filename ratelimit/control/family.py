@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from ratelimit.admission import drivers as drive
 from ratelimit.admission.flow import admit
-from ratelimit.admission.queue import Line, Place
-from ratelimit.control.controller import Steering
+from ratelimit.admission.queue import Queue, Waiter
+from ratelimit.control.controller import Controller
 from ratelimit.errors import RequestTooLarge, WouldBlock
 from ratelimit.limits import Cost, Limits
 from ratelimit.stores import Grant
@@ -68,7 +68,7 @@ class Slack:
         return self.seconds != before
 
 
-class Lane:
+class ModelFamily:
     """Admits the calls of one family, in order.
 
     :param family: the pattern of model names that share this lane.
@@ -90,14 +90,14 @@ class Lane:
         self.estimator = estimator
         self.clock = clock
         self.now = clock.now
-        self.line = Line()
+        self.line = Queue()
         self.store = MemoryStore(limits, clock.now(), slack)
         self.slack = Slack(slack)
         self.refused = 0
         self.closed_until = -inf
         self.longest_wait = 0.0
         self.read_at = -inf  # when headers were read last
-        self.steering = Steering(self, limits)
+        self.steering = Controller(self, limits)
 
     @property
     def idle(self) -> bool:
@@ -124,9 +124,9 @@ class Lane:
         """Wait in the calling thread until the call is paid; return the grant and what
         was paid.
         """
-        gate = drive.ThreadGate(self.clock)
+        gate = drive.ThreadParker(self.clock)
         while True:
-            place = Place(rank, cost, gate.wake, price)
+            place = Waiter(rank, cost, gate.wake, price)
             try:
                 paid: tuple[Grant, Cost] = drive.run(
                     admit(self.line, place, arrival, deadline), self.store, self.clock, gate
@@ -143,9 +143,9 @@ class Lane:
         """Wait in the calling task until the call is paid; return the grant and what
         was paid.
         """
-        gate = drive.AsyncGate()
+        gate = drive.TaskParker()
         while True:
-            place = Place(rank, cost, gate.wake, price, gate.gone)
+            place = Waiter(rank, cost, gate.wake, price, gate.gone)
             try:
                 paid: tuple[Grant, Cost] = await drive.run_async(
                     admit(self.line, place, arrival, deadline), self.store, self.clock, gate

@@ -15,7 +15,7 @@ from ratelimit.errors import caution
 from ratelimit.limits import Limits, base_of
 
 if TYPE_CHECKING:
-    from ratelimit.control.family import Lane
+    from ratelimit.control.family import ModelFamily
 
 MOST: Final = 500
 """Families kept with nobody in them, the last used; OpenRouter, the largest shop, sells
@@ -23,15 +23,15 @@ about 400. Whose turn comes again starts afresh.
 """
 
 
-class Others:
+class UnlistedModels:
     """One lane per family, made when a model of it is first met.
 
     :param make: makes the lane of a family with its limits.
     """
 
-    def __init__(self, make: Callable[[str, Limits], Lane]) -> None:
+    def __init__(self, make: Callable[[str, Limits], ModelFamily]) -> None:
         self._make = make
-        self._lanes: dict[str, Lane] = {}  # the last used stands last
+        self._lanes: dict[str, ModelFamily] = {}  # the last used stands last
         self._warned = 0
         # a signal handler that interrupts the holder may go in: every step leaves the
         # lanes in order
@@ -39,7 +39,7 @@ class Others:
         self.refused = 0
         """429s of the families that were forgotten."""
 
-    def lane_of(self, model: str) -> Lane:
+    def family(self, model: str) -> ModelFamily:
         """The lane of a model's family; the first one of each family is made with a
         warning.
         """
@@ -72,7 +72,7 @@ class Others:
                 self._lanes.pop(family, None)
                 self.refused += lane.refused
 
-    def lanes(self) -> dict[str, Lane]:
+    def families(self) -> dict[str, ModelFamily]:
         """Those of now, by family."""
         with self._lock:
             return dict(self._lanes)

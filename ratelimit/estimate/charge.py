@@ -4,7 +4,7 @@ token.
 Owns the table of charge rules, dated, because OpenAI changed them silently at least
 twice. The charge is not the bill: the server mostly counts bytes, ignores tools and
 names, and takes a flat price for a picture; the bill (usage) comes later. Must never
-read a request: a rule sees a `Tally`, the sizes somebody else took from it.
+read a request: a rule sees a `Totals`, the sizes somebody else took from it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from ratelimit.estimate.models import Family
-from ratelimit.estimate.totals import Tally
+from ratelimit.estimate.totals import Totals
 
 PICTURE = 765  # tokens for any image or file part, whatever its size or detail
 LEGACY_ANSWER = 16  # the reserve of the older rules when a body sets no bound
@@ -49,10 +49,10 @@ def hidden(family: Family, *, functions: bool) -> int:
     return tooled if functions else plain
 
 
-Rule: TypeAlias = Callable[[Tally], int]
+Rule: TypeAlias = Callable[[Totals], int]
 
 
-def _chat(tally: Tally) -> int:
+def _chat(tally: Totals) -> int:
     return (
         -(-tally.text_bytes // 4)
         + tally.messages
@@ -61,7 +61,7 @@ def _chat(tally: Tally) -> int:
     )
 
 
-def _chat_with_answer(tally: Tally) -> int:
+def _chat_with_answer(tally: Totals) -> int:
     answer = LEGACY_ANSWER if tally.charged_max is None else tally.charged_max
     return (
         -(-tally.text_bytes // 4)
@@ -71,28 +71,28 @@ def _chat_with_answer(tally: Tally) -> int:
     )
 
 
-def _completions(tally: Tally) -> int:
+def _completions(tally: Totals) -> int:
     return tally.text_bytes // 4 + tally.token_ids + tally.choices * tally.prompts
 
 
-def _completions_with_answer(tally: Tally) -> int:
+def _completions_with_answer(tally: Totals) -> int:
     answer = LEGACY_ANSWER if tally.charged_max is None else tally.charged_max
     return tally.text_bytes // 4 + tally.token_ids + tally.choices * tally.prompts * answer
 
 
-def _embeddings(tally: Tally) -> int:
+def _embeddings(tally: Totals) -> int:
     return tally.text_bytes // 4 + tally.token_ids
 
 
-def _responses(tally: Tally) -> int:
+def _responses(tally: Totals) -> int:
     return PICTURE * tally.images if tally.images else tally.tokens + tally.hidden
 
 
-def _prompt(tally: Tally) -> int:
+def _prompt(tally: Totals) -> int:
     return tally.tokens
 
 
-def _answer(tally: Tally) -> int:
+def _answer(tally: Totals) -> int:
     return (
         tally.choices
         * tally.prompts

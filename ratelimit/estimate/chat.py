@@ -16,7 +16,7 @@ from ratelimit.estimate.content import add_content, text_of
 from ratelimit.estimate.formats import chat_format, format_text
 from ratelimit.estimate.tokenizer import count
 from ratelimit.estimate.tools import chat_functions, namespace
-from ratelimit.estimate.totals import Tally
+from ratelimit.estimate.totals import Totals
 from ratelimit.estimate.untrusted import items, obj, text, utf8
 
 PER_MESSAGE = 3  # the markers around a role and a content
@@ -38,7 +38,7 @@ SEARCH_PREVIEW = "search-preview"  # models that bill the texts alone
 O1_PREVIEW = 12  # what o1-preview adds to each message, and once more
 
 
-def count_chat(body: Mapping[str, object], tally: Tally) -> None:
+def count_chat(body: Mapping[str, object], tally: Totals) -> None:
     """Add the prompt of a chat body to `tally`."""
     messages: Sequence[Any] = items(body.get("messages"))
     if not _DICTS.issuperset(map(type, messages)):
@@ -65,7 +65,7 @@ def count_chat(body: Mapping[str, object], tally: Tally) -> None:
         tally.doubt("formula")
 
 
-def _message(message: Mapping[str, object], tally: Tally) -> None:
+def _message(message: Mapping[str, object], tally: Totals) -> None:
     # The one place that is written for speed: an agent sends all of its messages again
     # at every step.
     family = tally.family
@@ -77,14 +77,14 @@ def _message(message: Mapping[str, object], tally: Tally) -> None:
         tokens += tally.tok(f":{name}")
     if content.__class__ is not str:
         add_content(content, tally)
-    elif content:  # as `Tally.content` does it
+    elif content:  # as `Totals.content` does it
         tally.text_bytes += len(content) if content.isascii() else utf8(content)
         tokens += count(content, family.encoding)
     tally.tokens += tokens
 
 
 def _turn(
-    calls: Sequence[Call], messages: Sequence[Mapping[str, object]], at: int, tally: Tally
+    calls: Sequence[Call], messages: Sequence[Mapping[str, object]], at: int, tally: Totals
 ) -> int:
     """Add the message with `calls` that stands at `at`, and the results that follow it;
     return where they end.
@@ -126,7 +126,7 @@ def _turn(
 
 
 def _preamble(
-    body: Mapping[str, object], messages: Sequence[Mapping[str, object]], tally: Tally
+    body: Mapping[str, object], messages: Sequence[Mapping[str, object]], tally: Totals
 ) -> None:
     """Add functions and the response format: the server appends both to a leading
     system message, or makes one.
@@ -157,7 +157,7 @@ def _preamble(
 def _around_tools(
     body: Mapping[str, object],
     functions: Sequence[Mapping[str, object]],
-    tally: Tally,
+    tally: Totals,
     *,
     leads: bool,
 ) -> int:
@@ -175,7 +175,7 @@ def _around_tools(
 
 
 def _around_format(
-    name: str, messages: Sequence[Mapping[str, object]], tally: Tally, *, leads: bool, tools: bool
+    name: str, messages: Sequence[Mapping[str, object]], tally: Totals, *, leads: bool, tools: bool
 ) -> int:
     if tally.family.gpt5:
         return 0 if tools else tally.tok(name) + 2 - leads

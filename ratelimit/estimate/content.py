@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from ratelimit.estimate.guesses import add_file
 from ratelimit.estimate.images import add_image
-from ratelimit.estimate.totals import Tally
+from ratelimit.estimate.totals import Totals
 from ratelimit.estimate.untrusted import items, obj, text
 
 _PICTURES = {"image_url", "input_image", "computer_screenshot"}
@@ -23,7 +23,7 @@ def text_of(content: object) -> str:
     return "".join(part if isinstance(part, str) else _text(obj(part)) for part in items(content))
 
 
-def add_content(content: object, tally: Tally, *, billed: bool = True) -> None:
+def add_content(content: object, tally: Totals, *, billed: bool = True) -> None:
     """Add a content to `tally`; unless `billed`, its texts count for the charge alone
     (their tokens are counted elsewhere).
     """

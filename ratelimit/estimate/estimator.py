@@ -26,7 +26,7 @@ from ratelimit.estimate.responses import count_responses, divided
 from ratelimit.estimate.results import Endpoint, Estimate, EstimatorStatistics
 from ratelimit.estimate.texts import count_texts
 from ratelimit.estimate.tokenizer import count, exact
-from ratelimit.estimate.totals import Tally
+from ratelimit.estimate.totals import Totals
 from ratelimit.estimate.untrusted import count as number
 from ratelimit.estimate.untrusted import obj, text
 
@@ -182,7 +182,7 @@ class Estimator:
         # every embedding model counts this way, whatever a deployment is called
         if endpoint == "embeddings":
             traits = dataclasses.replace(traits, encoding="cl100k_base")
-        tally = Tally(traits)
+        tally = Totals(traits)
         if endpoint == "chat.completions":
             count_chat(body, tally)
         else:
@@ -236,7 +236,7 @@ class Estimator:
             expected = answers.reserve(traits, endpoint) if seen is None else seen
         return expected if bound is None else min(expected, bound)
 
-    def _add_kept(self, body: Mapping[str, object], tally: Tally) -> str:
+    def _add_kept(self, body: Mapping[str, object], tally: Totals) -> str:
         """Add what the server keeps and bills again; return the conversation's id, ""
         without one.
         """
@@ -260,7 +260,7 @@ class Estimator:
         caution(message, EstimateWarning, stacklevel=3)
 
 
-def _count(body: Mapping[str, object], endpoint: Endpoint, tally: Tally) -> None:
+def _count(body: Mapping[str, object], endpoint: Endpoint, tally: Totals) -> None:
     """Add the prompt of a body without chat messages to `tally`."""
     if endpoint == "responses":
         count_responses(body, tally)

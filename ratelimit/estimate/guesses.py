@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 
 from ratelimit.estimate.models import Family
-from ratelimit.estimate.totals import Tally
+from ratelimit.estimate.totals import Totals
 from ratelimit.estimate.untrusted import decoded, obj, text
 
 # tokens per character of an encrypted item, less its frame
@@ -63,7 +63,7 @@ def built_in(kind: str, family: Family) -> int:
     )
 
 
-def add_file(part: Mapping[str, object], tally: Tally) -> None:
+def add_file(part: Mapping[str, object], tally: Totals) -> None:
     """Add a file or sound part to `tally`: texts are counted, PDFs guessed by their
     pages, sound by its length.
     """

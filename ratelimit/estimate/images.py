@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ratelimit.estimate.models import Family
-from ratelimit.estimate.totals import Tally
+from ratelimit.estimate.totals import Totals
 from ratelimit.estimate.untrusted import decoded, obj, text
 
 try:
@@ -70,7 +70,7 @@ _PRICES: tuple[tuple[str, Tiles | Patches], ...] = (
 )
 
 
-def add_image(part: Mapping[str, object], tally: Tally) -> None:
+def add_image(part: Mapping[str, object], tally: Totals) -> None:
     """Add the picture of a content part ("image_url" in Chat, "input_image" in
     Responses) to `tally`.
     """

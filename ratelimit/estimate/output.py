@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ratelimit.estimate.models import Family
-from ratelimit.estimate.totals import Tally
+from ratelimit.estimate.totals import Totals
 from ratelimit.estimate.untrusted import count
 
 # Tokens to hold for one answer of a call that sets no bound and whose like was not seen
@@ -22,7 +22,7 @@ REASONING_RESERVE = 1024
 LEGACY_MAXIMUM = 16  # what the completions endpoint allows when max_tokens is absent
 
 
-def add_answers(body: Mapping[str, object], endpoint: str, tally: Tally) -> None:
+def add_answers(body: Mapping[str, object], endpoint: str, tally: Totals) -> None:
     """Note in `tally` how many answers the body asks for by each prompt, and the most
     tokens that one of them may hold.
 

@@ -16,7 +16,7 @@ from ratelimit.estimate.content import add_content, is_picture
 from ratelimit.estimate.formats import format_text, responses_format
 from ratelimit.estimate.guesses import PRO, built_in, opaque
 from ratelimit.estimate.tools import namespace, responses_functions
-from ratelimit.estimate.totals import Tally
+from ratelimit.estimate.totals import Totals
 from ratelimit.estimate.untrusted import items, obj, text
 
 PER_MESSAGE, ANSWER, ANSWER_SHORT, GPT5_ASSISTANT = 3, 3, 2, 2  # as in chat
@@ -32,7 +32,7 @@ TOOLS_LATER = 85  # tools brought by an item of the input
 MOST_CALLS = 8  # in one answer, for which a bill is looked at
 
 
-def count_responses(body: Mapping[str, object], tally: Tally) -> None:
+def count_responses(body: Mapping[str, object], tally: Totals) -> None:
     """Add the prompt of a Responses body to `tally`."""
     instructions = text(body.get("instructions"))
     if instructions:
@@ -57,7 +57,7 @@ def divided(prompt: int, billed: int) -> bool:
     return billed < prompt and any(prompt // calls == billed for calls in range(2, MOST_CALLS + 1))
 
 
-def _items(given: list[Mapping[str, object]], tally: Tally) -> None:
+def _items(given: list[Mapping[str, object]], tally: Totals) -> None:
     asked = max(
         (place for place, item in enumerate(given) if text(item.get("role")) == "user"), default=-1
     )
@@ -76,7 +76,7 @@ def _items(given: list[Mapping[str, object]], tally: Tally) -> None:
     _calls(row, tally)
 
 
-def _message(role: str, content: object, tally: Tally) -> None:
+def _message(role: str, content: object, tally: Totals) -> None:
     tally.messages += 1
     tally.tokens += PER_MESSAGE + tally.tok(role)
     if tally.family.gpt5 and role == "assistant":
@@ -87,7 +87,7 @@ def _message(role: str, content: object, tally: Tally) -> None:
         tally.tokens += BARE_PICTURES
 
 
-def _item(kind: str, item: Mapping[str, object], tally: Tally) -> None:
+def _item(kind: str, item: Mapping[str, object], tally: Totals) -> None:
     if kind == "function_call_output":
         tally.kinds.add("results")
         add_content(item.get("output"), tally)
@@ -102,7 +102,7 @@ def _item(kind: str, item: Mapping[str, object], tally: Tally) -> None:
         tally.tokens += opaque(item)
 
 
-def _calls(row: list[Mapping[str, object]], tally: Tally) -> None:
+def _calls(row: list[Mapping[str, object]], tally: Totals) -> None:
     """Add calls that stand in a row; their results come as items of their own."""
     if not row:
         return
@@ -124,7 +124,7 @@ def _calls(row: list[Mapping[str, object]], tally: Tally) -> None:
         tally.tokens += 2 * tally.tok(f".{name}") + tally.tok(compact(arguments))
 
 
-def _surroundings(body: Mapping[str, object], tally: Tally) -> None:
+def _surroundings(body: Mapping[str, object], tally: Totals) -> None:
     """Add tools, the answer's format and what the server is known to write beside them."""
     traits = tally.family
     if obj(body.get("reasoning")).get("mode") == "pro" and not traits.name.endswith("-pro"):
@@ -150,7 +150,7 @@ def _surroundings(body: Mapping[str, object], tally: Tally) -> None:
 
 
 def _around_tools(
-    body: Mapping[str, object], functions: list[Mapping[str, object]], tally: Tally
+    body: Mapping[str, object], functions: list[Mapping[str, object]], tally: Totals
 ) -> int:
     if tally.family.gpt5:
         # as in chat, nobody knows why

@@ -7,11 +7,11 @@ messages or tools. Source: 317 recorded embedding calls and 119 completions.
 
 from __future__ import annotations
 
-from ratelimit.estimate.totals import Tally
+from ratelimit.estimate.totals import Totals
 from ratelimit.estimate.untrusted import items, obj, text
 
 
-def count_texts(given: object, tally: Tally) -> None:
+def count_texts(given: object, tally: Totals) -> None:
     """Add a text, a list of token numbers, or a list of either, to `tally`; each text
     is at least one token.
     """
@@ -29,7 +29,7 @@ def _numbers(given: object) -> bool:
     return bool(sequence) and isinstance(sequence[0], int)
 
 
-def _prompt(given: object, tally: Tally) -> None:
+def _prompt(given: object, tally: Totals) -> None:
     if _numbers(given):
         tally.token_ids += len(items(given))
         tally.tokens += len(items(given))

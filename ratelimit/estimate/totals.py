@@ -15,7 +15,7 @@ from ratelimit.estimate.untrusted import utf8
 _ORDER: tuple[Confidence, ...] = ("exact", "formula", "learned", "guess")
 
 
-class Tally:
+class Totals:
     """One request's sums; tokens in the model's own encoding, bytes in UTF-8."""
 
     # The defaults stand on the class: one tally is made for every request, and most of

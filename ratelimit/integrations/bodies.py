@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from ratelimit.integrations.metering import Tap
+from ratelimit.integrations.metering import BodyMeter
 
 LARGEST_ERROR = 1_000_000
 """Bytes of a refusal's body that are read for its text; the rest is left to the client.
 """
 
 
-class Disguised:
+class TransparentProxy:
     """Passes for the object it stands before, also with `isinstance`: HTTP clients
     check their streams' base class.
     """
@@ -37,10 +37,10 @@ class Disguised:
         return getattr(self._inner, name)
 
 
-class Tapped(Disguised):
+class MeteredBody(TransparentProxy):
     """A body that the tap sees pass."""
 
-    def __init__(self, inner: Any, tap: Tap) -> None:
+    def __init__(self, inner: Any, tap: BodyMeter) -> None:
         self._inner = inner
         self._tap = tap
 
@@ -65,10 +65,10 @@ class Tapped(Disguised):
                 self._tap.end()
 
 
-class AsyncTapped(Disguised):
+class AsyncMeteredBody(TransparentProxy):
     """A body that the tap sees pass."""
 
-    def __init__(self, inner: Any, tap: Tap) -> None:
+    def __init__(self, inner: Any, tap: BodyMeter) -> None:
         self._inner = inner
         self._tap = tap
 
@@ -92,7 +92,7 @@ class AsyncTapped(Disguised):
             self._tap.end()
 
 
-class Replayed(Disguised):
+class ReplayedBody(TransparentProxy):
     """A refusal's body, once more for the client: what was read, then the rest or the
     error that broke it off.
     """

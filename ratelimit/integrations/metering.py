@@ -155,7 +155,7 @@ def readable(accepted: str) -> str:
 # ---- answers ------------------------------------------------------------------------------------------------------------------------------
 
 
-class Tap:
+class BodyMeter:
     """Sees one answer's body pass and settles its lease at the end: by its usage, by
     its text, or by keeping the reserve.
 
@@ -166,7 +166,7 @@ class Tap:
     done = False
 
     def __init__(
-        self, lease: Lease, reader: JsonReader | SSEUsage | None, inflate: Inflate | None
+        self, lease: Lease, reader: JsonReader | SSEUsage | None, inflate: Decompressor | None
     ) -> None:
         self._lease = lease
         self._reader = reader
@@ -246,7 +246,7 @@ class JsonReader:
             self.error = answer.get("error")
 
 
-class Inflate:
+class Decompressor:
     """Undoes gzip and deflate in passing; what cannot be undone becomes nothing, with
     one warning.
     """
@@ -292,7 +292,7 @@ def _places(names: tuple[bytes, ...]) -> tuple[Sequence[int], Sequence[int]]:
     return kinds, codings
 
 
-def tap_of(lease: Lease, headers: Headers, *, plain: bool = False) -> Tap:
+def body_meter(lease: Lease, headers: Headers, *, plain: bool = False) -> BodyMeter:
     """Make the tap for an answer with these raw headers; `plain` says that its encoding
     has been undone already.
     """
@@ -308,7 +308,7 @@ def tap_of(lease: Lease, headers: Headers, *, plain: bool = False) -> Tap:
     elif b"json" in kind:
         reader = JsonReader()
     if plain or not codings:
-        return Tap(lease, reader, None)
+        return BodyMeter(lease, reader, None)
     coding = b", ".join([headers[place][1] for place in codings]).decode("latin-1").strip().lower()
     if reader is not None and coding not in {"", "identity", "gzip", "x-gzip", "deflate"}:
         warn_once(
@@ -316,15 +316,17 @@ def tap_of(lease: Lease, headers: Headers, *, plain: bool = False) -> Tap:
             f"an answer came encoded as {coding[:20]!r}, which was not asked for: its usage cannot be read, its reserve is kept",
         )
         reader = None
-    return Tap(
-        lease, reader, Inflate() if reader is not None and coding not in {"", "identity"} else None
+    return BodyMeter(
+        lease,
+        reader,
+        Decompressor() if reader is not None and coding not in {"", "identity"} else None,
     )
 
 
 def plain_body(raw: bytes, headers: Mapping[str, str]) -> bytes:
     """Undo an answer's content-encoding; as far as it can be undone."""
     coding = (headers.get("content-encoding") or "").strip().lower()
-    return Inflate().feed(raw) if coding in {"gzip", "x-gzip", "deflate"} else raw
+    return Decompressor().feed(raw) if coding in {"gzip", "x-gzip", "deflate"} else raw
 
 
 def explained(body: bytes, refusal: Refusal) -> bytes | None:

@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ratelimit.errors import InvalidArgument, LimiterError, LimiterWarning
 from ratelimit.feedback import read_refusal
-from ratelimit.integrations.bodies import LARGEST_ERROR, AsyncTapped, Replayed, Tapped
+from ratelimit.integrations.bodies import LARGEST_ERROR, AsyncMeteredBody, MeteredBody, ReplayedBody
 from ratelimit.integrations.metering import (
-    Tap,
+    BodyMeter,
+    body_meter,
     body_of,
     endpoint_of,
     explained,
     plain_body,
     readable,
-    tap_of,
     warn_once,
 )
 from ratelimit.lease import Lease, current
@@ -156,7 +156,7 @@ class Door:
             endpoint,
         )
 
-    def heard(self, lease: Lease, response: Any) -> Tap | None:
+    def heard(self, lease: Lease, response: Any) -> BodyMeter | None:
         """Hear the head of an answer that is no refusal; the tap sees its body, None
         when there is nothing to see pass.
         """
@@ -178,7 +178,7 @@ class Door:
                 lease.lose()
             return None
         read = _read_already(response) if response.is_closed else None
-        tap = tap_of(lease, raw, plain=read is not None)
+        tap = body_meter(lease, raw, plain=read is not None)
         if read is None:
             return tap
         tap.feed(read)
@@ -265,7 +265,7 @@ class Transport:
         else:
             tap = self.door.heard(lease, response)
             if tap is not None:
-                response.stream = Tapped(response.stream, tap)
+                response.stream = MeteredBody(response.stream, tap)
         return response
 
     def _refused(self, lease: Lease, response: Any) -> Any:
@@ -284,7 +284,7 @@ class Transport:
         except BaseException:
             lease.close()
             raise
-        return Replayed(
+        return ReplayedBody(
             response.stream, [self.door.refused(lease, response, b"".join(chunks))], rest, broken
         )
 
@@ -334,7 +334,7 @@ class AsyncTransport:
         else:
             tap = self.door.heard(lease, response)
             if tap is not None:
-                response.stream = AsyncTapped(response.stream, tap)
+                response.stream = AsyncMeteredBody(response.stream, tap)
         return response
 
     async def _refused(self, lease: Lease, response: Any) -> Any:
@@ -353,7 +353,7 @@ class AsyncTransport:
         except BaseException:
             lease.close()
             raise
-        return Replayed(
+        return ReplayedBody(
             response.stream, [self.door.refused(lease, response, b"".join(chunks))], rest, broken
         )
 

@@ -13,7 +13,7 @@ from typing import Any, assert_type
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion
 
-from ratelimit import Estimate, LaneStatistics, Lease, Limit, Limits, RateLimiter, Statistics
+from ratelimit import Estimate, FamilyStatistics, Lease, Limit, Limits, RateLimiter, Statistics
 from ratelimit.testing import ThreadClock, TrioClock, VirtualClock, run_virtual
 
 limiter = RateLimiter(rpm=500, tpm=30_000)
@@ -87,8 +87,8 @@ def in_threads() -> None:
     assert_type(limiter.estimate(model="gpt-4o").prompt_tokens, int)
     statistics = limiter.statistics()
     assert_type(statistics, Statistics)
-    assert_type(statistics.lanes, Mapping[str, LaneStatistics])
-    statistics.lanes["*"].waiting = 5  # type: ignore[misc]
+    assert_type(statistics.families, Mapping[str, FamilyStatistics])
+    statistics.families["*"].waiting = 5  # type: ignore[misc]
     ask_about(5)  # type: ignore[arg-type]
 
 
