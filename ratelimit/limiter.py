@@ -16,24 +16,16 @@ from math import inf
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, get_args, overload
 
-from ratelimit.admission import drivers as drive
+from ratelimit.admission.clock import Clock
 from ratelimit.control.family import FIRST_SLACK, ModelFamily
 from ratelimit.control.unlisted import UnlistedModels
 from ratelimit.errors import InvalidArgument, RequestTooLarge, caution
 from ratelimit.estimate import Estimate, Estimator
+from ratelimit.families import LONGEST_NAME, pattern_of
 from ratelimit.integrations import decorator as decorate
 from ratelimit.integrations import transport
 from ratelimit.lease import Accounting, Lease
-from ratelimit.limits import (
-    LARGEST,
-    LONGEST_NAME,
-    Cost,
-    Limits,
-    amount_of,
-    amounts_of,
-    cost_by_hand,
-    family_of,
-)
+from ratelimit.limits import LARGEST, Cost, Limits, amount_of, amounts_of, cost_by_hand
 from ratelimit.reservation import Reservation, body_of, deadline_of
 from ratelimit.statistics import Statistics, family_statistics
 from ratelimit.stores.bucket import HELD
@@ -57,7 +49,7 @@ class RateLimiter:
         day), ``rps`` (per second). They hold for all models together; limits of each
         model are given by ``limits``.
     :param limits: `Limits` for everything, or a mapping from model patterns to `Limits`
-        (see `limits.family_of`); "*" catches the rest.
+        (see `limits.pattern_of`); "*" catches the rest.
     :param concurrency: at most so many calls in flight.
     :param burst: the share of each limit, 0 < burst <= 1, that may go at once; 1 (a
         full period, as api.openai.com allows) by default.
@@ -99,7 +91,7 @@ class RateLimiter:
         accounting: Accounting = "reconcile",
         output: Literal["max", "learned"] | int | None = None,
         priorities: Mapping[str, float] = PATIENCE,
-        clock: drive.Clock | None = None,
+        clock: Clock | None = None,
     ) -> None:
         if accounting not in get_args(Accounting):
             raise InvalidArgument(
@@ -134,7 +126,7 @@ class RateLimiter:
                 'with limits= by model, put the other limits into it as well, under "*" or each model'
             )
         self.accounting: Accounting = accounting
-        self.clock = clock or drive.Clock()
+        self.clock = clock or Clock()
         self.estimator = Estimator(output=output)
         self.priorities = amounts_of(priorities, "the patience")
         self._slack = amount_of(slack, "slack=")
@@ -151,7 +143,7 @@ class RateLimiter:
         }
         self._only = next(iter(self._lanes.values())) if list(self._lanes) == ["*"] else None
         self._others = UnlistedModels(self._lane)
-        self._pattern_of = lru_cache(1_000)(partial(family_of, patterns=tuple(self._lanes)))
+        self._pattern_of = lru_cache(1_000)(partial(pattern_of, patterns=tuple(self._lanes)))
         self.forked = False
         self._quick = self._only
         _living.add(self)

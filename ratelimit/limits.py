@@ -7,10 +7,9 @@ left of a limit is `bucket.py`'s business.
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -268,47 +267,6 @@ class Limits:
             [f"concurrency={self.concurrency}"] if self.concurrency else []
         )
         return f"<Limits {', '.join(parts) or 'none'}>"
-
-
-LONGEST_NAME: Final = 200
-"""Characters of a model's name that count."""
-_SNAPSHOT = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4})$")
-
-
-def family_of(model: str, patterns: Iterable[str]) -> str | None:
-    """Return the pattern under which ``model`` falls, or None.
-
-    A pattern is a name, a glob ("gpt-4o-mini*") or several joined by "|": all models
-    that match one pattern share its buckets. The exact name wins, then the most
-    specific glob, then the name without its snapshot date ("gpt-4o-2024-08-06" counts
-    against "gpt-4o", as on the server: state is kept per model family) or of the base
-    model of a fine-tune ("ft:gpt-4o-mini:org::id").
-    """
-    globs = [(part, pattern) for pattern in patterns for part in pattern.split("|")]
-    for name in dict.fromkeys((model, _tuned(model), base_of(model))):
-        for part, pattern in globs:
-            if name in (part, pattern):
-                return pattern
-        matching = [
-            (len(part.replace("*", "")), pattern)
-            for part, pattern in globs
-            if part != "*" and fnmatch.fnmatchcase(name, part)
-        ]
-        if matching:
-            return max(matching)[1]
-    return next((pattern for part, pattern in globs if part == "*"), None)
-
-
-def _tuned(model: str) -> str:
-    """The model that a fine-tune is of; any other model itself."""
-    return model.split(":")[1] if model.startswith("ft:") else model
-
-
-def base_of(model: str) -> str:
-    """Return a model's name without its snapshot date, or of the base model of a
-    fine-tune.
-    """
-    return _SNAPSHOT.sub("", _tuned(model))
 
 
 def whole(amount: float) -> str:

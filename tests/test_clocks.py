@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from ratelimit import RateLimiter
-from ratelimit.admission.drivers import Flag
+from ratelimit.admission.clock import Flag
 from ratelimit.testing.clocks import Deadlock, ThreadClock, VirtualClock, run_virtual
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ import trio
 
 from ratelimit import Limit, Limits, RateLimiter, ReentrantUse
 from ratelimit.admission import drivers as drive
+from ratelimit.admission.clock import Clock, Flag
 from ratelimit.admission.flow import Rest
 from ratelimit.testing import ThreadClock, VirtualClock
 
@@ -316,12 +317,12 @@ def test_a_thread_may_wait_longer_than_a_lock_can(monkeypatch: pytest.MonkeyPatc
     """
     monkeypatch.setattr(drive, "LONGEST", 0.0)
 
-    class Centuries(drive.Clock):
+    class Centuries(Clock):
         def __init__(self) -> None:
             self.seconds = 0.0
             self.now = lambda: self.seconds
 
-        def park(self, flag: drive.Flag, seconds: float | None) -> None:
+        def park(self, flag: Flag, seconds: float | None) -> None:
             super().park(flag, seconds)
             self.seconds += threading.TIMEOUT_MAX
 

@@ -16,6 +16,7 @@ import pytest
 from ratelimit import Limit, Limits, RateLimiter, WouldBlock
 from ratelimit.admission import drivers as drive
 from ratelimit.admission import queue as line_module
+from ratelimit.admission.clock import Clock, Flag
 from ratelimit.admission.flow import admit
 from ratelimit.admission.queue import Queue, Waiter
 from ratelimit.stores.memory import MemoryStore
@@ -42,7 +43,7 @@ def test_an_interrupted_thread_leaves_the_line() -> None:
     """
 
     class Interrupting(ThreadClock):
-        def park(self, flag: drive.Flag, seconds: float | None) -> None:
+        def park(self, flag: Flag, seconds: float | None) -> None:
             del flag, seconds
             raise KeyboardInterrupt
 
@@ -169,8 +170,8 @@ def test_a_task_can_be_woken_by_what_interrupts_its_wait(loop_clock: LoopClock) 
     assert woken > 20
 
 
-@pytest.mark.parametrize("kind", [drive.Clock, ThreadClock])
-def test_a_thread_can_be_woken_by_what_interrupts_its_wait(kind: type[drive.Clock]) -> None:
+@pytest.mark.parametrize("kind", [Clock, ThreadClock])
+def test_a_thread_can_be_woken_by_what_interrupts_its_wait(kind: type[Clock]) -> None:
     """A handler or finalizer settles while its own thread is anywhere inside the wait:
     neither of them waits for the other.
     """

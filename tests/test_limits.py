@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit import InvalidArgument, Limit, Limits
-from ratelimit.limits import LARGEST, amount_of, family_of, whole
+from ratelimit.families import pattern_of
+from ratelimit.limits import LARGEST, amount_of, whole
 from ratelimit.stores.bucket import Bucket
 
 # Python refuses to print them
@@ -157,13 +158,14 @@ def test_a_model_falls_under_the_most_specific_pattern(model: str, family: str) 
     that the server counts them against.
     """
     assert (
-        family_of(model, ["*", "gpt-4o", "gpt-4o-mini*", "gpt-4", "gpt-*-never", "o1|o3"]) == family
+        pattern_of(model, ["*", "gpt-4o", "gpt-4o-mini*", "gpt-4", "gpt-*-never", "o1|o3"])
+        == family
     )
 
 
 def test_a_model_may_fall_under_nothing() -> None:
     """Without a pattern that fits there is no family."""
-    assert family_of("gpt-4o", ["o1"]) is None
+    assert pattern_of("gpt-4o", ["o1"]) is None
 
 
 def test_amounts_are_shown_for_people() -> None:

@@ -36,7 +36,7 @@ class Hand(Meter):
     def __init__(
         self, clock: Time, left: int = 100, prices: Prices | None = None, **limits: Any
     ) -> None:
-        from ratelimit.admission.drivers import Clock
+        from ratelimit.admission.clock import Clock
 
         own = Clock()
         own.now = clock.monotonic

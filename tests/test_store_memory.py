@@ -201,7 +201,7 @@ def test_ctrl_c_at_any_moment_leaves_no_lock_locked(
     monkeypatch.setattr(line_module, "LOCK_SECONDS", 0.01)
     store = MemoryStore(Limits(*LIMITS, concurrency=1_000), 0.0)
     if contended:
-        store._attempts = repeat(False)  # as if another thread were always inside just before
+        store._try_steps = repeat(False)  # as if another thread were always inside just before
 
     def act() -> None:
         if verb == "give":

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from ratelimit import EstimateWarning, LimiterWarning, RateLimiter, RequestTooLarge, WaitTimeout
-from ratelimit.admission.drivers import Clock
+from ratelimit.admission.clock import Clock
 from ratelimit.feedback import Usage
 from ratelimit.integrations import metering
 

@@ -13,7 +13,7 @@ import pytest
 
 from ratelimit import LimiterWarning, Limits, RateLimiter
 from ratelimit.control import unlisted as others
-from ratelimit.limits import LONGEST_NAME
+from ratelimit.families import LONGEST_NAME
 from ratelimit.testing import ThreadClock
 
 

@@ -24,7 +24,7 @@ from aiolimiter import AsyncLimiter
 
 from benchmarks.race.workloads import Job
 from ratelimit import RateLimiter
-from ratelimit.admission.drivers import Clock
+from ratelimit.admission.clock import Clock
 from ratelimit.testing.answers import count_prompt
 
 AT_ONCE: Final = 20

@@ -34,7 +34,7 @@ from benchmarks.race.clients import CLIENTS, Ground
 from benchmarks.race.peers import PEERS, REAL_TIME_ONLY
 from benchmarks.race.servers import server_for, terms_of
 from benchmarks.race.workloads import WORKLOADS, Course
-from ratelimit.admission import drivers as drive
+from ratelimit.admission.clock import Clock
 from ratelimit.testing import FakeOpenAI, VirtualClock
 
 NEAR: Final = 1.10
@@ -169,7 +169,7 @@ def race(
     cpu = time.process_time()
     if real:
         with server.serve() as base_url:
-            result = asyncio.run(_run(client, course, variant, server, drive.Clock(), base_url))
+            result = asyncio.run(_run(client, course, variant, server, Clock(), base_url))
     else:
         clock = RaceClock()
         result = clock.run(_run, client, course, variant, server, clock, VIRTUAL_URL)
@@ -194,7 +194,7 @@ def _warm_up(client: str) -> None:
 
 
 async def _run(
-    client: str, course: Course, variant: str, server: FakeOpenAI, clock: drive.Clock, base_url: str
+    client: str, course: Course, variant: str, server: FakeOpenAI, clock: Clock, base_url: str
 ) -> _Result:
     loop, result = asyncio.get_running_loop(), _Result()
     async with AsyncExitStack() as closing:

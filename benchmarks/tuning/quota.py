@@ -17,8 +17,9 @@ from ratelimit.batch.lines import read_lines
 from ratelimit.commands.tiers import TIERS, limits_of
 from ratelimit.control.drift import LimitsSeen
 from ratelimit.errors import InvalidArgument
+from ratelimit.families import pattern_of
 from ratelimit.feedback import read_headers
-from ratelimit.limits import SHORT_FORMS, Limit, family_of
+from ratelimit.limits import SHORT_FORMS, Limit
 
 KNOWN: Final = ("rpm", "tpm", "rpd", "tpd", "rps")
 _SHORT: Final = {meaning: short for short, meaning in SHORT_FORMS.items() if short in KNOWN}
@@ -91,7 +92,7 @@ def other_tiers(tier: str | None, model: str, limits: Named) -> dict[str, dict[s
     """
     above = {}
     for name in TIERS:
-        family = family_of(model, TIERS[name])
+        family = pattern_of(model, TIERS[name])
         if (
             tier is not None
             and family is not None

@@ -23,8 +23,8 @@ from ratelimit.batch.lines import parse_line, read_lines
 from ratelimit.batch.requests import read_request
 from ratelimit.errors import InvalidArgument
 from ratelimit.estimate import Estimator
+from ratelimit.families import pattern_of
 from ratelimit.feedback import read_usage
-from ratelimit.limits import family_of
 from ratelimit.testing.answers import words
 
 PRIORITIES: Final = ("interactive", "normal", "batch")
@@ -113,8 +113,8 @@ def _item(
     if (
         model is not None
         and named
-        and family_of(named, [model]) is None
-        and family_of(model, [named]) is None
+        and pattern_of(named, [model]) is None
+        and pattern_of(model, [named]) is None
     ):
         return named
     counted = estimator.estimate(request.body, endpoint=request.endpoint)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Callable, Generator
 from math import inf
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.lowlevel
 
+from ratelimit.admission.clock import Clock, Flag
 from ratelimit.admission.flow import Command, Rest, Take
 from ratelimit.stores import Grant, Store
 
@@ -25,59 +25,6 @@ T = TypeVar("T")
 # seconds; rest at least so long: a shorter delay can be lost in rounding, and the same
 # moment would come for ever
 TICK = 1e-6
-
-LONGEST = threading.TIMEOUT_MAX
-"""Seconds, some centuries: no lock can be waited for in one go for longer."""
-
-
-class Clock:
-    """Real, monotonic time, and how a thread waits in it. Tests pass a virtual one
-    (`ratelimit.testing`).
-    """
-
-    now: Callable[[], float] = staticmethod(time.monotonic)
-    """Seconds since some fixed moment."""
-
-    def park(self, flag: Flag, seconds: float | None) -> None:
-        """Block the calling thread until ``flag`` is set, at most ``seconds``."""
-        flag.wait(seconds)
-
-
-class Flag:
-    """A `threading.Event` for one waiter and one time, which may be set from inside its
-    own wait.
-
-    A signal handler or finalizer runs in the thread that waits, and may settle the very
-    call that this thread waits for. The lock inside an Event is then taken already, by
-    that thread, and would be waited for for ever; to release a bare lock is one step
-    that waits for nothing.
-    """
-
-    __slots__ = ("_lock", "_set")
-
-    def __init__(self) -> None:
-        self._set = False
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def is_set(self) -> bool:
-        """Whether somebody has set it."""
-        return self._set
-
-    def set(self) -> None:
-        """Let the waiter go on, now or when it comes to wait; from anywhere."""
-        self._set = True
-        try:  # noqa: SIM105  # a manager written in Python could be interrupted before the release
-            self._lock.release()
-        except RuntimeError:  # "release unlocked lock": it was set before
-            pass
-
-    def wait(self, seconds: float | None = None) -> None:
-        """Wait until it is set, at most ``seconds``; much longer waits than a life end
-        early, and whoever still has to wait waits again.
-        """
-        if not self._set:
-            self._lock.acquire(timeout=LONGEST if seconds is None else min(seconds, LONGEST))
 
 
 class ThreadParker:

@@ -13,7 +13,7 @@ interrupted whoever holds it.
 
 Interruptions: Python looks for signals when a call has returned, so between
 ``lock.acquire()`` and the ``try`` that releases it an exception may come (Ctrl-C), and
-the lock would be locked for good: see `attempts`. What is begun under the lock and cut
+the lock would be locked for good: see `ratelimit.locks`. What is begun under the lock and cut
 short was begun with plain assignments, which nothing can cut, so `leave` can tell how
 far it had come.
 """
@@ -23,44 +23,15 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import inf
 from typing import TypeVar
 
 from ratelimit.errors import ReentrantUse
 from ratelimit.limits import Cost
+from ratelimit.locks import reentrant_use, wait_steps
 
 T = TypeVar("T")
-
-LOCK_SECONDS = 5.0
-"""Critical sections last microseconds. Who waits that long has interrupted the holder:
-knowing it sooner would cost every call.
-"""
-
-
-def attempts(lock: threading.Lock) -> Iterator[bool]:
-    """Take the lock, if it is free, at the next step of a ``for`` loop, and say whether
-    that was done.
-
-    The step and what follows it, up to the next call, are one for signals: a ``try``
-    there is reached whenever the lock was taken.
-    """
-    return itertools.starmap(lock.acquire, itertools.repeat((False,)))
-
-
-def insisting(lock: threading.Lock) -> Iterator[bool]:
-    """Wait for the lock; otherwise as `attempts`. False is for `reentrant`."""
-    return itertools.starmap(lock.acquire, itertools.repeat((True, LOCK_SECONDS)))
-
-
-def reentrant() -> ReentrantUse:
-    """Make the error for who could not take a lock: not another thread's, which has it
-    for microseconds, but this very thread's, for ever.
-    """
-    return ReentrantUse(
-        "the limiter was interrupted in this thread and asked to admit a call from inside; "
-        "in a signal handler or finalizer set a flag or schedule the call instead"
-    )
 
 
 class AskAgain(float):
@@ -106,13 +77,13 @@ class Waiter:
 class Queue:
     """Places in order; joining and leaving are safe from any thread."""
 
-    __slots__ = ("_ahead", "_insisting", "_last_rank", "_lock", "_serial", "_waiting", "entries")
+    __slots__ = ("_ahead", "_last_rank", "_lock", "_serial", "_wait_steps", "_waiting", "entries")
 
     def __init__(self) -> None:
         self.entries: list[tuple[float, int, Waiter]] = []
         self._serial = itertools.count()
         self._lock = threading.Lock()
-        self._insisting = insisting(self._lock)
+        self._wait_steps = wait_steps(self._lock)
         self._ahead: dict[str, float] = {}
         self._waiting = 0
         self._last_rank = -inf
@@ -134,10 +105,10 @@ class Queue:
         return head is None or rank < head.rank
 
     def _alone(self, act: Callable[..., T], *args: object) -> T:
-        for entered in self._insisting:
+        for entered in self._wait_steps:
             if entered:
                 break
-            raise reentrant()
+            raise reentrant_use()
         try:
             return act(*args)
         finally:

@@ -34,9 +34,10 @@ from ratelimit.commands.progress import Meter, Prices, display
 from ratelimit.commands.show import duration, table
 from ratelimit.commands.tiers import limits_of
 from ratelimit.errors import LimiterError
+from ratelimit.families import pattern_of
 from ratelimit.feedback.exceptions import read_exception
 from ratelimit.limiter import RateLimiter
-from ratelimit.limits import Limits, family_of
+from ratelimit.limits import Limits
 
 RETRIES: Final = 3  # the SDK's own, of one request
 CAPTION: Final = "limits: what was used of a full bucket and its refill, from the first answer to the last sending."
@@ -122,7 +123,7 @@ def make_limiter(settings: Settings, survey: Survey) -> RateLimiter:
     families: list[str] = []
     # "gpt-4o" before its snapshots, which share its limits
     for model in sorted(survey.models, key=len):
-        if family_of(model, families) is None:
+        if pattern_of(model, families) is None:
             families.append(model)
     if len(given) or len(families) < 2:
         return RateLimiter(limits=given)

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from ratelimit.errors import InvalidArgument
-from ratelimit.limits import Limits, family_of
+from ratelimit.families import pattern_of
+from ratelimit.limits import Limits
 
 AS_OF: Final = dt.date(2026, 8, 1)
 """The day up to which the figures were collected. Source: OpenAI's model pages and
@@ -56,7 +57,7 @@ def limits_of(tier: str, models: Iterable[str]) -> dict[str, Limits]:
         raise InvalidArgument(f"tier {tier!r} is none of {', '.join(TIERS)}")
     found = {}
     for model in models:
-        family = family_of(model, table)
+        family = pattern_of(model, table)
         if family is None:
             raise InvalidArgument(
                 f"the table of tiers (as of {AS_OF}) has no limits for {model or 'a request without a model'} at tier {tier}; give --rpm and"

@@ -12,6 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from ratelimit.admission import drivers as drive
+from ratelimit.admission.clock import Clock
 from ratelimit.admission.flow import admit
 from ratelimit.admission.queue import Queue, Waiter
 from ratelimit.control.controller import Controller
@@ -79,7 +80,7 @@ class ModelFamily:
         self,
         family: str,
         limits: Limits,
-        clock: drive.Clock,
+        clock: Clock,
         slack: float,
         accounting: Accounting,
         estimator: Estimator,

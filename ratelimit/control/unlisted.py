@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ratelimit.errors import caution
-from ratelimit.limits import Limits, base_of
+from ratelimit.families import base_model
+from ratelimit.limits import Limits
 
 if TYPE_CHECKING:
     from ratelimit.control.family import ModelFamily
@@ -43,7 +44,7 @@ class UnlistedModels:
         """The lane of a model's family; the first one of each family is made with a
         warning.
         """
-        family = base_of(model)
+        family = base_model(model)
         with self._lock:
             lane = self._lanes.pop(family, None)
             # a warning is remembered for good, by Python

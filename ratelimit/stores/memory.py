@@ -1,7 +1,7 @@
 """Buckets in this process's memory.
 
 Owns atomicity: one lock over all buckets of a family, taken so that no signal can leave
-it locked (see `line.py`). Never waits for anything but that lock, knows no clock and no
+it locked (see `ratelimit.locks`). Never waits for anything but that lock, knows no clock and no
 line.
 
 `give` must also work when it interrupts the holder of the lock in the same thread (a
@@ -18,9 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import inf
 
-from ratelimit.admission.queue import AskAgain, attempts, insisting, reentrant
+from ratelimit.admission.queue import AskAgain
 from ratelimit.errors import RequestTooLarge
 from ratelimit.limits import Cost, Limits, whole
+from ratelimit.locks import reentrant_use, try_steps, wait_steps
 from ratelimit.stores import NOTHING, Grant
 from ratelimit.stores.bucket import HELD, Bucket, give_all, take_all
 
@@ -34,17 +35,17 @@ class MemoryStore:
     """
 
     __slots__ = (
-        "_attempts",
         "_buckets",
         "_closed_until",
         "_concurrency",
         "_held",
         "_held_until",
         "_inbox",
-        "_insisting",
         "_lock",
         "_plain",
         "_slack",
+        "_try_steps",
+        "_wait_steps",
         "admitted",
         "ended",
         "limits",
@@ -66,8 +67,8 @@ class MemoryStore:
         self._plain = True
         self._sort()
         self._lock = threading.Lock()
-        self._attempts = attempts(self._lock)
-        self._insisting = insisting(self._lock)
+        self._try_steps = try_steps(self._lock)
+        self._wait_steps = wait_steps(self._lock)
         self._inbox: deque[Callable[[], None]] = deque()
 
     @property
@@ -94,13 +95,13 @@ class MemoryStore:
         Raises `RequestTooLarge` for a cost that no amount of waiting makes fit.
         """
         lock = self._lock
-        for entered in self._attempts:
+        for entered in self._try_steps:
             if entered:
                 break
-            for insisted in self._insisting:
+            for insisted in self._wait_steps:
                 if insisted:
                     break
-                raise reentrant()
+                raise reentrant_use()
             break
         try:
             if self._inbox:
@@ -163,7 +164,7 @@ class MemoryStore:
     def give(self, cost: Cost, now: float, ends: bool) -> None:
         """Give amounts back, or debit late what is negative; never blocks."""
         lock = self._lock
-        for entered in self._attempts:
+        for entered in self._try_steps:
             if entered:
                 break
             self._soon(partial(self._give, cost, now, ends))
@@ -252,7 +253,7 @@ class MemoryStore:
         # Whoever does not get in may leave: the one inside looks into the inbox after
         # letting go.
         while self._inbox:
-            for entered in self._attempts:
+            for entered in self._try_steps:
                 if entered:
                     break
                 return

@@ -36,7 +36,7 @@ from concurrent.futures import Executor
 from math import inf, nextafter, ulp
 from typing import Any, TypeVar
 
-from ratelimit.admission import drivers as drive
+from ratelimit.admission.clock import Clock, Flag
 
 __all__ = ["Deadlock", "ThreadClock", "TrioClock", "VirtualClock", "run_virtual"]
 
@@ -58,10 +58,10 @@ class Deadlock(Exception):
     """
 
 
-class _LoopClock(drive.Clock):
+class _LoopClock(Clock):
     """A clock whose time passes in an event loop only."""
 
-    def park(self, flag: drive.Flag, seconds: float | None) -> None:  # noqa: ARG002
+    def park(self, flag: Flag, seconds: float | None) -> None:  # noqa: ARG002
         """Refuse: a thread that waits would stop the loop, and with it this time."""
         raise RuntimeError(
             f"the time of {type(self).__name__} passes in its event loop; threads wait on ThreadClock"
@@ -211,7 +211,7 @@ class TrioClock(_LoopClock):
         return result
 
 
-class ThreadClock(drive.Clock):
+class ThreadClock(Clock):
     """Virtual time for threads: it jumps to the earliest moment waited for once every
     thread that `run` or `start` began is parked.
 
@@ -222,7 +222,7 @@ class ThreadClock(drive.Clock):
     def __init__(self) -> None:
         self._seconds = 0.0
         self._lock = threading.RLock()
-        self._parked: dict[drive.Flag, float] = {}
+        self._parked: dict[Flag, float] = {}
         self._running = 0
         self._threads: list[threading.Thread] = []
         self._errors: list[BaseException] = []
@@ -232,7 +232,7 @@ class ThreadClock(drive.Clock):
     def _now(self) -> float:
         return self._seconds
 
-    def park(self, flag: drive.Flag, seconds: float | None) -> None:
+    def park(self, flag: Flag, seconds: float | None) -> None:
         """Block the calling thread until ``flag`` is set or ``seconds`` of this time
         are over; afterwards the flag is set either way.
 
@@ -262,7 +262,7 @@ class ThreadClock(drive.Clock):
         """Let the calling thread wait for ``seconds`` of this time."""
         until = self._seconds + seconds
         while self._seconds < until:
-            self.park(drive.Flag(), until - self._seconds)
+            self.park(Flag(), until - self._seconds)
 
     def start(self, function: Callable[..., object], *args: Any) -> None:
         """Start ``function(*args)`` in a thread of this clock; `run` waits for its end
