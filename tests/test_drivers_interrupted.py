@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from ratelimit import Limit, Limits, RateLimiter, WouldBlock
+from ratelimit import Limit, Limits, RateLimiter, WouldBlock, locks
 from ratelimit.admission import drivers as drive
-from ratelimit.admission import queue as line_module
 from ratelimit.admission.clock import Clock, Flag
 from ratelimit.admission.flow import admit
 from ratelimit.admission.queue import Queue, Waiter
@@ -192,7 +191,7 @@ def test_ctrl_c_at_any_moment_of_a_wait_stops_nobody_else(monkeypatch: pytest.Mo
     """Wherever a call that waits is interrupted, its place is given up and no lock
     stays locked: the next one is admitted.
     """
-    monkeypatch.setattr(line_module, "LOCK_SECONDS", 0.01)
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.01)
 
     class Waiting:
         def __init__(self) -> None:

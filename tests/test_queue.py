@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ratelimit import ReentrantUse
-from ratelimit.admission import queue as line_module
+from ratelimit import ReentrantUse, locks
 from ratelimit.admission.queue import Queue, Waiter
 
 
@@ -152,7 +151,7 @@ def test_joining_from_inside_is_told_apart_from_another_thread(
     """Who interrupts the holder of the lock in its own thread and joins gets an error
     that says what to do, not a deadlock.
     """
-    monkeypatch.setattr(line_module, "LOCK_SECONDS", 0.01)
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.01)
     line = Queue()
     real = heapq.heappush
 

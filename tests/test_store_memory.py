@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimit import Limit, Limits, ReentrantUse, RequestTooLarge
-from ratelimit.admission import queue as line_module
+from ratelimit import Limit, Limits, ReentrantUse, RequestTooLarge, locks
 from ratelimit.stores import memory
 from ratelimit.stores.bucket import take_all
 from ratelimit.stores.memory import MemoryStore
@@ -146,7 +145,7 @@ def test_admitting_from_inside_take_is_an_error_that_says_so(
     """A signal handler that asks for admission in the middle of one is told, and the
     interrupted call goes on.
     """
-    monkeypatch.setattr(line_module, "LOCK_SECONDS", 0.01)
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.01)
     store = MemoryStore(LIMITS, 0.0)
 
     def act() -> None:
@@ -198,7 +197,7 @@ def test_ctrl_c_at_any_moment_leaves_no_lock_locked(
     verb: str, contended: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is interrupted, the next call gets in."""
-    monkeypatch.setattr(line_module, "LOCK_SECONDS", 0.01)
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.01)
     store = MemoryStore(Limits(*LIMITS, concurrency=1_000), 0.0)
     if contended:
         store._try_steps = repeat(False)  # as if another thread were always inside just before
