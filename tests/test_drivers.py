@@ -18,6 +18,7 @@ import pytest
 import trio
 
 from ratelimit import Limit, Limits, RateLimiter, ReentrantUse
+from ratelimit.admission import clock as clock_module
 from ratelimit.admission import drivers as drive
 from ratelimit.admission.clock import Clock, Flag
 from ratelimit.admission.flow import Rest
@@ -315,7 +316,7 @@ def test_a_thread_may_wait_longer_than_a_lock_can(monkeypatch: pytest.MonkeyPatc
     """A wait above what the system's locks take is waited in parts, and each part is
     not the end of it.
     """
-    monkeypatch.setattr(drive, "LONGEST", 0.0)
+    monkeypatch.setattr(clock_module, "LONGEST", 0.0)
 
     class Centuries(Clock):
         def __init__(self) -> None:
