@@ -1,8 +1,11 @@
-"""Client-side token-bucket rate limiter for the OpenAI API and its compatibles: calls
-wait instead of getting a 429.
+"""Client-side token-bucket rate limiter for the OpenAI API and its compatibles.
+
+Calls wait instead of getting a 429. Owns the public names; must never hold code.
 """
 
-from ratelimit.batch import run
+from ratelimit.admission.clock import Clock
+from ratelimit.batch import Request, Result, run
+from ratelimit.control.pricing import Accounting
 from ratelimit.errors import (
     EstimateWarning,
     InvalidArgument,
@@ -10,23 +13,26 @@ from ratelimit.errors import (
     LimiterWarning,
     ReentrantUse,
     RequestTooLarge,
-    StoreUnavailable,
     WaitTimeout,
     WouldBlock,
 )
-from ratelimit.estimate import Estimate
-from ratelimit.lease import Lease
-from ratelimit.limiter import PATIENCE, RateLimiter
-from ratelimit.limits import Cost, Limit, Limits
+from ratelimit.estimate import Estimate, EstimatorStatistics, Learned
+from ratelimit.feedback import Usage
+from ratelimit.lease import Lease, current_lease
+from ratelimit.limiter import RateLimiter
+from ratelimit.limits import Limit, Limits
+from ratelimit.reservation import Reservation
 from ratelimit.statistics import FamilyStatistics, Statistics
 
 __all__ = [
-    "PATIENCE",
-    "Cost",
+    "Accounting",
+    "Clock",
     "Estimate",
     "EstimateWarning",
+    "EstimatorStatistics",
     "FamilyStatistics",
     "InvalidArgument",
+    "Learned",
     "Lease",
     "Limit",
     "LimiterError",
@@ -34,10 +40,14 @@ __all__ = [
     "Limits",
     "RateLimiter",
     "ReentrantUse",
+    "Request",
     "RequestTooLarge",
+    "Reservation",
+    "Result",
     "Statistics",
-    "StoreUnavailable",
+    "Usage",
     "WaitTimeout",
     "WouldBlock",
+    "current_lease",
     "run",
 ]

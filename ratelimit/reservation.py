@@ -1,135 +1,124 @@
 """A call that is about to be admitted.
 
-Owns what `with` and `async with` do around a call, the choice of estimating here or in
-a worker thread, and the order: at once, else wait.
+Owns what ``with`` and ``async with`` do around a call, the choice of estimating here or
+in a worker thread, and the order: at once if possible, else wait. Must never know what a
+body means or how a server counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from math import inf
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 
-from ratelimit.errors import InvalidArgument
-from ratelimit.lease import Lease
-from ratelimit.limits import Cost, amount_of
-from ratelimit.stores import Grant
-
-if TYPE_CHECKING:
-    from ratelimit.control.family import ModelFamily
-    from ratelimit.estimate import Estimate
-    from ratelimit.lease import Current
-    from ratelimit.limiter import RateLimiter
+from ratelimit.admission.admission import Terms
+from ratelimit.control.engine import Engine
+from ratelimit.errors import InvalidArgument, RequestTooLarge, WouldBlock
+from ratelimit.estimate import Estimate
+from ratelimit.lease import AdmittedLease, Current, Lease, enclosing_lease
+from ratelimit.limits import LARGEST, amount_of
+from ratelimit.stores.payments import Payment, Wait
 
 
 class Reservation:
-    """A call that is about to be admitted: ``with`` or ``async with`` waits for its
-    turn and settles it at the end.
+    """A call that is about to be admitted.
 
-    An exception settles by what is known of it (see `Lease.fail`); without one the
-    reserve stays as it is unless the block settled.
+    ``with`` or ``async with`` waits for its turn, hands out the `Lease`, and ends the
+    call. An exception ends it by what is known of it (see `Lease.fail`); without one the
+    reserve stays as it is unless the block has settled.
     """
 
-    _lease: Lease | None = None
+    _lease: AdmittedLease | None = None
     _current: Current | None = None
 
     def __init__(
         self,
-        limiter: RateLimiter,
+        engine: Engine,
         request: Mapping[str, Any],
-        ask: dict[str, float] | None,
-        timeout: float | None,
-        patience: float,
-        endpoint: str | None,
+        *,
+        explicit_cost: Mapping[str, float] | None = None,
+        timeout: float | None = None,
+        patience: float = 0.0,
+        endpoint: str | None = None,
         site: str = "",
     ) -> None:
-        self._limiter = limiter
+        self._engine = engine
         self._request = request
-        self._ask = ask  # the cost, where it was given by hand
+        self._explicit_cost = explicit_cost
         self._timeout = timeout
         self._patience = patience
         self._endpoint = endpoint
         self._site = site
 
-    def _priced(self) -> tuple[ModelFamily, dict[str, float], Estimate | None]:
-        limiter = self._limiter
-        if self._ask is not None:
-            return limiter.family(str(self._request.get("model", ""))), self._ask, None
-        estimate = limiter.estimator.estimate(
-            self._request, endpoint=self._endpoint, site=self._site
-        )
-        lane = limiter._only or limiter.family(estimate.model)  # noqa: SLF001  # limiter and reservation are one room
-        return lane, limiter.cost_of(estimate, lane), estimate
-
-    def admit(self) -> Lease:
+    def admit(self) -> AdmittedLease:
         """Wait in the calling thread."""
-        lane, cost, estimate = self._priced()
-        answer = self._at_once(lane, cost, estimate)
-        if isinstance(answer, Lease):
-            return answer
-        return _admitted(lane, estimate, *lane.enter(cost, *self._terms(lane, estimate)))
+        lease = self._unpaid()
+        if self._try_admit(lease) is not None:
+            lease.family.admit(lease.payment, self._terms(lease))
+        return lease.deliver()
 
-    async def admit_async(self) -> Lease:
+    async def admit_async(self) -> AdmittedLease:
         """Wait in the calling task; a big prompt is counted in a worker thread."""
-        if self._ask is None and self._limiter.estimator.heavy(self._request):
-            lane, cost, estimate = await anyio.to_thread.run_sync(
-                self._priced, limiter=_one_at_a_time()
-            )
+        if self._explicit_cost is None and self._engine.estimator.heavy(self._request):
+            lease = await anyio.to_thread.run_sync(self._unpaid, limiter=_one_at_a_time())
         else:
-            lane, cost, estimate = self._priced()
-        answer = self._at_once(lane, cost, estimate)
-        if isinstance(answer, Lease):
-            return answer
-        return _admitted(
-            lane, estimate, *await lane.enter_async(cost, *self._terms(lane, estimate))
-        )
+            lease = self._unpaid()
+        if self._try_admit(lease) is not None:
+            await lease.family.admit_async(lease.payment, self._terms(lease))
+        return lease.deliver()
 
-    def admit_now(self) -> Lease:
+    def admit_now(self) -> AdmittedLease:
         """Admit at once or raise `WouldBlock`."""
-        lane, cost, estimate = self._priced()
-        answer = self._at_once(lane, cost, estimate)
-        if isinstance(answer, float):
-            raise lane.refuse_now(answer)
-        return answer
+        lease = self._unpaid()
+        wait = self._try_admit(lease)
+        if wait is None:
+            return lease.deliver()
+        if wait.until == inf:
+            raise WouldBlock("no capacity now: others wait or are in flight")
+        seconds = max(wait.until - self._engine.clock.now(), 0.0)
+        raise WouldBlock(f"no capacity now, try again in {seconds:.3f} s", retry_after=seconds)
 
-    def _at_once(
-        self, lane: ModelFamily, cost: dict[str, float], estimate: Estimate | None
-    ) -> Lease | float:
-        """Admit without waiting, or answer the moment at which that may be possible."""
-        if self._limiter.forked:
-            self._limiter.warn_of_fork()
-        now = lane.now()
-        answer = lane.enter_now(cost, now + self._patience, now)
-        if isinstance(answer, float):
-            return answer
-        lease = Lease(lane, cost, estimate, answer, now)
-        if answer:
-            lane.steering.sent(lease)
-        return lease
+    def _unpaid(self) -> AdmittedLease:
+        """Return the lease of this call, before anything is paid."""
+        engine = self._engine
+        estimate: Estimate | None = None
+        if self._explicit_cost is not None:
+            family = engine.family(str(self._request.get("model", "")))
+            payment = engine.by_hand(self._explicit_cost, family)
+        else:
+            estimate = engine.estimate(self._request, endpoint=self._endpoint, site=self._site)
+            family = engine.only or engine.family(estimate.model)
+            payment = engine.payment(estimate, family)
+        parent = enclosing_lease()
+        if parent is not None and parent.shares(family):
+            payment.parent = parent.payment
+        return AdmittedLease(family, payment, engine.estimator, estimate)
 
-    def _terms(
-        self, lane: ModelFamily, estimate: Estimate | None
-    ) -> tuple[float, float, float, Callable[[], Cost] | None]:
-        """What it waits by: rank, arrival and deadline, in seconds of the limiter's
-        clock, and how to price it when its turn has come.
+    def _try_admit(self, lease: AdmittedLease) -> Wait | None:
+        """Admit without waiting and return None, or return the wait."""
+        engine = self._engine
+        engine.warn_if_forked()
+        return lease.family.admit_nowait(lease.payment, self._patience, engine.clock.now())
 
-        Only who listens to headers knows more of the price by then.
+    def _terms(self, lease: AdmittedLease) -> Terms:
+        """Return by what the call waits.
+
+        Where headers are listened to, more of the price is known when its turn has come.
         """
-        arrival = lane.now()
-        price = (
-            partial(self._limiter.cost_of, estimate, lane)
-            if estimate is not None and lane.store.marking
-            else None
-        )
-        return arrival + self._patience, arrival, deadline_of(self._timeout, arrival), price
+        engine, estimate, family = self._engine, lease.estimate, lease.family
+        arrival = engine.clock.now()
+        price = None
+        if estimate is not None and family.pricing.sees_headers:
+            price = partial(engine.price, lease.payment, estimate, family)
+        return Terms(arrival, self._patience, deadline_of(self._timeout, arrival), price)
 
-    def _enter(self, lease: Lease) -> Lease:
+    def _enter(self, lease: AdmittedLease) -> Lease:
         self._lease = lease
         self._current = lease.current()
         return self._current.__enter__()
@@ -139,7 +128,8 @@ class Reservation:
         self._lease = self._current = None
         if lease is None or current is None:
             raise InvalidArgument(
-                "this reservation was left without having been entered; use it with `with` or `async with`, once at a time"
+                "this reservation was left without having been entered; use it with `with` or "
+                "`async with`, once at a time"
             )
         current.__exit__()
         if error is None:
@@ -147,14 +137,14 @@ class Reservation:
         else:
             lease.fail(error)
 
-    def _fresh(self) -> None:
+    def _refuse_reentry(self) -> None:
         if self._lease is not None:
             raise InvalidArgument(
                 "this reservation is in use; make one with limiter.reserve(...) for each call"
             )
 
     def __enter__(self) -> Lease:
-        self._fresh()
+        self._refuse_reentry()
         return self._enter(self.admit())
 
     def __exit__(
@@ -166,7 +156,7 @@ class Reservation:
         self._exit(error)
 
     async def __aenter__(self) -> Lease:
-        self._fresh()
+        self._refuse_reentry()
         return self._enter(await self.admit_async())
 
     async def __aexit__(
@@ -178,19 +168,38 @@ class Reservation:
         self._exit(error)
 
 
-def _admitted(lane: ModelFamily, estimate: Estimate | None, grant: Grant, paid: Cost) -> Lease:
-    lease = Lease(lane, dict(paid), estimate, grant, lane.now())
-    if grant:
-        lane.steering.sent(lease)
-    return lease
+def admit_by_hand(engine: Engine, tokens: object) -> AdmittedLease | None:
+    """Admit one request of so many tokens at once, if nothing else has to be looked at.
+
+    None: another way has to be gone. The common case without a detour
+    (benchmarks/overhead.py, row "uncontended").
+    """
+    family = engine.only
+    if family is None or engine.forked or family.admission.queue.entries:
+        return None
+    if type(tokens) is not int or not 0 <= tokens <= LARGEST:
+        return None
+    payment = Payment({"requests": 1, "tokens": tokens})
+    if not family.pricing.settles:
+        payment.keeps = True
+    lease = AdmittedLease(family, payment, engine.estimator, None)
+    parent = enclosing_lease()
+    if parent is not None and parent.shares(family):
+        payment.parent = parent.payment
+    try:
+        wait = family.admission.store.take(payment, engine.now())
+    except RequestTooLarge:  # the long way finds out whether that is sure
+        return None
+    return lease.deliver() if wait is None else None
 
 
-_counting: RunVar[anyio.CapacityLimiter] = RunVar("ratelimit_counting")
+_counting: Final[RunVar[anyio.CapacityLimiter]] = RunVar("ratelimit_counting")
 
 
 def _one_at_a_time() -> anyio.CapacityLimiter:
-    """Big prompts of one event loop are counted one by one: several threads that want
-    the GIL would make the loop wait for its own.
+    """Return the capacity limiter by which one event loop counts its big prompts.
+
+    One by one: several threads that want the GIL would make the loop wait for its own.
     """
     try:
         return _counting.get()
@@ -201,19 +210,20 @@ def _one_at_a_time() -> anyio.CapacityLimiter:
 
 
 def body_of(request: object, fields: dict[str, Any]) -> Mapping[str, Any]:
-    """The request body, given whole, as fields, or both."""
+    """Return the request body, given whole, as fields, or both."""
     if request is None:
         return fields
-    # dict first: nearly all are, and asking an abstract class is slow
-    if not isinstance(request, (dict, Mapping)):
+    if not isinstance(request, (dict, Mapping)):  # dict first: asking an abstract class is slow
         raise InvalidArgument(
-            f"a request is a mapping with the body's fields (model=, messages=, ...), not {type(request).__name__}"
+            "a request is a mapping with the body's fields (model=, messages=, ...), not "
+            f"{type(request).__name__}"
         )
     return {**request, **fields} if fields else request
 
 
 def deadline_of(timeout: float | None, now: float) -> float:
-    """The moment at which waiting ends, inf without a timeout; raise `InvalidArgument`
-    for one that cannot be.
+    """Return the moment at which waiting ends, inf without a timeout.
+
+    Raises `InvalidArgument` for a timeout that cannot be.
     """
     return inf if timeout is None else now + amount_of(timeout, "timeout=, in seconds,")

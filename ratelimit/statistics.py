@@ -1,91 +1,107 @@
 """What a limiter shows of itself: frozen snapshots.
 
-Owns the shapes and their labels. Computes nothing but the time left until a moment.
+Owns the shapes and their labels. Must never calculate more than the time left until a
+moment.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING
 
+from ratelimit.control.family import ModelFamily
 from ratelimit.estimate import EstimatorStatistics
-
-if TYPE_CHECKING:
-    from ratelimit.control.family import ModelFamily
+from ratelimit.limits import whole
 
 
 @dataclass(frozen=True, slots=True)
 class FamilyStatistics:
-    """One family of models at one moment. Levels are in the unit of their limit and
-    below zero in debt; times are seconds.
+    """One family of models at one moment.
+
+    Levels are in the unit of their limit and below zero in debt; times are seconds.
     """
 
     levels: Mapping[str, float]
-    """by "tokens/60s"-like labels"""
+    """By labels like "tokens/60s"."""
     waiting: int
     in_flight: int
     concurrency: int | None
-    """how many may be in flight at once: what was given, or what refusals have taught;
-    None: any number
-    """
+    """How many calls may be in flight at once, given or learned; None: any number."""
     next_in: float | None
-    """when the head of the line may go; None when nobody waits"""
+    """When the head of the queue may go.
+
+    None when nobody waits, and when the head waits for a call to end.
+    """
     admitted: int
     ended: int
     refused: int
-    """429s that happened all the same"""
+    """429s that happened all the same."""
     longest_wait: float
     closed_for: float
-    """how long a refusal still keeps the line closed"""
+    """How long a refusal still pauses the queue."""
     slack: float
     drift: Mapping[str, float]
-    """by how much the server's headers have moved each level in all, in its limit's
-    unit; negative: others use the limit too
+    """By how much headers have moved each level in all, in its limit's unit.
+
+    Negative: others use the limit too.
     """
+
+    def __str__(self) -> str:
+        levels = ", ".join(f"{whole(level)} {name}" for name, level in self.levels.items())
+        return (
+            f"level {levels or 'without limits'}; {self.in_flight} in flight, {self.waiting} "
+            f"waiting, {self.admitted} admitted, {self.refused} refused (429)"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """A snapshot of a limiter: one entry per family of models, and what the estimator
-    learned.
-    """
+    """A snapshot of a limiter: one entry per family of models, and what was learned."""
 
     families: Mapping[str, FamilyStatistics]
     estimator: EstimatorStatistics
-    forgotten: int = 0
-    """429s of families without given limits that have been forgotten since (see
-    `others.py`)
-    """
+    dropped_refusals: int = 0
+    """429s of families without given limits that are no longer kept."""
 
     @property
     def waiting(self) -> int:
-        """Calls in all lines."""
-        return sum(lane.waiting for lane in self.families.values())
+        """Calls in all queues."""
+        return sum(family.waiting for family in self.families.values())
+
+    @property
+    def in_flight(self) -> int:
+        """Calls between admission and settlement, over all families."""
+        return sum(family.in_flight for family in self.families.values())
 
     @property
     def refused(self) -> int:
-        """429s seen, over all lanes."""
-        return sum(lane.refused for lane in self.families.values()) + self.forgotten
+        """429s seen, over all families."""
+        return sum(family.refused for family in self.families.values()) + self.dropped_refusals
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {family}" for name, family in self.families.items())
+
+    def __repr__(self) -> str:
+        families = "; ".join(f"{name}: {family}" for name, family in self.families.items())
+        return f"<Statistics {families}>"
 
 
-def family_statistics(lane: ModelFamily, now: float) -> FamilyStatistics:
-    """Take the snapshot of one lane at ``now``."""
-    store = lane.store
+def family_statistics(family: ModelFamily, now: float) -> FamilyStatistics:
+    """Return the snapshot of one family at ``now``."""
+    admission = family.admission
+    store = admission.store
+    admission.queue.drop_dead()
     return FamilyStatistics(
-        levels=MappingProxyType(
-            {f"{name}/{per:g}s": level for (name, per), level in store.levels(now).items()}
-        ),
-        waiting=len(lane.line),
+        levels={f"{name}/{per:g}s": level for (name, per), level in store.levels(now).items()},
+        waiting=len(admission.queue),
         in_flight=store.in_flight,
         concurrency=store.concurrency,
-        next_in=lane.next_moment(),
+        next_in=admission.next_in(),
         admitted=store.admitted,
         ended=store.ended,
-        refused=lane.refused,
-        longest_wait=lane.longest_wait,
-        closed_for=max(lane.closed_until - now, 0.0),
-        slack=lane.slack.seconds,
-        drift=MappingProxyType(dict(lane.steering.applied)),
+        refused=family.controller.refused,
+        longest_wait=admission.longest_wait,
+        closed_for=max(admission.closed_until - now, 0.0),
+        slack=family.slack.seconds,
+        drift=dict(family.controller.corrected),
     )

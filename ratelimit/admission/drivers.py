@@ -1,8 +1,8 @@
 """The only file that waits.
 
-Owns clocks, gates and the two drivers that carry out what `flow.py` yields: one for
-async code (asyncio and trio, through anyio), one for threads. Knows nothing of limits,
-costs and models.
+Owns how a thread and a task rest, and the two drivers that carry out what `flow.py`
+yields: one for async code (asyncio and trio, through anyio), one for threads. Must never
+know limits, costs or models.
 """
 
 from __future__ import annotations
@@ -11,26 +11,30 @@ import sys
 import threading
 from collections.abc import Callable, Generator
 from math import inf
-from typing import Any, TypeVar
+from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
 
 from ratelimit.admission.clock import Clock, Flag
-from ratelimit.admission.flow import Command, Rest, Take
-from ratelimit.stores import Grant, Store
+from ratelimit.admission.flow import Answer, Command, Park, Predict, Take
+from ratelimit.stores.memory import MemoryStore
 
-T = TypeVar("T")
+TICK: Final = 1e-6
+"""Seconds of the shortest rest.
 
-# seconds; rest at least so long: a shorter delay can be lost in rounding, and the same
-# moment would come for ever
-TICK = 1e-6
+A shorter delay can be lost in rounding, and the same moment would come again and again.
+"""
+
+Flow = Generator[Command, Answer, None]
 
 
 class ThreadParker:
-    """What one thread waits at."""
+    """Where one thread rests."""
 
     __slots__ = ("_clock", "_flag")
+
+    loop: object = None
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -41,18 +45,20 @@ class ThreadParker:
         self._flag.set()
         return True
 
+    def gone(self) -> bool:
+        """Return False: a thread that rests goes on when it is woken."""
+        return False
+
     def wait(self, seconds: float) -> None:
-        """Wait until woken, at most ``seconds``."""
+        """Rest until woken, at most ``seconds``."""
         self._clock.park(self._flag, None if seconds == inf else seconds)
-        # whoever has set the old one meanwhile is heard all the same: now everything is
-        # looked at anew
+        # A wake-up that sets the old flag from now on is not lost: the flow looks at
+        # everything anew.
         self._flag = Flag()
 
 
 def in_event_loop() -> bool:
-    """Whether the caller runs in an event loop, so that blocking its thread would stop
-    all that it could wait for.
-    """
+    """Return whether the caller runs in an event loop, which blocking would stop."""
     try:
         anyio.lowlevel.current_token()
     except RuntimeError:
@@ -61,66 +67,66 @@ def in_event_loop() -> bool:
 
 
 class TaskParker:
-    """What one task waits at; woken from its own event loop, another one, a thread, a
-    finalizer or a signal handler.
+    """Where one task rests.
+
+    It is woken from its own event loop, another one, a thread, a finalizer or a signal
+    handler.
     """
 
-    __slots__ = ("_closed", "_event", "_post", "_running", "_task", "_thread")
+    __slots__ = ("_event", "_post", "_running", "_task", "_thread", "loop")
 
     def __init__(self) -> None:
         self._event = anyio.Event()
         self._thread = threading.get_ident()
         # Both event loops take callbacks from other threads and tell which task runs,
-        # under different names; anyio's takes ten times as long.
-        native: Any = anyio.lowlevel.current_token().native_token
+        # under different names. anyio's `get_current_task` takes ten times as long
+        # (benchmarks/overhead.py, row "contended_100").
+        loop: Any = anyio.lowlevel.current_token().native_token
+        self.loop = loop
         self._post: Callable[[Callable[[], None]], object]
         self._running: Callable[[], object]
-        if hasattr(native, "call_soon_threadsafe"):
-            self._post, self._running = (
-                native.call_soon_threadsafe,
-                sys.modules["asyncio"].current_task,
-            )
+        if hasattr(loop, "call_soon_threadsafe"):
+            self._post = loop.call_soon_threadsafe
+            self._running = sys.modules["asyncio"].current_task
         else:
-            self._post, self._running = (
-                native.run_sync_soon,
-                sys.modules["trio"].lowlevel.current_task,
-            )
-        # trio ends all tasks before it ends
-        self._closed: Callable[[], bool] | None = getattr(native, "is_closed", None)
+            self._post = loop.run_sync_soon
+            self._running = sys.modules["trio"].lowlevel.current_task
         self._task = self._running()
 
     def gone(self) -> bool:
-        """Whether the task can never go on, because its event loop was closed around
-        it.
-        """
-        return self._closed is not None and self._closed()
+        """Return whether the task can never go on: its event loop is closed.
 
-    def _set(self) -> None:
-        self._event.set()
+        trio has no such state: it ends all tasks before it ends.
+        """
+        return hasattr(self.loop, "is_closed") and self.loop.is_closed()
 
     def wake(self) -> bool:
-        """Let the task go on; False when its event loop is gone."""
+        """Let the task go on; False when its event loop is closed or not running."""
         try:
-            if self._event.is_set():  # by somebody to whom the task rested: it comes
-                return not self.gone()
+            if self._event.is_set():
+                return self._runs()
             if self._rests():
                 self._event.set()
             else:
                 self._post(self._set)
-        # asyncio: "Event loop is closed"; trio: RunFinishedError; the message differs,
-        # the meaning does not
-        except RuntimeError:
+        except RuntimeError:  # asyncio: "Event loop is closed"; trio: RunFinishedError
             return False
-        return True
+        return self._runs()
+
+    def _set(self) -> None:
+        self._event.set()
+
+    def _runs(self) -> bool:
+        return not hasattr(self.loop, "is_running") or self.loop.is_running()
 
     def _rests(self) -> bool:
-        """Whether another task of its loop runs: then this one is in its wait, the loop
-        is awake, and it is enough to set the event.
+        """Return whether another task of the same event loop runs now.
 
-        Otherwise the loop has to be sent a message, which costs more. It may be asleep:
-        this is another thread, or a signal is handled while nothing runs. Or this very
-        task was interrupted on its way into the wait, and would not see what was set
-        for those who are in it.
+        Then this task is in its wait, the loop is awake, and setting the event is
+        enough. Otherwise the loop has to be sent a message, which costs more: it may be
+        asleep (this is another thread, or a signal is handled while nothing runs), or
+        this very task was interrupted on its way into the wait and would not see what is
+        set for those that wait already.
         """
         if self._thread != threading.get_ident():
             return False
@@ -131,7 +137,7 @@ class TaskParker:
         return running is not None and running is not self._task
 
     async def wait(self, seconds: float) -> None:
-        """Wait until woken, at most ``seconds``."""
+        """Rest until woken, at most ``seconds``."""
         if seconds == inf:
             await self._event.wait()
         else:
@@ -140,49 +146,48 @@ class TaskParker:
         self._event = anyio.Event()
 
 
-Flow = Generator[Command, Any, T]
-
-
-def _answer(command: Command, store: Store, clock: Clock) -> Grant | float:
+def _answer(command: Take | Predict, store: MemoryStore, clock: Clock) -> Answer:
     if isinstance(command, Take):
-        return store.take(command.cost, clock.now())
-    return store.moment(command.cost, command.ahead)  # type: ignore[union-attr]
+        return store.take(command.payment, clock.now())
+    return store.not_before(command.payment, command.ahead)
 
 
-def run(flow: Flow[T], store: Store, clock: Clock, gate: ThreadParker) -> T:
-    """Drive ``flow`` in the calling thread; raise `ReentrantUse` where that thread
-    would have to do something else first.
+def run(flow: Flow, store: MemoryStore, clock: Clock, parker: ThreadParker) -> None:
+    """Drive ``flow`` in the calling thread.
+
+    Raises `ReentrantUse` where the thread would have to do something else first.
     """
-    answer: object = None
+    answer: Answer = None
     try:
         while True:
             command = flow.send(answer)
-            if isinstance(command, Rest):
+            if isinstance(command, Park):
                 command.refuse_blocking()
-                gate.wait(max(command.until - clock.now(), TICK))
+                parker.wait(max(command.until - clock.now(), TICK))
                 answer = clock.now()
             else:
                 answer = _answer(command, store, clock)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
+    except StopIteration:
+        return
     finally:
         flow.close()
 
 
-async def run_async(flow: Flow[T], store: Store, clock: Clock, gate: TaskParker) -> T:
-    """Drive ``flow`` in the calling task; cancelling it while it rests leaves the line
-    as if it had never come.
+async def run_async(flow: Flow, store: MemoryStore, clock: Clock, parker: TaskParker) -> None:
+    """Drive ``flow`` in the calling task.
+
+    Cancelling the task while it rests leaves the queue as if it had never come.
     """
-    answer: object = None
+    answer: Answer = None
     try:
         while True:
             command = flow.send(answer)
-            if isinstance(command, Rest):
-                await gate.wait(max(command.until - clock.now(), TICK))
+            if isinstance(command, Park):
+                await parker.wait(max(command.until - clock.now(), TICK))
                 answer = clock.now()
             else:
                 answer = _answer(command, store, clock)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
+    except StopIteration:
+        return
     finally:
         flow.close()

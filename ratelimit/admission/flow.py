@@ -1,12 +1,12 @@
 """How a call is admitted, written once.
 
-Owns the order of events: join the line, become the head, pay everything, leave. Yields
-what has to be done outside and is sent the answer, so it knows no clock, no store and
-no way of waiting; `drive.py` has one driver for async and one for threads.
+Owns the order of events: join the queue, become the head, pay, leave. Must never wait,
+read a clock or touch a store: it yields what has to be done outside and is sent the
+answer. `drivers.py` has one driver for async code and one for threads.
 
 Only the head asks the store, and only the head waits on time. The others wait to be
-woken: by the head that leaves (served, cancelled or out of time) or by whoever gives
-something back. A head that is woken asks again, so a refund is heard of at once.
+woken: by the head that leaves (served, cancelled or out of time), or by whoever gives
+something back. A head that is woken asks again, so a refund takes effect at once.
 """
 
 from __future__ import annotations
@@ -14,96 +14,102 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import partial
-from math import inf, isfinite
-from typing import TypeVar
+from math import inf
 
-from ratelimit.admission.queue import AskAgain, Queue, Waiter
+from ratelimit.admission.queue import Queue, Waiter
 from ratelimit.errors import WaitTimeout
-from ratelimit.limits import Cost
-
-GrantT = TypeVar("GrantT")
+from ratelimit.limits import Amounts
+from ratelimit.stores.payments import Payment, Wait
 
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """Pay ``cost``; the answer is a grant, or the moment (float) at which to ask again."""
+    """Pay; the answer is None, or the wait until it makes sense to ask again."""
 
-    cost: Cost
-
-
-@dataclass(frozen=True, slots=True)
-class When:
-    """Tell the moment at which ``cost`` would fit after ``ahead``, the sum of several
-    calls, was paid.
-    """
-
-    cost: Cost
-    ahead: Cost
+    payment: Payment
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
-    """Wait until woken, at most until the moment ``until``; the answer is the time it
-    is then.
+class Predict:
+    """Tell the moment (float) before which a payment cannot go, after ``ahead``."""
 
-    Who blocks its thread calls ``refuse_blocking`` before: it raises where that would
-    be for ever, because tasks of that thread are before it.
+    payment: Payment
+    ahead: Amounts
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Wait until woken, at most until the moment ``until``; the answer is the time then.
+
+    A driver that blocks its thread calls ``refuse_blocking`` first: it raises if the
+    thread would block for good, because tasks of the same thread are in front.
     """
 
     until: float
     refuse_blocking: Callable[[], object] = field(default=bool, compare=False)
 
 
-Command = Take | When | Rest
+Command = Take | Predict | Park
+Answer = Wait | float | None
 
 
 def admit(
-    line: Queue, place: Waiter, now: float, deadline: float = inf
-) -> Generator[Command, GrantT | float, tuple[GrantT, Cost]]:
-    """Wait for the turn of ``place`` and pay; return the grant and what was paid.
+    queue: Queue, waiter: Waiter, now: float, deadline: float = inf
+) -> Generator[Command, Answer, None]:
+    """Wait for the turn of ``waiter`` and pay.
 
     :param now: the time it is; all moments are seconds of the same clock.
-    :param deadline: raise `WaitTimeout` at this moment, or before it as soon as the
-        predicted moment lies beyond it.
+    :param deadline: raise `WaitTimeout` at this moment, or before it as soon as it is
+        certain that the call cannot go until then.
     """
+    payment = waiter.payment
     if deadline < inf:
-        _check((yield When(place.cost, line.ahead_of(place.rank))), now, deadline)
+        moment = yield Predict(payment, queue.ahead_of(waiter.rank))
+        _refuse_late(moment, now, deadline)
     try:
-        line.join(place)
+        queue.join(waiter)
         while True:
             until = inf
-            if line.head is place:
-                cost = place.price()
-                answer = yield Take(cost)
-                if not isinstance(answer, float):
-                    return answer, cost
-                until = answer
-                if not isinstance(answer, AskAgain):
-                    _check(until, now, deadline)
+            if waiter.left:  # the queue went on without it while its event loop was stopped
+                queue.join(waiter)
+            if queue.head is waiter:
+                if now >= deadline:
+                    raise _timed_out()
+                if waiter.price is not None:
+                    waiter.price()
+                wait = yield Take(payment)
+                if not isinstance(wait, Wait):
+                    return
+                until = wait.until
+                _refuse_late(wait.not_before, now, deadline)
             if now >= deadline:
-                raise WaitTimeout(
-                    "no capacity within the timeout; allow a longer one, or send less"
-                )
-            answer = yield Rest(min(until, deadline), partial(line.refuse_blocking, place))
-            now = answer if isinstance(answer, float) else now
+                raise _timed_out()
+            time = yield Park(min(until, deadline), partial(queue.refuse_blocking, waiter))
+            if isinstance(time, float):
+                now = time
     finally:
         try:
-            line.leave(place)
+            queue.leave(waiter)
         finally:
-            # once more, if Ctrl-C cut it short: all behind a place that stays would
-            # wait for ever
-            line.leave(place)
+            # Once more, if Ctrl-C cut it short: a waiter that stayed would hold up all
+            # those behind it.
+            queue.leave(waiter)
 
 
-def _check(moment: object, now: float, deadline: float) -> None:
-    if isinstance(moment, float) and isfinite(moment) and moment > deadline:
-        wait, timeout = moment - now, max(deadline - now, 0.0)
-        # until they differ
-        digits = next(
-            (digits for digits in range(1, 10) if f"{wait:.{digits}f}" != f"{timeout:.{digits}f}"),
-            1,
-        )
-        raise WaitTimeout(
-            f"the wait would be {wait:,.{digits}f} s, the timeout is {timeout:,.{digits}f} s; allow a longer one, or send less",
-            predicted=wait,
-        )
+def _timed_out() -> WaitTimeout:
+    return WaitTimeout("no capacity within the timeout; allow a longer one, or send less")
+
+
+def _refuse_late(moment: Answer, now: float, deadline: float) -> None:
+    """Raise `WaitTimeout` if a certain moment lies beyond the deadline."""
+    if not isinstance(moment, float) or not deadline < moment < inf:
+        return
+    wait, timeout = moment - now, max(deadline - now, 0.0)
+    digits = 1
+    while digits < 9 and f"{wait:.{digits}f}" == f"{timeout:.{digits}f}":
+        digits += 1  # until the two figures differ
+    raise WaitTimeout(
+        f"the wait would be {wait:,.{digits}f} s, the timeout is {timeout:,.{digits}f} s; "
+        "allow a longer one, or send less",
+        retry_after=wait,
+    )

@@ -1,21 +1,24 @@
-"""Who is next.
+"""The calls that wait, in order.
 
-Owns the order of those who wait and the totals of what they ask for. Knows no clock and
-no I/O: ranks are numbers given by the caller, waking is a callable of the waiter.
+Owns the order, who is the head, and how the head is woken. Must never read a clock or
+wait: ranks are numbers given by the caller, and waking is a callable of the waiter.
 
-The line is ordered by rank, then by arrival. The flow ranks by ``arrival + patience``
-(seconds), so a patient call can be overtaken for at most its patience and nobody
-starves: ranks of newcomers only grow.
+The queue is ordered by rank, then by arrival. A rank is ``arrival + patience`` in
+seconds, so a patient call can be overtaken for at most its patience and nobody starves:
+the ranks of newcomers only grow.
 
-Invariant: the first entry of the heap is never one that has left. So the head can be
-read, and woken, without the lock - also by a finalizer or a signal handler that
-interrupted whoever holds it.
+Invariant: the first entry of the heap is never a waiter that has left. So the head can
+be read, and woken, without the lock, also by a finalizer or a signal handler that
+interrupted the holder of the lock.
 
-Interruptions: Python looks for signals when a call has returned, so between
-``lock.acquire()`` and the ``try`` that releases it an exception may come (Ctrl-C), and
-the lock would be locked for good: see `ratelimit.locks`. What is begun under the lock and cut
-short was begun with plain assignments, which nothing can cut, so `leave` can tell how
-far it had come.
+Interruptions: each change is prepared first and then written by plain assignments with
+no call between them, so that Ctrl-C finds it whole or not begun (see
+`ratelimit.locks`), and a `leave` that was cut short can be repeated.
+
+The dead: a waiter whose event loop was closed never leaves by itself. `drop_dead` takes
+the waiters of closed loops out wherever they stand. It looks at each loop, not at each
+waiter. A head whose loop is not running (stopped between two runs) is taken out as well
+when it is woken, so that it holds up nobody; it joins again when its loop goes on.
 """
 
 from __future__ import annotations
@@ -23,198 +26,275 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-from collections.abc import Callable
-from math import inf
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar
 
+from ratelimit.admission.ahead import Ahead
 from ratelimit.errors import ReentrantUse
-from ratelimit.limits import Cost
-from ratelimit.locks import reentrant_use, wait_steps
+from ratelimit.locks import reentrant_use, try_steps, wait_steps
+from ratelimit.stores.payments import Payment
 
 T = TypeVar("T")
 
 
-class AskAgain(float):
-    """A moment at which the head should ask again that predicts nothing: a call may end
-    before it; inf means that only that helps.
-    """
+class Parker(Protocol):
+    """How one waiter rests and is woken; see `drivers.py`."""
 
-    __slots__ = ()
+    loop: object | None
+    """The event loop that the waiter needs to go on; None for a thread."""
+
+    def wake(self) -> bool:
+        """Let the waiter go on, from any thread; False when its event loop is not running."""
+
+    def gone(self) -> bool:
+        """Return whether the waiter can never go on: its event loop is closed."""
 
 
 class Waiter:
-    """One waiter's place: what it asks for and how to wake it.
+    """One call in the queue.
 
-    ``wake`` may be called from any thread and returns False when the waiter is gone
-    (its event loop was closed); ``gone`` asks for that without waking. ``price`` tells
-    what the call costs when its turn has come: more may be known by then than when it
-    joined.
+    :param rank: arrival plus patience, in seconds.
+    :param payment: what the call pays when its turn has come.
+    :param price: sets the payment's cost anew when the turn has come: more may be known
+        of the server by then.
     """
 
-    __slots__ = ("cost", "counted", "gone", "left", "price", "rank", "thread", "wake")
+    __slots__ = (
+        "left",
+        "parker",
+        "patience",
+        "payment",
+        "price",
+        "queued",
+        "rank",
+        "serial",
+        "thread",
+    )
 
     def __init__(
         self,
         rank: float,
-        cost: Cost,
-        wake: Callable[[], bool],
-        price: Callable[[], Cost] | None = None,
-        gone: Callable[[], bool] | None = None,
+        payment: Payment,
+        parker: Parker,
+        *,
+        patience: float = 0.0,
+        price: Callable[[], object] | None = None,
     ) -> None:
-        self.price = price or self._joined
-        self.gone = gone
         self.rank = rank
-        self.cost = cost
-        self.wake = wake
-        self.thread = threading.get_ident()  # in which it waits
-        self.counted = False  # in the line's totals
-        self.left = False  # the line, and has passed its turn on
-
-    def _joined(self) -> Cost:
-        return self.cost
+        self.payment = payment
+        self.parker = parker
+        self.patience = patience
+        self.price = price
+        self.serial = 0
+        self.thread = threading.get_ident()
+        self.queued = False
+        self.left = False
 
 
 class Queue:
-    """Places in order; joining and leaving are safe from any thread."""
+    """Waiters in order; joining and leaving are safe from any thread."""
 
-    __slots__ = ("_ahead", "_last_rank", "_lock", "_serial", "_wait_steps", "_waiting", "entries")
+    __slots__ = (
+        "_ahead",
+        "_head_may_be_dead",
+        "_lock",
+        "_loops",
+        "_serial",
+        "_tasks",
+        "_try_steps",
+        "_wait_steps",
+        "_waiting",
+        "entries",
+    )
 
     def __init__(self) -> None:
         self.entries: list[tuple[float, int, Waiter]] = []
-        self._serial = itertools.count()
+        """A heap of rank, serial and waiter; those that left from the middle included."""
+        self._serial = itertools.count(1)
         self._lock = threading.Lock()
+        self._try_steps = try_steps(self._lock)
         self._wait_steps = wait_steps(self._lock)
-        self._ahead: dict[str, float] = {}
+        self._ahead = Ahead()
         self._waiting = 0
-        self._last_rank = -inf
+        self._loops: dict[object, Parker] = {}  # every loop that has waiters, with one of them
+        self._tasks: dict[int, int] = {}  # tasks that wait, by the thread of their loop
+        self._head_may_be_dead = False
 
     def __len__(self) -> int:
         return self._waiting
 
     @property
     def head(self) -> Waiter | None:
-        """Who is next, or None."""
+        """Return the first waiter, or None."""
         try:
             return self.entries[0][2]
         except IndexError:
             return None
 
     def admits(self, rank: float) -> bool:
-        """Whether a newcomer of this rank would be the head."""
+        """Return whether a newcomer of this rank would be the head."""
         head = self.head
         return head is None or rank < head.rank
 
-    def _alone(self, act: Callable[..., T], *args: object) -> T:
-        for entered in self._wait_steps:
-            if entered:
+    def _locked(self, act: Callable[..., T], *args: object) -> T:
+        for waited in self._wait_steps:
+            if waited:
                 break
             raise reentrant_use()
         try:
             return act(*args)
         finally:
             self._lock.release()
+            if self._head_may_be_dead:
+                self._head_may_be_dead = False
+                self.drop_dead()
+                self.nudge()
 
-    def join(self, place: Waiter) -> None:
-        """Take a place behind all of the same or a lower rank; who is interrupted here
-        has to `leave`, as everybody.
+    def join(self, waiter: Waiter) -> None:
+        """Queue a waiter behind all of the same or a lower rank.
+
+        A waiter that is interrupted here has to `leave`, like every other.
         """
-        self._alone(self._join, place)
-        # it never asks again, and nobody behind it would hear of that
-        while (head := self.head) and head.gone and head.gone():
-            self.leave(head)
+        self.drop_dead()
+        waiter.left = False
+        self._locked(self._join, waiter)
 
-    def _join(self, place: Waiter) -> None:
-        entry = (place.rank, next(self._serial), place)
-        ahead = _sum(self._ahead, place.cost, 1)
-        last_rank = max(self._last_rank, place.rank)
-        self._ahead, self._last_rank = ahead, last_rank
+    def _join(self, waiter: Waiter) -> None:
+        serial = next(self._serial)
+        entry = (waiter.rank, serial, waiter)
+        sums = self._ahead.of(waiter.patience)
+        length = sums.write(waiter.rank, serial, waiter.payment.least) if sums else 0
+        loop = waiter.parker.loop
+        if loop is not None:
+            self._loops.setdefault(loop, waiter.parker)
+            tasks = self._tasks.get(waiter.thread, 0) + 1
+            self._tasks[waiter.thread] = tasks
+        waiter.serial = serial
+        if sums is not None:
+            sums.length = length
         self._waiting += 1
-        place.counted = True
+        waiter.queued = True
         heapq.heappush(self.entries, entry)
 
-    def leave(self, place: Waiter) -> None:
-        """Give the place up, served or not, and wake the new head if it was the head's;
-        twice is once, or the end of once cut short.
-        """
-        if not place.left:
-            if self._alone(self._leave, place):
-                self.nudge()
-            place.left = True
+    def leave(self, waiter: Waiter) -> None:
+        """Take a waiter out, served or not, and wake the new head if it was the head.
 
-    def _leave(self, place: Waiter) -> bool:
-        """Take the place out; say whether the head, another one now, may not have heard
-        of it.
+        Leaving twice is leaving once, or the end of a `leave` that was cut short.
         """
-        passes_on = self.head is place or not place.counted
-        if place.counted:
-            ahead = _sum(self._ahead, place.cost, -1)
-            self._ahead = ahead
+        if not waiter.left:
+            if self._locked(self._leave, waiter):
+                self.nudge()
+            waiter.left = True
+
+    def _leave(self, waiter: Waiter) -> bool:
+        """Take the waiter out; return whether the next head may not know its turn."""
+        passes_on = self.head is waiter or not waiter.queued
+        if waiter.queued:
+            self._ahead.remove(waiter.patience, waiter.serial)
+            tasks = self._tasks.get(waiter.thread, 0) - (waiter.parker.loop is not None)
+            self._tasks[waiter.thread] = tasks
             self._waiting -= 1
-            place.counted = False
-        while self.entries and not self.entries[0][2].counted:
-            heapq.heappop(self.entries)
-        if not self.entries:
-            self._ahead = {}
-            self._last_rank = -inf
-        # keep the memory of the cancelled bounded
-        elif len(self.entries) > 64 and len(self.entries) > 2 * self._waiting:
-            entries = [entry for entry in self.entries if entry[2].counted]
-            heapq.heapify(entries)
-            self.entries = entries
+            waiter.queued = False
+        self._clean()
         return passes_on
 
-    def refuse_blocking(self, place: Waiter) -> None:
-        """Raise `ReentrantUse` if somebody before this place waits in the same thread:
-        while that is blocked, neither could ever go on.
-        """
-        if self.head is not place and self._alone(self._blocks, place):
-            raise ReentrantUse(
-                "this call would block the thread that calls before it wait in, and none of them could ever go on: in async code use `await` or "
-                "`async with` for each call, or make this one in another thread; in a signal handler set a flag instead"
-            )
+    def _clean(self) -> None:
+        """Drop the entries of waiters that have left, as far as they cost anything."""
+        while self.entries and not self.entries[0][2].queued:
+            heapq.heappop(self.entries)
+        if not self.entries:
+            self._ahead.clear()
+            self._loops = {}
+            self._tasks = {}
+        elif len(self.entries) > 64 and len(self.entries) > 2 * self._waiting:
+            entries = [entry for entry in self.entries if entry[2].queued]
+            heapq.heapify(entries)
+            self.entries = entries
 
-    def _blocks(self, place: Waiter) -> bool:
-        mine = next((entry for entry in self.entries if entry[2] is place), None)
-        return mine is not None and any(
-            entry < mine
-            and entry[2].counted
-            and entry[2].thread == place.thread
-            and not (entry[2].gone and entry[2].gone())
-            for entry in self.entries
-        )
+    def drop_dead(self) -> bool:
+        """Take out all waiters of closed event loops; return whether there were any.
+
+        Never blocks: when the lock is held, its holder does it.
+        """
+        if not any(parker.gone() for parker in list(self._loops.values())):
+            return False
+        self._head_may_be_dead = True
+        for entered in self._try_steps:
+            if entered:
+                break
+            return True
+        try:
+            self._head_may_be_dead = False
+            self._drop_dead()
+        finally:
+            self._lock.release()
+        self.nudge()
+        return True
+
+    def _drop_dead(self) -> None:
+        closed = [loop for loop, parker in self._loops.items() if parker.gone()]
+        for _, _, waiter in list(self.entries):
+            if waiter.queued and waiter.parker.loop in closed:
+                self._leave(waiter)
+                waiter.left = True
+        self._loops = {loop: parker for loop, parker in self._loops.items() if loop not in closed}
+        entries = [entry for entry in self.entries if entry[2].queued]
+        heapq.heapify(entries)
+        self.entries = entries  # so that nothing keeps the frames of the dead alive
 
     def nudge(self) -> None:
-        """Wake the head: something may fit now. Waiters whose event loop is gone are
-        dropped on the way.
+        """Wake the head: its call may fit now. Never blocks."""
+        while True:
+            head = self.head
+            if head is None or head.parker.wake():
+                return
+            self._head_may_be_dead = True
+            for entered in self._try_steps:
+                if entered:
+                    break
+                return  # the holder of the lock nudges when it has released it
+            try:
+                self._head_may_be_dead = False
+                self._drop_dead()
+                if self.head is head:  # its loop has stopped: it joins again when that goes on
+                    self._leave(head)
+                    head.left = True
+            finally:
+                self._lock.release()
+
+    def refuse_blocking(self, waiter: Waiter) -> None:
+        """Raise `ReentrantUse` if a task of this very thread waits in front.
+
+        While the thread is blocked, neither could ever go on.
         """
-        if not self.entries:
+        if self.head is waiter or not self._tasks.get(waiter.thread):
             return
-        while (head := self.head) and not head.wake():
-            self.leave(head)
+        if self._locked(self._blocks, waiter):
+            raise ReentrantUse(
+                "this call would block the thread that calls before it wait in, and none of them "
+                "could ever go on: in async code use `await` or `async with` for each call, or "
+                "make this one in another thread; in a signal handler set a flag instead"
+            )
 
-    def ahead_of(self, rank: float) -> Cost:
-        """What those in front of a newcomer of this rank ask for, summed; at the end of
-        the line that is known without looking.
-        """
-        return self._ahead if rank >= self._last_rank else self._alone(self._ahead_of, rank)
+    def _blocks(self, waiter: Waiter) -> bool:
+        mine = (waiter.rank, waiter.serial)
+        return any(
+            (rank, serial) < mine
+            and other.queued
+            and other.thread == waiter.thread
+            and not other.parker.gone()
+            for rank, serial, other in self.entries
+        )
 
-    def _ahead_of(self, rank: float) -> Cost:
-        total: dict[str, float] = {}
-        for other, _, place in self.entries:
-            if other <= rank and place.counted:
-                total = _sum(total, place.cost, 1)
-        return total
+    def ahead_of(self, rank: float) -> Mapping[str, float]:
+        """Return what the waiters in front of a newcomer certainly take, summed."""
+        if not self.entries:
+            return {}
+        self.drop_dead()
+        return self._locked(self._ahead.before, rank)
 
-    def forget_all(self) -> None:
+    def reset_after_fork(self) -> None:
         """Drop everybody: after a fork the waiters belong to the parent process."""
-        self.__init__()  # type: ignore[misc]  # the state of a new line, whatever state the lock was copied in
-
-
-def _sum(totals: Cost, cost: Cost, times: int) -> dict[str, float]:
-    """Other totals, not the same ones changed: what is summed halfway when it is cut
-    short was for nothing.
-    """
-    return {
-        **totals,
-        **{name: totals.get(name, 0) + times * amount for name, amount in cost.items()},
-    }
+        fresh = Queue()
+        for name in self.__slots__:
+            setattr(self, name, getattr(fresh, name))

@@ -32,7 +32,7 @@ from ratelimit.batch.requests import Request, read_request
 from ratelimit.batch.results import Result, answered, failed
 from ratelimit.errors import InvalidArgument, LimiterError, RequestTooLarge
 from ratelimit.feedback.exceptions import read_exception
-from ratelimit.lease import Lease
+from ratelimit.lease import AdmittedLease
 from ratelimit.limiter import RateLimiter
 
 FIRST_SLOTS: Final = 64
@@ -231,15 +231,15 @@ class Batch:
                 lease.cancel()
         return answered(request, answer.http_response)
 
-    async def _admitted(self, request: Request) -> Lease | None:
+    async def _admitted(self, request: Request) -> AdmittedLease | None:
         if self._stopped:
             return None
         with anyio.CancelScope() as scope:
             self._waiting.add(scope)
             try:
-                lease = await self._limiter.reserve_for(
+                lease = await self._limiter.acquire(
                     request.body, endpoint=request.endpoint, priority=self._priority
-                ).admit_async()
+                )
                 if not self._stopped:
                     return lease
                 # a task that was being woken already is not reached by the cancellation
@@ -256,11 +256,7 @@ class Batch:
     def _grow(self, request: Request) -> None:
         slots = self._slots
         needed = self._grows and slots.borrowed_tokens > slots.total_tokens / 2
-        if (
-            needed
-            and slots.total_tokens < MOST_SLOTS
-            and not self._limiter.family(request.model).line.entries
-        ):
+        if needed and slots.total_tokens < MOST_SLOTS and not self._limiter.statistics().waiting:
             slots.total_tokens += 1
 
 

@@ -83,25 +83,24 @@ def _count(source: Source, limiter: RateLimiter) -> dict[str, Sum]:
     sums: dict[str, Sum] = {}
     for request in source:
         estimate = limiter.estimate(request.body, endpoint=request.endpoint)
-        family = limiter.family(request.model)
-        cost = limiter.cost_of(estimate, family)
+        cost = limiter.price(request.body, endpoint=request.endpoint)
         found = sums.setdefault(request.model, Sum())
         found.requests += 1
         found.prompt += estimate.prompt_tokens
         found.output += estimate.output_tokens
         found.reserved += cost["tokens"]
         found.hopeless += any(
-            cost.get(limit.name, 0) > limit.amount for limit in family.store.limits
+            cost.get(limit.name, 0) > limit.amount for limit in limiter.limits(request.model)
         )
     return sums
 
 
 def _seconds(sums: dict[str, Sum], limiter: RateLimiter) -> float | None:
     """The least time, of the slowest family; None where limits are to be learned."""
-    families: dict[str, tuple[Limits, Sum]] = {}
+    families: dict[int, tuple[Limits, Sum]] = {}
     for model, found in sums.items():
-        family = limiter.family(model)
-        _, whole = families.setdefault(family.family, (family.store.limits, Sum()))
+        limits = limiter.limits(model)
+        _, whole = families.setdefault(id(limits), (limits, Sum()))
         whole.requests += found.requests
         whole.reserved += found.reserved
     if not all(len(limits) for limits, _ in families.values()):

@@ -46,10 +46,7 @@ def make_plan(calls: Sequence[Call], variant: str, rpm: float | None, tpm: float
     total, reserves = 0, []
     for call in calls:
         estimate = limiter.estimate(call.body, endpoint=call.endpoint)
-        # this limiter has no limits: it only prices
-        lease = limiter.acquire_nowait(call.body, endpoint=call.endpoint)
-        reserve = round(lease.cost["tokens"])
-        lease.cancel()
+        reserve = round(limiter.price(call.body, endpoint=call.endpoint)["tokens"])
         reserves.append(reserve)
         if accounting == "reconcile":
             usage = call.usage or {}

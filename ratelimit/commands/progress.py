@@ -119,10 +119,10 @@ class Meter:
         """All limits that hold, learned ones too: amount by (name, seconds), summed
         over the models' families.
         """
-        families = {id(family): family for family in map(self._limiter.family, self._models)}
+        families = {id(limits): limits for limits in map(self._limiter.limits, self._models)}
         found: dict[tuple[str, float], float] = {}
-        for family in families.values():
-            for limit in family.store.limits:
+        for limits in families.values():
+            for limit in limits:
                 found[limit.name, limit.per] = (
                     found.get((limit.name, limit.per), 0.0) + limit.amount
                 )

@@ -1,7 +1,7 @@
 """How many calls may be in flight at once, where only refusals tell.
 
-Owns that one number. Knows no lane, no store and no clock: it is told of refusals and
-of time, and says what to hold.
+Owns that one figure. Must never touch a store or read a clock: it is given refusals,
+answers and moments, and returns a limit.
 """
 
 from __future__ import annotations
@@ -9,54 +9,55 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
-CROWD_SECONDS: Final = 30.0
-"""How long a bound that was learned from refusals holds before one more is tried."""
+RAISE_SECONDS: Final = 30.0
+"""Seconds that a learned limit holds before one more call is tried."""
 
 
 class ConcurrencyEstimate:
-    """A bound on the calls in flight, for servers that refuse more without naming a
-    period or a moment (DeepSeek).
+    """A learned limit on calls in flight, for servers that name no period (DeepSeek).
 
-    Calls that flew together are refused together: those that were not tell how many
-    fit, and that is the bound, with one more tried from time to time. Where all were
-    refused nothing is known but that the server said no: then every answer allows one
-    more, as after any new start.
+    Calls that were in flight together are refused together: those that were not refused
+    show how many fit. That is the limit, with one more tried from time to time. Where
+    all were refused nothing is known but that the server refused: then every answer
+    allows one more, as after any start.
     """
 
-    __slots__ = ("_found", "_most", "_refused", "_since", "_together")
+    __slots__ = ("_changed_at", "_in_flight_then", "_known", "_limit", "_refusals")
 
     def __init__(self) -> None:
-        self._most = inf
-        self._since = -inf
-        self._together = 0
-        self._refused = 0
-        self._found = False
+        self._limit = inf
+        self._changed_at = -inf
+        self._in_flight_then = 0
+        self._refusals = 0
+        self._known = False
 
-    def refused(self, limit: float | None, in_flight: int, sent: float, now: float) -> None:
-        """Hear that too many were in flight, with this call, sent at ``sent``;
-        ``limit`` is what the refusal named, if anything.
-        """
-        if sent > self._since:  # not one of those that were refused together before
-            self._together, self._refused, self._since = in_flight, 0, now
-        self._refused += 1
-        fitted = self._together - self._refused
-        self._found = fitted > 0 or limit is not None
-        self._most = max(min(limit or inf, fitted), 1)
+    def on_refusal(
+        self, limit: float | None, in_flight: int, admitted_at: float, now: float
+    ) -> None:
+        """Take note that too many calls were in flight.
 
-    def waited(self, now: float) -> bool:
-        """Allow one more, as an answer has come: from time to time, or at once while it
-        is not known how many fit; say whether it is so.
+        :param limit: what the refusal named, if anything.
+        :param in_flight: calls in flight, the refused one included.
+        :param admitted_at: when the refused call was admitted; like ``now`` in seconds
+            of one clock.
         """
-        if self._most == inf or (self._found and now <= self._since + CROWD_SECONDS):
+        if admitted_at > self._changed_at:  # not one of those that were refused before
+            self._in_flight_then, self._refusals, self._changed_at = in_flight, 0, now
+        self._refusals += 1
+        fitted = self._in_flight_then - self._refusals
+        self._known = fitted > 0 or limit is not None
+        self._limit = max(min(limit or inf, fitted), 1)
+
+    def on_success(self, now: float) -> bool:
+        """Take note of an answer; return whether one more call may be in flight now."""
+        if self._limit == inf or (self._known and now <= self._changed_at + RAISE_SECONDS):
             return False
-        self._most += 1
-        self._since = now
+        self._limit += 1
+        self._changed_at = now
         return True
 
-    def bound(self, given: int | None) -> int | None:
-        """What to hold besides the bound that was given; None when that is the lower
-        one.
-        """
-        if self._most >= (given or inf):
-            self._most = inf
-        return None if self._most == inf else int(self._most)
+    def limit(self, given: int | None) -> int | None:
+        """Return the learned limit; None when there is none below the one given."""
+        if self._limit >= (given or inf):
+            self._limit = inf
+        return None if self._limit == inf else int(self._limit)

@@ -1,83 +1,77 @@
-"""The lanes of models that no limit was given for.
+"""The families of models that no limit was given for.
 
-Owns which of them are kept: names come from requests and may be any text, so they are
-never taken for patterns, and a lane whose calls are over may be forgotten. Knows no
-costs and no waiting: it makes lanes and hands them out.
+Owns which of them are kept. Model names come from requests and may be any text, so they
+are never taken for patterns, and a family whose calls are over may be dropped. Must
+never price or wait: it makes families and hands them out.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from ratelimit.control.family import ModelFamily
 from ratelimit.errors import caution
 from ratelimit.families import base_model
 from ratelimit.limits import Limits
 
-if TYPE_CHECKING:
-    from ratelimit.control.family import ModelFamily
-
 MOST: Final = 500
-"""Families kept with nobody in them, the last used; OpenRouter, the largest shop, sells
-about 400. Whose turn comes again starts afresh.
+"""Idle families kept, the last used; a model met again later starts with full buckets.
+
+OpenRouter, the largest shop, sells about 400 models.
 """
 
 
 class UnlistedModels:
-    """One lane per family, made when a model of it is first met.
+    """One family for each base model, made when a model of it is first met.
 
-    :param make: makes the lane of a family with its limits.
+    :param make: makes a family of that name with these limits.
     """
 
     def __init__(self, make: Callable[[str, Limits], ModelFamily]) -> None:
         self._make = make
-        self._lanes: dict[str, ModelFamily] = {}  # the last used stands last
+        self._families: dict[str, ModelFamily] = {}  # the last used stands last
         self._warned = 0
-        # a signal handler that interrupts the holder may go in: every step leaves the
-        # lanes in order
+        # Reentrant: a signal handler that interrupts the holder may come in, and every
+        # step leaves the families in order.
         self._lock = threading.RLock()
         self.refused = 0
-        """429s of the families that were forgotten."""
+        """429s of the families that were dropped."""
 
     def family(self, model: str) -> ModelFamily:
-        """The lane of a model's family; the first one of each family is made with a
-        warning.
-        """
-        family = base_model(model)
+        """Return the family of a model; the first of each family is made with a warning."""
+        name = base_model(model)
         with self._lock:
-            lane = self._lanes.pop(family, None)
-            # a warning is remembered for good, by Python
-            new = lane is None and self._warned < MOST
-            if lane is None:
-                self._forget()
-                lane = self._make(family, Limits())
+            family = self._families.pop(name, None)
+            new = family is None and self._warned < MOST  # Python keeps every warning
+            if family is None:
+                self._make_room()
+                family = self._make(name, Limits())
                 self._warned += 1
-            self._lanes[family] = lane
+            self._families[name] = family
         if new:
             caution(
-                f"no limit is given for model {model!r}: it passes without waiting, until a wrapped client has learned limits from an answer;"
-                ' add it, or "*", to limits=',
+                f"no limit is given for model {model!r}: it passes without waiting, until a "
+                'wrapped client has learned limits from an answer; add it, or "*", to limits=',
                 stacklevel=6,
             )
-        return lane
+        return family
 
-    def _forget(self) -> None:
-        """Make room for one more, if that can be done without taking a lane away from
-        its calls.
-        """
-        for family, lane in list(self._lanes.items()):
-            if len(self._lanes) < MOST:
+    def _make_room(self) -> None:
+        """Drop the longest unused idle families beyond `MOST`."""
+        for name, family in list(self._families.items()):
+            if len(self._families) < MOST:
                 return
-            if lane.idle:
-                self._lanes.pop(family, None)
-                self.refused += lane.refused
+            if family.admission.idle:
+                self._families.pop(name, None)
+                self.refused += family.controller.refused
 
     def families(self) -> dict[str, ModelFamily]:
-        """Those of now, by family."""
+        """Return the families of now, by name."""
         with self._lock:
-            return dict(self._lanes)
+            return dict(self._families)
 
-    def forget_others(self) -> None:
-        """After a fork: whoever held the lock belongs to the parent process."""
+    def reset_after_fork(self) -> None:
+        """Take a new lock: the holder of the old one belongs to the parent process."""
         self._lock = threading.RLock()

@@ -10,18 +10,16 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ratelimit.admission.drivers import in_event_loop
+from ratelimit.control.engine import Engine
 from ratelimit.errors import EstimateWarning, InvalidArgument, caution
 from ratelimit.estimate.endpoints import endpoint_of
 from ratelimit.feedback import read_usage
 from ratelimit.integrations.streams import MeteredStream
-
-if TYPE_CHECKING:
-    from ratelimit.lease import Lease
-    from ratelimit.limiter import RateLimiter
-    from ratelimit.reservation import Reservation
+from ratelimit.lease import AdmittedLease as Lease
+from ratelimit.reservation import Reservation
 
 F = TypeVar("F", bound=Callable[..., Any])
 _VARIADIC = inspect.Parameter.VAR_POSITIONAL
@@ -29,10 +27,10 @@ _KEYWORDS = inspect.Parameter.VAR_KEYWORD
 
 
 def decorator(
-    limiter: RateLimiter,
+    engine: Engine,
     request: Callable[..., Any] | None,
     timeout: float | None,
-    priority: str | float,
+    patience: float,
 ) -> Callable[[F], F]:
     """Make the decorator for these settings; it keeps the function's kind and
     signature.
@@ -47,9 +45,8 @@ def decorator(
         site = getattr(function, "__qualname__", "")
 
         def reserve(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reservation:
-            return limiter.reserve_for(
-                body_of(args, kwargs), timeout=timeout, priority=priority, site=site
-            )
+            body = body_of(args, kwargs)
+            return Reservation(engine, body, timeout=timeout, patience=patience, site=site)
 
         return _wrap(function, reserve)
 

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias
 from ratelimit.errors import EstimateWarning, LimiterWarning, caution
 from ratelimit.feedback import Refusal, SSEUsage, Usage, read_error, read_usage
 from ratelimit.feedback.counts import tail_usage
-from ratelimit.lease import Lease
+from ratelimit.lease import AdmittedLease as Lease
 
 ENDPOINTS: Final[Mapping[str, str]] = {
     "chat/completions": "chat.completions",
@@ -195,7 +195,7 @@ class BodyMeter:
         if refusal is not None:
             lease.refuse(refusal)
         elif reader.usage is None and isinstance(reader, SSEUsage):
-            lease.text(reader.text)
+            lease.settle_by_text(reader.text)
         elif reader.usage is None:
             lease.close()
 

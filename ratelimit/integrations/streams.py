@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from ratelimit.feedback import StreamUsage
-from ratelimit.lease import Lease
+from ratelimit.lease import AdmittedLease as Lease
 
 
 class MeteredStream:
@@ -45,7 +45,7 @@ class MeteredStream:
             if self._meter.usage is not None:
                 self._lease.settle(self._meter.usage)
             else:
-                self._lease.text(self._meter.text)
+                self._lease.settle_by_text(self._meter.text)
 
     def _fail(self, error: BaseException) -> None:
         if not self._done:

@@ -19,8 +19,9 @@ from __future__ import annotations
 import copy
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
+from ratelimit.control.engine import Engine
 from ratelimit.errors import InvalidArgument, LimiterError, LimiterWarning
 from ratelimit.feedback import read_refusal
 from ratelimit.integrations.bodies import LARGEST_ERROR, AsyncMeteredBody, MeteredBody, ReplayedBody
@@ -34,11 +35,9 @@ from ratelimit.integrations.metering import (
     readable,
     warn_once,
 )
-from ratelimit.lease import Lease, current
-from ratelimit.reservation import Reservation, deadline_of
-
-if TYPE_CHECKING:
-    from ratelimit.limiter import RateLimiter
+from ratelimit.lease import AdmittedLease as Lease
+from ratelimit.lease import enclosing_lease
+from ratelimit.reservation import Reservation
 
 C = TypeVar("C")
 
@@ -50,11 +49,11 @@ same, and it is a quarter of the work.
 
 
 def wrap(
-    limiter: RateLimiter,
+    engine: Engine,
     client: C,
     *,
-    timeout: float | None = None,
-    priority: str | float = "normal",
+    timeout: float | None,
+    patience: float,
 ) -> C:
     """Return a client of the same type whose every HTTP attempt waits for its turn at
     `limiter`.
@@ -72,7 +71,7 @@ def wrap(
     the decorator or a context manager of the same limiter has admitted is not paid
     twice: its first attempt uses that lease.
     """
-    door = Door(limiter, timeout, priority)
+    door = Door(engine, timeout, patience)
     inner = client if _is_http_client(client) else getattr(client, "_client", None)
     if not _is_http_client(inner) or not (
         inner is client or callable(getattr(client, "copy", None))
@@ -81,7 +80,7 @@ def wrap(
             f"wrap() takes an OpenAI or AsyncOpenAI client, or an httpx or httpx2 client, not {type(client).__name__}; around other clients"
             " use the decorator or limiter.reserve(...)"
         )
-    limiter.listen()
+    engine.listen()
     wrapped = door.http_client(inner)
     return wrapped if inner is client else client.copy(http_client=wrapped)  # type: ignore[no-any-return, attr-defined]  # the SDK's says Self
 
@@ -98,13 +97,12 @@ class Door:
     to wait, and what an answer means.
     """
 
-    __slots__ = ("limiter", "patience", "timeout")
+    __slots__ = ("engine", "patience", "timeout")
 
-    def __init__(self, limiter: RateLimiter, timeout: float | None, priority: str | float) -> None:
-        deadline_of(timeout, 0.0)  # says now what is wrong with it
-        self.limiter = limiter
+    def __init__(self, engine: Engine, timeout: float | None, patience: float) -> None:
+        self.engine = engine
         self.timeout = timeout
-        self.patience = limiter.patience(priority)
+        self.patience = patience
 
     def http_client(self, client: Any) -> Any:
         """Copy an HTTP client and put the door before each of its transports."""
@@ -121,7 +119,7 @@ class Door:
     def _before(self, transport: Any, client: Any) -> Any:
         if (
             isinstance(transport, (Transport, AsyncTransport))
-            and transport.door.limiter is self.limiter
+            and transport.door.engine is self.engine
         ):
             return transport
         # of the client: some transports, as the libraries' mocks, serve both kinds
@@ -139,21 +137,26 @@ class Door:
         if metered is None:
             return None
         endpoint, deployment = metered
-        limiter = self.limiter
+        engine = self.engine
         if endpoint == "files":
-            if limiter._only is None:  # noqa: SLF001  # one room
+            if engine.only is None:
                 return None
-            return limiter.reserve(requests=1, timeout=self.timeout, priority=self.patience)
-        lease = current.get()
-        if lease is not None and lease._lane.estimator is limiter.estimator and lease.claim():  # noqa: SLF001  # one room, of this limiter
+            return Reservation(
+                engine,
+                {},
+                explicit_cost={"requests": 1},
+                timeout=self.timeout,
+                patience=self.patience,
+            )
+        lease = enclosing_lease()
+        if lease is not None and lease.belongs_to(engine.estimator) and lease.claim():
             return lease
         return Reservation(
-            limiter,
+            engine,
             body_of(request, endpoint, deployment),
-            None,
-            self.timeout,
-            self.patience,
-            endpoint,
+            timeout=self.timeout,
+            patience=self.patience,
+            endpoint=endpoint,
         )
 
     def heard(self, lease: Lease, response: Any) -> BodyMeter | None:
@@ -161,13 +164,14 @@ class Door:
         when there is nothing to see pass.
         """
         status: int = response.status_code
-        lane = lease._lane  # noqa: SLF001  # one room
-        now = lane.now()
+        family = lease.family
+        now = family.admission.now()
         raw = response.headers.raw
         answered = 200 <= status < 300
-        if answered and 0 < now - lane.read_at < READ_EVERY:
-            lease.arrived(now)
+        if answered and 0 < now - family.headers_read_at < READ_EVERY:
+            lease.headers_arrived()
         else:
+            family.headers_read_at = now
             lease.observe(raw, status=status)
         if not answered:
             if 400 <= status < 500 and lease.estimate is not None and status not in {408, 409}:
@@ -175,7 +179,7 @@ class Door:
                 # no more: it has no output.
                 lease.settle(tokens=lease.estimate.charge, output_tokens=0)
             else:
-                lease.lose()
+                lease.abandon()
             return None
         read = _read_already(response) if response.is_closed else None
         tap = body_meter(lease, raw, plain=read is not None)

@@ -1,13 +1,16 @@
 """Buckets in this process's memory.
 
-Owns atomicity: one lock over all buckets of a family, taken so that no signal can leave
-it locked (see `ratelimit.locks`). Never waits for anything but that lock, knows no clock and no
-line.
+Owns the numbers of one family's buckets, the calls in flight, and one lock over them.
+Must never wait for anything but that lock, read a clock or know a queue.
 
-`give` must also work when it interrupts the holder of the lock in the same thread (a
-finalizer of an abandoned stream, run by the garbage collector in the middle of `take`;
-a signal handler). It therefore never blocks: what cannot be done at once is left in an
-inbox that the holder empties after it has let go of the lock.
+Every change is calculated first and written by a few plain assignments with no call and
+no loop between them. Python handles signals only at calls and at the ends of loops, so
+a Ctrl-C finds each change whole or not begun, whenever it comes.
+
+`settle` must also work when it interrupts the holder of the lock in the same thread: in
+the finalizer of an abandoned stream that the garbage collector runs in the middle of
+`take`, or in a signal handler. It therefore never blocks. What cannot be done at once is
+left in an inbox, which the holder empties after it has released the lock.
 """
 
 from __future__ import annotations
@@ -18,54 +21,36 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import inf
 
-from ratelimit.admission.queue import AskAgain
-from ratelimit.errors import RequestTooLarge
-from ratelimit.limits import Cost, Limits, whole
+from ratelimit.limits import Limits
 from ratelimit.locks import reentrant_use, try_steps, wait_steps
-from ratelimit.stores import NOTHING, Grant
-from ratelimit.stores.bucket import HELD, Bucket, give_all, take_all
+from ratelimit.stores.bucket import Bucket
+from ratelimit.stores.buckets import Buckets
+from ratelimit.stores.payments import NOTHING, Payment, Wait
 
 
 class MemoryStore:
-    """The buckets of one family, full at the start.
+    """The buckets of one family and its calls in flight.
 
     :param limits: any number of limits; none at all admits everything.
     :param now: seconds of the clock whose moments all other calls will name.
-    :param slack: the first guess of it, in seconds; see `bucket.py`.
+    :param slack: the first guess of it, in seconds; see `ratelimit.stores.bucket`.
     """
-
-    __slots__ = (
-        "_buckets",
-        "_closed_until",
-        "_concurrency",
-        "_held",
-        "_held_until",
-        "_inbox",
-        "_lock",
-        "_plain",
-        "_slack",
-        "_try_steps",
-        "_wait_steps",
-        "admitted",
-        "ended",
-        "limits",
-        "marking",
-    )
 
     def __init__(self, limits: Limits, now: float, slack: float = 0.0) -> None:
         self.limits = limits
-        self._slack = slack
-        self._buckets = tuple(Bucket(limit, now, slack) for limit in limits)
-        self._held: int | None = None
-        self._held_until = inf
-        self._concurrency = limits.concurrency
-        # whether grants carry marks: only who listens to headers pays for them
         self.marking = False
+        """Whether payments carry marks: whether headers are listened to."""
         self.admitted = 0
         self.ended = 0
+        self._slack = slack
+        self._buckets = Buckets(limits, now, slack)
+        self._keeping = 0  # calls in flight that give nothing back
+        self._borrowing = 0  # calls in flight in their parents' slots
+        self._cap: int | None = None
+        self._cap_until = inf
         self._closed_until = -inf
-        self._plain = True
-        self._sort()
+        self._buckets_only = True
+        self._find_obstacles()
         self._lock = threading.Lock()
         self._try_steps = try_steps(self._lock)
         self._wait_steps = wait_steps(self._lock)
@@ -73,175 +58,222 @@ class MemoryStore:
 
     @property
     def in_flight(self) -> int:
-        """Calls between admission and settlement."""
+        """Return the number of calls between admission and settlement."""
         return self.admitted - self.ended
 
     @property
     def concurrency(self) -> int | None:
-        """How many calls may be in flight at once, as was given or is held; None: any
-        number.
-        """
-        return self._concurrency
+        """Return how many calls may be in flight at once; None: any number."""
+        return self._cap or self.limits.concurrency
 
     @property
     def full(self) -> bool:
-        """Whether as many calls are in flight as may be."""
-        return self._concurrency is not None and self.in_flight >= self._concurrency
+        """Return whether as many calls are in flight as may be."""
+        concurrency = self.concurrency
+        return concurrency is not None and self.in_flight - self._borrowing >= concurrency
 
-    def take(self, cost: Cost, now: float) -> Grant | float:
-        """Pay every bucket in one step, or none: then answer the moment at which to ask
-        again (inf: when a call ends).
+    def take(self, payment: Payment, now: float) -> Wait | None:
+        """Debit every bucket in one step and return None, or none and return a wait.
 
-        Raises `RequestTooLarge` for a cost that no amount of waiting makes fit.
+        Raises `RequestTooLarge` for a payment that no amount of waiting makes fit.
         """
         lock = self._lock
-        for entered in self._try_steps:
-            if entered:
+        for waited in self._wait_steps:
+            if waited:
                 break
-            for insisted in self._wait_steps:
-                if insisted:
-                    break
-                raise reentrant_use()
-            break
+            raise reentrant_use()
         try:
             if self._inbox:
-                # what was given before this call came must count: nobody wakes it for
-                # that again
-                self._read_inbox()
-            if not self._plain and (moment := self._not_before(cost, now)) is not None:
-                return moment
+                self._apply_inbox()  # what is given back by now counts for this call
+            if not self._buckets_only:
+                wait = self._obstacle(payment, now)
+                if wait is not None:
+                    return wait
+
             buckets = self._buckets
-            if not take_all(buckets, cost, now):
-                return self._later(cost)
-            self.admitted += 1
-            if not self.marking:
-                return ()
-            marks = []
-            for bucket in buckets:  # a comprehension would be a frame of its own before Python 3.12
-                marks.append((bucket, bucket.full_at - bucket.corrected))  # noqa: PERF401
-            return self.admitted, self.admitted - self.ended, marks
+            full_at = buckets.after_take(payment, now)
+            if full_at is None:
+                return Wait(buckets.wait(payment), self.not_before(payment))
+
+            marks = buckets.marks(full_at) if self.marking else ()
+            lender = None if self._buckets_only else _lender(payment)
+            serial = self.admitted + 1
+
+            # Nothing may come between these lines: no call, no loop.
+            buckets.full_at = full_at
+            buckets.deferred += payment.deferred
+            self.admitted = serial
+            if payment.keeps:
+                self._keeping += 1
+            payment.paid = True
+            payment.admitted_at = now
+            if marks:
+                payment.marks = marks
+                payment.serial = serial
+                payment.in_flight = serial - self.ended
+            if lender is not None:
+                lender.borrower = payment
+                payment.borrows = True
+                self._borrowing += 1
         finally:
             lock.release()
             if self._inbox:
                 self._empty_inbox()
-
-    def _not_before(self, cost: Cost, now: float) -> float | None:
-        """What else than the buckets keeps a call back: the moment at which to ask
-        again, None when nothing does.
-        """
-        if now >= self._held_until:
-            self.hold(None)
-        if self.full:
-            self.refuse_oversize(cost)
-            return AskAgain(self._held_until)
-        if self._closed_until > now:
-            self.refuse_oversize(cost)
-            return self.moment(cost)
-        self._closed_until = -inf
-        self._sort()
         return None
 
-    def _sort(self) -> None:
-        """See whether buckets are all that has to be looked at for a call: the common
-        case, and the fast one.
+    def _obstacle(self, payment: Payment, now: float) -> Wait | None:
+        """Return what else than the buckets keeps a call back, if anything."""
+        if now >= self._cap_until:
+            self.cap(None)
+        if self.full and _lender(payment) is None:
+            self._buckets.refuse_oversize(payment.amounts, payment.deferred)
+            return Wait(self._cap_until)
+        if self._closed_until > now:
+            self._buckets.refuse_oversize(payment.amounts, payment.deferred)
+            return Wait(
+                self.moment(payment.amounts, payment.deferred), max(self._closed_until, now)
+            )
+        self._closed_until = -inf
+        self._find_obstacles()
+        return None
+
+    def _find_obstacles(self) -> None:
+        """Note whether buckets are all that has to be looked at for a call."""
+        self._buckets_only = self.concurrency is None and self._closed_until == -inf
+
+    def settle(self, payment: Payment, used: Mapping[str, float], now: float) -> None:
+        """End a call; what it used takes the place of what it reserved. Never blocks.
+
+        The difference goes back, or is debited late. Settling again corrects earlier
+        figures.
+
+        :param used: what the call used, by dimension; what is missing keeps its reserve.
         """
-        self._plain = self._concurrency is None and self._closed_until == -inf
-
-    def mark(self) -> None:
-        """Let grants carry marks from now on: headers are listened to."""
-        self.marking = True
-
-    def _later(self, cost: Cost) -> float:
-        self.refuse_oversize(cost)
-        held = cost.get(HELD, 0)
-        shares = [
-            (bucket, amount, held if bucket.holds else 0)
-            for bucket in self._buckets
-            if (amount := cost.get(bucket.name))
-        ]
-        return max(bucket.moment(amount - share, share) for bucket, amount, share in shares)
-
-    def give(self, cost: Cost, now: float, ends: bool) -> None:
-        """Give amounts back, or debit late what is negative; never blocks."""
-        lock = self._lock
         for entered in self._try_steps:
             if entered:
                 break
-            self._soon(partial(self._give, cost, now, ends))
+            self._soon(partial(self._settle, payment, used, now))
             return
-        try:  # as `_give`, in one frame the less
-            if ends:
-                self.ended += 1
-            give_all(self._buckets, cost, now)
+        try:
+            self._settle(payment, used, now)
         finally:
-            lock.release()
+            self._lock.release()
         if self._inbox:
             self._empty_inbox()
 
-    def _give(self, cost: Cost, now: float, ends: bool) -> None:
-        if ends:
-            self.ended += 1
-        give_all(self._buckets, cost, now)
+    def _settle(self, payment: Payment, used: Mapping[str, float], now: float) -> None:
+        """Apply a settlement; applying the same one again changes nothing."""
+        buckets = self._buckets
+        full_at = buckets.after_settlement(payment, used, now)
+        spent = {**payment.spent, **used} if payment.spent else used
+        if payment.ended:
+            buckets.full_at, payment.spent = full_at, spent
+            return
+
+        deferred = max(buckets.deferred - payment.deferred, 0.0) if payment.deferred else None
+        heir = payment.borrower
+
+        # Nothing may come between these lines: no call, no loop.
+        buckets.full_at = full_at
+        if deferred is not None:
+            buckets.deferred = deferred
+        self.ended += 1
+        if payment.keeps:
+            self._keeping -= 1
+        payment.spent = spent
+        payment.ended = True
+        if payment.borrows:
+            payment.borrows = False
+            self._borrowing -= 1
+            if payment.parent is not None:
+                payment.parent.borrower = None
+        if heir is not None:  # a nested call outlives its parent and keeps the slot
+            heir.borrows = False
+            self._borrowing -= 1
+            payment.borrower = None
+
+    def mark(self) -> None:
+        """Let payments carry marks from now on: headers are listened to."""
+        self.marking = True
 
     def spend(self, share: float, now: float) -> None:
-        """Take this share of each limit, 0 to 1, out of its bucket: it was used before
-        anybody looked.
+        """Take a share of each limit, 0 to 1, that was used before this store was made.
 
         Dated like a debit: the server's bucket, too, is looked at only when the first
         request arrives.
         """
-        for bucket in self._buckets:
+        full_at = []
+        for bucket, full in self._buckets:
             left = (1 - share) * bucket.limit.amount
             if share and left < bucket.burst:
-                bucket.give(left - bucket.burst, now + bucket.slack)
+                full_at.append(bucket.given(full, left - bucket.burst, now + bucket.slack))
+            else:
+                full_at.append(full)
+        self._buckets.full_at = full_at
 
     def expect(self, slack: float) -> None:
-        """Expect requests to arrive at most ``slack`` seconds after they were admitted."""
+        """Date debits ``slack`` seconds after admission from now on."""
         self._slack = slack
-        for bucket in self._buckets:
+        for bucket in self._buckets.all:
             bucket.expect(slack)
 
-    def hold(self, concurrency: int | None, until: float = inf) -> None:
-        """Let at most so many calls be in flight until then; None goes back to what the
-        limits say.
+    def cap(self, concurrency: int | None, until: float = inf) -> None:
+        """Admit calls only while fewer than ``concurrency`` are in flight, until then.
+
+        None goes back to what the limits say.
         """
-        self._held = concurrency
-        self._held_until = until
-        self._concurrency = concurrency or self.limits.concurrency
-        self._sort()
+        self._cap = concurrency
+        self._cap_until = until
+        self._find_obstacles()
 
     def close(self, until: float) -> None:
-        """Admit nobody before ``until``; a later moment wins."""
+        """Admit nobody before ``until``; a later moment wins. Never blocks."""
 
         def apply() -> None:
             self._closed_until = max(self._closed_until, until)
-            self._sort()
+            self._find_obstacles()
 
         self._soon(apply)
 
     def correct(self, bucket: Bucket, seconds: float, now: float) -> None:
-        """Move one bucket's ``full_at``; never blocks."""
-        self._soon(lambda: bucket.correct(seconds, now))
+        """Move the ``full_at`` of one bucket: later (positive) is a lower level.
 
-    def replace(self, limits: Limits, now: float) -> None:
-        """Hold other limits; a bucket of the same name and period keeps what is owed:
-        as much, or as long, if that is less.
+        Never blocks. A bucket that has been replaced since is left alone.
         """
+        done = False
 
         def apply() -> None:
-            owed = {
-                (b.name, b.limit.per): (b.owed(now), max(b.full_at - now, 0.0))
-                for b in self._buckets
-            }
-            held = {(b.name, b.limit.per): b.held for b in self._buckets}
+            nonlocal done
+            buckets = self._buckets
+            if done or bucket not in buckets.all:
+                return
+            place = buckets.all.index(bucket)
+            full_at, corrected = list(buckets.full_at), list(buckets.corrected)
+            full_at[place] = max(full_at[place], now) + seconds
+            corrected[place] += seconds
+            buckets.full_at = full_at
+            buckets.corrected = corrected
+            done = True
+
+        self._soon(apply)
+
+    def corrected(self, bucket: Bucket) -> float | None:
+        """Return by how many seconds `correct` has moved a bucket; None: it is no more."""
+        buckets = self._buckets
+        return buckets.corrected[buckets.all.index(bucket)] if bucket in buckets.all else None
+
+    def full_at(self, bucket: Bucket) -> float:
+        """Return the moment at which a bucket of this store is next full."""
+        return self._buckets.full_at[self._buckets.all.index(bucket)]
+
+    def replace(self, limits: Limits, now: float) -> None:
+        """Hold other limits; what is owed under a like one stays owed. Never blocks."""
+
+        def apply() -> None:
+            buckets = self._buckets.replaced(limits, now, self._slack)
+            self._buckets = buckets
             self.limits = limits
-            self._concurrency = self._held or limits.concurrency
-            self._sort()
-            self._buckets = tuple(Bucket(limit, now, self._slack) for limit in limits)
-            for bucket in self._buckets:
-                amount, seconds = owed.get((bucket.name, bucket.limit.per), (0.0, 0.0))
-                bucket.full_at = now + min(amount * bucket.seconds_per_unit, seconds)
-                bucket.held = held.get((bucket.name, bucket.limit.per), 0.0)
+            self._find_obstacles()
 
         self._soon(apply)
 
@@ -250,62 +282,62 @@ class MemoryStore:
         self._empty_inbox()
 
     def _empty_inbox(self) -> None:
-        # Whoever does not get in may leave: the one inside looks into the inbox after
-        # letting go.
+        # A caller that does not get in may leave: the holder of the lock looks into the
+        # inbox after it has released it.
         while self._inbox:
             for entered in self._try_steps:
                 if entered:
                     break
                 return
             try:
-                self._read_inbox()
+                self._apply_inbox()
             finally:
                 self._lock.release()
 
-    def _read_inbox(self) -> None:
+    def _apply_inbox(self) -> None:
+        # An entry is taken out only after it is applied, and applying it once more, when
+        # a signal came in between, changes nothing.
         while self._inbox:
-            self._inbox.popleft()()
+            self._inbox[0]()
+            self._inbox.popleft()
 
-    def moment(self, cost: Cost, ahead: Cost = NOTHING) -> float:
-        """When ``cost`` fits at the earliest if ``ahead``, the sum of several calls, is
-        paid first; past if it fits now.
+    def not_before(self, payment: Payment, ahead: Mapping[str, float] = NOTHING) -> float:
+        """Return a moment before which a call cannot go, whatever is given back.
 
-        What calls hold for their answers is left out: no time frees it, but an end may,
-        and at any moment.
+        :param ahead: what certainly stays debited of the calls in front, summed.
         """
-        latest = self._closed_until
-        for bucket in self._buckets:
-            amount, before = cost.get(bucket.name, 0), ahead.get(bucket.name, 0)
-            share = cost.get(HELD, 0) if bucket.holds else 0
-            if bucket.holds:
-                before -= ahead.get(HELD, 0)
-            if amount or before:
-                amount = min(amount - share, bucket.burst)
-                latest = max(
-                    latest,
-                    bucket.full_at + (before + amount) * bucket.seconds_per_unit - bucket.window,
-                )
-                if share and not before and not bucket.held:
-                    latest = max(latest, bucket.moment(amount, share))
-        return latest
+        sure = self.in_flight == self._keeping
+        moment = self._buckets.not_before(payment.amounts, payment.deferred, ahead, sure)
+        return max(moment, self._closed_until)
 
-    def refuse_oversize(self, cost: Cost) -> None:
-        """Raise `RequestTooLarge` for a cost that no amount of waiting makes fit."""
-        for limit in self.limits:
-            amount = cost.get(limit.name, 0) - (cost.get(HELD, 0) if limit.name == "tokens" else 0)
-            if amount > limit.amount:
-                raise RequestTooLarge(
-                    f"this call needs {whole(amount)} {limit.name}, the limit is {limit}: it can never be admitted; "
-                    "shorten the prompt, lower max_tokens, split the call, or raise the limit if the account allows more",
-                    name=limit.name,
-                    amount=amount,
-                    limit=limit.amount,
-                )
+    def moment(
+        self,
+        amounts: Mapping[str, float],
+        deferred: float = 0.0,
+        ahead: Mapping[str, float] = NOTHING,
+    ) -> float:
+        """Return when a call fits at the earliest; past if it fits now.
+
+        See `Buckets.moment`; nothing fits while the store is closed.
+        """
+        return max(self._closed_until, self._buckets.moment(amounts, deferred, ahead))
+
+    def refuse_oversize(self, payment: Payment) -> None:
+        """Raise `RequestTooLarge` for a payment that no amount of waiting makes fit."""
+        self._buckets.refuse_oversize(payment.amounts, payment.deferred)
 
     def levels(self, now: float) -> Mapping[tuple[str, float], float]:
-        """The level of each bucket, by (name, period in seconds)."""
-        return {(bucket.name, bucket.limit.per): bucket.level(now) for bucket in self._buckets}
+        """Return the level of each bucket, by (name, period in seconds)."""
+        return self._buckets.levels(now)
 
     def buckets_of(self, name: str) -> Sequence[Bucket]:
-        """The buckets of one dimension."""
-        return [bucket for bucket in self._buckets if bucket.name == name]
+        """Return the buckets of one dimension."""
+        return [bucket for bucket in self._buckets.all if bucket.name == name]
+
+
+def _lender(payment: Payment) -> Payment | None:
+    """Return the call whose slot a nested call may use now."""
+    parent = payment.parent
+    if parent is None or parent.ended or not parent.paid or parent.borrower is not None:
+        return None
+    return parent

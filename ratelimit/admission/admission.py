@@ -1,0 +1,155 @@
+"""The queue, the store and the clock of one family of models, as one object.
+
+Owns the order "newcomers pass only an empty queue", the pause of a whole family, and the
+two ways to wait. Must never know a request body, a price or what a server says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf, nextafter
+from typing import Final
+
+from ratelimit.admission import drivers
+from ratelimit.admission.clock import Clock
+from ratelimit.admission.flow import admit
+from ratelimit.admission.queue import Parker, Queue, Waiter
+from ratelimit.limits import Limits
+from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores.payments import Payment, Wait
+
+NESTED_FIRST: Final = 1e18
+"""Seconds by which a nested call ranks before the others, once a level of nesting.
+
+Its parent has waited for its turn already, and holds a slot until the nested call ends.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """By what a call waits; moments are seconds of the limiter's clock."""
+
+    arrival: float
+    patience: float = 0.0
+    """Seconds by which later calls of less patience may overtake."""
+    deadline: float = inf
+    """When to raise `WaitTimeout`."""
+    price: Callable[[], object] | None = None
+    """Sets the payment's cost anew when the call's turn has come."""
+    again: bool = False
+    """Whether the call waited before and joins once more, before its equals."""
+
+
+class Admission:
+    """Admits the calls of one family, in order.
+
+    :param slack: how long after its admission a request arrives, at most, in seconds.
+    """
+
+    def __init__(self, limits: Limits, clock: Clock, slack: float) -> None:
+        self.clock = clock
+        self.now = clock.now
+        self.queue = Queue()
+        self.store = MemoryStore(limits, clock.now(), slack)
+        self.closed_until = -inf
+        self.longest_wait = 0.0
+        self._slack = slack
+
+    @property
+    def idle(self) -> bool:
+        """Return whether nobody waits and no call is in flight."""
+        return not self.queue.entries and not self.store.in_flight
+
+    def admit_nowait(self, payment: Payment, patience: float, now: float) -> Wait | None:
+        """Pay at once and return None, or return the wait until that may be possible."""
+        queue = self.queue
+        if queue.entries:
+            queue.drop_dead()
+            if not queue.admits(_rank(payment, now, patience)):
+                self.store.refuse_oversize(payment)
+                return Wait(inf)
+        return self.store.take(payment, now)
+
+    def admit(self, payment: Payment, terms: Terms) -> None:
+        """Wait in the calling thread until the call is paid."""
+        parker = drivers.ThreadParker(self.clock)
+        flow = admit(self.queue, _waiter(payment, terms, parker), self.now(), terms.deadline)
+        drivers.run(flow, self.store, self.clock, parker)
+        self.longest_wait = max(self.longest_wait, payment.admitted_at - terms.arrival)
+
+    async def admit_async(self, payment: Payment, terms: Terms) -> None:
+        """Wait in the calling task until the call is paid."""
+        parker = drivers.TaskParker()
+        flow = admit(self.queue, _waiter(payment, terms, parker), self.now(), terms.deadline)
+        await drivers.run_async(flow, self.store, self.clock, parker)
+        self.longest_wait = max(self.longest_wait, payment.admitted_at - terms.arrival)
+
+    def settle(self, payment: Payment, used: dict[str, float]) -> None:
+        """End a call by what it used, and let the head look again. Never blocks."""
+        self.store.settle(payment, used, self.now())
+        if self.queue.entries:
+            self.queue.nudge()
+
+    def close(self, seconds: float) -> None:
+        """Admit nobody for ``seconds``: one refusal pauses the queue for everybody."""
+        self.closed_until = max(self.closed_until, self.now() + seconds)
+        self.store.close(self.closed_until)
+        self.queue.nudge()
+
+    def cap_level(self, name: str, per: float | None, remaining: float) -> None:
+        """Lower our level to what the server says is left of a limit; never raise it.
+
+        Servers show no debts, so a figure below zero counts as zero.
+
+        :param per: the limit's period in seconds; None: all periods of that dimension.
+        """
+        now = self.now()
+        for bucket in self.store.buckets_of(name):
+            if per is not None and bucket.limit.per != per:
+                continue
+
+            missing = max(bucket.burst - max(remaining, 0.0), 0.0)
+            full_at = max(self.store.full_at(bucket), now)
+            late = now + missing * bucket.seconds_per_unit - full_at
+            if late > 0:
+                self.store.correct(bucket, late, now)
+
+    def next_in(self) -> float | None:
+        """Return in how many seconds the head may go.
+
+        None when nobody waits, and when the head waits for a call to end.
+        """
+        self.queue.drop_dead()
+        head = self.queue.head
+        if head is None or self.store.full:
+            return None
+        moment = self.store.moment(head.payment.amounts, head.payment.deferred)
+        return max(moment - self.now(), 0.0)
+
+    def reset_after_fork(self) -> None:
+        """Start anew in a forked process.
+
+        The waiters, the calls in flight and the holders of the locks belong to the
+        parent process.
+        """
+        self.queue.reset_after_fork()
+        marking = self.store.marking
+        self.store = MemoryStore(self.store.limits, self.now(), self._slack)
+        if marking:
+            self.store.mark()
+
+
+def _rank(payment: Payment, arrival: float, patience: float) -> float:
+    """Return the rank of a call in the queue: the lower, the sooner it goes."""
+    if payment.parent is None:
+        return arrival + patience
+    return arrival + patience - NESTED_FIRST * payment.depth
+
+
+def _waiter(payment: Payment, terms: Terms, parker: Parker) -> Waiter:
+    rank = _rank(payment, terms.arrival, terms.patience)
+    if terms.again:
+        rank = nextafter(rank, -inf)
+    patience = terms.patience if payment.parent is None else -1.0  # nested calls by themselves
+    return Waiter(rank, payment, parker, patience=patience, price=terms.price)

@@ -1,0 +1,118 @@
+"""What users give a limiter, checked; what cannot be used is answered in a sentence.
+
+Owns those sentences. Must never use an argument.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, ParamSpec, TypeVar
+
+from ratelimit.errors import InvalidArgument
+from ratelimit.limits import Limits, amount_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ALIKE: Final = 0.8
+"""The similarity (`difflib`, 0 to 1) from which a name is taken for a misspelled one."""
+
+
+def similar(name: str, options: Iterable[str]) -> str | None:
+    """Return the option that ``name`` probably stands for, or None."""
+    plain = {option.replace("_", ""): option for option in options}
+    found = difflib.get_close_matches(name.lower().replace("_", ""), plain, 1, ALIKE)
+    return plain[found[0]] if found else None
+
+
+def spelled(example: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a function so that wrong arguments raise a sentence that says what to write.
+
+    :param example: a call that works.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        parameters = inspect.signature(function).parameters.values()
+        keywords = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+        most = sum(one.kind is not one.KEYWORD_ONLY for one in parameters)
+
+        @functools.wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            if len(args) > most:
+                raise InvalidArgument(
+                    f"{args[most]!r} is given without a name; write it with one: {example}"
+                )
+            for name in kwargs.keys() - set(keywords):
+                raise InvalidArgument(unknown(name, keywords, example))
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+def unknown(name: str, options: Iterable[str], example: str) -> str:
+    """Return the sentence about an option that does not exist."""
+    meant = similar(name, options)
+    if meant is not None:
+        return f"there is no option {name}=; did you mean {meant}=?"
+    return f"there is no option {name}=; there are {', '.join(options)}, as in {example}"
+
+
+def limits_by_model(own: Limits, limits: Limits | Mapping[str, Limits] | None) -> dict[str, Limits]:
+    """Return all limits by pattern of model names."""
+    if limits is None:
+        return {"*": own}
+    if isinstance(limits, Limits):
+        return {"*": Limits(*own, *limits, concurrency=own.concurrency or limits.concurrency)}
+    if not isinstance(limits, Mapping) or not limits or not all(map(_is_entry, limits.items())):
+        raise InvalidArgument(
+            f"limits= is a Limits or a mapping from model names to Limits, not {limits!r}"
+        )
+    if len(own) or own.concurrency:
+        raise InvalidArgument(
+            'with limits= by model, put the other limits into it as well, under "*" or each model'
+        )
+    return dict(limits)
+
+
+def _is_entry(entry: tuple[object, object]) -> bool:
+    return isinstance(entry[0], str) and isinstance(entry[1], Limits)
+
+
+def check_share(burst: object) -> None:
+    """Raise `InvalidArgument` for a burst that is no share."""
+    if not isinstance(burst, (int, float)) or isinstance(burst, bool) or not 0 < burst <= 1:
+        raise InvalidArgument(
+            "burst= is the share of each limit that may go at once, above 0 and at most 1, not "
+            f"{burst!r}"
+        )
+
+
+def check_level(level: float) -> float:
+    """Return how full the buckets are at the start; raise if it cannot be."""
+    if amount_of(level, "level=, how full the buckets are at the start,") > 1:
+        raise InvalidArgument(
+            f"level= is how full the buckets are at the start, between 0 and 1, not {level!r}"
+        )
+    return level
+
+
+def check_output(output: object) -> None:
+    """Raise `InvalidArgument` for an expected output that cannot be."""
+    if output not in (None, "max", "learned") and not isinstance(amount_of(output, "output="), int):
+        raise InvalidArgument(
+            f'output= is "max", "learned" or a whole number of tokens, not {output!r}'
+        )
+
+
+def check_clock(clock: object) -> None:
+    """Raise `InvalidArgument` for what is no clock."""
+    if clock is not None and not callable(getattr(clock, "now", None)):
+        raise InvalidArgument(
+            "clock= is an object with now() and park(), such as those of ratelimit.testing, not "
+            f"{clock!r}"
+        )

@@ -1,0 +1,38 @@
+"""What the control room reads of an admitted call, as data.
+
+Owns the record. Must never hold a lease or settle anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ratelimit.estimate import Estimate
+from ratelimit.stores.bucket import DEFERRING
+from ratelimit.stores.payments import NOTHING, Payment
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """One call that has been admitted."""
+
+    payment: Payment
+    estimate: Estimate | None
+    """None where the cost was given by hand."""
+    in_transit: Mapping[str, float] = NOTHING
+    """What was charged shortly before this call and may arrive after it, by dimension."""
+
+    @property
+    def charged(self) -> float:
+        """Return the tokens that were debited when the call was admitted."""
+        return self.payment.amounts.get(DEFERRING, 0) - self.payment.deferred
+
+    def excess(self, name: str) -> float:
+        """Return what was debited beyond the server's charge, mostly expected output.
+
+        :param name: the dimension, in whose unit the amount is.
+        """
+        if name == DEFERRING:
+            return max(self.charged - self.estimate.charge, 0) if self.estimate else 0
+        return self.payment.amounts.get(name, 0) if name == "output_tokens" else 0

@@ -1,0 +1,179 @@
+"""What a reservation, a decorator and a transport need of a limiter.
+
+Owns the families of one limiter: which models they hold, what a body costs in them, how
+patient a priority is, and what a fork does to them. Must never know who asks.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import Any, Final, Literal
+
+from ratelimit.admission.clock import Clock
+from ratelimit.control.family import ModelFamily
+from ratelimit.control.pricing import Accounting
+from ratelimit.control.unlisted import UnlistedModels
+from ratelimit.errors import InvalidArgument, caution
+from ratelimit.estimate import Estimate, Estimator
+from ratelimit.families import LONGEST_NAME, pattern_of
+from ratelimit.limits import Limits, amount_of
+from ratelimit.stores.payments import Payment
+
+NAMES_KEPT: Final = 1_000
+"""Model names whose family is looked up without matching patterns."""
+
+_living: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
+
+
+class Engine:
+    """The families of one limiter.
+
+    :param limits: by pattern of model names.
+    :param level: how full the buckets are at the start, 0 to 1.
+    :param slack: the first guess of it, in seconds; see `ratelimit.stores.bucket`.
+    :param priorities: patience in seconds, by name.
+    """
+
+    def __init__(
+        self,
+        limits: Mapping[str, Limits],
+        *,
+        clock: Clock,
+        slack: float,
+        level: float,
+        accounting: Accounting,
+        output: Literal["max", "learned"] | int | None,
+        priorities: Mapping[str, float],
+    ) -> None:
+        self.clock = clock
+        self.now = clock.now
+        self.estimator = Estimator(output=output)
+        self.priorities = priorities
+        self._slack = slack
+        self._level = level
+        self._accounting = accounting
+        self._listens = False
+        self._families = {name: self._make(name, given) for name, given in limits.items()}
+        self.only = self._families["*"] if list(self._families) == ["*"] else None
+        """The one family of a limiter whose limits hold for all models together."""
+        self._unlisted = UnlistedModels(self._make)
+        self._pattern_of: Callable[[str], str | None]
+        self._pattern_of = lru_cache(NAMES_KEPT)(
+            partial(pattern_of, patterns=tuple(self._families))
+        )
+        self.forked = False
+        """Whether this is a copy in a forked process that has not been used yet."""
+        _living.add(self)
+
+    def _make(self, name: str, limits: Limits) -> ModelFamily:
+        family = ModelFamily(name, limits, self.clock, self._slack, self._accounting)
+        family.admission.store.spend(1 - self._level, self.clock.now())
+        if self._listens:
+            family.controller.listen()
+        return family
+
+    def family(self, model: str) -> ModelFamily:
+        """Return the family of a model; one without limits, with a warning, if unlisted."""
+        if self.only is not None:
+            return self.only
+        model = model[:LONGEST_NAME]
+        pattern = self._pattern_of(model)
+        return self._unlisted.family(model) if pattern is None else self._families[pattern]
+
+    def families(self) -> dict[str, ModelFamily]:
+        """Return all families of now, by name."""
+        return self._unlisted.families() | self._families
+
+    @property
+    def dropped_refusals(self) -> int:
+        """Return the 429s of unlisted families that are no longer kept."""
+        return self._unlisted.refused
+
+    def estimate(
+        self, request: Mapping[str, Any], *, endpoint: str | None = None, site: str = ""
+    ) -> Estimate:
+        """Return what a request will cost; see `Estimator.estimate`."""
+        return self.estimator.estimate(request, endpoint=endpoint, site=site)
+
+    def payment(self, estimate: Estimate, family: ModelFamily) -> Payment:
+        """Return what an estimated call has to pay, as far as its server is known."""
+        payment = Payment({})
+        self.price(payment, estimate, family)
+        return payment
+
+    def price(self, payment: Payment, estimate: Estimate, family: ModelFamily) -> None:
+        """Set what an unpaid call costs: more is known of the server by now."""
+        prompt, output = estimate.prompt_tokens, estimate.output_tokens
+        if family.pricing.charges_input_only:
+            output = self.estimator.typical_output(estimate)
+        price = family.pricing.price(prompt, output, estimate.charge)
+        amounts: dict[str, float] = {
+            "requests": 1,
+            "tokens": price.tokens,
+            "input_tokens": prompt,
+            "output_tokens": output,
+            "images": estimate.images,
+        }
+        least = {"requests": 1, "tokens": price.least, "input_tokens": prompt}
+        payment.reprice(amounts, price.deferred, least)
+        payment.keeps = price.tokens - price.deferred == price.least
+
+    def by_hand(self, amounts: Mapping[str, float], family: ModelFamily) -> Payment:
+        """Return what a call has to pay whose cost was given by hand."""
+        payment = Payment(amounts)
+        payment.keeps = not family.pricing.settles
+        return payment
+
+    def patience(self, priority: str | float) -> float:
+        """Return the seconds that a priority stands for.
+
+        Raises `InvalidArgument` for a name that is not known or an amount that cannot be.
+        """
+        if not isinstance(priority, str):
+            return amount_of(priority, "priority=, the patience in seconds,")
+        if priority not in self.priorities:
+            names = ", ".join(self.priorities)
+            raise InvalidArgument(
+                f"priority= is one of {names}, or the patience in seconds, not {priority!r}"
+            )
+        return self.priorities[priority]
+
+    def listen(self) -> None:
+        """Expect headers of every answer from now on.
+
+        Each family starts with one call and goes on from the level that its headers show.
+        """
+        self._listens = True
+        for family in self.families().values():
+            family.controller.listen()
+
+    def warn_if_forked(self) -> None:
+        """Say once, in a process that was forked, what that means."""
+        if self.forked:
+            self.forked = False
+            caution(
+                f"this limiter was copied into process {os.getpid()} by a fork: each process now "
+                "spends the whole limit; create one limiter per process with its share of the "
+                "limit",
+                stacklevel=5,
+            )
+
+    def reset_after_fork(self) -> None:
+        """Start anew in a forked process."""
+        self.forked = True
+        self.estimator.forget_others()
+        self._unlisted.reset_after_fork()
+        for family in self.families().values():
+            family.reset_after_fork()
+
+
+def _reset_after_fork() -> None:
+    for engine in list(_living):
+        engine.reset_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -1,0 +1,200 @@
+"""Which limits hold, as headers and refusals have shown them.
+
+Owns the limits learned for one family. Must never touch a bucket or read a clock: it
+returns limits, and the controller holds them.
+
+* The first figures count at once. Later changes count when two answers in a row show the
+  same, so that one wrong header can close or open nothing.
+* A lower limit that a refusal names counts at once as well, and is kept beside what
+  headers show until that changes.
+* What a single answer has shown refuses no call for good: where it would, it is
+  retracted until it is shown again.
+* A period that cannot be read yet (nothing is used, or resets are below 1 ms) is taken
+  for a minute, as all but a few recorded limits are, until an answer shows it.
+* A project's limits hold beside the organization's: of two limits on the same thing the
+  lower counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import inf
+from typing import Final
+
+from ratelimit.feedback.headers import MINUTE, Reading
+from ratelimit.limits import Limit
+
+DIMENSIONS: Final = {
+    "requests": "requests",
+    "tokens": "tokens",
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "project_requests": "requests",
+    "project_tokens": "tokens",
+    "input_images": "images",
+    "images": "images",
+}
+"""What a reading's or a refusal's name limits; other names change nothing."""
+
+Key = tuple[str, float]
+"""A dimension and a period in seconds."""
+
+
+class LimitsSeen:
+    """The limits that the headers and the refusals of one family have shown so far."""
+
+    __slots__ = (
+        "_amounts",
+        "_last_seen",
+        "_pending",
+        "_period_guessed",
+        "_retracted",
+        "_unconfirmed",
+        "refused",
+    )
+
+    def __init__(self) -> None:
+        self._amounts: dict[Key, float] = {}
+        self.refused: dict[Key, float] = {}
+        """What refusals have named; where headers show more, this counts."""
+        self._unconfirmed: set[tuple[Key, float]] = set()  # shown by a single answer
+        self._retracted: dict[Key, float] = {}  # the same, retracted since
+        self._period_guessed: set[str] = set()
+        self._pending: dict[Key, float] = {}  # changes that the last answer was first to show
+        self._last_seen: tuple[object, ...] = ()  # the last figures that changed nothing
+
+    def on_headers(self, readings: Sequence[Reading]) -> list[Limit] | None:
+        """Take one answer's readings; return all limits if they have changed, else None."""
+        figures = tuple([(reading.name, reading.limit, reading.period) for reading in readings])
+        if figures == self._last_seen:
+            return None  # nearly always
+
+        shown, guessed = _shown(readings)
+        before = dict(self._amounts)
+        self._replace_guesses(shown, guessed)
+        pending: dict[Key, float] = {}
+        for key, amount in shown.items():
+            name = key[0]
+            if name in guessed and self._has_period(name) and key not in self._amounts:
+                continue  # a full bucket shows nothing of the period that is known by now
+
+            known = self._amounts.get(key)
+            if known is None:
+                self._set(self._amounts, key, amount)
+                if name in guessed:
+                    self._period_guessed.add(name)
+            elif amount == known:
+                self._unconfirmed.discard((key, amount))
+            else:
+                pending[key] = amount
+                if self._pending.get(key) == amount:
+                    self._amounts[key] = amount
+                    self._unconfirmed.discard((key, known))
+                    self.refused.pop(key, None)
+        self._pending = pending
+        changed = before != self._amounts
+        self._last_seen = () if changed or pending else figures
+        return self.limits() if changed else None
+
+    def _replace_guesses(self, shown: dict[Key, float], guessed: set[str]) -> None:
+        """Drop a guessed period where it is shown at last, unless the guess was right."""
+        for name in {name for name, _ in shown} & self._period_guessed - guessed:
+            self._period_guessed.discard(name)
+            if (name, MINUTE) not in shown:
+                self._amounts.pop((name, MINUTE), None)
+
+    def _has_period(self, name: str) -> bool:
+        return any(known == name for known, _ in self._amounts)
+
+    def on_refusal(self, kind: str, period: float, amount: float) -> list[Limit] | None:
+        """Take the limit that a refusal names; return all limits if they changed.
+
+        :param kind: what ran out, as in `Refusal.kind`.
+        :param period: seconds.
+        :param amount: per period; below 1 it is ignored.
+        """
+        name = DIMENSIONS.get(kind)
+        if name is None or amount < 1:
+            return None
+        key = name, period
+        known = min(self._amounts.get(key, inf), self.refused.get(key, inf))
+        if amount < known:
+            self._set(self.refused, key, amount)
+            return self.limits()
+        self._unconfirmed.discard((key, amount))
+        return None
+
+    def _set(self, book: dict[Key, float], key: Key, amount: float) -> None:
+        book[key] = amount
+        if self._retracted.pop(key, None) != amount:
+            self._unconfirmed.add((key, amount))
+
+    def retract_unconfirmed(self, name: str, amount: float) -> list[Limit] | None:
+        """Drop limits below ``amount`` that a single answer has shown, until shown again.
+
+        Returns the limits that are left, or None if none was dropped.
+        """
+        dropped = [
+            (key, limit) for key, limit in self._unconfirmed if key[0] == name and limit < amount
+        ]
+        for key, limit in dropped:
+            self._unconfirmed.discard((key, limit))
+            self._retracted[key] = limit
+            for book in (self._amounts, self.refused):
+                if book.get(key) == limit:
+                    del book[key]
+        self._last_seen = ()
+        return self.limits() if dropped else None
+
+    def limits(self) -> list[Limit]:
+        """Return all limits known now."""
+        lowest = dict(self._amounts)
+        for key, amount in self.refused.items():
+            lowest[key] = min(amount, lowest.get(key, amount))
+        return [Limit(name, amount, per=period) for (name, period), amount in lowest.items()]
+
+
+def _shown(readings: Iterable[Reading]) -> tuple[dict[Key, float], set[str]]:
+    """Sort one answer's limits; the second value is the dimensions of guessed periods."""
+    shown: dict[Key, float] = {}
+    guessed: set[str] = set()
+    for reading in readings:
+        name = DIMENSIONS.get(reading.name)
+        if name is None or reading.limit is None:
+            continue
+
+        if reading.period is None:
+            guessed.add(name)
+        key = name, reading.period or MINUTE
+        shown[key] = min(shown.get(key, reading.limit), reading.limit)
+    return shown, guessed
+
+
+def level_of(readings: Iterable[Reading], name: str, period: float) -> float | None:
+    """Return what the server shows to be left of one limit, in its unit.
+
+    None if it shows nothing, or two figures that contradict each other.
+
+    :param name: the dimension, one of `DIMENSIONS`' values.
+    :param period: seconds.
+    """
+    left: list[float] = []
+    for reading in readings:
+        if DIMENSIONS.get(reading.name) != name or (reading.period or period) != period:
+            continue
+
+        if reading.remaining is not None and not _contradicts_itself(reading, period):
+            left.append(reading.remaining)
+    return min(left, default=None)
+
+
+def _contradicts_itself(reading: Reading, period: float) -> bool:
+    """Return whether what is left and the time until it is full do not fit together.
+
+    Both are truncated, to units and to milliseconds.
+    """
+    limit, remaining, reset = reading.limit, reading.remaining, reading.reset
+    if limit is None or remaining is None or reset is None or not reading.drips:
+        return False
+    apart = abs((limit - remaining) * period / limit - reset)
+    return apart > 0.002 + 2 * period / limit

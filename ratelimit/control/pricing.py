@@ -1,0 +1,72 @@
+"""What a call takes from the buckets, and what stays taken when it ends.
+
+Owns the accounting of one family's server, as given or as found out. Must never see a
+header or a refusal: `ratelimit.control.evidence` changes what is known here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Accounting = Literal["reconcile", "refund", "never_refund", "charge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Tokens that one call takes."""
+
+    tokens: int
+    """In all: debited at admission, and deferred."""
+    deferred: int = 0
+    """Of these, what the server debits only when the call ends."""
+    least: int = 0
+    """Of these, what stays debited however little the call uses."""
+
+
+class Pricing:
+    """The accounting of one family of models; see `RateLimiter` for its names."""
+
+    def __init__(self, accounting: Accounting) -> None:
+        self.accounting: Accounting = accounting
+        self.settles = accounting in {"reconcile", "refund"}
+        """Whether what a call did not use comes back when it ends."""
+        self.charges_input_only = False
+        """Whether headers have shown that the server charges no output at admission."""
+        self.sees_headers = False
+        """Whether headers are listened to, which tell how the server charges."""
+
+    @property
+    def defers(self) -> bool:
+        """Whether the output is taken for debited at the end of a call only."""
+        if not self.settles or self.accounting != "reconcile":
+            return False
+        return self.charges_input_only or not self.sees_headers
+
+    def price(self, prompt: int, output: int, charge: int) -> Price:
+        """Return what a call takes, as far as it is known how the server counts.
+
+        A server that settles to the usage has taken no less than the charge in the end,
+        or never settles. One that charges the maximum and gives back what was not
+        answered keeps its own count of the prompt. While headers have not shown which,
+        the larger is reserved.
+
+        :param prompt: tokens that will be billed for the prompt.
+        :param output: tokens that the answer is expected to have.
+        :param charge: tokens that the server takes at admission.
+        """
+        if self.accounting == "charge":
+            return Price(charge, 0, charge)
+        if self.defers:
+            beyond = prompt + output - charge
+            if beyond > 0:
+                return Price(prompt + output, beyond, charge)
+            return Price(charge, 0, charge)
+        tokens = max(prompt, charge) + output
+        if not self.settles:
+            return Price(tokens, 0, tokens)
+        return Price(tokens, 0, charge if self.accounting == "reconcile" else 0)
+
+    def settled(self, prompt: int, output: int, charge: int) -> int:
+        """Return the tokens that a call has taken in the end, by its bill and charge."""
+        return self.price(prompt, output, charge).tokens

@@ -1,0 +1,199 @@
+"""The numbers of all buckets of one family of models.
+
+Owns what a call, its settlement and a correction would make of them. Must never lock or
+change anything by itself: `after_take` and `after_settlement` return new numbers, which
+a store writes when it is sure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import inf
+
+from ratelimit.errors import RequestTooLarge
+from ratelimit.limits import Limits, whole
+from ratelimit.stores.bucket import Bucket
+from ratelimit.stores.payments import NOTHING, Mark, Payment
+
+
+class Buckets:
+    """The buckets of one family, full at the start.
+
+    :param limits: any number of limits; none at all admits everything.
+    :param now: seconds of the clock whose moments all other calls will name.
+    :param slack: the first guess of it, in seconds; see `ratelimit.stores.bucket`.
+    """
+
+    def __init__(self, limits: Limits, now: float, slack: float = 0.0) -> None:
+        self.all = tuple(Bucket(limit, slack) for limit in limits)
+        self.full_at = [now] * len(self.all)
+        """When each bucket is next full; a list is replaced, never changed."""
+        self.corrected = [0.0] * len(self.all)
+        """Seconds by which corrections have moved each ``full_at``, in all."""
+        self.deferred = 0.0
+        """Tokens that all calls in flight have deferred."""
+
+    def __iter__(self) -> Iterator[tuple[Bucket, float]]:
+        return zip(self.all, self.full_at, strict=True)
+
+    def after_take(self, payment: Payment, now: float) -> list[float] | None:
+        """Return ``full_at`` of each bucket after a payment; None: one cannot pay now."""
+        # `Bucket.moment` and `Bucket.taken` in one frame: every call pays for them
+        # (benchmarks/overhead.py, row "uncontended").
+        amounts = payment.amounts
+        plain = not (payment.deferred or self.deferred)
+        full_at = []
+        for bucket, start in zip(self.all, self.full_at, strict=True):
+            amount = amounts.get(bucket.name)
+            if not amount:
+                full_at.append(start)
+                continue
+
+            if plain and amount <= bucket.burst:
+                moment = start + amount * bucket.seconds_per_unit - bucket.window
+            else:
+                amount, moment = self._deferring(bucket, start, amount, payment.deferred)
+            if moment > now:
+                return None
+
+            arrival = now + bucket.slack
+            begin = start if start > arrival else arrival
+            full_at.append(begin + amount * bucket.seconds_per_unit)
+        return full_at
+
+    def _deferring(
+        self, bucket: Bucket, full_at: float, amount: float, defers: float
+    ) -> tuple[float, float]:
+        """Return what a bucket is debited at once of ``amount``, and when that fits."""
+        if not bucket.defers:
+            return amount, bucket.moment(full_at, amount)
+        amount -= defers
+        return amount, bucket.moment(full_at, amount, defers, self.deferred)
+
+    def after_settlement(
+        self, payment: Payment, used: Mapping[str, float], now: float
+    ) -> list[float]:
+        """Return ``full_at`` of each bucket after a call is known to have used ``used``.
+
+        What the call deferred is debited, unless it ended before or gives it back.
+        """
+        reserved, spent = payment.amounts, payment.spent
+        deferred = 0.0 if payment.ended else payment.deferred
+        full_at = []
+        for bucket, start in zip(self.all, self.full_at, strict=True):
+            name = bucket.name
+            back = 0.0
+            if name in used:
+                before = spent[name] if spent and name in spent else reserved.get(name, 0)
+                back = before - used[name]
+            if deferred and bucket.defers:
+                back -= deferred
+            if back:
+                begin = start if start > now else now
+                full_at.append(begin - back * bucket.seconds_per_unit)
+            else:
+                full_at.append(start)
+        return full_at
+
+    def marks(self, full_at: list[float]) -> list[Mark]:
+        """Return the marks of a call after whose payment the buckets are full then."""
+        return [
+            Mark(bucket, full - corrected)
+            for bucket, full, corrected in zip(self.all, full_at, self.corrected, strict=True)
+        ]
+
+    def wait(self, payment: Payment) -> float:
+        """Return when every bucket can pay; inf: not before a call in flight ends."""
+        self.refuse_oversize(payment.amounts, payment.deferred)
+        moments = []
+        for bucket, full_at in self:
+            amount = payment.amounts.get(bucket.name)
+            if amount:
+                moments.append(self._deferring(bucket, full_at, amount, payment.deferred)[1])
+        return max(moments)
+
+    def moment(
+        self,
+        amounts: Mapping[str, float],
+        deferred: float = 0.0,
+        ahead: Mapping[str, float] = NOTHING,
+    ) -> float:
+        """Return when a call fits at the earliest; -inf if nothing limits it.
+
+        What calls in flight have deferred is left out: no time frees it, but an end may,
+        at any moment.
+
+        :param ahead: what has to be debited before this call, summed.
+        """
+        latest = -inf
+        for bucket, full_at in self:
+            amount, before = amounts.get(bucket.name, 0), ahead.get(bucket.name, 0)
+            if not amount and not before:
+                continue
+
+            defers = deferred if bucket.defers else 0.0
+            amount = min(amount - defers, bucket.burst)
+            due = (before + amount) * bucket.seconds_per_unit
+            latest = max(latest, full_at + due - bucket.window)
+            if defers and not before and not self.deferred:
+                latest = max(latest, bucket.moment(full_at, amount, defers))
+        return latest
+
+    def not_before(
+        self, amounts: Mapping[str, float], deferred: float, ahead: Mapping[str, float], sure: bool
+    ) -> float:
+        """Return a moment before which a call cannot go, whatever is given back.
+
+        :param ahead: what certainly stays debited of the calls in front, summed.
+        :param sure: whether no call in flight can give back anything but requests.
+        """
+        latest = -inf
+        for bucket, full_at in self:
+            if not sure and bucket.name != "requests":
+                continue
+
+            amount, before = amounts.get(bucket.name, 0), ahead.get(bucket.name, 0)
+            if amount or before:
+                amount = min(amount - (deferred if bucket.defers else 0.0), bucket.burst)
+                due = (before + amount) * bucket.seconds_per_unit
+                latest = max(latest, full_at + due - bucket.window)
+        return latest
+
+    def refuse_oversize(self, amounts: Mapping[str, float], deferred: float = 0.0) -> None:
+        """Raise `RequestTooLarge` for a cost that no amount of waiting makes fit."""
+        for bucket in self.all:
+            limit = bucket.limit
+            amount = amounts.get(limit.name, 0) - (deferred if bucket.defers else 0)
+            if amount > limit.amount:
+                raise RequestTooLarge(
+                    f"this call needs {whole(amount)} {limit.name}, the limit is {limit}: it can "
+                    "never be admitted; shorten the prompt, lower max_tokens, split the call, or "
+                    "raise the limit if the account allows more",
+                    name=limit.name,
+                    amount=amount,
+                    limit=limit.amount,
+                )
+
+    def levels(self, now: float) -> Mapping[tuple[str, float], float]:
+        """Return the level of each bucket, by (name, period in seconds)."""
+        return {
+            (bucket.name, bucket.limit.per): bucket.level(full_at, now, self.deferred)
+            for bucket, full_at in self
+        }
+
+    def replaced(self, limits: Limits, now: float, slack: float) -> Buckets:
+        """Return the buckets of other limits, which keep what is owed under these.
+
+        A bucket of the same name and period keeps what it owes: as much, or for as long,
+        whichever is less.
+        """
+        owed = {
+            (bucket.name, bucket.limit.per): (bucket.owed(full_at, now), max(full_at - now, 0.0))
+            for bucket, full_at in self
+        }
+        made = Buckets(limits, now, slack)
+        made.deferred = self.deferred
+        for place, bucket in enumerate(made.all):
+            amount, seconds = owed.get((bucket.name, bucket.limit.per), (0.0, 0.0))
+            made.full_at[place] = now + min(amount * bucket.seconds_per_unit, seconds)
+        return made

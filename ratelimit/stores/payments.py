@@ -1,0 +1,115 @@
+"""What one call pays, and what a store answers.
+
+Owns the records that pass between a store and the rooms above it. Must never calculate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import inf
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from ratelimit.stores.bucket import DEFERRING, Bucket
+
+NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
+
+
+class Wait(NamedTuple):
+    """The answer of a store that cannot admit a call now.
+
+    Moments are seconds of the caller's clock.
+    """
+
+    until: float
+    """When to ask again; inf: only the end of another call helps."""
+    not_before: float = -inf
+    """Before this moment the call cannot go, whatever calls in flight give back."""
+
+
+class Mark(NamedTuple):
+    """One bucket right after a payment: what the headers of this call should confirm."""
+
+    bucket: Bucket
+    full_at: float
+    """Less what had been corrected until then, in seconds of the caller's clock."""
+
+
+class Payment:
+    """What one call has paid, and whether it still holds it.
+
+    A store writes all fields below `parent`, in the same step as its buckets: no signal
+    and no other thread finds a bucket debited and its payment unpaid, or the reverse.
+
+    :param amounts: what the call costs, by dimension, what it defers included.
+    :param deferred: of these tokens, those that the server debits when the call ends.
+    :param parent: the payment of the call that makes this call, if any. The nested call
+        uses its parent's concurrency slot while nobody else does.
+    """
+
+    # Defaults on the class: one payment is made for every call, and most fields of most
+    # payments keep their first value (benchmarks/overhead.py, row "uncontended").
+    parent: Payment | None = None
+    keeps: bool = False
+    _least: Mapping[str, float] | None = None
+    paid: bool = False
+    """Whether the buckets have been debited."""
+    ended: bool = False
+    """Whether the call is over: its slot is free and what it deferred is settled."""
+    spent: Mapping[str, float] | None = None
+    """What the call really used, as far as it was settled."""
+    serial: int = 0
+    """Calls admitted by the store so far, this one included."""
+    in_flight: int = 0
+    """Calls in flight right after the admission of this one, itself included."""
+    marks: Sequence[Mark] = ()
+    """One mark a bucket, where headers are listened to."""
+    admitted_at: float = 0.0
+    """When the buckets were debited, in seconds of the caller's clock."""
+    borrower: Payment | None = None
+    """The nested call that uses this call's concurrency slot now."""
+    borrows: bool = False
+    """Whether this call uses its parent's concurrency slot."""
+
+    def __init__(
+        self, amounts: Mapping[str, float], deferred: float = 0.0, parent: Payment | None = None
+    ) -> None:
+        self.amounts = amounts
+        self.deferred = deferred
+        if parent is not None:
+            self.parent = parent
+
+    @property
+    def least(self) -> Mapping[str, float]:
+        """Return what stays debited of this call, however little it uses."""
+        if self._least is not None:
+            return self._least
+        return self.at_once if self.keeps else {"requests": self.amounts.get("requests", 0)}
+
+    def reprice(
+        self, amounts: Mapping[str, float], deferred: float, least: Mapping[str, float]
+    ) -> None:
+        """Change what an unpaid call costs: more is known of the server by now."""
+        self.amounts, self.deferred, self._least = amounts, deferred, least
+        self.keeps = least == self.at_once
+
+    @property
+    def depth(self) -> int:
+        """Return how many calls in flight this call is nested in."""
+        depth, parent = 0, self.parent
+        while parent is not None and not parent.ended:
+            depth += 1
+            parent = parent.parent
+        return depth
+
+    @property
+    def at_once(self) -> Mapping[str, float]:
+        """Return what is debited at admission: the cost less what it defers."""
+        if not self.deferred:
+            return self.amounts
+        return {**self.amounts, DEFERRING: self.amounts.get(DEFERRING, 0) - self.deferred}
+
+    @property
+    def held(self) -> Mapping[str, float]:
+        """Return what the call holds: what it reserved, and in its place what it used."""
+        return self.amounts if self.spent is None else {**self.amounts, **self.spent}
