@@ -10,7 +10,6 @@ from ratelimit.errors import (
     LimiterWarning,
     ReentrantUse,
     RequestTooLarge,
-    StoreUnavailable,
     WaitTimeout,
     WouldBlock,
 )
@@ -36,7 +35,6 @@ __all__ = [
     "ReentrantUse",
     "RequestTooLarge",
     "Statistics",
-    "StoreUnavailable",
     "WaitTimeout",
     "WouldBlock",
     "run",

@@ -105,5 +105,5 @@ def _check(moment: object, now: float, deadline: float) -> None:
         )
         raise WaitTimeout(
             f"the wait would be {wait:,.{digits}f} s, the timeout is {timeout:,.{digits}f} s; allow a longer one, or send less",
-            predicted=wait,
+            retry_after=wait,
         )

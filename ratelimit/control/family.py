@@ -194,7 +194,7 @@ class ModelFamily:
         return WouldBlock(
             "no capacity now"
             + (f", try again in {wait:.3f} s" if wait else ": others wait or are in flight"),
-            wait=wait,
+            retry_after=wait,
         )
 
     def close(self, seconds: float) -> None:
