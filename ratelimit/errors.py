@@ -1,28 +1,52 @@
-"""The error tree, whole.
+"""Every exception and warning of the package.
 
-Owns every exception and warning of the package; imports nothing of it.
+Owns the whole tree, how it survives pickling and copying, and `caution`, which warns
+without breaking a call. Must never import anything else of the package.
 
     LimiterError
-    ├── InvalidArgument     an argument cannot be used (also a ValueError and a TypeError)
-    ├── RequestTooLarge     the cost can never fit its limit, however long one waits (also a ValueError)
-    ├── WaitTimeout         the wait is, or is predicted to be, longer than ``timeout`` (also a TimeoutError)
-    ├── WouldBlock          ``acquire_nowait`` would have to wait
-    ├── ReentrantUse        a call that can never go on: asked for by what interrupted the limiter in its own thread (a signal
-    │                       handler, a finalizer), or blocking behind a task of its own event loop
-    └── StoreUnavailable    the place where the buckets live is gone
+    ├── InvalidArgument   an argument cannot be used (also a ValueError and a TypeError)
+    ├── RequestTooLarge   the cost can never fit its limit (also a ValueError)
+    ├── WaitTimeout       the wait is, or will be, longer than ``timeout`` (also a
+    │                     TimeoutError)
+    ├── WouldBlock        ``acquire_nowait`` would have to wait
+    └── ReentrantUse      a call that can never go on: made by a signal handler or a
+                          finalizer that interrupted the limiter in its own thread, or
+                          blocking behind a task of its own event loop
 
-    LimiterWarning          something degraded, no call was broken; given once per cause
-    └── EstimateWarning     a body, or a part of it, could only be guessed at
+    LimiterWarning        something degraded, no call was broken; given once per cause
+    └── EstimateWarning   a body, or a part of it, could only be guessed
 """
 
 from __future__ import annotations
 
+import copy
 import logging
+import sys
 import warnings
+from functools import lru_cache
+from typing import Any, Self, TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 
 class LimiterError(Exception):
-    """Whatever this package raises of its own."""
+    """Base of every exception that this package raises of its own.
+
+    A copy, also one that was pickled in another process, is of the same kind and has
+    the same message and attributes. A class that pickle cannot find by its name is
+    composed again from its bases: wrapped clients raise errors that are an
+    `openai.OpenAIError` as well, and their class is made at run time.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _composed, (_importable_bases(type(self)), self.args, self.__dict__.copy())
+
+    def __copy__(self) -> Self:
+        return _restored(type(self), self.args, self.__dict__.copy())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        state = copy.deepcopy((self.args, self.__dict__), memo)
+        return _restored(type(self), *state)
 
 
 class InvalidArgument(LimiterError, ValueError, TypeError):
@@ -32,9 +56,11 @@ class InvalidArgument(LimiterError, ValueError, TypeError):
 class RequestTooLarge(LimiterError, ValueError):
     """The cost is above a limit, so no amount of waiting helps.
 
-    ``name`` is the limit's dimension ("tokens"), ``amount`` what the request costs and
-    ``limit`` what the limit allows per period, in the same unit. The server refuses
-    such a request for ever as well ("Request too large for ...").
+    The server refuses such a request as well ("Request too large for ...").
+
+    :param name: the limit's dimension, such as "tokens".
+    :param amount: what the request costs, in the unit of ``limit``.
+    :param limit: what the limit allows per period.
     """
 
     def __init__(
@@ -49,23 +75,27 @@ class RequestTooLarge(LimiterError, ValueError):
 class WaitTimeout(LimiterError, TimeoutError):
     """Waiting takes longer than ``timeout``; nothing was taken.
 
-    Raised at once when the predicted wait already exceeds the timeout. ``predicted`` is
-    that wait in seconds, None when it could not be told.
+    Raised at once when the predicted wait already exceeds the timeout.
+
+    :param retry_after: the predicted wait in seconds; None where it depends on other
+        calls that have to end first.
     """
 
-    def __init__(self, message: str, *, predicted: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
-        self.predicted = predicted
+        self.retry_after = retry_after
 
 
 class WouldBlock(LimiterError):
-    """``acquire_nowait`` would have to wait; ``wait`` says for how long, in seconds
-    (None: until another call ends).
+    """``acquire_nowait`` would have to wait; nothing was taken.
+
+    :param retry_after: for how long, in seconds; None where another call has to end
+        first.
     """
 
-    def __init__(self, message: str, *, wait: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
-        self.wait = wait
+        self.retry_after = retry_after
 
 
 class ReentrantUse(LimiterError, RuntimeError):
@@ -77,25 +107,55 @@ class ReentrantUse(LimiterError, RuntimeError):
     """
 
 
-class StoreUnavailable(LimiterError):
-    """The store that holds the buckets does not answer."""
-
-
 class LimiterWarning(RuntimeWarning):
     """Something degraded without breaking a call."""
 
 
 class EstimateWarning(LimiterWarning):
-    """A request body could only be guessed at."""
+    """The tokens of a request body could only be guessed."""
 
 
 def caution(
     message: str, category: type[LimiterWarning] = LimiterWarning, *, stacklevel: int = 2
 ) -> None:
-    """Warn; where warnings are errors, log instead: what only degrades must not break a
-    call even then.
+    """Warn, or log where warnings are errors: a degradation must not break a call.
+
+    :param stacklevel: as of `warnings.warn`, counted from the caller.
     """
     try:
         warnings.warn(message, category, stacklevel=stacklevel + 1)
     except category:
         logging.getLogger("ratelimit").warning(message)
+
+
+def _importable_bases(kind: type) -> tuple[type, ...]:
+    """Return ``kind``, or the nearest of its ancestors that pickle finds by name."""
+    found: object = sys.modules.get(kind.__module__)
+    for name in kind.__qualname__.split("."):
+        found = getattr(found, name, None)
+
+    if found is kind:
+        return (kind,)
+    return tuple(dict.fromkeys(base for each in kind.__bases__ for base in _importable_bases(each)))
+
+
+@lru_cache(maxsize=64)
+def _composite(bases: tuple[type, ...]) -> type[Any]:
+    """Return the class with these bases, named like the first one."""
+    if len(bases) == 1:
+        return bases[0]
+    first = bases[0]
+    return type(first.__name__, bases, {"__module__": first.__module__, "__doc__": first.__doc__})
+
+
+def _composed(bases: tuple[type, ...], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
+    """Unpickle an error: find or compose its class and restore it."""
+    return _restored(_composite(bases), args, state)
+
+
+def _restored(kind: type[E], args: tuple[Any, ...], state: dict[str, Any]) -> E:
+    """Make an error without its ``__init__``, which may want other arguments."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error

@@ -1,117 +1,162 @@
-"""What may be spent: `Limit`, `Limits`, the cost of a call, and which limits a model
-falls under.
+"""What may be spent: `Limit`, `Limits` and the cost of a call.
 
-Owns names, units and their validation. Knows no clock, no state and no server: what is
-left of a limit is `bucket.py`'s business.
+Owns names, units and periods, how people write amounts, and their validation. Must
+never know a clock, a level or a server: what is left of a limit is in `stores/`.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from ratelimit.errors import InvalidArgument
 
-Cost = Mapping[str, float]
+Amounts = Mapping[str, float]
 """Named amounts, such as ``{"requests": 1, "tokens": 1200}``; a dimension that is not
 named costs nothing.
 """
 
 LARGEST: Final = 1e15
-"""No amount is believed beyond this: up to here a float still counts single tokens
+"""The largest amount, in any unit: up to here a float still counts single tokens
 exactly, and no API bills more in a day.
 """
 
 SMALLEST: Final = 1e-9
-"""No limit and no period is smaller: their quotient, the seconds per unit, stays a
-number that floats can count with.
+"""The smallest limit and period: their quotient, the seconds per unit, stays finite."""
+
+SECOND: Final = 1.0
+MINUTE: Final = 60.0
+HOUR: Final = 3_600.0
+DAY: Final = 86_400.0
+MONTH: Final = 30 * DAY
+"""Seconds. A monthly limit refills over 30 days (recorded: 100,000 tokens a month come
+back one every 25.92 s).
 """
 
-PERIODS: Final = {
-    "s": 1.0,
-    "sec": 1.0,
-    "second": 1.0,
-    "m": 60.0,
-    "min": 60.0,
-    "minute": 60.0,
-    "h": 3600.0,
-    "hour": 3600.0,
-    "d": 86400.0,
-    "day": 86400.0,
+PERIODS: Final[Mapping[str, float]] = {
+    "s": SECOND,
+    "sec": SECOND,
+    "second": SECOND,
+    "seconds": SECOND,
+    "m": MINUTE,
+    "min": MINUTE,
+    "minute": MINUTE,
+    "minutes": MINUTE,
+    "h": HOUR,
+    "hour": HOUR,
+    "hours": HOUR,
+    "d": DAY,
+    "day": DAY,
+    "days": DAY,
+    "month": MONTH,
 }
-SHORT_FORMS: Final = {
-    "rps": ("requests", 1.0),
-    "rpm": ("requests", 60.0),
-    "rpd": ("requests", 86400.0),
-    "tps": ("tokens", 1.0),
-    "tpm": ("tokens", 60.0),
-    "tpd": ("tokens", 86400.0),
-    "ipm": ("images", 60.0),
-    "itpm": ("input_tokens", 60.0),
-    "otpm": ("output_tokens", 60.0),
+"""Seconds of a period by its name, as users, headers and refusals spell it."""
+
+SHORT_FORMS: Final[Mapping[str, tuple[str, float]]] = {
+    "rps": ("requests", SECOND),
+    "rpm": ("requests", MINUTE),
+    "rpd": ("requests", DAY),
+    "tps": ("tokens", SECOND),
+    "tpm": ("tokens", MINUTE),
+    "tpd": ("tokens", DAY),
+    "ipm": ("images", MINUTE),
+    "itpm": ("input_tokens", MINUTE),
+    "otpm": ("output_tokens", MINUTE),
 }
-_TEXT = re.compile(
-    r"\s*(?P<amount>[\d_.,]+)\s*(?P<scale>[kKmM]?)\s*(?:(?P<short>[a-z]+)|(?P<name>[a-z_]+)\s*(?:/|per)\s*(?P<per>[a-z]+))\s*"
+"""Dimension and period in seconds of the usual abbreviations."""
+
+_SCALES: Final = {"": 1, "k": 1_000, "m": 1_000_000}
+_NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+(?:_[0-9]+)*)(?:\.[0-9]+)?|\.[0-9]+"
+_AMOUNT: Final = re.compile(rf"\s*(?P<number>{_NUMBER})\s*(?P<scale>[km]?)\s*")
+_LIMIT: Final = re.compile(
+    rf"""\s*(?P<number>{_NUMBER})\s*
+    (?:(?P<scale>[km])(?=\s|(?:{"|".join(SHORT_FORMS)})\s*$))?\s*   # "5 messages": no scale
+    (?:(?P<short>{"|".join(SHORT_FORMS)})
+      |(?P<name>(?![km]\b)[a-z_][a-z0-9_-]*)\s*(?:/|\bper\b)\s*(?P<count>{_NUMBER})?\s*(?P<period>[a-z]+))
+    \s*""",
+    re.VERBOSE,
 )
 
 
 def amount_of(value: object, what: str) -> float:
-    """Return ``value`` as a finite amount between 0 and `LARGEST`, or say why it is
-    none.
+    """Check that ``value`` is a finite number between 0 and `LARGEST`; return it.
+
+    :param what: what the amount is of, for the message of `InvalidArgument`.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidArgument(f"{what} must be a number, not {value!r}")
+        raise InvalidArgument(f"{what} must be a number, not {_shown(value)}")
+
     if not 0 <= value <= LARGEST:  # False for NaN as well
-        # Python refuses to print 4,300
-        shown = (
-            repr(value) if isinstance(value, float) or abs(value) <= LARGEST else "so many digits"
-        )
-        raise InvalidArgument(f"{what} must be between 0 and {LARGEST:.0e}, not {shown}")
+        raise InvalidArgument(f"{what} must be between 0 and {LARGEST:.0e}, not {_shown(value)}")
+
     return value
 
 
 def amounts_of(value: object, what: str) -> dict[str, float]:
-    """Return ``value`` as named amounts, or say why it is none."""
+    """Check that ``value`` maps names to amounts; return it as a new dict.
+
+    :param what: what the amounts are, for the message of `InvalidArgument`.
+    """
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise InvalidArgument(
-            f'{what} must be a mapping from names to amounts, such as {{"tokens": 1200}}, not {value!r}'
+            f'{what} must be a mapping from names to amounts, such as {{"tokens": 1200}}, '
+            f"not {_shown(value)}"
         )
-    return {name: amount_of(amount, f"{what} of {name!r}") for name, amount in value.items()}
+    return {name: amount_of(amount, f"{what} of {_shown(name)}") for name, amount in value.items()}
+
+
+def read_amount(value: object, what: str) -> float:
+    """Read an amount as people write it.
+
+    A number, or a text: "500", "30k", "1.5M", "30_000" or "30,000".
+
+    :param what: what the amount is of, for the message of `InvalidArgument`.
+    """
+    if not isinstance(value, str):
+        return amount_of(value, what)
+
+    found = _AMOUNT.fullmatch(value.lower())
+    if found is None:
+        raise InvalidArgument(
+            f'{what} cannot be read from {_shown(value)}; write a number, or a text such as "500", '
+            '"30k", "1.5M" or "30,000"'
+        )
+    return amount_of(_scaled(found["number"], found["scale"]), what)
 
 
 def cost_by_hand(tokens: object, requests: object, cost: object) -> dict[str, float]:
-    """Return what a call costs whose user says so: one request, unless something else
-    is said.
+    """Return the cost of a call that is described by amounts instead of a body.
+
+    :param tokens: tokens, or None for none.
+    :param requests: requests; 1 when None.
+    :param cost: a mapping with further dimensions, or None; ``requests`` counts before
+        its own.
     """
     paid: dict[str, float] = {"requests": 1}
     if tokens is not None:
         paid["tokens"] = amount_of(tokens, "tokens=")
+
     if cost is not None:
         paid.update(amounts_of(cost, "the cost"))
+
     if requests is not None:
         paid["requests"] = amount_of(requests, "requests=")
+
     return paid
 
 
-def _positive(value: object, what: str) -> float:
-    if amount_of(value, what) < SMALLEST:
-        raise InvalidArgument(
-            f"{what} must be above 0, at least {SMALLEST:g}; to forbid calls make none, to allow any leave the limit out"
-        )
-    return float(value)  # type: ignore[arg-type]  # amount_of let only numbers pass
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class Limit:
     """``amount`` of one dimension per ``per`` seconds.
 
     :param name: the dimension: "requests", "tokens", "input_tokens", "output_tokens",
         "images" or any name of your own.
-    :param amount: how much of it per period, above 0.
-    :param per: the period in seconds.
+    :param amount: how much of it per period, above 0: a number, or a text such as
+        "30k", "1.5M" or "30,000".
+    :param per: the period in seconds, or its name, such as "minute" or "day".
     :param burst: how much may go at once, in the unit of ``amount``; a full period's
         amount by default, as api.openai.com allows (source: 14,375 recorded ``reset``
         headers: capacity is one period's amount, refilled continuously).
@@ -119,133 +164,139 @@ class Limit:
 
     name: str
     amount: float
-    per: float = 60.0
+    per: float = MINUTE
     burst: float | None = None
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
+    def __init__(
+        self,
+        name: str,
+        amount: float | str,
+        per: float | str = MINUTE,
+        burst: float | str | None = None,
+    ) -> None:
+        if not isinstance(name, str) or not name:
             raise InvalidArgument(
-                f'a limit needs the name of what it limits, such as "requests" or "tokens", not {self.name!r}'
+                'a limit needs the name of what it limits, such as "requests" or "tokens", '
+                f'not {_shown(name)}; write Limit("requests", 500) or Limit.parse("500 rpm")'
             )
-        _positive(self.amount, f"the limit of {self.name}")
-        _positive(self.per, f"the period of the limit of {self.name}, in seconds,")
-        if (
-            self.burst is not None
-            and _positive(self.burst, f"the burst of {self.name}") > self.amount
-        ):
-            raise InvalidArgument(
-                f"the burst of {self.name} ({self.burst:g}) cannot exceed its limit ({self.amount:g} per {self.per:g} s)"
-            )
+        amount = _positive(amount, f"the limit of {name}")
+        if isinstance(per, str) and per in PERIODS:
+            per = PERIODS[per]
+        per = _positive(per, f"the period of the limit of {name}, in seconds,")
+
+        if burst is not None:
+            burst = _positive(burst, f"the burst of {name}")
+            if burst > amount:
+                raise InvalidArgument(
+                    f"the burst of {name} ({burst:g}) cannot exceed its limit "
+                    f"({amount:g} per {per:g} s)"
+                )
+
+        for field, value in (("name", name), ("amount", amount), ("per", per), ("burst", burst)):
+            object.__setattr__(self, field, value)
 
     @classmethod
     def parse(cls, text: str) -> Limit:
         """Read "500 rpm", "30k tpm", "10 requests per second" or "1m tokens/day"."""
-        found = _TEXT.fullmatch(text.lower()) if isinstance(text, str) else None
-        if found:
-            name, per = SHORT_FORMS.get(
-                found["short"] or "", (found["name"], PERIODS.get(found["per"] or ""))
-            )
-            digits = found["amount"].replace(",", "").replace("_", "")
-            if name and per and digits.count(".") < 2 and digits.strip("."):
-                return cls(name, float(digits) * {"": 1, "k": 1e3, "m": 1e6}[found["scale"]], per)
+        found = _LIMIT.fullmatch(text.lower()) if isinstance(text, str) else None
+        if found and found["short"]:
+            name, per = SHORT_FORMS[found["short"]]
+            return cls(name, _scaled(found["number"], found["scale"]), per)
+
+        if found and found["period"] in PERIODS:
+            per = PERIODS[found["period"]] * _scaled(found["count"] or "1", None)
+            return cls(found["name"], _scaled(found["number"], found["scale"]), per)
+
         raise InvalidArgument(
-            f'cannot read the limit {text!r}; write "500 rpm", "30k tpm", "10 requests per second" or Limit("requests", 10, per=1)'
+            f'cannot read the limit {_shown(text)}; write "500 rpm", "30k tpm", '
+            '"10 requests per second" or Limit("requests", 10, per=1)'
         )
 
     def with_burst(self, share: float) -> Limit:
-        """Return this limit with a burst of ``share`` (0 < share <= 1) of its amount,
-        unless it has a burst of its own.
+        """Return this limit with a burst of its own, or else of ``share`` of its amount.
+
+        :param share: above 0 and at most 1.
         """
-        return (
-            self
-            if self.burst is not None
-            else Limit(self.name, self.amount, self.per, self.amount * share)
-        )
+        if self.burst is not None:
+            return self
+        return Limit(self.name, self.amount, self.per, self.amount * share)
 
     def at_most(self, amount: float) -> Limit:
-        """Return this limit, or one of ``amount`` if that is lower; the burst keeps its
-        share.
-        """
+        """Return this limit, lowered to ``amount``; a burst keeps its share."""
         if amount >= self.amount:
             return self
-        # whatever rounding does
-        burst = (
-            None
-            if self.burst is None
-            else min(max(self.burst * amount / self.amount, SMALLEST), amount)
-        )
+
+        burst = self.burst
+        if burst is not None:
+            # rounding must not push it out of its bounds
+            burst = min(max(burst * amount / self.amount, SMALLEST), amount)
         return Limit(self.name, amount, self.per, burst)
 
     def __str__(self) -> str:
-        period = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "day"}.get(
-            float(self.per), f"{self.per:g} s"
-        )
-        return f"{self.amount:,.12g} {self.name}/{period}"
+        names = {SECOND: "s", MINUTE: "min", HOUR: "h", DAY: "day"}
+        period = names.get(self.per, f"{_plain(self.per)} s")
+        return f"{_plain(self.amount, ',')} {self.name}/{period}"
+
+    def __repr__(self) -> str:
+        burst = "" if self.burst is None else f", burst={_plain(self.burst)}"
+        return f"Limit({self.name!r}, {_plain(self.amount)}, per={_plain(self.per)}{burst})"
 
 
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class Limits:
-    """All limits that hold together for one model or family of models: a call must fit
-    every one of them.
+    """All limits that hold together for one model or family of models.
 
-    ``Limits(rpm=500, tpm=30_000)``, ``Limits(Limit("requests", 10, per=1), "30k tpm",
-    concurrency=20)``.
+    ``Limits(rpm=500, tpm=30_000)``, ``Limits("500 rpm", "30k tpm")``,
+    ``Limits(Limit("requests", 10, per=1), tpm="30k", concurrency=20)``.
 
-    :param concurrency: at most so many calls in flight (between admission and
-        settlement); no bound when None.
+    :param limits: each a `Limit` or a text such as "500 rpm".
+    :param rpm: requests per minute, a number or a text such as "30k"; likewise
+        requests and tokens per second, minute and day.
+    :param concurrency: the largest number of calls in flight (between admission and
+        settlement); unlimited when None.
     """
 
-    __slots__ = ("_limits", "concurrency")
+    _limits: tuple[Limit, ...]
+    concurrency: int | None
 
     def __init__(
         self,
         *limits: Limit | str,
-        rps: float | None = None,
-        rpm: float | None = None,
-        rpd: float | None = None,
-        tps: float | None = None,
-        tpm: float | None = None,
-        tpd: float | None = None,
+        rps: float | str | None = None,
+        rpm: float | str | None = None,
+        rpd: float | str | None = None,
+        tps: float | str | None = None,
+        tpm: float | str | None = None,
+        tpd: float | str | None = None,
         concurrency: int | None = None,
     ) -> None:
+        read = [_limit_of(limit) for limit in limits]
         given = {"rps": rps, "rpm": rpm, "rpd": rpd, "tps": tps, "tpm": tpm, "tpd": tpd}
-        read: list[Limit] = []
-        for limit in limits:
-            if not isinstance(limit, (Limit, str)):
-                raise InvalidArgument(
-                    f'a limit is a Limit or a text such as "500 rpm", not {limit!r}'
-                )
-            read.append(Limit.parse(limit) if isinstance(limit, str) else limit)
         for key, amount in given.items():
             if amount is not None:
                 name, per = SHORT_FORMS[key]
                 read.append(Limit(name, _positive(amount, f"{key}="), per))
+
         if concurrency is not None and (
             isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1
         ):
             raise InvalidArgument(
-                f"concurrency= must be a whole number of at least 1, not {concurrency!r}"
+                "concurrency= must be a whole number of at least 1, or None for no bound, "
+                f"not {_shown(concurrency)}"
             )
-        seen: set[tuple[str, float]] = set()
-        for limit in read:
-            if (limit.name, limit.per) in seen:
-                raise InvalidArgument(
-                    f"two limits of {limit.name} per {limit.per:g} s were given; keep the smaller one"
-                )
-            seen.add((limit.name, limit.per))
-        self._limits = tuple(read)
-        self.concurrency = concurrency
+        _check_distinct(read)
+        object.__setattr__(self, "_limits", tuple(read))
+        object.__setattr__(self, "concurrency", concurrency)
 
     def with_burst(self, share: float) -> Limits:
-        """Return these limits, each with a burst of ``share`` (0 < share <= 1) of its
-        amount, unless it has a burst of its own.
+        """Return these limits, each with its own burst or else a share of its amount.
+
+        :param share: above 0 and at most 1.
         """
-        return (
-            self
-            if share == 1
-            else Limits(
-                *(limit.with_burst(share) for limit in self._limits), concurrency=self.concurrency
-            )
-        )
+        if share == 1:
+            return self
+        limits = [limit.with_burst(share) for limit in self._limits]
+        return Limits(*limits, concurrency=self.concurrency)
 
     def __iter__(self) -> Iterator[Limit]:
         return iter(self._limits)
@@ -253,22 +304,83 @@ class Limits:
     def __len__(self) -> int:
         return len(self._limits)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Limits) and (self._limits, self.concurrency) == (
-            other._limits,
-            other.concurrency,
-        )
-
-    def __hash__(self) -> int:
-        return hash((self._limits, self.concurrency))
-
     def __repr__(self) -> str:
-        parts = [str(limit) for limit in self._limits] + (
-            [f"concurrency={self.concurrency}"] if self.concurrency else []
-        )
+        parts = [str(limit) for limit in self._limits]
+        if self.concurrency is not None:
+            parts.append(f"concurrency={self.concurrency}")
         return f"<Limits {', '.join(parts) or 'none'}>"
 
 
 def whole(amount: float) -> str:
     """Show an amount for people: ``30,000``, ``0.5``."""
-    return f"{amount:,.0f}" if math.isfinite(amount) and amount == int(amount) else f"{amount:,.4g}"
+    if math.isfinite(amount) and amount == int(amount):
+        return f"{amount:,.0f}"
+    return f"{amount:,.4g}"
+
+
+def _positive(value: object, what: str) -> float:
+    amount = read_amount(value, what)
+    if amount < SMALLEST:
+        raise InvalidArgument(
+            f"{what} must be above 0, at least {SMALLEST:g}; to forbid calls make none, "
+            "to allow any leave the limit out"
+        )
+    return float(amount)
+
+
+def _scaled(number: str, scale: str | None) -> float:
+    return float(number.replace(",", "").replace("_", "")) * _SCALES[scale or ""]
+
+
+def _limit_of(limit: object) -> Limit:
+    """Read one positional argument of `Limits`."""
+    if isinstance(limit, Limit):
+        return limit
+
+    if isinstance(limit, str):
+        return Limit.parse(limit)
+
+    if isinstance(limit, (int, float)) and not isinstance(limit, bool):
+        remedy = "a number needs its unit: write Limits(rpm=500, tpm=30_000)"
+    elif isinstance(limit, Iterable):
+        remedy = "write Limits(*limits) for limits that come together"
+    else:
+        remedy = 'write Limits("500 rpm", "30k tpm")'
+    raise InvalidArgument(
+        f'a limit is a Limit or a text such as "500 rpm", not {_shown(limit)}; {remedy}'
+    )
+
+
+def _check_distinct(limits: Iterable[Limit]) -> None:
+    seen: set[tuple[str, float]] = set()
+    for limit in limits:
+        if (limit.name, limit.per) in seen:
+            raise InvalidArgument(
+                f"two limits of {limit.name} per {limit.per:g} s were given; keep the smaller one"
+            )
+        seen.add((limit.name, limit.per))
+
+
+def _plain(amount: float, separator: str = "_") -> str:
+    """Write an amount as it can be read back, with ``separator`` between thousands."""
+    if amount == int(amount):
+        return f"{int(amount):{separator}}"
+    return repr(amount)
+
+
+def _shown(value: object) -> str:
+    """Return what a message shows of a value that cannot be used.
+
+    Of anything but numbers and short texts that is the type only: a body that was
+    passed in the wrong place holds prompts and keys.
+    """
+    if isinstance(value, str):
+        return repr(value) if len(value) <= 40 else repr(value[:40] + "...")
+
+    if value is None or isinstance(value, (bool, float, complex)):
+        return repr(value)
+
+    if isinstance(value, int):  # Python refuses to print more than 4,300 digits
+        return repr(value) if abs(value) <= LARGEST else "a number beyond it"
+
+    return f"{type(value).__name__!r} object"

@@ -123,7 +123,7 @@ def test_a_deadline_asks_first_when_it_would_be() -> None:
     assert flow.send(None) == When({"tokens": 5}, {"tokens": 30})
     with pytest.raises(WaitTimeout, match=r"would be 10.0 s, the timeout is 8.0 s") as told:
         flow.send(12.0)
-    assert told.value.predicted == 10.0
+    assert told.value.retry_after == 10.0
     assert len(hand.line) == 1
 
 

@@ -1,7 +1,9 @@
-"""What may be spent: limits as they are written, and which of them a model falls under."""
+"""Limits as they are written, and which of them a model falls under."""
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from math import inf, nan
 from typing import Any
@@ -12,12 +14,170 @@ from hypothesis import strategies as st
 
 from ratelimit import InvalidArgument, Limit, Limits
 from ratelimit.families import pattern_of
-from ratelimit.limits import LARGEST, amount_of, whole
+from ratelimit.limits import (
+    LARGEST,
+    PERIODS,
+    amount_of,
+    amounts_of,
+    cost_by_hand,
+    read_amount,
+    whole,
+)
 from ratelimit.stores.bucket import Bucket
 
-# Python refuses to print them
-HUGE = [pytest.param(sign * 10**5_000, id=f"{sign}e5000") for sign in (-1, 1)]
-UNUSABLE: list[Any] = [0, -1, nan, inf, -inf, 1e16, True, None, "500", [1], 1j, b"1", *HUGE]
+HUGE = [
+    pytest.param(sign * 10**5_000, id=f"{sign}e5000")  # Python refuses to print them
+    for sign in (-1, 1)
+]
+UNUSABLE: list[Any] = [0, -1, nan, inf, -inf, 1e16, True, None, "many", [1], 1j, b"1", *HUGE]
+WRITTEN: list[tuple[Any, float]] = [
+    (500, 500),
+    (0.5, 0.5),
+    ("500", 500),
+    ("30k", 30_000),
+    ("30K", 30_000),
+    ("1.5M", 1_500_000),
+    ("1.5 m", 1_500_000),
+    ("30_000", 30_000),
+    ("30,000", 30_000),
+    ("1,234,567.5", 1_234_567.5),
+    (" 7 ", 7),
+    (".5", 0.5),
+]
+UNREADABLE = [
+    "",
+    "k",
+    "30kk",
+    "1,5M",
+    "1_",
+    "_1",
+    "1e5",
+    "-1",
+    "nan",
+    "30k tpm",
+    "٣",
+    "1.2.3",
+    "9" * 400,
+    "0x10",
+]
+NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,9}", fullmatch=True).filter(
+    lambda name: name not in {"per", "k", "m"}
+)
+AMOUNTS = st.one_of(
+    st.integers(1, 10**12), st.floats(0.001, 1e6).map(lambda amount: round(amount, 3))
+)
+
+
+@pytest.mark.parametrize(("value", "amount"), WRITTEN)
+def test_an_amount_may_be_written_as_people_write_it(value: Any, amount: float) -> None:
+    """Numbers and texts mean the same wherever a limit's amount is asked for."""
+    limits = [
+        Limit("tokens", value),
+        Limit("tokens", 2_000_000, burst=value).at_most(2_000_000),
+        *Limits(tpm=value),
+        *Limits(rpd=value),
+    ]
+
+    assert read_amount(value, "it") == amount
+    assert [limits[0].amount, limits[1].burst, limits[2].amount, limits[3].amount] == [amount] * 4
+
+
+@pytest.mark.parametrize("value", UNREADABLE)
+def test_a_text_that_is_no_amount_says_how_to_write_one(value: str) -> None:
+    """A decimal comma, an exponent or a unit is never guessed at."""
+    with pytest.raises(InvalidArgument, match=r"30k|between 0 and"):
+        read_amount(value, "tpm=")
+
+
+@pytest.mark.parametrize("name", PERIODS)
+def test_a_period_may_be_named(name: str) -> None:
+    """Every name that a text may use is one that `per` takes."""
+    assert Limit("tokens", 5, per=name) == Limit("tokens", 5, per=PERIODS[name])
+    assert Limit.parse(f"5 tokens/{name}") == Limit("tokens", 5, per=PERIODS[name])
+
+
+@given(name=NAMES, amount=AMOUNTS, per=st.integers(1, 10**7))
+def test_a_limit_that_is_shown_can_be_read_back(name: str, amount: float, per: int) -> None:
+    """What `str` shows of a limit is a text that `Limit.parse` takes, and what `repr`
+    shows is its constructor.
+    """
+    limit = Limit(name, amount, per)
+
+    assert Limit.parse(str(limit)) == limit
+    assert eval(repr(limit), {"Limit": Limit}) == limit  # noqa: S307  # our own text
+
+
+@given(
+    st.lists(st.builds(Limit, NAMES, AMOUNTS, st.integers(1, 99)), unique_by=lambda x: x.name),
+    st.none() | st.integers(1, 99),
+)
+def test_limits_can_be_sent_to_another_process(limits: list[Limit], concurrency: Any) -> None:
+    """Pickled, copied or used as a key, limits stay what they are."""
+    whole = Limits(*limits, concurrency=concurrency)
+
+    for twin in (
+        pickle.loads(pickle.dumps(whole)),  # noqa: S301  # our own bytes
+        copy.deepcopy(whole),
+        copy.copy(whole),
+    ):
+        assert twin == whole
+        assert hash(twin) == hash(whole)
+        assert list(twin) == limits
+
+
+def test_limits_do_not_change() -> None:
+    """A limiter's limits are a value: two limiters may share one."""
+    limits = Limits(rpm=500)
+    with pytest.raises(AttributeError):
+        limits.concurrency = 3  # type: ignore[misc]  # that is what is tested
+
+
+def test_a_dimension_may_have_any_name() -> None:
+    """No name is taken by the package itself."""
+    assert Limit("held", 5).name == "held"
+    assert [limit.name for limit in Limits(Limit("held", 5), rpm=3)] == ["held", "requests"]
+
+
+@pytest.mark.parametrize(
+    ("positional", "remedy"),
+    [
+        ((500,), r"Limits\(rpm=500, tpm=30_000\)"),
+        ((500, 30_000), r"Limits\(rpm=500, tpm=30_000\)"),
+        ((["500 rpm"],), r"Limits\(\*limits\)"),
+        ((Limits(rpm=5),), r"Limits\(\*limits\)"),
+        ((None,), "500 rpm"),
+        ((True,), "500 rpm"),
+    ],
+)
+def test_a_limit_without_its_unit_gets_a_sentence(positional: tuple[Any, ...], remedy: str) -> None:
+    """The message shows what to write instead."""
+    with pytest.raises(InvalidArgument, match=remedy):
+        Limits(*positional)
+
+
+BODY = {"messages": [{"content": "a secret prompt"}], "api_key": "sk-secret"}
+
+
+@pytest.mark.parametrize(
+    "misuse",
+    [
+        lambda: Limits(BODY),  # type: ignore[arg-type]
+        lambda: Limits(rpm=BODY),  # type: ignore[arg-type]
+        lambda: Limit(BODY, 5),  # type: ignore[arg-type]
+        lambda: Limit("tokens", BODY),  # type: ignore[arg-type]
+        lambda: Limit.parse(BODY),  # type: ignore[arg-type]
+        lambda: Limit.parse("a long prompt that ends with " + " " * 20 + "a secret"),
+        lambda: amounts_of(BODY, "the cost"),
+        lambda: amounts_of([BODY], "the cost"),
+        lambda: cost_by_hand(BODY, None, None),
+    ],
+)
+def test_a_message_shows_no_prompt_and_no_key(misuse: Callable[[], object]) -> None:
+    """A body that is passed in the wrong place is not printed into somebody's log."""
+    with pytest.raises(InvalidArgument) as caught:
+        misuse()
+
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +193,12 @@ UNUSABLE: list[Any] = [0, -1, nan, inf, -inf, 1e16, True, None, "500", [1], 1j, 
         ("10 requests/s", Limit("requests", 10, 1)),
         ("1m tokens/day", Limit("tokens", 1_000_000, 86_400)),
         ("5 ipm", Limit("images", 5, 60)),
+        ("30ktpm", Limit("tokens", 30_000, 60)),
+        ("5 messages/min", Limit("messages", 5, 60)),
+        ("5 kittens per hour", Limit("kittens", 5, 3_600)),
+        ("5k kittens per hour", Limit("kittens", 5_000, 3_600)),
+        ("100 tokens per 10 s", Limit("tokens", 100, 10)),
+        ("100,000 tokens/month", Limit("tokens", 100_000, 30 * 86_400)),
         (" 3 rpd ", Limit("requests", 3, 86_400)),
     ],
 )
@@ -50,6 +216,7 @@ def test_any_text_is_a_limit_or_a_clear_error(text: str) -> None:
         limit = Limit.parse(text)
     except InvalidArgument:
         return
+
     assert 0 < limit.amount <= LARGEST
 
 
@@ -67,6 +234,8 @@ def test_any_text_is_a_limit_or_a_clear_error(text: str) -> None:
         "1e9 rpm",
         ". tpm",
         "1.2.3 tpm",
+        "1,5M tpm",
+        "5k/min",
         None,
         5,
     ],
@@ -104,6 +273,7 @@ def test_a_burst_above_the_limit_is_refused() -> None:
     """A burst is a part of the limit."""
     with pytest.raises(InvalidArgument, match="burst"):
         Limit("tokens", 5, burst=6)
+
     assert Limit("tokens", 6, burst=6).with_burst(0.5).burst == 6
     assert Limit("tokens", 6).with_burst(0.5).burst == 3
 
@@ -121,8 +291,7 @@ def test_two_limits_of_one_thing_are_a_mistake() -> None:
     """
     with pytest.raises(InvalidArgument, match="two limits"):
         Limits("500 rpm", rpm=400)
-    with pytest.raises(InvalidArgument, match="is a Limit or a text"):
-        Limits(500)  # type: ignore[arg-type]  # that is what is tested
+
     assert len(Limits("500 rpm", "10 rps", rpd=10_000)) == 3
 
 
@@ -191,10 +360,11 @@ def test_extreme_limits_stay_finite_or_are_refused(amount: float, per: float) ->
         limit = Limit("tokens", amount, per)
     except InvalidArgument:
         return
-    held = Bucket(limit, 0.0)
-    assert held.take(amount, 0.0)
-    assert held.level(0.0) == pytest.approx(0, abs=amount * 1e-9)
-    assert held.level(held.full_at) == amount
+    bucket = Bucket(limit, 0.0)
+
+    assert bucket.take(amount, 0.0)
+    assert bucket.level(0.0) == pytest.approx(0, abs=amount * 1e-9)
+    assert bucket.level(bucket.full_at) == amount
 
 
 @given(st.floats(1, 1e6), st.floats(1e-9, 1), st.floats(1e-3, 1e6))

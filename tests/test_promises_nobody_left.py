@@ -192,7 +192,7 @@ def test_the_predicted_wait_of_an_oversize_call_is_the_real_one(player: Player) 
 
 
 def test_the_predicted_wait_is_in_the_error(loop_clock: LoopClock) -> None:
-    """`WaitTimeout.predicted` is the wait in seconds, and nothing was taken."""
+    """`WaitTimeout.retry_after` is the wait in seconds, and nothing was taken."""
     clock = loop_clock()
     limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), slack=0, clock=clock)
 
@@ -200,7 +200,7 @@ def test_the_predicted_wait_is_in_the_error(loop_clock: LoopClock) -> None:
         await limiter.acquire(tokens=100)
         with pytest.raises(WaitTimeout) as told:
             await limiter.acquire(tokens=50, timeout=3)
-        return told.value.predicted
+        return told.value.retry_after
 
     assert clock.run(main) == pytest.approx(5)
     assert clock.now() == 0

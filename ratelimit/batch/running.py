@@ -201,7 +201,7 @@ class Batch:
             result = await self._result(request)
             if result is not None:
                 await life.send(result)
-                self._grow(request)
+                self._grow()
         except Exception as error:  # noqa: BLE001  # raised to who iterates: it is none of one request's, those are results
             self._fail(error)
         finally:
@@ -240,7 +240,7 @@ class Batch:
                 lease = await self._limiter.acquire(
                     request.body, endpoint=request.endpoint, priority=self._priority
                 )
-                if not self._stopped:
+                if not self._stopped and isinstance(lease, AdmittedLease):
                     return lease
                 # a task that was being woken already is not reached by the cancellation
                 lease.cancel()
@@ -253,7 +253,7 @@ class Batch:
             self._error = error
         self.stop()
 
-    def _grow(self, request: Request) -> None:
+    def _grow(self) -> None:
         slots = self._slots
         needed = self._grows and slots.borrowed_tokens > slots.total_tokens / 2
         if needed and slots.total_tokens < MOST_SLOTS and not self._limiter.statistics().waiting:

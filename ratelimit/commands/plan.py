@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ratelimit.commands.calls import Call
-from ratelimit.lease import Accounting
+from ratelimit.control.pricing import Accounting
 from ratelimit.limiter import RateLimiter
 
 ACCOUNTING: Final[dict[str, Accounting]] = {"P": "reconcile", "I": "charge", "A": "never_refund"}
