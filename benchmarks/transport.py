@@ -225,9 +225,7 @@ def learn(console: Console, calls: int) -> dict[str, Any]:
             answered = ask_tasks("asyncio")(
                 limiter, url, calls, project="mine" if "projects" in options else None
             )
-        found = {
-            (limit.name, limit.per): limit.amount for limit in limiter.family(MODEL).store.limits
-        }
+        found = {(limit.name, limit.per): limit.amount for limit in limiter.limits(MODEL)}
         wrong = sum(found.get((limit.name, limit.per)) != limit.amount for limit in truth) + max(
             len(found) - len(truth), 0
         )

@@ -24,8 +24,11 @@ ALIKE: Final = 0.8
 def similar(name: str, options: Iterable[str]) -> str | None:
     """Return the option that ``name`` probably stands for, or None."""
     plain = {option.replace("_", ""): option for option in options}
-    found = difflib.get_close_matches(name.lower().replace("_", ""), plain, 1, ALIKE)
-    return plain[found[0]] if found else None
+    letters = name.lower().replace("_", "")
+    for found in difflib.get_close_matches(letters, plain, 1, ALIKE):
+        return plain[found]
+    swapped = [option for option in plain if sorted(option) == sorted(letters)]
+    return plain[swapped[0]] if swapped else None
 
 
 def spelled(example: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

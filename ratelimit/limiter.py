@@ -292,6 +292,7 @@ class RateLimiter:
         )
         return reservation.admit_now()
 
+    @spelled("limiter.wrap(AsyncOpenAI())")
     def wrap(
         self, client: C, /, *, timeout: float | None = None, priority: str | float = "normal"
     ) -> C:

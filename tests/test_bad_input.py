@@ -162,7 +162,7 @@ def test_a_cost_above_the_limit_is_told_at_once_also_when_others_wait(
     held = limiter()
     place = Waiter(0.0, {"tokens": 500}, lambda: True)
     if busy:
-        held._lanes["*"].line.join(place)
+        held._engine.family("").admission.queue.join(place)
     with pytest.raises(
         RequestTooLarge,
         match=r"needs 1,001 tokens, the limit is 1,000 tokens/min: it can never be admitted; shorten",
@@ -171,7 +171,7 @@ def test_a_cost_above_the_limit_is_told_at_once_also_when_others_wait(
     with pytest.raises(RequestTooLarge, match="never"):
         door(held, tokens=1_001, timeout=5)
     if busy:
-        held._lanes["*"].line.leave(place)
+        held._engine.family("").admission.queue.leave(place)
     assert untouched(held)
 
 
@@ -292,7 +292,7 @@ def test_a_timeout_of_zero_goes_now_or_never() -> None:
     with pytest.raises(WaitTimeout) as told:
         held.acquire_sync(tokens=200, timeout=0)
     assert told.value.retry_after == pytest.approx(6)
-    assert held.clock.now() == 0
+    assert held._engine.clock.now() == 0
 
 
 @pytest.mark.parametrize("busy", [False, True])

@@ -280,4 +280,6 @@ def test_an_answer_whose_headers_are_not_read_takes_no_word_back() -> None:
     for limit in (600, None, 300, None, 300):
         answer(limit)
 
-    assert [str(held) for held in limiter._lanes["*"].store.limits] == ["300 requests/min"]
+    assert [str(held) for held in limiter._engine.family("").admission.store.limits] == [
+        "300 requests/min"
+    ]

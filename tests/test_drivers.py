@@ -239,13 +239,13 @@ FORKED = """
     from ratelimit import Limit, Limits, LimiterWarning, RateLimiter
 
     limiter = RateLimiter(limits=Limits(Limit("tokens", 1000, 1e9), concurrency=1), slack=0)
-    family = limiter._lanes["*"]
+    family = limiter._engine.family("")
     lease = limiter.acquire_nowait(tokens=900)
     waiter = threading.Thread(target=lambda: limiter.acquire_sync(tokens=1).close(), daemon=True)
     waiter.start()
     while not limiter.statistics().waiting:
         pass
-    locks = [family.store._lock, family.line._lock, limiter.estimator._lock]
+    locks = [family.admission.store._lock, family.admission.queue._lock, limiter._engine.estimator._lock]
     for lock in locks:
         lock.acquire()  # another thread of the parent is in the middle of everything
     child = os.fork()
@@ -308,7 +308,12 @@ def test_a_rest_until_a_moment_that_has_come_lets_time_pass() -> None:
         return "done"
 
     limiter = RateLimiter(clock=clock)
-    assert drive.run(flow(), limiter._lanes["*"].store, clock, drive.ThreadParker(clock)) == "done"
+    assert (
+        drive.run(
+            flow(), limiter._engine.family("").admission.store, clock, drive.ThreadParker(clock)
+        )
+        == "done"
+    )
     assert clock.now() == pytest.approx(2 * drive.TICK)
 
 

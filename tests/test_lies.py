@@ -160,7 +160,7 @@ def test_a_tiny_limit_that_one_answer_names_refuses_no_call(
             lease.close()
 
     clock.run(main)
-    assert [str(limit) for limit in held.family("any").store.limits] == ["30,000 tokens/min"]
+    assert [str(limit) for limit in held.limits("any")] == ["30,000 tokens/min"]
     assert clock.now() < 120
 
 
@@ -225,7 +225,7 @@ def test_a_refusal_of_a_call_that_is_too_large_teaches_its_limit() -> None:
     for _ in range(2):
         held.acquire_sync(tokens=200).observe({}, status=429, body=large)
 
-    assert [str(limit) for limit in held.family("any").store.limits] == ["100 tokens/min"]
+    assert [str(limit) for limit in held.limits("any")] == ["100 tokens/min"]
     with pytest.raises(RequestTooLarge):
         held.acquire_nowait(tokens=200)
 
@@ -246,7 +246,7 @@ def test_a_limit_that_only_a_refusal_names_holds_beside_those_that_were_given() 
         lease.observe({"x-ratelimit-limit-requests": "30"})
         lease.close()
 
-    assert [str(limit) for limit in held.family("any").store.limits] == [
+    assert [str(limit) for limit in held.limits("any")] == [
         "30 requests/min",
         "5,000 tokens/day",
     ]

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimit import PATIENCE, Limit, Limits
+from ratelimit import Limit, Limits
+from ratelimit.limiter import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -244,7 +244,7 @@ def test_a_tokenizer_that_fails_ends_no_stream(monkeypatch: pytest.MonkeyPatch) 
     def broken(*_: Any) -> int:
         raise RuntimeError("no vocabulary")
 
-    monkeypatch.setattr(held.estimator, "count_text", broken)
+    monkeypatch.setattr(held._engine.estimator, "count_text", broken)
     with pytest.warns(match="no vocabulary"):
         passed = list(held(lambda **_: iter([{"choices": [{"delta": {"content": "hi"}}]}]))(**BODY))
     assert len(passed) == 1

@@ -129,7 +129,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
     monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.002)
-    monkeypatch.setattr("ratelimit.control.controller.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("ratelimit.control.pause.FIRST_PAUSE", 0.01)
 
 
 @DOORS

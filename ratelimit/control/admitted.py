@@ -6,15 +6,14 @@ Owns the record. Must never hold a lease or settle anything.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ratelimit.estimate import Estimate
 from ratelimit.stores.bucket import DEFERRING
 from ratelimit.stores.payments import NOTHING, Payment
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """One call that has been admitted."""
 
     payment: Payment

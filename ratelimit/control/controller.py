@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from math import inf
 from typing import Final
 
@@ -98,7 +97,7 @@ class Controller:
             before = self._in_transit.add(
                 admitted.payment.admitted_at, admitted.charged, self._slack.seconds
             )
-        return replace(admitted, in_transit=before)
+        return admitted._replace(in_transit=before)
 
     def on_headers(self, admitted: Admitted, readings: Sequence[Reading], now: float) -> None:
         """Apply what an answer's headers show."""
