@@ -23,7 +23,8 @@ ALIKE: Final = 0.8
 
 def similar(name: str, options: Iterable[str]) -> str | None:
     """Return the option that ``name`` probably stands for, or None."""
-    plain = {option.replace("_", ""): option for option in options}
+    words = name.lower().split("_")
+    plain = {option.replace("_", ""): option for option in options if option not in words}
     letters = name.lower().replace("_", "")
     for found in difflib.get_close_matches(letters, plain, 1, ALIKE):
         return plain[found]
