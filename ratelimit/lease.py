@@ -101,8 +101,12 @@ class Lease:
 
     def close(self) -> None:
         """End the call and keep the reserve: nothing is known of what it used."""
-        if not self._over or not self._payment.ended:
-            self._end({})
+        if self._over and self._payment.ended:
+            return
+        self._end({})
+        if self._payment.marks and self._estimate is not None:
+            beyond = self._payment.amounts.get("tokens", 0) - self._estimate.charge
+            self._family.controller.on_unsettled(max(beyond, 0))
 
     def cancel(self) -> None:
         """Give everything back: nothing was sent."""

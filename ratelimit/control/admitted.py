@@ -32,6 +32,15 @@ class Admitted(NamedTuple):
 
         :param name: the dimension, in whose unit the amount is.
         """
-        if name == DEFERRING:
-            return max(self.charged - self.estimate.charge, 0) if self.estimate else 0
+        if name == DEFERRING and self.estimate is not None:
+            return max(self.charged - self.estimate.charge, 0)
+        return self.payment.amounts.get(name, 0) if name == "output_tokens" else 0
+
+    def refundable(self, name: str) -> float:
+        """Return all that was debited and may come back when the call is settled.
+
+        All of its tokens, because a charge that was estimated too high comes back too.
+        """
+        if name == DEFERRING and self.estimate is not None:
+            return self.charged
         return self.payment.amounts.get(name, 0) if name == "output_tokens" else 0

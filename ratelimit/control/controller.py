@@ -118,6 +118,10 @@ class Controller:
         if self._slack.observe(seconds):
             self._admission.store.expect(self._slack.seconds)
 
+    def on_unsettled(self, beyond: float) -> None:
+        """Take by how many tokens above its charge a call keeps that ended without usage."""
+        self._evidence.on_unsettled(beyond)
+
     def on_bill(self, beyond: float) -> None:
         """Take by how many tokens a usage was above its admission charge (or below)."""
         self._evidence.on_bill(beyond)
@@ -241,7 +245,9 @@ class Controller:
                 headers_at=min(now, payment.admitted_at + self._slack.seconds),
                 full_at=full_at,
                 corrected=corrected,
-                excess=admitted.excess(name),
+                above_burst=max(bucket.limit.amount - bucket.burst, 0.0),
+                excess=admitted.excess(name) if self._pricing.reconciles else 0.0,
+                refundable=admitted.refundable(name),
                 in_transit=admitted.in_transit.get(name, 0),
                 admitted_since=store.admitted - payment.serial,
                 was_alone=payment.in_flight == 1,

@@ -11,9 +11,11 @@ corrected since is taken off. Three things blur it:
   the earliest arrival, a higher one for the latest.
 * *Reserves*: while it is not known how the server charges, we debit the expected output
   of all that is in flight, the server perhaps only its input. So our level is lower than
-  the server's by rights. A higher level counts only for a call that flew alone, and then
-  less its own reserve; or, once the server has shown that it charges the input only,
-  less what was sent shortly before the call and may have arrived after it.
+  the server's by rights, and what a call gives back when it is settled must not be given
+  back by its headers as well. A lower level is taken with the call's excess on top. A
+  higher level counts only for a call that flew alone, and then less all that the call
+  may give back; or, once the server has shown that it charges the input only, less what
+  was sent shortly before the call and may have arrived after it.
 * *Order*: calls admitted after k may have arrived before it, and their debits show in
   k's header. With 100 calls in flight that looks like a drift of dozens of calls, now
   up, now down. So when others were admitted after k, as many headers (at most 8) have to
@@ -51,8 +53,17 @@ class Observation:
     """Our bucket's, right after this call's admission, less what had been corrected."""
     corrected: float
     """Seconds corrected in all until now."""
+    above_burst: float = 0.0
+    """What the limit allows above the burst.
+
+    A server that has that much left is no reason to let more go at once.
+    """
     excess: float = 0.0
-    """What was debited for the call beyond the server's charge."""
+    """What was debited for the call beyond the server's charge, and comes back."""
+    refundable: float = 0.0
+    """All that was debited for the call and may come back when it is settled: the charge
+    too, if it was estimated too high.
+    """
     in_transit: float = 0.0
     """What was charged shortly before the call and may have arrived after it."""
     admitted_since: int = 0
@@ -75,7 +86,7 @@ class Drift:
     def observe(self, seen: Observation) -> float:
         """Return the seconds by which ``full_at`` should move; later means lower."""
         # The server cuts its level to whole units: it may be one unit higher.
-        missing = (seen.burst - seen.level - 1) * seen.seconds_per_unit
+        missing = (seen.burst - seen.level - 1 + seen.excess) * seen.seconds_per_unit
         self._lowest.append(seen.admitted_at + missing - seen.full_at)
         needed = min(seen.admitted_since, AGREEING - 1) + 1
         if len(self._lowest) >= needed:
@@ -83,8 +94,8 @@ class Drift:
             if down > 0:
                 return down
 
-        missing = (seen.burst - seen.level + seen.excess + seen.in_transit) * seen.seconds_per_unit
-        highest = seen.headers_at + missing - seen.full_at
+        missing = seen.burst + seen.above_burst - seen.level + seen.refundable + seen.in_transit
+        highest = seen.headers_at + missing * seen.seconds_per_unit - seen.full_at
         self._highest.append(highest)
         if seen.was_alone and seen.admitted_since == 0:
             own = highest - seen.in_transit * seen.seconds_per_unit

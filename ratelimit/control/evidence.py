@@ -16,6 +16,12 @@ from ratelimit.control.pricing import Pricing
 
 BILLS: Final = 10
 """Answers with usage that are needed before settlement is judged."""
+SURE_SHARE: Final = 0.5
+"""The share of the limit by which usages and charges have to differ before it is judged.
+
+Simulated: one correction that repays earlier calls, or the slack lent at a full bucket,
+looks like a server that does not settle for up to a fifth of the limit.
+"""
 REFUSALS: Final = 3
 """Refusals for tokens within `REFUSAL_SECONDS` that end refunds for `KEEP_SECONDS`."""
 REFUSAL_SECONDS: Final = 600.0
@@ -55,6 +61,13 @@ class AccountingEvidence:
             self._usage_below_charge -= beyond
         self._bills += 1
 
+    def on_unsettled(self, beyond: float) -> None:
+        """Take by how many tokens above its charge a call keeps that ended without usage.
+
+        Headers give them back, whether the server settles or not.
+        """
+        self._corrected -= beyond
+
     def on_correction(self, tokens: float, limit: float) -> None:
         """Take by how many tokens headers have raised the level; judge settlement.
 
@@ -69,14 +82,15 @@ class AccountingEvidence:
         pricing = self._pricing
         above, below = self._usage_above_charge, self._usage_below_charge
         apart = above - below
-        if not pricing.charges_input_only or self._bills < BILLS or apart < limit / 20:
+        if not pricing.charges_input_only or self._bills < BILLS or apart < limit * SURE_SHARE:
             return
         if self._found_unsettled and self._corrected < -apart / 2:
             pricing.accounting, self._found_unsettled = "reconcile", False
         elif pricing.accounting == "reconcile" and self._corrected > (above + below) / 2:
             pricing.accounting, self._found_unsettled = "charge", True
-        elif apart < limit / 2:
-            return
+        self._start_over()
+
+    def _start_over(self) -> None:
         self._usage_above_charge = self._usage_below_charge = self._corrected = 0.0
         self._bills = 0
 
@@ -88,6 +102,9 @@ class AccountingEvidence:
         one of them. Other clients of the same key can be the reason too, so this is
         dropped after `KEEP_SECONDS`.
         """
+        if self._found_unsettled:  # it takes more than was counted: it settles after all
+            self._pricing.accounting, self._found_unsettled = "reconcile", False
+            self._start_over()
         if self._pricing.charges_input_only or not self._pricing.sees_headers:
             return
         self._refused_at.append(now)

@@ -37,6 +37,11 @@ class Pricing:
         """Whether headers are listened to, which tell how the server charges."""
 
     @property
+    def reconciles(self) -> bool:
+        """Whether calls are settled to the larger of usage and admission charge."""
+        return self.accounting == "reconcile"
+
+    @property
     def defers(self) -> bool:
         """Whether the output is taken for debited at the end of a call only."""
         if not self.settles or self.accounting != "reconcile":
