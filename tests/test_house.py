@@ -1,6 +1,4 @@
-"""The house: arrows point down, nothing below `drive.py` waits or talks, and importing
-the package costs little and needs no extra.
-"""
+"""The house: arrows point down, rooms and files stay small, and importing costs little."""
 
 from __future__ import annotations
 
@@ -12,15 +10,8 @@ from pathlib import Path
 
 import pytest
 
-import ratelimit
-
-ROOT = Path(ratelimit.__file__).parent
-FILES = {
-    ".".join(("ratelimit", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
-        ".__init__"
-    ): path
-    for path in ROOT.rglob("*.py")
-}
+from tests import house
+from tests.house import ROOMS, ROOT, House, read
 
 WAITING = {"anyio", "trio", "asyncio", "sniffio", "time", "sched"}
 HTTP = {
@@ -36,192 +27,152 @@ HTTP = {
     "http.client",
     "socket",
 }
-ANY = {"ratelimit"}
-
-BELOW: dict[str, set[str]] = {
-    # room: what of the package it may import
-    "ratelimit.errors": set(),
-    "ratelimit.limits": {"ratelimit.errors"},
-    "ratelimit.stores.bucket": {"ratelimit.limits"},
-    "ratelimit.locks": {"ratelimit.errors"},
-    "ratelimit.admission.clock": set(),
-    "ratelimit.admission.queue": {"ratelimit.errors", "ratelimit.limits", "ratelimit.locks"},
-    "ratelimit.admission.flow": {
-        "ratelimit.admission.queue",
-        "ratelimit.limits",
-        "ratelimit.errors",
-    },
-    "ratelimit.stores": {
-        "ratelimit.stores",
-        "ratelimit.stores.bucket",
-        "ratelimit.limits",
-        "ratelimit.errors",
-        "ratelimit.locks",
-        "ratelimit.admission.queue",
-    },
-    "ratelimit.admission.drivers": {
-        "ratelimit.admission.clock",
-        "ratelimit.admission.flow",
-        "ratelimit.limits",
-        "ratelimit.stores",
-    },
-    "ratelimit.estimate": {"ratelimit.estimate", "ratelimit.errors", "ratelimit.limits"},
-    "ratelimit.feedback": {"ratelimit.feedback", "ratelimit.errors", "ratelimit.limits"},
-}
-SILENT = [
-    "ratelimit.errors",
-    "ratelimit.limits",
-    "ratelimit.stores.bucket",
-    "ratelimit.admission.queue",
-    "ratelimit.admission.flow",
-    "ratelimit.estimate",
-    "ratelimit.feedback",
-]
+SILENT = ("errors", "limits", "families", "locks", "arguments", "estimate", "feedback", "stores")
+LONGEST_FILE = 350
+"""Lines; about 300 are a file."""
+MOST_FILES = 12
+"""Files of one folder, but in the two rooms of many small ones."""
 
 
-def imports(path: Path, *, run: bool = False) -> set[str]:
-    """Every module that a file imports, at its top and inside functions; with ``run``
-    only what is imported when it runs, not for types.
-    """
+def foreign(module: str) -> set[str]:
+    """Return what a file imports from outside the package."""
+    path = ROOT / (module.replace(".", "/") + ".py")
+    if not path.exists():
+        path = ROOT / module.replace(".", "/") / "__init__.py"
     found: set[str] = set()
-    typed: set[ast.AST] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if run and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            typed.update(ast.walk(node))
-        if node in typed:
-            continue
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            assert node.level == 0, f"{path.name}: imports are absolute"
-            found.update(
-                f"{module}.{alias.name}" if f"{module}.{alias.name}" in FILES else module
-                for alias in node.names
-            )
+            found.add(node.module or "")
     return found
 
 
-def of_room(room: str) -> dict[str, Path]:
-    """The files of a room: a module, or a folder and all in it."""
+def uses(module: str, names: set[str]) -> set[str]:
+    """Return which of these outside modules a file imports."""
     return {
-        module: path
-        for module, path in FILES.items()
-        if module == room or module.startswith(room + ".")
+        name
+        for name in foreign(module)
+        if any(name == one or name.startswith(one + ".") for one in names)
     }
 
 
-def falls_under(module: str, names: set[str]) -> bool:
-    """Whether a module is one of ``names``, or inside one."""
-    return any(module == name or module.startswith(name + ".") for name in names)
+def test_every_room_imports_only_what_the_table_allows() -> None:
+    """Arrows point down, and imports for types are arrows too."""
+    assert read().forbidden() == []
 
 
-@pytest.mark.parametrize("room", BELOW)
-def test_arrows_point_down(room: str) -> None:
-    """A room imports of the package only the rooms below it, for types either."""
-    for module, path in of_room(room).items():
-        inside = {name for name in imports(path) if falls_under(name, ANY)}
-        assert {name for name in inside if not falls_under(name, BELOW[room])} == set(), module
+def test_no_room_is_missing_from_the_table() -> None:
+    """A new file or folder is given its place before it is used."""
+    assert {read().room(module) for module in read().lines} <= set(ROOMS)
 
 
-def test_no_inner_file_imports_the_face() -> None:
-    """`from ratelimit import name` inside the package ties files into a circle; only
-    the command line may show the face.
-    """
-    offenders = [
-        module
-        for module, path in FILES.items()
-        if "ratelimit" in imports(path)
-        and not module.startswith(("ratelimit.commands", "ratelimit.cli", "ratelimit.testing"))
-    ]
-    assert offenders == []
+def test_no_file_leads_back_to_itself() -> None:
+    """There is no circle of imports, those for types included."""
+    assert read().circle() == []
 
 
-@pytest.mark.parametrize("room", SILENT)
-def test_nothing_below_the_drivers_waits_reads_a_clock_or_talks(room: str) -> None:
-    """Time is an argument, and I/O is somebody else's: also inside functions."""
-    for module, path in of_room(room).items():
-        used = {name for name in imports(path) if falls_under(name, WAITING | HTTP)}
-        assert used <= ALLOWED.get(module, set()), module
+def test_the_table_itself_has_no_circle() -> None:
+    """What the table allows could never become a circle of rooms."""
+    names = {room: {other.split(".")[0] for other in ROOMS[room]} for room in ROOMS}
+    table = House({}, {room: frozenset(others - {room}) for room, others in names.items()})
 
-
-ALLOWED: dict[str, set[str]] = {
-    "ratelimit.estimate.vocabulary": {"time"}
-}  # it must not hang a call: it measures its own patience with a download
-
-
-def test_only_the_outer_rooms_import_an_async_library() -> None:
-    """Anyio is at home in `drive.py`; the limiter's own files use it for off-loading at
-    most.
-    """
-    users = {
-        module
-        for module, path in FILES.items()
-        if any(falls_under(name, {"anyio", "trio", "asyncio"}) for name in imports(path))
-    }
-    inner = {
-        module
-        for module in users
-        if not module.startswith(
-            ("ratelimit.testing", "ratelimit.commands", "ratelimit.cli", "ratelimit.batch")
-        )
-    }
-    assert inner <= {
-        "ratelimit.admission.drivers",
-        "ratelimit.reservation",
-        "ratelimit.integrations.transport",
-        "ratelimit.integrations.metering",
-    }
-    assert not any(
-        "asyncio" in imports(FILES[module]) or "trio" in imports(FILES[module]) for module in inner
-    )
+    assert table.circle() == []
 
 
 @pytest.mark.parametrize(
-    "module", ["ratelimit.integrations.transport", "ratelimit.integrations.metering"]
+    ("added", "complaint"),
+    [
+        ("stores/bucket.py:from ratelimit.control.engine import Engine", "forbidden"),
+        ("feedback/usage.py:import ratelimit.lease", "forbidden"),
+        ("stores/bucket.py:from ratelimit.stores.memory import MemoryStore", "circle"),
+        (
+            "stores/bucket.py:if TYPE_CHECKING:\n    from ratelimit.stores.memory import X",
+            "circle",
+        ),
+    ],
 )
-def test_the_transport_imports_no_http_library(module: str) -> None:
+def test_a_wrong_import_is_found(added: str, complaint: str, tmp_path: Path) -> None:
+    """An upward import, a circle and a circle for types alone are each noticed."""
+    file, line = added.split(":", 1)
+    for path in ROOT.rglob("*.py"):
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_text(encoding="utf-8")
+        copy.write_text(text + ("\n" + line + "\n" if path == ROOT / file else ""))
+
+    changed = house.read(tmp_path)
+
+    assert (changed.forbidden() if complaint == "forbidden" else changed.circle()) != []
+
+
+def test_folders_stay_small() -> None:
+    """No folder holds more than a dozen files, but estimate/ and testing/."""
+    crowded = {folder for folder, files in read().folders().items() if files > MOST_FILES}
+
+    assert crowded <= {"estimate", "testing"}
+
+
+def test_files_stay_short() -> None:
+    """About 300 lines are a file."""
+    assert {module: lines for module, lines in read().lines.items() if lines > LONGEST_FILE} == {}
+
+
+def test_every_file_opens_with_its_contract() -> None:
+    """What a file owns, and what must never come in, stands before its first import."""
+    without = [
+        str(path.relative_to(ROOT))
+        for path in ROOT.rglob("*.py")
+        if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+
+    assert without == []
+
+
+def test_nothing_below_the_drivers_waits_reads_a_clock_or_talks() -> None:
+    """Time is an argument, and I/O belongs to other rooms: also inside functions."""
+    found = {
+        module: uses(module, WAITING | HTTP)
+        for module in read().lines
+        if read().room(module) in SILENT or module in {"admission.queue", "admission.flow"}
+    }
+
+    assert {module: names for module, names in found.items() if names} == {}
+
+
+def test_only_a_few_rooms_import_an_async_library() -> None:
+    """The drivers wait, and a reservation off-loads its counting; asyncio and trio never."""
+    inner = [
+        module
+        for module in read().lines
+        if read().room(module) not in {"testing", "commands", "cli", "batch"}
+    ]
+
+    assert {module for module in inner if uses(module, {"anyio"})} == {
+        "admission.drivers",
+        "reservation",
+    }
+    assert [module for module in inner if uses(module, {"asyncio", "trio"})] == []
+
+
+def test_the_integrations_import_no_http_library() -> None:
     """Any transport of the right shape is wrapped by its names."""
-    assert not any(falls_under(name, HTTP) for name in imports(FILES[module]))
+    inside = [module for module in read().lines if read().room(module) == "integrations"]
+
+    assert [module for module in inside if uses(module, HTTP)] == []
 
 
 def test_the_fake_server_shares_no_arithmetic_with_the_limiter() -> None:
-    """Who judges must not calculate with the same code."""
-    for module, path in of_room("ratelimit.testing").items():
-        used = {
-            name
-            for name in imports(path)
-            if falls_under(
-                name, {f"ratelimit.{room}" for room in ("stores", "admission", "control")}
-            )
-        }
-        assert used <= {"ratelimit.admission.clock"}, module
-
-
-def test_no_circle_of_files() -> None:
-    """What is imported when a file is loaded never leads back to it."""
-    arrows = {
-        module: imports(path, run=True) & set(FILES) - {module} for module, path in FILES.items()
+    """A judge must not calculate with the same code."""
+    shared = {
+        target
+        for module, targets in read().imports.items()
+        if read().room(module) == "testing"
+        for target in targets
+        if read().room(target) in {"stores", "admission", "control", "lease", "limiter"}
     }
-    done: set[str] = set()
 
-    def visit(module: str, trail: tuple[str, ...]) -> None:
-        assert module not in trail, " -> ".join((*trail[trail.index(module) :], module))
-        if module not in done:
-            for below in arrows[module]:
-                visit(below, (*trail, module))
-            done.add(module)
-
-    for module in arrows:
-        visit(module, ())
-
-
-def test_every_file_opens_with_its_contract_and_stays_short() -> None:
-    """What it owns is said before the first import; about 300 lines are a file."""
-    for module, path in FILES.items():
-        text = path.read_text(encoding="utf-8")
-        assert ast.get_docstring(ast.parse(text)), module
-        assert text.count("\n") <= 460, module
+    assert shared == {"admission.clock"}
 
 
 ALONE = """
@@ -240,7 +191,8 @@ ALONE = """
         pass
     import tiktoken
     assert not tiktoken.registry.ENCODINGS, "a vocabulary is some megabytes and half a second"
-    loaded = [name for name in ("openai", "trio", "httpx2", "quicktok", "starlette", "uvicorn", "rich") if name in sys.modules]
+    names = ("openai", "trio", "httpx2", "quicktok", "starlette", "uvicorn", "rich")
+    loaded = [name for name in names if name in sys.modules]
     assert not loaded, loaded
 """
 EXTRAS = {
@@ -251,6 +203,7 @@ EXTRAS = {
     "imagesize",
     "quicktok",
     "tenacity",
+    "filelock",
     "trio",
     "aiohttp",
     "hypothesis",
@@ -259,15 +212,18 @@ EXTRAS = {
 
 
 def test_importing_needs_no_extra_and_loads_no_vocabulary() -> None:
-    """`import ratelimit` and calls with a cost by hand work with the core dependencies
-    alone, and load neither a vocabulary nor the SDK.
+    """`import ratelimit` works with the core dependencies alone and stays light.
+
+    Calls with a cost by hand load neither a vocabulary nor the SDK.
     """
     script = textwrap.dedent(ALONE).replace("{extras}", repr(EXTRAS))
+
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-    )  # our own text
+    )
+
     assert done.returncode == 0, done.stderr

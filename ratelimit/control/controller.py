@@ -32,8 +32,7 @@ from ratelimit.control.evidence import AccountingEvidence
 from ratelimit.control.limits_seen import DIMENSIONS, Key, LimitsSeen, level_of
 from ratelimit.control.pause import Pause
 from ratelimit.control.pricing import Pricing
-from ratelimit.control.slack import Slack
-from ratelimit.control.transit import InTransit
+from ratelimit.control.slack import InTransit, Slack
 from ratelimit.feedback import Reading, Refusal
 from ratelimit.limits import Limit, Limits
 

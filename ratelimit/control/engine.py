@@ -2,11 +2,16 @@
 
 Owns the families of one limiter: which models they hold, what a body costs in them, how
 patient a priority is, and what a fork does to them. Must never know who asks.
+
+Families of models that no limit was given for are made when they are met. Their names
+come from requests and may be any text, so they are never taken for patterns, and a
+family whose calls are over may be dropped.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
@@ -15,12 +20,17 @@ from typing import Any, Final, Literal
 from ratelimit.admission.clock import Clock
 from ratelimit.control.family import ModelFamily
 from ratelimit.control.pricing import Accounting
-from ratelimit.control.unlisted import UnlistedModels
 from ratelimit.errors import InvalidArgument, caution
 from ratelimit.estimate import Estimate, Estimator
-from ratelimit.families import LONGEST_NAME, pattern_of
+from ratelimit.families import LONGEST_NAME, base_model, pattern_of
 from ratelimit.limits import Limits, amount_of
 from ratelimit.stores.payments import Payment
+
+MOST: Final = 500
+"""Idle families kept, the last used; a model met again later starts with full buckets.
+
+OpenRouter, the largest shop, sells about 400 models.
+"""
 
 NAMES_KEPT: Final = 1_000
 """Model names whose family is looked up without matching patterns."""
@@ -168,6 +178,60 @@ class Engine:
         self._unlisted.reset_after_fork()
         for family in self.families().values():
             family.reset_after_fork()
+
+
+class UnlistedModels:
+    """One family for each base model, made when a model of it is first met.
+
+    :param make: makes a family of that name with these limits.
+    """
+
+    def __init__(self, make: Callable[[str, Limits], ModelFamily]) -> None:
+        self._make = make
+        self._families: dict[str, ModelFamily] = {}  # the last used stands last
+        self._warned = 0
+        # Reentrant: a signal handler that interrupts the holder may come in, and every
+        # step leaves the families in order.
+        self._lock = threading.RLock()
+        self.refused = 0
+        """429s of the families that were dropped."""
+
+    def family(self, model: str) -> ModelFamily:
+        """Return the family of a model; the first of each family is made with a warning."""
+        name = base_model(model)
+        with self._lock:
+            family = self._families.pop(name, None)
+            new = family is None and self._warned < MOST  # Python keeps every warning
+            if family is None:
+                self._make_room()
+                family = self._make(name, Limits())
+                self._warned += 1
+            self._families[name] = family
+        if new:
+            caution(
+                f"no limit is given for model {model!r}: it passes without waiting, until a "
+                'wrapped client has learned limits from an answer; add it, or "*", to limits=',
+                stacklevel=6,
+            )
+        return family
+
+    def _make_room(self) -> None:
+        """Drop the longest unused idle families beyond `MOST`."""
+        for name, family in list(self._families.items()):
+            if len(self._families) < MOST:
+                return
+            if family.admission.idle:
+                self._families.pop(name, None)
+                self.refused += family.controller.refused
+
+    def families(self) -> dict[str, ModelFamily]:
+        """Return the families of now, by name."""
+        with self._lock:
+            return dict(self._families)
+
+    def reset_after_fork(self) -> None:
+        """Take a new lock: the holder of the old one belongs to the parent process."""
+        self._lock = threading.RLock()
 
 
 def _reset_after_fork() -> None:

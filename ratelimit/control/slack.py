@@ -1,11 +1,13 @@
-"""How long after its admission a request may arrive at the server.
+"""How long after its admission a request may arrive, and what may not have arrived yet.
 
-Owns that one figure. Must never touch a bucket: see `ratelimit.stores.bucket` for what
-the slack is good for.
+Owns that figure and that sum. Must never touch a bucket or read a clock: see
+`ratelimit.stores.bucket` for what the slack is good for.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Mapping
 from math import inf
 from typing import Final
 
@@ -51,3 +53,23 @@ class Slack:
             self._previous, self._recent, self._seen = self._recent, 0.0, 0
         self.seconds = min(max(self._previous, self._recent) * MARGIN, self.first)
         return self.seconds != before
+
+
+class InTransit:
+    """The calls admitted within the slack."""
+
+    __slots__ = ("_recent", "_tokens")
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[float, float]] = deque()  # admitted at, tokens
+        self._tokens = 0.0
+
+    def add(self, admitted_at: float, tokens: float, slack: float) -> Mapping[str, float]:
+        """Add a call; return what was charged within ``slack`` seconds before it."""
+        recent = self._recent
+        while recent and recent[0][0] < admitted_at - slack:
+            self._tokens -= recent.popleft()[1]
+        before = {"tokens": self._tokens, "requests": len(recent)}
+        recent.append((admitted_at, tokens))
+        self._tokens += tokens
+        return before
