@@ -17,7 +17,7 @@ from ratelimit.limits import Limits, amount_of
 P = ParamSpec("P")
 R = TypeVar("R")
 
-ALIKE: Final = 0.8
+ALIKE: Final = 0.82
 """The similarity (`difflib`, 0 to 1) from which a name is taken for a misspelled one."""
 
 
