@@ -50,7 +50,7 @@ class Buckets:
                 continue
 
             if plain and amount <= bucket.burst:
-                moment = start + amount * bucket.seconds_per_unit - bucket.window
+                moment = start + (amount * bucket.seconds_per_unit - bucket.window)
             else:
                 amount, moment = self._deferring(bucket, start, amount, payment.deferred)
             if moment > now:

@@ -155,6 +155,8 @@ class MemoryStore:
             self._soon(partial(self._settle, payment, used, now))
             return
         try:
+            if self._inbox:
+                self._apply_inbox()  # an earlier figure for the same call may wait there
             self._settle(payment, used, now)
         finally:
             self._lock.release()
