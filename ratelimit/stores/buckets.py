@@ -134,7 +134,7 @@ class Buckets:
             defers = deferred if bucket.defers else 0.0
             amount = min(amount - defers, bucket.burst)
             due = (before + amount) * bucket.seconds_per_unit
-            latest = max(latest, full_at + due - bucket.window)
+            latest = max(latest, full_at + (due - bucket.window))
             if defers and not before and not self.deferred:
                 latest = max(latest, bucket.moment(full_at, amount, defers))
         return latest
@@ -156,7 +156,7 @@ class Buckets:
             if amount or before:
                 amount = min(amount - (deferred if bucket.defers else 0.0), bucket.burst)
                 due = (before + amount) * bucket.seconds_per_unit
-                latest = max(latest, full_at + due - bucket.window)
+                latest = max(latest, full_at + (due - bucket.window))
         return latest
 
     def refuse_oversize(self, amounts: Mapping[str, float], deferred: float = 0.0) -> None:
