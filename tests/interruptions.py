@@ -6,28 +6,33 @@ never know what is interrupted.
 Python handles signals when a function of its own begins or goes on after a ``yield``,
 when a call has returned, and when it jumps backwards, at the end of each round of a
 loop (`CHECK_EVAL_BREAKER` in CPython's ceval.c). A profiler is called at the first two
-of these. A tracer that sees every instruction finds the third: it raises at the first
-instruction of the next round. Not enumerated: moments inside C code.
+of these. A tracer that sees every instruction finds the rest: it raises at the first
+instruction of a loop's next round and after a ``yield``. Not enumerated: moments inside
+C code.
 
 A profiler or tracer that raises is removed by the interpreter. So the second of two
 interruptions comes from whichever of the two has not raised yet. The tracer stands in
-for the profiler then: it raises at the instruction that follows a call.
+for the profiler then: it raises at the instruction that follows a call. After the last
+call of a ``try`` block that would be outside of the block, so these are left out.
 """
 
 from __future__ import annotations
 
 import dis
 import gc
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from itertools import count
+from itertools import count, pairwise
 from types import CodeType, FrameType
 from typing import Any, Final
 
 _CALLS: Final = frozenset(
-    code for name, code in dis.opmap.items() if name.startswith("CALL") or name == "PRECALL"
+    code for name, code in dis.opmap.items() if name.startswith("CALL")
 )
+_RESUMES: Final = frozenset({dis.opmap["RESUME"]})
+_GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 class Interrupted(BaseException):
@@ -40,9 +45,19 @@ def interrupt() -> None:
 
 
 @lru_cache(1_000)
-def _ends_of_calls(code: CodeType) -> frozenset[int]:
-    """Return the offsets of the instructions that call."""
-    return frozenset(one.offset for one in dis.get_instructions(code) if one.opcode in _CALLS)
+def _after(code: CodeType, opcodes: frozenset[int]) -> frozenset[int]:
+    """Return the offsets of these instructions where the next one has the same handler."""
+    entries = dis.Bytecode(code).exception_entries
+
+    def handler(offset: int) -> int:
+        return next((one.target for one in entries if one.start <= offset < one.end), -1)
+
+    steps = [(one.offset, one.opcode) for one in dis.get_instructions(code)]
+    return frozenset(
+        offset
+        for (offset, opcode), (following, _) in pairwise(steps)
+        if opcode in opcodes and handler(offset) == handler(following)
+    )
 
 
 class Interruption:
@@ -60,6 +75,7 @@ class Interruption:
         self.came = False
         self.came_again = False
         self._left = number
+        self._stopped = False
         self._again = again
         self._handler = handler
 
@@ -77,17 +93,20 @@ class Interruption:
         return kind is Interrupted
 
     def _profile(self, frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_flags & _GENERATOR:
+            return  # it may be about to be closed: no signal is handled then
         if event in {"call", "c_return", "c_exception"} and frame.f_code.co_filename != __file__:
             self._count()
 
     def _trace(self, frame: FrameType, event: str, _: object) -> Any:
         if event != "call" or frame.f_code.co_filename == __file__:
             return None
-        if self.came and sys.getprofile() is None:
+        if self.came and sys.getprofile() is None and not frame.f_code.co_flags & _GENERATOR:
             self._count()
         frame.f_trace_lines = False
         frame.f_trace_opcodes = True
-        calls = _ends_of_calls(frame.f_code)
+        calls = _after(frame.f_code, _CALLS)
+        resumes = _after(frame.f_code, _RESUMES) if frame.f_code.co_flags & _GENERATOR else ()
         last = frame.f_lasti
 
         def step(frame: FrameType, event: str, _: object) -> Any:
@@ -99,15 +118,15 @@ class Interruption:
 
             before, last = last, frame.f_lasti
             in_place_of_profiler = self.came and sys.getprofile() is None
-            if last < before or (in_place_of_profiler and before in calls):
+            if last < before or before in resumes or (in_place_of_profiler and before in calls):
                 self._count()
             return step
 
         return step
 
     def _count(self) -> None:
-        self._left -= 1
-        if self._left >= 0:
+        self._left -= not self._stopped
+        if self._left >= 0 or self._stopped:
             return
         if self.came:
             self.came_again = True
@@ -122,6 +141,7 @@ class Interruption:
             interrupt()
 
     def _stop(self) -> None:
+        self._stopped = True
         sys.setprofile(None)
         sys.settrace(None)
 
