@@ -28,9 +28,7 @@ from itertools import count, pairwise
 from types import CodeType, FrameType
 from typing import Any, Final
 
-_CALLS: Final = frozenset(
-    code for name, code in dis.opmap.items() if name.startswith("CALL")
-)
+_CALLS: Final = frozenset(code for name, code in dis.opmap.items() if name.startswith("CALL"))
 _RESUMES: Final = frozenset({dis.opmap["RESUME"]})
 _GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
@@ -162,9 +160,7 @@ def interruptions(
         yield number
 
 
-def double_interruptions(
-    act: Callable[[], object], *, step: int = 1
-) -> Iterator[tuple[int, int]]:
+def double_interruptions(act: Callable[[], object], *, step: int = 1) -> Iterator[tuple[int, int]]:
     """Run ``act`` interrupted at every moment, and once more while that is handled.
 
     :param step: take only every such moment for the first interruption.

@@ -55,9 +55,7 @@ class QueueMachine(RuleBasedStateMachine):
         index = which % len(self.waiters)
         _, _, one = self.waiters.pop(index)
         before = woken(self.waiters[0][2]) if self.waiters else 0
-        self.left_from_the_middle = bool(self.waiters) and (
-            self.left_from_the_middle or index > 0
-        )
+        self.left_from_the_middle = bool(self.waiters) and (self.left_from_the_middle or index > 0)
         self.queue.leave(one)
         self.queue.leave(one)
         if self.waiters and index == 0:
