@@ -45,9 +45,9 @@ def interrupt() -> None:
 @lru_cache(1_000)
 def _after(code: CodeType, opcodes: frozenset[int]) -> frozenset[int]:
     """Return the offsets of these instructions where the next one has the same handler."""
-    entries = dis.Bytecode(code).exception_entries
+    entries: Any = vars(dis.Bytecode(code))["exception_entries"]  # typeshed lacks it
 
-    def handler(offset: int) -> int:
+    def handler(offset: int) -> object:
         return next((one.target for one in entries if one.start <= offset < one.end), -1)
 
     steps = [(one.offset, one.opcode) for one in dis.get_instructions(code)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -33,12 +34,13 @@ class Beside:
         self.from_the_middle = False
 
     def step(self, kind: str, *args: Any) -> None:
-        {
+        steps: dict[str, Callable[..., None]] = {
             "join": self.join,
             "leave": self.leave,
             "leave first": self.leave_first,
             "renew": self.renew,
-        }[kind](*args)
+        }
+        steps[kind](*args)
 
     def join(self, pause: float, patience: float, amounts: dict[str, float]) -> None:
         self.now += pause
