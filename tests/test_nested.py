@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,15 +95,15 @@ def test_a_decorated_function_may_call_decorated_functions() -> None:
     clock = VirtualClock()
     held = limiter(1, clock)
 
-    @held.limit(request=lambda: {"model": "m"})
+    @held.limit(request=lambda: {"model": "gpt-4o"})
     def inner() -> int:
         return held.statistics().in_flight
 
-    @held.limit(request=lambda: {"model": "m"})
+    @held.limit(request=lambda: {"model": "gpt-4o"})
     async def middle() -> int:
         return inner()
 
-    @held.limit(request=lambda: {"model": "m"})
+    @held.limit(request=lambda: {"model": "gpt-4o"})
     async def outer() -> int:
         return max(await asyncio.gather(middle(), middle(), middle()))
 
@@ -207,6 +208,41 @@ def test_a_nested_call_that_waits_when_its_parent_ends_goes_next() -> None:
     assert_idle(held, 1)
 
 
+def test_a_call_inside_a_call_of_another_family_inside_its_own_family() -> None:
+    """The innermost call uses the slot of the outermost: the one between is of another."""
+    clock = VirtualClock()
+    held = RateLimiter(
+        limits={"a": Limits(concurrency=1), "b": Limits(concurrency=1)}, slack=0, clock=clock
+    )
+
+    async def main() -> None:
+        async with held.reserve(tokens=1, model="a"), held.reserve(tokens=1, model="b"):
+            async with held.reserve(tokens=1, model="a"), held.reserve(tokens=1, model="b"):
+                assert held.statistics().in_flight == 4
+
+    run(clock, main)
+    assert held.statistics().in_flight == 0
+
+
+@pytest.mark.usefixtures("vocabulary")
+def test_a_nested_call_does_not_wait_for_the_output_of_the_call_around_it() -> None:
+    """That output is deferred until its call ends, which waits for the nested one."""
+    clock = VirtualClock()
+    held = RateLimiter(tpm=1_000, slack=0, clock=clock)
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
+
+    async def main() -> None:
+        async with held.reserve(body, max_tokens=800) as outer:
+            async with held.reserve(body, max_tokens=900) as inner:
+                inner.settle(tokens=10)
+            with pytest.raises(WouldBlock):
+                Context().run(held.acquire_nowait, body, max_tokens=900)
+            outer.settle(tokens=10)
+
+    run(clock, main)
+    assert held.statistics().families["*"].levels["tokens/60s"] == pytest.approx(980, abs=1)
+
+
 def test_a_nested_call_that_is_refused_a_place_gives_the_slot_back() -> None:
     """A timeout of a nested call ends nothing but itself."""
     clock = VirtualClock()
@@ -254,7 +290,9 @@ def nodes(children: Any) -> Any:
 
 
 TREE = nodes(
-    st.lists(nodes(st.lists(nodes(st.lists(nodes(st.just([])), max_size=1)), max_size=2)), max_size=3)
+    st.lists(
+        nodes(st.lists(nodes(st.lists(nodes(st.just([])), max_size=1)), max_size=2)), max_size=3
+    )
 )
 
 
@@ -273,22 +311,30 @@ def test_any_tree_of_calls_ends_within_its_slots(
     clock = VirtualClock()
     held = limiter(slots, clock)
     store = held._engine.family("").admission.store
-    flying: dict[int, int | None] = {}
+    parents: dict[int, int | None] = {}
+    flying: set[int] = set()
+
+    def around(name: int) -> int | None:
+        parent = parents[name]
+        while parent is not None and parent not in flying:
+            parent = parents[parent]
+        return parent
 
     def check() -> None:
-        parents = {parent for parent in flying.values() if parent in flying}
-        roots = [name for name, parent in flying.items() if parent is None]
-        assert len(flying) - len(parents) <= slots
+        lenders = {around(name) for name in flying} - {None}
+        roots = [name for name in flying if parents[name] is None]
+        assert len(flying) - len(lenders) <= slots
         assert len(roots) <= slots
         assert 0 <= store.in_flight - store._borrowing <= slots
 
     async def call(node: Node, parent: int | None, left: list[asyncio.Task[None]]) -> None:
         async with held.reserve(tokens=node.tokens) as lease:
-            flying[id(node)] = parent
+            parents[id(node)] = parent
+            flying.add(id(node))
             check()
             await asyncio.sleep(node.before)
             if node.early:
-                del flying[id(node)]
+                flying.discard(id(node))
                 lease.settle(tokens=node.tokens / 2)
             nested = [call(child, id(node), left) for child in node.children]
             if node.late:
@@ -300,7 +346,7 @@ def test_any_tree_of_calls_ends_within_its_slots(
                 for one in nested:
                     await one
             await asyncio.sleep(node.after)
-            flying.pop(id(node), None)
+            flying.discard(id(node))
 
     async def main() -> None:
         left: list[asyncio.Task[None]] = []
