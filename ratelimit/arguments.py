@@ -17,12 +17,16 @@ from ratelimit.limits import Limits, amount_of
 P = ParamSpec("P")
 R = TypeVar("R")
 
-ALIKE: Final = 0.8
+ALIKE: Final = 0.82
 """The similarity (`difflib`, 0 to 1) from which a name is taken for a misspelled one."""
 
 
-def similar(name: str, options: Iterable[str]) -> str | None:
-    """Return the option that ``name`` probably stands for, or None."""
+@functools.lru_cache(1_000)
+def similar(name: str, options: tuple[str, ...]) -> str | None:
+    """Return the option that ``name`` probably stands for, or None.
+
+    Cached, because every field of every request body is looked up.
+    """
     words = name.lower().split("_")
     plain = {option.replace("_", ""): option for option in options if option not in words}
     letters = name.lower().replace("_", "")
@@ -60,7 +64,7 @@ def spelled(example: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 def unknown(name: str, options: Iterable[str], example: str) -> str:
     """Return the sentence about an option that does not exist."""
-    meant = similar(name, options)
+    meant = similar(name, tuple(options))
     if meant is not None:
         return f"there is no option {name}=; did you mean {meant}=?"
     return f"there is no option {name}=; there are {', '.join(options)}, as in {example}"

@@ -232,6 +232,9 @@ class Lease:
 class AdmittedLease(Lease):
     """A lease, and what the doors of this package do with it besides."""
 
+    around: AdmittedLease | None = None
+    """The lease that was the current one when this one became it."""
+
     @property
     def family(self) -> ModelFamily:
         """The family of models that admitted the call."""
@@ -336,6 +339,9 @@ class Current:
         self._token: Token[AdmittedLease | None] | None = None
 
     def __enter__(self) -> AdmittedLease:
+        around = _in_flight(_current.get())
+        if around is not None:
+            self._lease.around = around
         self._token = _current.set(self._lease)
         return self._lease
 
@@ -362,3 +368,19 @@ def enclosing_lease() -> AdmittedLease | None:
     """Return the lease around this code, as long as its call is in flight."""
     lease = _current.get()
     return lease if lease is not None and not lease.ended else None
+
+
+def payment_around(family: ModelFamily) -> Payment | None:
+    """Return the innermost call around this code that has a slot of this family."""
+    lease = _in_flight(_current.get())
+    while lease is not None and not lease.shares(family):
+        lease.around = _in_flight(lease.around)
+        lease = lease.around
+    return None if lease is None else lease.payment
+
+
+def _in_flight(lease: AdmittedLease | None) -> AdmittedLease | None:
+    """Return this lease, or the innermost around it, as far as its call is in flight."""
+    while lease is not None and lease.ended:
+        lease = lease.around
+    return lease

@@ -218,6 +218,7 @@ class RateLimiter:
         is capacity.
         """
         if request is None and timeout is None and not body and requests is None and cost is None:
+            self._engine.patience(priority)  # one that cannot be used is refused here as well
             lease = admit_by_hand(self._engine, tokens)
             if lease is not None:
                 return lease

@@ -21,7 +21,7 @@ from ratelimit.admission.admission import Terms
 from ratelimit.control.engine import Engine
 from ratelimit.errors import InvalidArgument, RequestTooLarge, WouldBlock
 from ratelimit.estimate import Estimate
-from ratelimit.lease import AdmittedLease, Current, Lease, enclosing_lease
+from ratelimit.lease import AdmittedLease, Current, Lease, payment_around
 from ratelimit.limits import LARGEST, amount_of
 from ratelimit.stores.payments import Payment, Wait
 
@@ -95,9 +95,9 @@ class Reservation:
             estimate = engine.estimate(self._request, endpoint=self._endpoint, site=self._site)
             family = engine.only or engine.family(estimate.model)
             payment = engine.payment(estimate, family)
-        parent = enclosing_lease()
-        if parent is not None and parent.shares(family):
-            payment.parent = parent.payment
+        parent = payment_around(family)
+        if parent is not None:
+            payment.nest(parent)
         return AdmittedLease(family, payment, engine.estimator, estimate)
 
     def _try_admit(self, lease: AdmittedLease) -> Wait | None:
@@ -183,9 +183,9 @@ def admit_by_hand(engine: Engine, tokens: object) -> AdmittedLease | None:
     if not family.pricing.settles:
         payment.keeps = True
     lease = AdmittedLease(family, payment, engine.estimator, None)
-    parent = enclosing_lease()
-    if parent is not None and parent.shares(family):
-        payment.parent = parent.payment
+    parent = payment_around(family)
+    if parent is not None:
+        payment.nest(parent)
     try:
         wait = family.admission.store.take(payment, engine.now())
     except RequestTooLarge:  # the long way finds out whether that is sure

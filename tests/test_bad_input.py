@@ -22,8 +22,8 @@ from ratelimit import (
     WaitTimeout,
     WouldBlock,
 )
-from ratelimit.admission.queue import Waiter
 from ratelimit.testing import ThreadClock, VirtualClock
+from tests.payments import waiter
 
 HUGE = 10**5_000
 
@@ -160,9 +160,9 @@ def test_a_cost_above_the_limit_is_told_at_once_also_when_others_wait(
 ) -> None:
     """It can never go, so it does not wait to hear that; the message says what to do."""
     held = limiter()
-    place = Waiter(0.0, {"tokens": 500}, lambda: True)
+    one = waiter(tokens=500)
     if busy:
-        held._engine.family("").admission.queue.join(place)
+        held._engine.family("").admission.queue.join(one)
     with pytest.raises(
         RequestTooLarge,
         match=r"needs 1,001 tokens, the limit is 1,000 tokens/min: it can never be admitted; shorten",
@@ -171,7 +171,7 @@ def test_a_cost_above_the_limit_is_told_at_once_also_when_others_wait(
     with pytest.raises(RequestTooLarge, match="never"):
         door(held, tokens=1_001, timeout=5)
     if busy:
-        held._engine.family("").admission.queue.leave(place)
+        held._engine.family("").admission.queue.leave(one)
     assert untouched(held)
 
 

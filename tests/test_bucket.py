@@ -10,21 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit import Limit
-from ratelimit.stores.bucket import Bucket, take_all
+from ratelimit.stores.bucket import Bucket
+from tests.payments import Held
 
 LIMIT = Limit("tokens", 100, 10)
 AMOUNTS = st.floats(0, 100, allow_subnormal=False)
 MOMENTS = st.floats(0, 1e5, allow_subnormal=False)
 
 
-def bucket(limit: Limit = LIMIT, now: float = 0.0, slack: float = 0.0) -> Bucket:
-    """A full one."""
-    return Bucket(limit, now, slack)
+def bucket(limit: Limit = LIMIT, now: float = 0.0, slack: float = 0.0) -> Held:
+    """Return a full bucket."""
+    return Held(limit, now, slack)
 
 
 def test_the_numbers_of_the_essay_are_right() -> None:
     """The table at the top of bucket.py is what the code does."""
-    tokens = Bucket(Limit("tokens", 30_000), 0.0)
+    tokens = Held(Limit("tokens", 30_000))
     assert tokens.take(20_000, 0)
     assert (tokens.full_at, tokens.level(0)) == (40, 10_000)
     assert (tokens.full_at, tokens.level(10)) == (40, 15_000)
@@ -61,7 +62,7 @@ def test_giving_undoes_taking(used: float, amount: float, now: float, later: flo
     touched, untouched = bucket(), bucket()
     for each in (touched, untouched):
         each.give(-used - 100, now)  # in use, so that neither is full before the end
-    touched.full_at += amount * touched.seconds_per_unit
+    touched.full_at += amount * touched.bucket.seconds_per_unit
     touched.give(amount, now + later)
     assert touched.level(now + later) == pytest.approx(untouched.level(now + later), abs=1e-6)
 
@@ -79,8 +80,8 @@ def test_time_that_stands_still_refills_nothing(amounts: list[float], now: float
 
 @given(used=st.floats(0, 300), amount=AMOUNTS, now=MOMENTS)
 def test_the_moment_is_when_it_fits_and_not_before(used: float, amount: float, now: float) -> None:
-    """Comparing moments leaves no residue of rounding to wait for: at `moment` it is
-    taken, a microsecond before it is not.
+    """No residue of rounding is waited for: what does not fit a microsecond before
+    `moment` is taken at it.
     """
     held = bucket(now=now)
     held.give(-used, now)
@@ -92,7 +93,7 @@ def test_the_moment_is_when_it_fits_and_not_before(used: float, amount: float, n
 
 @given(used=AMOUNTS, amount=AMOUNTS, now=MOMENTS)
 def test_a_refused_take_changes_nothing(used: float, amount: float, now: float) -> None:
-    """Refusing is not paying."""
+    """A refusal leaves the bucket as it was."""
     held = bucket(now=now)
     held.take(used, now)
     before = held.full_at
@@ -132,7 +133,7 @@ def test_what_arrives_within_the_slack_in_any_order_fits_at_the_server(
 
     The server is a level that leaks; a call above the burst goes when it is full.
     """
-    client, now = Bucket(Limit("tokens", 100, 10, burst=burst), 0.0, 2.0), 0.0
+    client, now = Held(Limit("tokens", 100, 10, burst=burst), 0.0, 2.0), 0.0
     arrivals: list[tuple[float, float]] = []
     for gap, amount, delay in calls:
         cost = min(amount, 100)
@@ -151,7 +152,7 @@ def test_slack_costs_burst_and_never_rate() -> None:
     rate.
     """
     held = bucket(slack=2.0)
-    held.expect(2.0)
+    held.bucket.expect(2.0)
     taken = 0
     while held.take(1, 0.0):
         taken += 1
@@ -164,8 +165,8 @@ def test_slack_stays_below_half_of_the_buckets_own_window() -> None:
     """A bucket of one second would lose rate to a slack of two; it keeps at least half
     of its burst.
     """
-    second = Bucket(Limit("requests", 10, 1), 0.0, 2.0)
-    assert second.slack == 0.5
+    second = Held(Limit("requests", 10, 1), 0.0, 2.0)
+    assert second.bucket.slack == 0.5
     taken = sum(second.take(1, second.moment(1)) for _ in range(1_000))
     assert taken == 1_000
     assert second.moment(1) <= 100
@@ -173,7 +174,7 @@ def test_slack_stays_below_half_of_the_buckets_own_window() -> None:
 
 def test_a_call_above_the_burst_goes_when_the_bucket_is_full_and_leaves_it_in_debt() -> None:
     """Oversize borrows once; the next call waits for the debt."""
-    held = Bucket(Limit("tokens", 100, 10, burst=20), 0.0)
+    held = Held(Limit("tokens", 100, 10, burst=20), 0.0)
     assert held.take(5, 0)
     assert held.moment(90) == 0.5
     assert not held.take(90, 0.4)
@@ -188,34 +189,35 @@ def test_a_cost_above_the_limit_is_never_taken(idle: float, burst: float | None)
     """However long a bucket was idle, the impossible stays impossible: idle time is not
     saved up beyond the burst.
     """
-    held = Bucket(Limit("tokens", 100, 10, burst=burst), 0.0)
+    held = Held(Limit("tokens", 100, 10, burst=burst), 0.0)
     assert held.moment(100.5) == inf
     assert not held.take(100.5, idle)
     assert held.take(100, idle)
 
 
-def test_a_bucket_that_cannot_pay_undoes_the_others() -> None:
-    """Both or neither: a refusal by the last of three buckets leaves the first two as
-    they were.
-    """
-    buckets = [
-        Bucket(Limit(name, amount), 0.0)
-        for name, amount in (("requests", 10), ("images", 5), ("tokens", 100))
-    ]
-    assert take_all(buckets, {"requests": 1, "images": 1, "tokens": 60}, 0.0)
-    before = [one.full_at for one in buckets]
-    assert not take_all(buckets, {"requests": 1, "images": 1, "tokens": 60}, 0.0)
-    assert [one.full_at for one in buckets] == before
-    assert not take_all(buckets, {"requests": 1, "tokens": 60}, 0.0)
-    assert [one.full_at for one in buckets] == before
-    assert take_all(buckets, {"requests": 1, "images": 4, "tokens": 40}, 0.0)
+@given(
+    burst=st.sampled_from([None, 20.0, 100.0]),
+    deferred=st.floats(0, 120, allow_subnormal=False),
+    used=st.floats(0, 150, allow_subnormal=False),
+    now=MOMENTS,
+)
+def test_the_level_is_the_least_of_what_the_burst_and_the_limit_have_left(
+    burst: float | None, deferred: float, used: float, now: float
+) -> None:
+    """Deferred amounts count against the limit, not against the burst."""
+    held = bucket(Limit("tokens", 100, 10, burst=burst), now)
+    held.give(-used, now)
+    held.deferred = deferred
+
+    assert held.level(now) == pytest.approx(
+        min((burst or 100) - used, 100 - used - deferred), abs=1e-6
+    )
 
 
-def test_a_correction_moves_the_level_and_is_remembered() -> None:
-    """What headers say shifts `full_at`, from now on where the bucket was full."""
-    held = bucket()
-    held.correct(3, now=50)
-    assert held.level(50) == pytest.approx(70)
-    held.correct(-1, now=50)
-    assert held.level(50) == pytest.approx(80)
-    assert held.corrected == 2
+def test_only_tokens_are_deferred() -> None:
+    """A bucket of requests is as full as it would be without any deferred output."""
+    requests = bucket(Limit("requests", 100, 10))
+    requests.deferred = 60
+
+    assert requests.level(0.0) == 100
+    assert not Bucket(Limit("input_tokens", 5)).defers

@@ -1,10 +1,12 @@
-"""What the server debits only at the end: held while the call is in flight, and what
-headers and refusals tell of servers that do otherwise.
+"""What the server debits only when a call ends: deferred while it is in flight.
+
+And what headers and refusals show of servers that do otherwise.
 """
 
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from typing import Any
 
 import httpx2
@@ -14,10 +16,14 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI
 
 from ratelimit import InvalidArgument, Limit, Limits, RateLimiter, WaitTimeout
-from ratelimit.stores.bucket import HELD, Bucket, give_all, take_all
+from ratelimit.lease import AdmittedLease
 from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores.payments import Payment
 from ratelimit.testing import FakeOpenAI
 from ratelimit.testing.clocks import VirtualClock
+from tests.payments import paid, refused
+
+LIMITS = Limits(Limit("tokens", 100, 100))
 
 CALLS = st.lists(
     st.tuples(
@@ -35,10 +41,12 @@ CALLS = st.lists(
 def test_full_at_is_the_servers_when_outputs_are_debited_at_the_end(
     calls: list[tuple[int, int, int, int, int]],
 ) -> None:
-    """Against a level that loses what refills while it is full and goes below zero at
-    the end of calls: never more is believed than is there.
+    """Against a level that loses what refills while it is full.
+
+    And that goes below zero at the end of calls.
     """
-    bucket, level, seen = Bucket(Limit("tokens", 100, 100), 0.0), 100.0, 0.0
+    store, level, seen = MemoryStore(LIMITS, 0.0), 100.0, 0.0
+    (bucket,) = store.buckets_of("tokens")
     events = []
     now = 0.0
     for number, (gap, charge, output, lasts, used) in enumerate(calls):
@@ -47,26 +55,28 @@ def test_full_at_is_the_servers_when_outputs_are_debited_at_the_end(
             (now, number, "arrives", charge, output, used),
             (now + lasts, number, "ends", charge, output, min(used, output)),
         ]
-    admitted = set()
+    admitted: dict[int, Payment] = {}
     for moment, number, what, charge, output, used in sorted(events):
         level, seen = min(100.0, level + moment - seen), moment
-        cost = {"tokens": charge + output, HELD: output}
         if what == "arrives":
-            if take_all([bucket], cost, moment):
-                admitted.add(number)
+            payment = Payment({"tokens": charge + output}, deferred=output)
+            if store.take(payment, moment) is None:
+                admitted[number] = payment
                 assert level >= charge
                 level -= charge
         elif number in admitted:
-            give_all([bucket], {"tokens": output - used, HELD: output}, moment)
+            store.settle(admitted[number], {"tokens": charge + used}, moment)
             level -= used
 
-        assert bucket.burst - bucket.owed(moment) == pytest.approx(level)
+        owed = bucket.owed(store.full_at(bucket), moment)
+        assert bucket.burst - owed == pytest.approx(level)
 
 
 @pytest.mark.parametrize("used", [753, 1_700])
 def test_a_long_answer_is_debited_when_it_ends(used: int) -> None:
-    """The server debits an answer when its call ends, however long ago that began: no
-    refill may be believed to have paid for it.
+    """The server debits an answer when its call ends, however long ago that began.
+
+    No refill since then has paid for it.
     """
     clock = VirtualClock()
     limiter = RateLimiter(tpm=6_000, clock=clock, slack=0)
@@ -79,7 +89,8 @@ def test_a_long_answer_is_debited_when_it_ends(used: int) -> None:
                 "max_tokens": 1_600,
             }
         )
-        charge = lease.reserved["tokens"] - lease.reserved[HELD]
+        assert isinstance(lease, AdmittedLease)
+        charge = lease.payment.at_once["tokens"]
         await asyncio.sleep(60)
         lease.settle(tokens=used)
         return 6_000 - (used - charge)
@@ -87,10 +98,8 @@ def test_a_long_answer_is_debited_when_it_ends(used: int) -> None:
     assert clock.run(main) == pytest.approx(limiter.statistics().families["*"].levels["tokens/60s"])
 
 
-def test_a_wait_for_what_is_held_is_not_predicted_by_the_clock() -> None:
-    """What an answer in flight holds may come back at any moment: who would go in half
-    a second must not be told that 38 are too long.
-    """
+def test_a_wait_for_what_is_deferred_is_not_predicted_by_the_clock() -> None:
+    """An output in flight may come back at any moment: a timeout of 5 s waits for it."""
     clock = VirtualClock()
     limiter = RateLimiter(tpm=30_000, clock=clock, slack=0)
     body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
@@ -111,42 +120,46 @@ def test_a_wait_for_what_is_held_is_not_predicted_by_the_clock() -> None:
     assert clock.run(main) - start == pytest.approx(0.5)
 
 
-def test_what_is_held_does_not_drip_and_waits_for_calls_to_end() -> None:
-    """A held output lowers the level for as long as the call lasts, however long that
-    is, and no time makes room for more than the limit.
-    """
-    bucket = Bucket(Limit("tokens", 100, 100), 0.0)
+def test_what_is_deferred_does_not_drip_and_waits_for_calls_to_end() -> None:
+    """A deferred output lowers the level for as long as its call lasts.
 
-    assert take_all([bucket], {"tokens": 70, HELD: 60}, 0.0)
-    assert bucket.level(1_000.0) == 40
-    assert bucket.moment(10, 31) == float("inf")
-    assert not take_all([bucket], {"tokens": 41, HELD: 31}, 1_000.0)
-    give_all([bucket], {"tokens": 60, HELD: 60}, 1_000.0)
-    assert bucket.level(1_000.0) == 100
+    No time makes room for more than the limit.
+    """
+    store = MemoryStore(LIMITS, 0.0)
+    call = paid(store, {"tokens": 70}, deferred=60)
+    assert store.levels(1_000.0)["tokens", 100] == 40
+    assert refused(store, {"tokens": 41}, 1_000.0, deferred=31).until == inf
+
+    store.settle(call, {"tokens": 10}, 1_000.0)
+    assert store.levels(1_000.0)["tokens", 100] == 100
 
 
 def test_a_call_dearer_than_the_limit_with_its_output_goes_alone() -> None:
-    """The server admits by the input: a maximum above the limit is no reason to refuse,
-    only to wait for a full bucket and for the others.
+    """The server admits by the input: a maximum above the limit is no reason to refuse.
+
+    Only to wait for a full bucket and for all calls in flight.
     """
-    bucket = Bucket(Limit("tokens", 100, 100), 0.0)
+    store = MemoryStore(LIMITS, 0.0)
+    paid(store, {"tokens": 10})
+    assert refused(store, {"tokens": 1_000}, 5.0, deferred=990).until == 10
+    paid(store, {"tokens": 1_000}, 10.0, deferred=990)
 
-    assert take_all([bucket], {"tokens": 10}, 0.0)
-    assert not take_all([bucket], {"tokens": 1_000, HELD: 990}, 5.0)
-    assert take_all([bucket], {"tokens": 1_000, HELD: 990}, 10.0)
-    assert not take_all([bucket], {"tokens": 1}, 500.0)
+    assert refused(store, {"tokens": 1}, 500.0).until == inf
 
 
-def test_a_held_amount_is_undone_with_the_rest() -> None:
-    """If another bucket cannot pay, nothing is held either."""
-    tokens, requests = (
-        Bucket(Limit("tokens", 100, 100), 0.0),
-        Bucket(Limit("requests", 1, 100), 0.0),
-    )
-    take_all([requests], {"requests": 1}, 0.0)
+@given(ended=st.permutations(range(4)), used=st.lists(st.integers(0, 40), min_size=4, max_size=4))
+def test_all_that_was_deferred_is_free_when_all_calls_have_ended(
+    ended: list[int], used: list[int]
+) -> None:
+    """In whatever order they end, however much they used, and settled twice."""
+    store = MemoryStore(Limits(Limit("tokens", 1_000, 1e9)), 0.0)
+    calls = [paid(store, {"tokens": 30.1}, deferred=20.1) for _ in range(4)]
+    for number in ended:
+        store.settle(calls[number], {}, 0.0)
+        store.settle(calls[number], {"tokens": used[number]}, 0.0)
 
-    assert not take_all([tokens, requests], {"tokens": 50, HELD: 40, "requests": 1}, 1.0)
-    assert tokens.level(1.0) == 100
+    assert store._buckets.deferred == pytest.approx(0, abs=1e-9)
+    assert store.levels(0.0)["tokens", 1e9] == pytest.approx(1_000 - sum(used), abs=1e-6)
 
 
 def race(
@@ -176,9 +189,7 @@ def race(
 
 @pytest.mark.parametrize(("variant", "seconds"), [("P", 110), ("I", 40)])
 def test_a_wrapped_client_finds_out_what_the_server_debits(variant: str, seconds: float) -> None:
-    """Answers of a tenth of max_tokens: no refusal, and no waiting for what the server
-    will never debit.
-    """
+    """Answers of a tenth of max_tokens: no refusal, and no wait for more than is debited."""
     fake, _, failures = race(variant)
 
     entries = list(fake.ledger)
@@ -188,9 +199,7 @@ def test_a_wrapped_client_finds_out_what_the_server_debits(variant: str, seconds
 
 
 def test_a_server_that_keeps_the_maximum_is_not_asked_again_and_again() -> None:
-    """Three refusals for tokens where refunds were believed: from then on none are
-    made.
-    """
+    """Three refusals for tokens in spite of refunds: from then on none are made."""
     fake, _, failures = race("A", calls=150)
 
     assert not failures
@@ -198,9 +207,7 @@ def test_a_server_that_keeps_the_maximum_is_not_asked_again_and_again() -> None:
 
 
 def test_a_limit_that_only_a_refusal_names_is_held_from_then_on() -> None:
-    """Headers that show a day's requests hide a minute's: one wave is refused, none
-    after it.
-    """
+    """Headers that show a day's requests hide a minute's: one wave is refused, no other."""
     fake, limiter, failures = race(
         "H", learned=True, calls=200, server={"rpm": 60, "rpd": 10_000, "tpm": 1_000_000}
     )
@@ -218,10 +225,8 @@ def test_a_level_is_a_share(level: Any) -> None:
         RateLimiter(rpm=1, level=level)
 
 
-def test_buckets_start_as_full_as_is_said() -> None:
-    """Half of each limit is there at the start; a small burst has no part in what is
-    spent.
-    """
+def test_buckets_start_as_full_as_was_given() -> None:
+    """Half of each limit is there at the start; a small burst is full all the same."""
     small = RateLimiter(
         limits=Limits(Limit("tokens", 1_000, burst=100)), level=0.5, slack=0, clock=VirtualClock()
     )
@@ -234,52 +239,59 @@ def test_buckets_start_as_full_as_is_said() -> None:
     assert limiter.statistics().families["*"].levels == {"requests/60s": 50, "tokens/60s": 500}
 
 
-def test_the_first_call_may_wait_for_another_one() -> None:
-    """While the first headers are awaited the rest is held, but not for ever: the call
-    that brings them may be inside one that is admitted.
-    """
+def test_the_first_headers_are_awaited_for_a_while_only() -> None:
+    """The rest is held meanwhile, and goes on where no headers come."""
     clock = VirtualClock()
     limiter = RateLimiter(rpm=60, clock=clock)
-    limiter.listen()
+    limiter._engine.listen()
 
     async def main() -> float:
-        async with limiter.reserve(tokens=1):
-            with pytest.raises(WaitTimeout):
-                await limiter.acquire(tokens=1, timeout=5)
-            inner = await limiter.acquire(tokens=1, timeout=60)
-            inner.close()
+        first = await limiter.acquire(tokens=1)
+        with pytest.raises(WaitTimeout):
+            await limiter.acquire(tokens=1, timeout=5)
+        await limiter.acquire(tokens=1, timeout=60)
+        first.close()
         return clock.now()
 
     assert 5 < clock.run(main) <= 31
 
 
-def test_a_limit_that_was_believed_far_too_high_does_not_close_the_line() -> None:
-    """What little of a huge limit was spent is little of the real one as well."""
+def test_the_first_headers_may_be_those_of_a_nested_call() -> None:
+    """The only call in flight goes on inside itself: it does not wait for its own end."""
+    clock = VirtualClock()
+    limiter = RateLimiter(rpm=60, clock=clock)
+    limiter._engine.listen()
+
+    async def main() -> float:
+        async with limiter.reserve(tokens=1), limiter.reserve(tokens=1):
+            return clock.now()
+
+    assert clock.run(main) == 0
+
+
+def test_a_limit_that_was_far_too_high_leaves_no_debt() -> None:
+    """A little of a huge limit that was spent is little of the real one as well."""
     store = MemoryStore(Limits(rpm=1e9), 0.0, 2.0)
-    store.take({"requests": 1}, 0.0)
+    paid(store, {"requests": 1})
     store.replace(Limits(rpm=10_000), 0.0)
 
     assert store.levels(2.1) == {("requests", 60.0): 10_000}
 
 
-def test_an_answer_whose_headers_are_not_read_takes_no_word_back() -> None:
-    """A changed limit is believed when two answers that were read say so, however many
-    were not read between them.
-    """
+def test_an_answer_without_headers_contradicts_nothing() -> None:
+    """A changed limit holds when two answers show it, however many show nothing between."""
     limiter = RateLimiter(slack=0, clock=VirtualClock())
 
     def answer(limit: int | None) -> None:
         lease = limiter.acquire_nowait(tokens=1)
-        told = {
+        headers = {
             "x-ratelimit-limit-requests": str(limit),
             "x-ratelimit-remaining-requests": str(limit - 1 if limit else 0),
         }
-        lease.observe(told if limit else {})
+        lease.observe(headers if limit else {})
         lease.close()
 
     for limit in (600, None, 300, None, 300):
         answer(limit)
 
-    assert [str(held) for held in limiter._engine.family("").admission.store.limits] == [
-        "300 requests/min"
-    ]
+    assert [str(held) for held in limiter.limits()] == ["300 requests/min"]

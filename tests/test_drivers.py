@@ -1,6 +1,4 @@
-"""Gates, drivers and what interrupts them: threads, event loops that are closed, forks,
-signals, all on one limiter.
-"""
+"""The drivers: threads, event loops, closed loops and forks, all on one limiter."""
 
 from __future__ import annotations
 
@@ -19,9 +17,10 @@ import trio
 
 from ratelimit import Limit, Limits, RateLimiter, ReentrantUse
 from ratelimit.admission import clock as clock_module
-from ratelimit.admission import drivers as drive
+from ratelimit.admission import drivers
 from ratelimit.admission.clock import Clock, Flag
-from ratelimit.admission.flow import Rest
+from ratelimit.admission.flow import Park
+from ratelimit.stores.memory import MemoryStore
 from ratelimit.testing import ThreadClock, VirtualClock
 
 if TYPE_CHECKING:
@@ -39,9 +38,7 @@ def drained(limiter: RateLimiter) -> None:
 
 @pytest.mark.usefixtures("eager_switching")
 def test_asyncio_trio_and_threads_share_one_limiter_at_the_same_time() -> None:
-    """Two loops and three threads take turns over two slots; every call is served and
-    the sums are exact.
-    """
+    """Two loops and three threads take turns over two slots; the sums are exact."""
     limiter = RateLimiter(limits=Limits(Limit("tokens", 100_000, MANY), concurrency=2), slack=0)
     calls, errors = 60, []
 
@@ -85,9 +82,7 @@ def test_asyncio_trio_and_threads_share_one_limiter_at_the_same_time() -> None:
 
 @pytest.mark.usefixtures("eager_switching")
 def test_cancelled_waiters_among_threads_leave_nothing_behind() -> None:
-    """Tasks of two loops are cancelled while threads settle: no turn is lost between
-    them.
-    """
+    """Tasks of two loops are cancelled while threads settle: no turn is lost."""
     limiter = RateLimiter(concurrency=1)
 
     async def some() -> None:
@@ -136,9 +131,7 @@ def test_a_limiter_outlives_the_loops_it_was_used_on(loop_clock: LoopClock) -> N
 
 @pytest.mark.parametrize("waiters", [1, 3])
 def test_waiters_of_a_closed_loop_block_nobody(waiters: int) -> None:
-    """A loop that was closed without cancelling its tasks leaves places in the line;
-    the next one who comes does not wait for them.
-    """
+    """The tasks of a loop that was closed without cancelling them wait no longer."""
     clock = ThreadClock()
     limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), slack=0, clock=clock)
     loop = asyncio.new_event_loop()
@@ -150,11 +143,11 @@ def test_waiters_of_a_closed_loop_block_nobody(waiters: int) -> None:
         return tasks
 
     tasks = loop.run_until_complete(main())
-    loop.close()
     assert limiter.statistics().waiting == waiters
+    loop.close()
+    assert limiter.statistics().waiting == 0
     limiter.acquire_sync(tokens=30)
     assert clock.now() == pytest.approx(3)
-    assert limiter.statistics().waiting == 0
     for task in tasks:
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's complaint about such loops is right, and not ours
     del tasks
@@ -162,7 +155,7 @@ def test_waiters_of_a_closed_loop_block_nobody(waiters: int) -> None:
 
 
 def test_a_refund_reaches_a_thread_behind_waiters_of_a_closed_loop() -> None:
-    """Whoever gives back wakes the first who still lives."""
+    """A refund wakes the first waiter that can go on."""
     clock = ThreadClock()
     limiter = RateLimiter(concurrency=1, clock=clock)
     lease = limiter.acquire_nowait(tokens=1)
@@ -188,8 +181,9 @@ def test_a_refund_reaches_a_thread_behind_waiters_of_a_closed_loop() -> None:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_blocking_call_behind_a_task_of_its_own_loop_is_refused(backend: str) -> None:
-    """It would stop the loop that the task before it needs to go on: it is told so, and
-    the task goes.
+    """It would stop the loop that the task before it needs to go on.
+
+    It raises, and the task goes.
     """
     limiter = RateLimiter(concurrency=1, clock=ThreadClock())
     served: list[str] = []
@@ -214,8 +208,9 @@ def test_a_blocking_call_behind_a_task_of_its_own_loop_is_refused(backend: str) 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_blocking_call_in_a_loop_may_wait_for_time(backend: str) -> None:
-    """With nobody before it, it blocks the loop and goes when its time has come; so it
-    does before a task that is more patient.
+    """With nobody before it, it blocks the loop and goes when its time has come.
+
+    So it does before a task that is more patient.
     """
     clock = ThreadClock()
     limiter = RateLimiter(limits=Limits(Limit("tokens", 10, 10)), slack=0, clock=clock)
@@ -282,10 +277,8 @@ FORKED = """
 """
 
 
-def test_after_a_fork_the_child_starts_afresh_and_is_told() -> None:
-    """Locks, waiters and calls in flight are the parent's: the child admits from full
-    buckets, with one warning, and the parent goes on.
-    """
+def test_after_a_fork_the_child_starts_anew_with_a_warning() -> None:
+    """Locks, waiters and calls in flight are the parent's: the child has full buckets."""
     done = subprocess.run(  # our own text
         [sys.executable, "-c", textwrap.dedent(FORKED)],
         capture_output=True,
@@ -297,30 +290,23 @@ def test_after_a_fork_the_child_starts_afresh_and_is_told() -> None:
 
 
 def test_a_rest_until_a_moment_that_has_come_lets_time_pass() -> None:
-    """A moment that rounding has put at the present is not asked for again and again at
-    the same time.
-    """
+    """A moment that rounding has put at the present does not come again and again."""
     clock = ThreadClock()
 
     def flow() -> Any:
-        yield Rest(clock.now())
-        yield Rest(-5.0)
-        return "done"
+        yield Park(clock.now())
+        yield Park(-5.0)
+        done.append(clock.now())
 
-    limiter = RateLimiter(clock=clock)
-    assert (
-        drive.run(
-            flow(), limiter._engine.family("").admission.store, clock, drive.ThreadParker(clock)
-        )
-        == "done"
-    )
-    assert clock.now() == pytest.approx(2 * drive.TICK)
+    done: list[float] = []
+    store = MemoryStore(Limits(), 0.0)
+    drivers.run(flow(), store, clock, drivers.ThreadParker(clock))
+
+    assert done == [pytest.approx(2 * drivers.TICK)]
 
 
 def test_a_thread_may_wait_longer_than_a_lock_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wait above what the system's locks take is waited in parts, and each part is
-    not the end of it.
-    """
+    """A wait above what the system's locks take is waited in parts."""
     monkeypatch.setattr(clock_module, "LONGEST", 0.0)
 
     class Centuries(Clock):

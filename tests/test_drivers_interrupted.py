@@ -1,6 +1,4 @@
-"""What interrupts a waiter: signal handlers, finalizers and Ctrl-C, in threads and in
-tasks; nobody may be left waiting, no lock locked.
-"""
+"""Signal handlers, finalizers and Ctrl-C that interrupt a waiter, in threads and tasks."""
 
 from __future__ import annotations
 
@@ -14,13 +12,15 @@ import anyio
 import pytest
 
 from ratelimit import Limit, Limits, RateLimiter, WouldBlock, locks
-from ratelimit.admission import drivers as drive
+from ratelimit.admission import drivers
 from ratelimit.admission.clock import Clock, Flag
 from ratelimit.admission.flow import admit
 from ratelimit.admission.queue import Queue, Waiter
 from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores.payments import Payment
 from ratelimit.testing import ThreadClock
-from tests.interruptions import Interruption, interruptions
+from tests.interruptions import Interruption, double_interruptions, interruptions
+from tests.payments import paid
 
 if TYPE_CHECKING:
     from tests.conftest import LoopClock
@@ -36,10 +36,8 @@ def drained(limiter: RateLimiter) -> None:
 
 
 @pytest.mark.usefixtures("eager_switching")
-def test_an_interrupted_thread_leaves_the_line() -> None:
-    """Ctrl-C in a waiting thread raises out of the wait, costs nothing and passes the
-    turn on.
-    """
+def test_an_interrupted_thread_leaves_the_queue() -> None:
+    """Ctrl-C in a waiting thread raises out of the wait and costs nothing."""
 
     class Interrupting(ThreadClock):
         def park(self, flag: Flag, seconds: float | None) -> None:
@@ -54,8 +52,9 @@ def test_an_interrupted_thread_leaves_the_line() -> None:
 
 
 def test_a_signal_handler_settles_and_asks_without_waiting() -> None:
-    """In a handler `settle` and `acquire_nowait` work as anywhere; the loop's waiter
-    hears of it with the loop's next turn.
+    """In a handler `settle` and `acquire_nowait` work as anywhere.
+
+    The waiter of the interrupted loop goes on with the loop's next turn.
     """
     limiter = RateLimiter(concurrency=1)
     refused: list[WouldBlock] = []
@@ -106,20 +105,21 @@ def test_a_signal_handler_wakes_a_thread() -> None:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_signal_handler_wakes_a_loop_that_sleeps(backend: str) -> None:
-    """All tasks wait and the loop sleeps in the system when a handler frees the slot:
-    the waiter goes on without anything else to wake it.
+    """All tasks wait and the loop sleeps in the system when a handler frees the slot.
+
+    The waiter goes on without anything else to wake it.
     """
     limiter = RateLimiter(concurrency=1)
     order: list[str] = []
 
-    def rescue(gate: drive.TaskParker) -> None:
+    def rescue(parker: drivers.TaskParker) -> None:
         order.append("slept on")
-        gate.wake()
+        parker.wake()
 
     async def main() -> None:
         lease = await limiter.acquire(tokens=1)
         # another thread: it wakes every loop
-        rescuer = threading.Timer(3, rescue, (drive.TaskParker(),))
+        rescuer = threading.Timer(3, rescue, (drivers.TaskParker(),))
         before = signal.signal(signal.SIGALRM, lambda *_: lease.settle(tokens=1))
         rescuer.start()
         try:
@@ -136,15 +136,13 @@ def test_a_signal_handler_wakes_a_loop_that_sleeps(backend: str) -> None:
 
 
 def test_a_task_can_be_woken_by_what_interrupts_its_wait(loop_clock: LoopClock) -> None:
-    """A handler or finalizer settles while the task is on its way into the wait: it
-    does not wait for what has happened already.
-    """
+    """A handler settles while the task is on its way into the wait: it does not wait."""
     clock = loop_clock()
     woken = 0
 
     async def main() -> None:
         nonlocal woken
-        gate = drive.TaskParker()
+        parker = drivers.TaskParker()
         me = anyio.get_current_task().id
         woken_at: float | None
 
@@ -152,13 +150,13 @@ def test_a_task_can_be_woken_by_what_interrupts_its_wait(loop_clock: LoopClock) 
             nonlocal woken_at
             with suppress(RuntimeError):  # the task rests, the loop is between two
                 if anyio.get_current_task().id == me:
-                    gate.wake()
+                    parker.wake()
                     woken_at = clock.now()
 
         for moment in range(1_000):
             woken_at = None
             with Interruption(moment, wake) as interruption:
-                await gate.wait(1.0)
+                await parker.wait(1.0)
             if woken_at is not None:
                 assert clock.now() == woken_at
                 woken += 1
@@ -171,14 +169,12 @@ def test_a_task_can_be_woken_by_what_interrupts_its_wait(loop_clock: LoopClock) 
 
 @pytest.mark.parametrize("kind", [Clock, ThreadClock])
 def test_a_thread_can_be_woken_by_what_interrupts_its_wait(kind: type[Clock]) -> None:
-    """A handler or finalizer settles while its own thread is anywhere inside the wait:
-    neither of them waits for the other.
-    """
+    """A handler settles while its own thread is anywhere inside the wait: neither hangs."""
     moments: list[int] = []
 
     def wait_and_wake() -> None:
-        gate = drive.ThreadParker(kind())
-        moments.extend(interruptions(lambda: gate.wait(0.001), gate.wake))
+        parker = drivers.ThreadParker(kind())
+        moments.extend(interruptions(lambda: parker.wait(0.001), parker.wake))
 
     thread = threading.Thread(target=wait_and_wake, daemon=True)
     thread.start()
@@ -187,32 +183,53 @@ def test_a_thread_can_be_woken_by_what_interrupts_its_wait(kind: type[Clock]) ->
     assert len(moments) > 3
 
 
-def test_ctrl_c_at_any_moment_of_a_wait_stops_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever a call that waits is interrupted, its place is given up and no lock
-    stays locked: the next one is admitted.
-    """
+class Waiting:
+    """A call that has to wait half a second on a clock of its own, again and again."""
+
+    def __init__(self) -> None:
+        self.clock = ThreadClock()
+        self.queue = Queue()
+        self.store = MemoryStore(Limits(Limit("tokens", 10, 10), concurrency=3), 0.0)
+        self.paid: list[Payment] = []
+        paid(self.store, {"tokens": 10})
+
+    def go(self) -> None:
+        parker = drivers.ThreadParker(self.clock)
+        payment = Payment({"tokens": 5})
+        self.paid.append(payment)
+        flow = admit(self.queue, Waiter(0.0, payment, parker), self.clock.now())
+        drivers.run(flow, self.store, self.clock, parker)
+
+    def in_order(self) -> bool:
+        """Return whether the books agree with the payments, and nobody waits."""
+        return (
+            self.store.admitted == 1 + sum(payment.paid for payment in self.paid)
+            and len(self.queue) == len(self.queue.entries) == 0
+            and self.queue.ahead_of(0.0) == {}
+        )
+
+
+def test_ctrl_c_at_any_moment_of_a_wait_stops_no_other_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wherever a call that waits is interrupted, it leaves the queue and no lock is locked."""
     monkeypatch.setattr(locks, "LOCK_SECONDS", 0.01)
-
-    class Waiting:
-        def __init__(self) -> None:
-            self.clock = ThreadClock()
-            self.line = Queue()
-            self.store = MemoryStore(Limits(Limit("tokens", 10, 10)), 0.0)
-            self.store.take({"tokens": 10}, 0.0)
-
-        def go(self) -> None:
-            gate = drive.ThreadParker(self.clock)
-            place = Waiter(0.0, {"tokens": 5}, gate.wake)
-            drive.run(admit(self.line, place, self.clock.now()), self.store, self.clock, gate)
-
     some = [Waiting()]
-
-    def go() -> None:
+    for _ in interruptions(some[-1].go):
         some[-1].go()
-
-    for _ in interruptions(go):
-        some[-1].go()
-        assert len(some[-1].line) == len(some[-1].line.entries) == 0
-        assert some[-1].line.ahead_of(0.0) == {}
+        assert some[-1].in_order()
         some.append(Waiting())
+
     assert len(some) > 50
+
+
+def test_ctrl_c_twice_in_a_row_stops_no_other_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one comes while the first one still takes the call out of the queue."""
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.01)
+    some = [Waiting()]
+    for _ in double_interruptions(some[-1].go):
+        some[-1].go()
+        assert some[-1].in_order()
+        some.append(Waiting())
+
+    assert len(some) > 500

@@ -1,5 +1,6 @@
-"""How a call is admitted, driven by hand: what it asks for, in which order, and what it
-leaves behind.
+"""How a call is admitted, driven by hand: what it asks for, in which order.
+
+And what it leaves behind.
 """
 
 from __future__ import annotations
@@ -10,181 +11,242 @@ from typing import Any
 import pytest
 
 from ratelimit import RequestTooLarge, WaitTimeout
-from ratelimit.admission.flow import Rest, Take, When, admit
+from ratelimit.admission.flow import Park, Predict, Take, admit
 from ratelimit.admission.queue import Queue, Waiter
+from ratelimit.stores.payments import Wait
+from tests.payments import Sleeper, waiter
 
 
-class Hand:
-    """Drives flows without a loop, a clock or a store."""
-
-    def __init__(self) -> None:
-        self.line = Queue()
-        self.woken: list[str] = []
-
-    def place(self, name: str, rank: float = 0.0, **cost: float) -> Waiter:
-        def wake() -> bool:
-            self.woken.append(name)
-            return True
-
-        return Waiter(rank, cost or {"tokens": 1}, wake)
+def until(moment: float) -> Wait:
+    """Return the answer of a store that may admit from that moment on, or before it."""
+    return Wait(moment)
 
 
-def ended(flow: Any, answer: object) -> Any:
-    """Send the last answer and return what the flow returns."""
-    with pytest.raises(StopIteration) as done:
-        flow.send(answer)
-    return done.value.value
+def surely(moment: float) -> Wait:
+    """Return the answer of a store that certainly admits nothing before that moment."""
+    return Wait(moment, moment)
+
+
+def woken(of: Waiter) -> int:
+    """Return how often a waiter was woken."""
+    assert isinstance(of.parker, Sleeper)
+    return of.parker.woken
+
+
+def end(flow: Any) -> None:
+    """Answer the last command with a payment, which must end the flow."""
+    with pytest.raises(StopIteration):
+        flow.send(None)
 
 
 def test_the_head_pays_at_once_and_leaves() -> None:
-    """With nobody before it a call asks the store first, and is gone from the line when
-    it has paid.
-    """
-    hand = Hand()
-    flow: Any = admit(hand.line, hand.place("a"), 0.0)
-    assert flow.send(None) == Take({"tokens": 1})
-    assert len(hand.line) == 1
-    grant, paid = ended(flow, ())
-    assert (grant, paid) == ((), {"tokens": 1})
-    assert len(hand.line) == 0
+    """With nobody before it a call asks the store first, and is gone when it has paid."""
+    queue, one = Queue(), waiter()
+    flow: Any = admit(queue, one, 0.0)
+    assert flow.send(None) == Take(one.payment)
+    assert len(queue) == 1
+
+    end(flow)
+    assert len(queue) == 0
 
 
 def test_a_refused_head_rests_until_the_moment_and_asks_again() -> None:
-    """Only the head waits on time; woken early it asks again, so that a refund is heard
-    of.
-    """
-    hand = Hand()
-    flow: Any = admit(hand.line, hand.place("a"), 0.0)
+    """Only the head waits on time; woken early it asks again, so a refund takes effect."""
+    queue, one = Queue(), waiter()
+    flow: Any = admit(queue, one, 0.0)
     flow.send(None)
-    assert flow.send(7.5) == Rest(7.5)
-    assert flow.send(3.0) == Take({"tokens": 1})
-    assert flow.send(5.0) == Rest(5.0)
-    assert flow.send(5.0) == Take({"tokens": 1})
-    ended(flow, ())
+    assert flow.send(until(7.5)) == Park(7.5)
+    assert flow.send(3.0) == Take(one.payment)
+    assert flow.send(until(5.0)) == Park(5.0)
+    assert flow.send(5.0) == Take(one.payment)
+    end(flow)
 
 
-def test_the_others_rest_until_woken_and_never_ask_the_store() -> None:
-    """Whoever is not first knows no moment; the head that leaves wakes the next one."""
-    hand = Hand()
-    first: Any = admit(hand.line, hand.place("first"), 0.0)
-    second: Any = admit(hand.line, hand.place("second"), 0.0)
-    third: Any = admit(hand.line, hand.place("third"), 0.0)
+def test_the_rest_of_the_queue_is_woken_and_never_asks_the_store() -> None:
+    """A call that is not the head has no moment; the head that leaves wakes the next one."""
+    queue = Queue()
+    a, b, c = waiters = [waiter() for _ in range(3)]
+    first, second, third = flows = [admit(queue, one, 0.0) for one in waiters]
+    del flows
     first.send(None)
-    assert second.send(None) == Rest(inf)
-    assert third.send(None) == Rest(inf)
-    ended(first, ())
-    assert hand.woken == ["second"]
-    assert third.send(1.0) == Rest(inf)
-    assert second.send(1.0) == Take({"tokens": 1})
+    assert second.send(None) == Park(inf)
+    assert third.send(None) == Park(inf)
+    end(first)
+    assert [woken(one) for one in (a, b, c)] == [0, 1, 0]
+    assert third.send(1.0) == Park(inf)
+    assert second.send(1.0) == Take(b.payment)
+
     second.close()
-    assert hand.woken == ["second", "third"]
-    assert third.send(2.0) == Take({"tokens": 1})
+    assert woken(c) == 1
+    assert third.send(2.0) == Take(c.payment)
 
 
-def test_a_cancelled_waiter_leaves_the_line_as_if_it_had_never_come() -> None:
-    """Closing a flow anywhere takes its place out, and wakes nobody but a new head."""
-    hand = Hand()
-    first: Any = admit(hand.line, hand.place("first"), 0.0)
-    second: Any = admit(hand.line, hand.place("second"), 0.0)
+def test_a_cancelled_waiter_leaves_the_queue_as_if_it_had_never_come() -> None:
+    """Closing a flow anywhere takes its waiter out, and wakes nobody but a new head."""
+    queue, head, other = Queue(), waiter(), waiter()
+    first: Any = admit(queue, head, 0.0)
+    second: Any = admit(queue, other, 0.0)
     first.send(None)
     second.send(None)
     second.close()
-    assert len(hand.line) == 1
-    assert hand.woken == []
+    assert len(queue) == 1
+    assert woken(head) == woken(other) == 0
+
     first.close()
-    assert len(hand.line) == 0
-    assert hand.line.ahead_of(9) == {}
+    assert len(queue) == 0
+    assert queue.ahead_of(9) == {}
 
 
 def test_an_overtaken_head_waits_on_time_no_longer() -> None:
     """When a more urgent call has come, the old head rests until that one wakes it."""
-    hand = Hand()
-    patient: Any = admit(hand.line, hand.place("patient", rank=10), 0.0)
+    queue, slow, fast = Queue(), waiter(10), waiter(1)
+    patient: Any = admit(queue, slow, 0.0)
     patient.send(None)
-    assert patient.send(4.0) == Rest(4.0)
-    urgent: Any = admit(hand.line, hand.place("urgent", rank=1), 1.0)
-    assert urgent.send(None) == Take({"tokens": 1})
-    assert urgent.send(6.0) == Rest(6.0)
-    assert patient.send(4.0) == Rest(inf)
+    assert patient.send(until(4.0)) == Park(4.0)
+    urgent: Any = admit(queue, fast, 1.0)
+    assert urgent.send(None) == Take(fast.payment)
+    assert urgent.send(until(6.0)) == Park(6.0)
+    assert patient.send(4.0) == Park(inf)
+
     urgent.send(6.0)
-    ended(urgent, ())
-    assert hand.woken == ["patient"]
-    assert patient.send(6.0) == Take({"tokens": 1})
+    end(urgent)
+    assert woken(slow) == 1
+    assert patient.send(6.0) == Take(slow.payment)
 
 
-def test_a_deadline_asks_first_when_it_would_be() -> None:
-    """With a timeout the moment behind all who are ahead is asked for; when it is too
-    late, the line is never joined.
+def test_a_waiter_that_the_queue_has_passed_over_joins_again() -> None:
+    """Its event loop was stopped: the queue went on, and it has its turn when it is back."""
+    queue, one, other = Queue(), waiter(), waiter()
+    assert isinstance(one.parker, Sleeper)
+    flow: Any = admit(queue, one, 0.0)
+    flow.send(None)
+    flow.send(until(5.0))
+    queue.join(other)
+    one.parker.stopped = True
+    queue.nudge()
+    assert queue.head is other
+    one.parker.stopped = False
+    assert flow.send(5.0) == Park(inf)
+    queue.leave(other)
+
+    assert woken(one) == 2
+    assert flow.send(5.0) == Take(one.payment)
+    end(flow)
+    assert len(queue) == 0
+
+
+def test_a_deadline_asks_first_from_when_it_can_be() -> None:
+    """With a timeout the certain moment behind all calls ahead is asked for.
+
+    When it is too late, the queue is never joined.
     """
-    hand = Hand()
-    ahead: Any = admit(hand.line, hand.place("ahead", tokens=30), 0.0)
+    queue, head, late = Queue(), waiter(tokens=30), waiter(tokens=5)
+    ahead: Any = admit(queue, head, 0.0)
     ahead.send(None)
-    flow: Any = admit(hand.line, hand.place("late", tokens=5), 2.0, deadline=10.0)
-    assert flow.send(None) == When({"tokens": 5}, {"tokens": 30})
-    with pytest.raises(WaitTimeout, match=r"would be 10.0 s, the timeout is 8.0 s") as told:
+    flow: Any = admit(queue, late, 2.0, deadline=10.0)
+    assert flow.send(None) == Predict(late.payment, {"tokens": 30})
+    with pytest.raises(WaitTimeout, match=r"would be 10.0 s, the timeout is 8.0 s") as raised:
         flow.send(12.0)
-    assert told.value.retry_after == 10.0
-    assert len(hand.line) == 1
+
+    assert raised.value.retry_after == 10.0
+    assert len(queue) == 1
 
 
 @pytest.mark.parametrize(
-    ("moment", "deadline", "told"),
+    ("moment", "deadline", "text"),
     [
         (0.1, 0.05, "be 0.10 s, the timeout is 0.05 s"),
         (30.004, 30.0, "be 30.004 s, the timeout is 30.000 s"),
         (1_200.0, 0.0, "be 1,200.0 s, the timeout is 0.0 s"),
-        (1.0 + 1e-12, 1.0, "be 1.0 s, the timeout is 1.0 s"),
+        (1.0 + 1e-12, 1.0, "be 1.000000000 s, the timeout is 1.000000000 s"),
     ],
 )
 def test_a_wait_and_a_timeout_that_differ_look_different(
-    moment: float, deadline: float, told: str
+    moment: float, deadline: float, text: str
 ) -> None:
-    """Nobody is told that 0.1 s is more than 0.1 s, down to a billionth of a second."""
-    flow: Any = admit(Queue(), Hand().place("a"), 0.0, deadline)
+    """The sentence never says that 0.1 s is more than 0.1 s, down to a billionth."""
+    flow: Any = admit(Queue(), waiter(), 0.0, deadline)
     flow.send(None)
-    with pytest.raises(WaitTimeout, match=told):
+    with pytest.raises(WaitTimeout, match=text):
         flow.send(moment)
 
 
-def test_a_deadline_ends_the_wait() -> None:
-    """Woken at its deadline a call asks once more, then gives up and passes the turn
-    on.
+def test_a_deadline_ends_the_wait_without_another_try() -> None:
+    """Woken at its deadline a call gives up and passes the turn on.
+
+    Even where it would fit by now: nothing is admitted after the deadline.
     """
-    hand = Hand()
-    flow: Any = admit(hand.line, hand.place("a"), 0.0, deadline=5.0)
-    next_one: Any = admit(hand.line, hand.place("b"), 0.0)
+    queue, one, other = Queue(), waiter(), waiter()
+    flow: Any = admit(queue, one, 0.0, deadline=5.0)
+    next_one: Any = admit(queue, other, 0.0)
     flow.send(None)
-    assert flow.send(1.0) == Take({"tokens": 1})
+    assert flow.send(1.0) == Take(one.payment)
     next_one.send(None)
-    assert flow.send(inf) == Rest(5.0)
-    assert flow.send(5.0) == Take({"tokens": 1})
+    assert flow.send(until(inf)) == Park(5.0)
     with pytest.raises(WaitTimeout, match="no capacity within the timeout"):
-        flow.send(inf)
-    assert hand.woken == ["b"]
+        flow.send(5.0)
+
+    assert woken(other) == 1
 
 
-def test_a_deadline_moves_the_head_out_when_a_debit_makes_it_hopeless() -> None:
-    """A head whose moment moves beyond its deadline is told at once, not at the
-    deadline.
-    """
-    hand = Hand()
-    flow: Any = admit(hand.line, hand.place("a"), 0.0, deadline=5.0)
+def test_a_timeout_of_zero_asks_the_store_of_a_free_queue() -> None:
+    """`admit` is reached only where it did not fit: then zero seconds are over at once."""
+    flow: Any = admit(Queue(), waiter(), 3.0, deadline=3.0)
+    flow.send(None)
+    with pytest.raises(WaitTimeout):
+        flow.send(-inf)
+
+
+def test_a_head_leaves_when_a_debit_makes_its_deadline_certainly_too_early() -> None:
+    """It raises when its certain moment moves beyond the deadline, not at the deadline."""
+    queue, one = Queue(), waiter()
+    flow: Any = admit(queue, one, 0.0, deadline=5.0)
     flow.send(None)
     flow.send(1.0)
-    assert flow.send(4.0) == Rest(4.0)
+    assert flow.send(surely(4.0)) == Park(4.0)
     flow.send(2.0)
     with pytest.raises(WaitTimeout, match="would be"):
-        flow.send(50.0)
-    assert len(hand.line) == 0
+        flow.send(surely(50.0))
+
+    assert len(queue) == 0
 
 
-def test_an_error_of_the_store_leaves_the_line() -> None:
-    """Whatever is thrown into the wait, the place is given up and the next one woken."""
-    hand = Hand()
-    flow: Any = admit(hand.line, hand.place("a"), 0.0)
-    other: Any = admit(hand.line, hand.place("b"), 0.0)
+def test_a_head_waits_for_its_deadline_while_calls_in_flight_may_give_back() -> None:
+    """A late moment that a refund may move is no reason to give up."""
+    queue, one = Queue(), waiter()
+    flow: Any = admit(queue, one, 0.0, deadline=5.0)
+    flow.send(None)
+    flow.send(1.0)
+    assert flow.send(Wait(50.0, 4.0)) == Park(5.0)
+    assert flow.send(4.5) == Take(one.payment)
+    end(flow)
+
+
+def test_the_price_is_set_anew_at_each_turn() -> None:
+    """More is known of the server by then."""
+    queue, one, prices = Queue(), waiter(), []
+    one.price = lambda: prices.append(len(prices))
+    other: Any = admit(queue, waiter(), 0.0)
+    other.send(None)
+    flow: Any = admit(queue, one, 0.0)
+    flow.send(None)
+    assert prices == []
+    end(other)
+    flow.send(1.0)
+    flow.send(until(2.0))
+    flow.send(2.0)
+
+    assert prices == [0, 1]
+
+
+def test_an_error_of_the_store_leaves_the_queue() -> None:
+    """Whatever is thrown into the wait, the waiter leaves and the next one is woken."""
+    queue, one, behind = Queue(), waiter(), waiter()
+    flow: Any = admit(queue, one, 0.0)
+    other: Any = admit(queue, behind, 0.0)
     flow.send(None)
     other.send(None)
     with pytest.raises(RequestTooLarge):
         flow.throw(RequestTooLarge("never"))
-    assert hand.woken == ["b"]
+
+    assert woken(behind) == 1

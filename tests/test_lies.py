@@ -1,5 +1,6 @@
-"""Answers that lie: whatever one of them says of limits, nothing raises, and no call is
-refused or kept waiting for good.
+"""Answers that lie about limits.
+
+Nothing raises, and no call is refused or kept waiting for good.
 """
 
 from __future__ import annotations
@@ -114,8 +115,9 @@ def test_no_single_answer_raises_or_stops_the_calls_that_fit(
     status: int,
     text: str,
 ) -> None:
-    """After one answer of any kind a call is still admitted in the end, at the latest
-    when the longest period is over.
+    """After one answer of any kind a call is still admitted in the end.
+
+    At the latest when the longest period is over.
     """
     clock = ThreadClock()
     held = RateLimiter(limits=limits, clock=clock)
@@ -164,20 +166,21 @@ def test_a_tiny_limit_that_one_answer_names_refuses_no_call(
     assert clock.now() < 120
 
 
-def test_calls_that_wait_for_the_first_headers_are_not_refused_for_what_they_say() -> None:
-    """They keep their order, also among equals, and the next one goes alone, until a
-    second answer has spoken.
+def test_calls_that_wait_for_the_first_headers_are_not_refused_for_their_figures() -> None:
+    """They keep their order, also among equals.
+
+    The next one goes alone, until a second answer has shown the limits.
     """
     clock = VirtualClock()
     held = RateLimiter(clock=clock)
-    held.listen()
+    held._engine.listen()
     admitted: list[tuple[int, int]] = []
 
-    async def call(number: int, told: dict[str, str]) -> None:
+    async def call(number: int, headers: dict[str, str]) -> None:
         lease = await held.acquire(tokens=10)
         admitted.append((number, round(clock.now())))
         await anyio.sleep(1)
-        lease.observe(told)
+        lease.observe(headers)
         lease.close()
 
     async def main() -> None:
@@ -189,10 +192,8 @@ def test_calls_that_wait_for_the_first_headers_are_not_refused_for_what_they_say
     assert admitted == [(0, 0), (1, 1), (2, 2), (3, 2), (4, 2)]
 
 
-def test_whoever_waits_on_a_limit_that_is_doubted_hears_of_it() -> None:
-    """A small call that a tiny limit makes wait goes on as soon as a larger one has
-    shown that limit to be one answer's word.
-    """
+def test_a_call_that_waits_on_a_limit_that_is_retracted_goes_on() -> None:
+    """A small call waits on a tiny limit until a larger one has it retracted."""
     clock = VirtualClock()
     held = RateLimiter(clock=clock)
     moments: list[float] = []
@@ -212,10 +213,8 @@ def test_whoever_waits_on_a_limit_that_is_doubted_hears_of_it() -> None:
     assert moments == [pytest.approx(1)]
 
 
-def test_a_refusal_of_a_call_that_is_too_large_teaches_its_limit() -> None:
-    """The second one of its kind is not sent any more; what is known of the level
-    stays.
-    """
+def test_a_limit_is_learned_from_the_refusal_of_a_call_that_is_too_large() -> None:
+    """The second one of its kind is not sent any more; the level stays as it was."""
     held = RateLimiter(tpm=30_000, slack=0, clock=ThreadClock())
     large = {
         "error": {
@@ -231,8 +230,9 @@ def test_a_refusal_of_a_call_that_is_too_large_teaches_its_limit() -> None:
 
 
 def test_a_limit_that_only_a_refusal_names_holds_beside_those_that_were_given() -> None:
-    """Nobody gave a day's tokens; from the first refusal for them on they count,
-    whatever headers show of other things.
+    """A day's tokens count from the first refusal for them on.
+
+    Whatever headers show of other limits.
     """
     held = RateLimiter(rpm=60, slack=0, clock=ThreadClock())
     spent = {
@@ -253,9 +253,7 @@ def test_a_limit_that_only_a_refusal_names_holds_beside_those_that_were_given() 
 
 
 def test_a_tiny_limit_that_two_answers_name_refuses_what_can_never_pass() -> None:
-    """Then it is true: the caller is told at once instead of being refused by the
-    server.
-    """
+    """Then it is true: the call raises at once instead of being refused by the server."""
     held = RateLimiter(clock=ThreadClock())
     for tokens in (1, 10):
         lease = held.acquire_sync(tokens=tokens)
@@ -266,8 +264,8 @@ def test_a_tiny_limit_that_two_answers_name_refuses_what_can_never_pass() -> Non
         held.acquire_nowait(tokens=10)
 
 
-def test_a_limit_that_was_given_is_never_doubted() -> None:
-    """What the user says needs no second word."""
+def test_a_limit_that_was_given_is_never_retracted() -> None:
+    """What the user gives needs no confirmation."""
     held = RateLimiter(tpm=5, clock=ThreadClock())
     held.acquire_sync(tokens=1).observe(TRUE)
 

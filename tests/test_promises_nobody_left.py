@@ -1,5 +1,6 @@
-"""The second promise: no lost wake-up, no waiter left behind, no lease leaked; who
-leaves the line costs nothing.
+"""The second promise: no lost wake-up, no waiter left behind, no lease leaked.
+
+A waiter that leaves the queue costs nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit import Limit, Limits, RateLimiter, WaitTimeout
+from ratelimit.testing.clocks import TrioClock
 
 if TYPE_CHECKING:
     from tests.conftest import LoopClock, Player
@@ -38,9 +40,7 @@ LIMITS = Limits(Limit("tokens", 100, 10), Limit("requests", 6, 10))
 def test_every_call_ends_and_nothing_stays_behind(
     player: Player, concurrency: int | None, script: Any
 ) -> None:
-    """Whatever happens, each call is admitted, cancelled or timed out; then nobody
-    waits, nothing is in flight and all admissions ended.
-    """
+    """Each call is admitted, cancelled or timed out; in the end nothing is left."""
     play = player(script, limits=LIMITS, concurrency=concurrency)
 
     family = play.limiter.statistics().families["*"]
@@ -52,9 +52,7 @@ def test_every_call_ends_and_nothing_stays_behind(
 @settings(max_examples=40)
 @given(script=SCRIPT)
 def test_never_more_in_flight_than_allowed(player: Player, script: Any) -> None:
-    """With a cap of two, no third call is between admission and settlement, and a slot
-    that falls free is used at once.
-    """
+    """With a cap of two no third call is in flight, and a free slot is used at once."""
     script = [
         call | {"timeout": None, "cancel": None, "end": "close", "tokens": 1.0, "patience": 0.0}
         for call in script
@@ -72,9 +70,10 @@ def test_never_more_in_flight_than_allowed(player: Player, script: Any) -> None:
 
 @settings(max_examples=40)
 @given(script=SCRIPT)
-def test_a_timeout_is_told_in_time_and_costs_nothing(player: Player, script: Any) -> None:
-    """Who times out hears of it at its deadline at the latest, and who left the line
-    was never debited.
+def test_a_timeout_comes_in_time_and_costs_nothing(player: Player, script: Any) -> None:
+    """It is raised at the deadline at the latest; only admitted calls are debited.
+
+    No call is admitted after its deadline.
     """
     play = player([call | {"end": "close"} for call in script], limits=LIMITS)
 
@@ -86,13 +85,13 @@ def test_a_timeout_is_told_in_time_and_costs_nothing(player: Player, script: Any
                 if bound is not None
             ]
             assert (call.gone or 0.0) - call.arrived <= max(bounds) + 1e-5
+        elif call.outcome == "admitted" and call.call.get("timeout") is not None:
+            assert (call.admitted or 0.0) - call.arrived <= (call.call["timeout"] or 0.0) + 1e-5
     assert sum(event.tokens for event in play.log) == sum(call.tokens for call in play.admitted)
 
 
 def test_cancelled_heads_pass_the_turn_on(loop_clock: LoopClock) -> None:
-    """When head after head is cancelled, the next one goes as soon as the bucket
-    allows: the turn is never lost with its owner.
-    """
+    """When head after head is cancelled, the next one goes as soon as the bucket allows."""
     clock = loop_clock()
     limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), slack=0, clock=clock)
     admitted: list[float] = []
@@ -119,10 +118,8 @@ def test_cancelled_heads_pass_the_turn_on(loop_clock: LoopClock) -> None:
     assert limiter.statistics().families["*"].levels["tokens/10s"] == pytest.approx(24, abs=1e-3)
 
 
-def test_a_refund_is_heard_by_who_waits(player: Player) -> None:
-    """A head that would wait for long goes at the moment in which another call gives
-    back.
-    """
+def test_a_refund_lets_the_head_go(player: Player) -> None:
+    """A head that would wait for long goes at the moment of another call's refund."""
     play = player(
         [
             {"at": 0, "tokens": 100, "hold": 2, "end": "settle", "used": 10},
@@ -139,10 +136,8 @@ def test_a_refund_is_heard_by_who_waits(player: Player) -> None:
     ]
 
 
-def test_a_late_debit_delays_who_waits(player: Player) -> None:
-    """A head whose moment moves away because another call used more than it reserved
-    waits for the new one.
-    """
+def test_a_late_debit_delays_the_head(player: Player) -> None:
+    """A head waits longer where another call used more than it reserved."""
     play = player(
         [
             {"at": 0, "tokens": 100, "hold": 5, "end": "settle", "used": 200},
@@ -154,10 +149,8 @@ def test_a_late_debit_delays_who_waits(player: Player) -> None:
     assert play.calls[1].admitted == pytest.approx(18, abs=1e-5)
 
 
-def test_a_wait_that_must_be_too_long_is_refused_at_once(player: Player) -> None:
-    """A timeout below the predicted wait raises without waiting, and says how long it
-    would be.
-    """
+def test_a_wait_that_is_certainly_too_long_is_refused_at_once(player: Player) -> None:
+    """Where no call gives anything back, a timeout below the wait raises without waiting."""
     play = player(
         [
             {"at": 0, "tokens": 100},
@@ -166,11 +159,58 @@ def test_a_wait_that_must_be_too_long_is_refused_at_once(player: Player) -> None
             {"at": 3, "tokens": 50, "timeout": 10.1},
         ],
         limits=Limits(Limit("tokens", 100, 10)),
+        accounting="never_refund",
     )
 
     assert [call.outcome for call in play.calls] == ["admitted", "admitted", "timeout", "admitted"]
     assert play.calls[2].gone == pytest.approx(2, abs=1e-5)
     assert play.calls[3].admitted == pytest.approx(13, abs=1e-5)
+
+
+def test_a_wait_that_a_refund_may_shorten_is_not_refused_before_its_deadline(
+    player: Player,
+) -> None:
+    """Waiters in front and calls in flight may give back: then only time decides."""
+    play = player(
+        [
+            {"at": 0, "tokens": 100, "hold": 4, "end": "settle", "used": 0},
+            {"at": 1, "tokens": 80, "hold": 1, "end": "settle", "used": 10},
+            {"at": 2, "tokens": 50, "timeout": 4.0},
+            {"at": 3, "tokens": 100, "timeout": 1.5},
+        ],
+        limits=Limits(Limit("tokens", 100, 100)),
+    )
+
+    assert [call.outcome for call in play.calls] == ["admitted"] * 3 + ["timeout"]
+    assert play.calls[2].admitted == pytest.approx(5, abs=1e-4)
+    assert play.calls[3].gone == pytest.approx(4.5, abs=1e-4)
+
+
+def test_no_call_is_admitted_after_its_deadline(loop_clock: LoopClock) -> None:
+    """Also where the event loop was blocked beyond it and there is capacity by then."""
+    clock = loop_clock()
+    limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), slack=0, clock=clock)
+    outcomes: list[str] = []
+
+    async def late() -> None:
+        try:
+            await limiter.acquire(tokens=100, timeout=4)
+        except WaitTimeout:
+            outcomes.append("timeout")
+        else:
+            outcomes.append("admitted")
+
+    async def main() -> None:
+        lease = await limiter.acquire(tokens=100)
+        async with anyio.create_task_group() as group:
+            group.start_soon(late)
+            await anyio.sleep(3.5)
+            lease.settle(tokens=0)  # wakes the head, whose task runs after this one
+            (clock.trio if isinstance(clock, TrioClock) else clock).jump(2.0)
+
+    clock.run(main)
+    assert outcomes == ["timeout"]
+    assert limiter.statistics().families["*"].admitted == 1
 
 
 def test_the_predicted_wait_of_an_oversize_call_is_the_real_one(player: Player) -> None:

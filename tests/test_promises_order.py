@@ -1,5 +1,6 @@
-"""The third promise: nobody starves; within one priority the order of arrival is the
-order of admission; patience bounds overtaking.
+"""The third promise: nobody starves, and within one priority arrivals are in order.
+
+Patience bounds overtaking.
 """
 
 from __future__ import annotations
@@ -35,18 +36,14 @@ LIMITS = Limits(Limit("tokens", 100, 10), Limit("requests", 6, 10))
 
 
 def one_by_one(script: Any) -> Any:
-    """Give every call a moment of its own, so that the order of arrival is known on
-    threads as well.
-    """
+    """Give every call a moment of its own: then threads, too, arrive in a known order."""
     return [call | {"at": call["at"] + index * 0.013} for index, call in enumerate(script)]
 
 
 @settings(max_examples=40)
 @given(script=SCRIPT)
 def test_first_come_first_served_whatever_the_size(player: Player, script: Any) -> None:
-    """In one priority nobody who is admitted was overtaken, by refunds, cancellations
-    and small sizes either.
-    """
+    """In one priority no admitted call was overtaken, whatever was refunded or cancelled."""
     play = player(one_by_one(script), limits=LIMITS)
 
     arrivals = sorted(
@@ -63,8 +60,9 @@ def test_first_come_first_served_whatever_the_size(player: Player, script: Any) 
 def test_only_a_more_urgent_call_overtakes_and_only_within_the_patience(
     player: Player, script: Any, patience: list[float]
 ) -> None:
-    """Whoever goes while another one waits has the earlier arrival + patience: so a
-    patient call is overtaken for its patience at most.
+    """A call that goes while another one waits has the earlier arrival + patience.
+
+    So a patient call is overtaken for its patience at most.
     """
     script = [
         call | {"patience": seconds}
@@ -99,8 +97,9 @@ def asked_before(calls: Sequence[Call], moment: float) -> float:
 def test_a_big_call_is_served_within_the_time_the_arithmetic_says(
     player: Player, big: float
 ) -> None:
-    """60 % of the capacity, or all of it, behind endless small calls: it goes when
-    those before it and itself are refilled, not later.
+    """60 % of the capacity, or all of it, behind endless small calls.
+
+    It goes when the amounts before it and its own are refilled, not later.
     """
     small = endless(until=60)
     play = player([*small, {"at": 15.1, "tokens": big}], limits=Limits(Limit("tokens", 100, 10)))
@@ -110,9 +109,7 @@ def test_a_big_call_is_served_within_the_time_the_arithmetic_says(
 
 
 def test_a_batch_call_is_overtaken_for_its_patience_and_no_longer(player: Player) -> None:
-    """Behind endless interactive calls a patient one goes when those of its patience's
-    time are served.
-    """
+    """Behind endless interactive calls it goes when those within its patience have gone."""
     small = endless(until=60, patience=PATIENCE["interactive"])
     play = player(
         [*small, {"at": 5.1, "tokens": 60.0, "patience": 10.0}],
@@ -124,7 +121,7 @@ def test_a_batch_call_is_overtaken_for_its_patience_and_no_longer(player: Player
 
 
 def test_an_urgent_call_goes_before_patient_ones(player: Player) -> None:
-    """An interactive call that comes last goes first among those who wait."""
+    """An interactive call that comes last goes first among those that wait."""
     play = player(
         [
             {"at": 0, "tokens": 100},

@@ -12,7 +12,7 @@ def test_a_tier_stands_for_limits_by_model() -> None:
 
     assert found["gpt-4o"] == Limits(rpm=500, tpm=30_000)
     assert set(found) == {"gpt-4o", "gpt-4o-mini", "gpt-6"}
-    assert RateLimiter(limits=found).family("gpt-4o-2024-08-06").family == "gpt-4o"
+    assert RateLimiter(limits=found).limits("gpt-4o-2024-08-06") == found["gpt-4o"]
     assert [TIERS[tier]["gpt-6"] for tier in "12345"] == sorted(
         (TIERS[tier]["gpt-6"] for tier in "12345"),
         key=lambda limits: [limit.amount for limit in limits],

@@ -15,7 +15,7 @@ from typing import Final
 
 from ratelimit.batch.lines import read_lines
 from ratelimit.commands.tiers import TIERS, limits_of
-from ratelimit.control.drift import LimitsSeen
+from ratelimit.control.limits_seen import LimitsSeen
 from ratelimit.errors import InvalidArgument
 from ratelimit.families import pattern_of
 from ratelimit.feedback import read_headers
@@ -77,7 +77,7 @@ def recorded(path: Path) -> dict[str, float]:
         if isinstance(said, dict)
         else {}
     )
-    known = LimitsSeen().hear(read_headers(headers)) or []
+    known = LimitsSeen().on_headers(read_headers(headers)) or []
     found = named(known)
     if not found:
         raise InvalidArgument(

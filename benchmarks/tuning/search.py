@@ -25,7 +25,7 @@ from typing import Any, Final, get_args
 
 from benchmarks.tuning.plans import Plan, needed_in_flight
 from benchmarks.tuning.simulate import Outcome, Settings
-from ratelimit.lease import Accounting
+from ratelimit.control.pricing import Accounting
 
 REFUSED: Final = 60.0
 """Seconds that one 429 counts as: none is worth what it could save."""

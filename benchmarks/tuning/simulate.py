@@ -24,13 +24,14 @@ from typing import Any, Final, Literal
 
 from benchmarks.tuning.traffic import Job
 from ratelimit import LimiterError, RateLimiter
-from ratelimit.control.family import FIRST_SLACK
+from ratelimit.control.pricing import Accounting
+from ratelimit.control.slack import FIRST_SLACK
 from ratelimit.estimate import Estimate, Estimator
 from ratelimit.estimate.models import family
 from ratelimit.feedback import Usage
-from ratelimit.lease import Accounting
 from ratelimit.limiter import PATIENCE
 from ratelimit.limits import SHORT_FORMS
+from ratelimit.reservation import Reservation
 from ratelimit.testing import Latency, Ledger, VirtualClock
 from ratelimit.testing.answers import Answers
 from ratelimit.testing.quotas import Quotas
@@ -185,9 +186,10 @@ class _Run:
         model = jobs[0].item.model
         given: dict[str, Any] = {**world.limits, **settings.arguments()}
         self._limiter = RateLimiter(**given, clock=clock)
-        self._lane = self._limiter.family(model)
-        self._limiter.estimator = self._lane.estimator = Recalling(settings.output)
-        self._limiter.listen()
+        self._engine = self._limiter._engine
+        self._family = self._engine.family(model)
+        self._engine.estimator = Recalling(settings.output)
+        self._engine.listen()
         self._ledger = Ledger()
         self._setup = _setup(world, seed)
         self._busy_until = 0.0
@@ -251,8 +253,9 @@ class _Run:
         """
         item = job.item
         body = {"model": item.model, "counted": item.counted}
-        lease = await self._limiter.reserve_for(
-            body, endpoint=item.endpoint, priority=item.priority
+        patience = self._engine.patience(item.priority)
+        lease = await Reservation(
+            self._engine, body, endpoint=item.endpoint, patience=patience
         ).admit_async()
         self._in_flight += 1
         self._most = max(self._most, self._in_flight)
@@ -307,7 +310,7 @@ class _Run:
     def _note(self, levels: Mapping[str, float]) -> None:
         if self._tracing:
             now = self._clock.now()
-            own = self._lane.store.levels(now)
+            own = self._family.admission.store.levels(now)
             found = {
                 name: (own[SHORT_FORMS[name]], levels[name])
                 for name in self._world.limits

@@ -142,7 +142,7 @@ class Admission:
 
 def _rank(payment: Payment, arrival: float, patience: float) -> float:
     """Return the rank of a call in the queue: the lower, the sooner it goes."""
-    if payment.parent is None:
+    if payment.around is None:
         return arrival + patience
     return arrival + patience - NESTED_FIRST * payment.depth
 
@@ -151,5 +151,5 @@ def _waiter(payment: Payment, terms: Terms, parker: Parker) -> Waiter:
     rank = _rank(payment, terms.arrival, terms.patience)
     if terms.again:
         rank = nextafter(rank, -inf)
-    patience = terms.patience if payment.parent is None else -1.0  # nested calls by themselves
+    patience = terms.patience if rank > -NESTED_FIRST / 2 else -1.0  # nested calls by themselves
     return Waiter(rank, payment, parker, patience=patience, price=terms.price)

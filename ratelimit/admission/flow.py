@@ -91,9 +91,12 @@ def admit(
         try:
             queue.leave(waiter)
         finally:
-            # Once more, if Ctrl-C cut it short: a waiter that stayed would hold up all
-            # those behind it.
-            queue.leave(waiter)
+            # Twice more, if Ctrl-C cut it short, and a second one the repetition: a
+            # waiter that stayed would hold up all those behind it.
+            try:
+                queue.leave(waiter)
+            finally:
+                queue.leave(waiter)
 
 
 def _timed_out() -> WaitTimeout:

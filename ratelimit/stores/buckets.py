@@ -50,9 +50,9 @@ class Buckets:
                 continue
 
             if plain and amount <= bucket.burst:
-                moment = start + amount * bucket.seconds_per_unit - bucket.window
+                moment = start + (amount * bucket.seconds_per_unit - bucket.window)
             else:
-                amount, moment = self._deferring(bucket, start, amount, payment.deferred)
+                amount, moment = self._deferring(bucket, start, amount, payment)
             if moment > now:
                 return None
 
@@ -62,13 +62,16 @@ class Buckets:
         return full_at
 
     def _deferring(
-        self, bucket: Bucket, full_at: float, amount: float, defers: float
+        self, bucket: Bucket, full_at: float, amount: float, payment: Payment
     ) -> tuple[float, float]:
         """Return what a bucket is debited at once of ``amount``, and when that fits."""
         if not bucket.defers:
             return amount, bucket.moment(full_at, amount)
-        amount -= defers
-        return amount, bucket.moment(full_at, amount, defers, self.deferred)
+        deferred = self.deferred
+        if payment.parent is not None:
+            deferred = max(deferred - payment.deferred_around, 0.0)
+        amount -= payment.deferred
+        return amount, bucket.moment(full_at, amount, payment.deferred, deferred)
 
     def after_settlement(
         self, payment: Payment, used: Mapping[str, float], now: float
@@ -109,7 +112,7 @@ class Buckets:
         for bucket, full_at in self:
             amount = payment.amounts.get(bucket.name)
             if amount:
-                moments.append(self._deferring(bucket, full_at, amount, payment.deferred)[1])
+                moments.append(self._deferring(bucket, full_at, amount, payment)[1])
         return max(moments)
 
     def moment(
@@ -134,7 +137,7 @@ class Buckets:
             defers = deferred if bucket.defers else 0.0
             amount = min(amount - defers, bucket.burst)
             due = (before + amount) * bucket.seconds_per_unit
-            latest = max(latest, full_at + due - bucket.window)
+            latest = max(latest, full_at + (due - bucket.window))
             if defers and not before and not self.deferred:
                 latest = max(latest, bucket.moment(full_at, amount, defers))
         return latest
@@ -156,7 +159,7 @@ class Buckets:
             if amount or before:
                 amount = min(amount - (deferred if bucket.defers else 0.0), bucket.burst)
                 due = (before + amount) * bucket.seconds_per_unit
-                latest = max(latest, full_at + due - bucket.window)
+                latest = max(latest, full_at + (due - bucket.window))
         return latest
 
     def refuse_oversize(self, amounts: Mapping[str, float], deferred: float = 0.0) -> None:

@@ -113,7 +113,7 @@ class MemoryStore:
                 payment.in_flight = serial - self.ended
             if lender is not None:
                 lender.borrower = payment
-                payment.borrows = True
+                payment.lender = lender
                 self._borrowing += 1
         finally:
             lock.release()
@@ -155,6 +155,8 @@ class MemoryStore:
             self._soon(partial(self._settle, payment, used, now))
             return
         try:
+            if self._inbox:
+                self._apply_inbox()  # an earlier figure for the same call may wait there
             self._settle(payment, used, now)
         finally:
             self._lock.release()
@@ -171,7 +173,11 @@ class MemoryStore:
             return
 
         deferred = max(buckets.deferred - payment.deferred, 0.0) if payment.deferred else None
-        heir = payment.borrower
+        # A nested call that outlives this one goes on in its slot, or in the slot that
+        # this one uses itself.
+        lender, heir = payment.lender, payment.borrower
+        borrowing = self._borrowing - (lender is not None or heir is not None)
+        around = payment.around
 
         # Nothing may come between these lines: no call, no loop.
         buckets.full_at = full_at
@@ -182,15 +188,13 @@ class MemoryStore:
             self._keeping -= 1
         payment.spent = spent
         payment.ended = True
-        if payment.borrows:
-            payment.borrows = False
-            self._borrowing -= 1
-            if payment.parent is not None:
-                payment.parent.borrower = None
-        if heir is not None:  # a nested call outlives its parent and keeps the slot
-            heir.borrows = False
-            self._borrowing -= 1
-            payment.borrower = None
+        self._borrowing = borrowing
+        payment.parent = around  # so that no chain of ended calls is kept
+        payment.lender = payment.borrower = None
+        if lender is not None:
+            lender.borrower = heir
+        if heir is not None:
+            heir.lender = lender
 
     def mark(self) -> None:
         """Let payments carry marks from now on: headers are listened to."""
@@ -337,7 +341,7 @@ class MemoryStore:
 
 def _lender(payment: Payment) -> Payment | None:
     """Return the call whose slot a nested call may use now."""
-    parent = payment.parent
-    if parent is None or parent.ended or not parent.paid or parent.borrower is not None:
+    around = payment.around
+    if around is None or not around.paid or around.borrower is not None:
         return None
-    return parent
+    return around

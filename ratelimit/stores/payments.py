@@ -50,6 +50,8 @@ class Payment:
     # Defaults on the class: one payment is made for every call, and most fields of most
     # payments keep their first value (benchmarks/overhead.py, row "uncontended").
     parent: Payment | None = None
+    depth: int = 0
+    """How many calls this call is nested in that were in flight when it was made."""
     keeps: bool = False
     _least: Mapping[str, float] | None = None
     paid: bool = False
@@ -68,8 +70,8 @@ class Payment:
     """When the buckets were debited, in seconds of the caller's clock."""
     borrower: Payment | None = None
     """The nested call that uses this call's concurrency slot now."""
-    borrows: bool = False
-    """Whether this call uses its parent's concurrency slot."""
+    lender: Payment | None = None
+    """The call in whose concurrency slot this call is in flight; None: in its own."""
 
     def __init__(
         self, amounts: Mapping[str, float], deferred: float = 0.0, parent: Payment | None = None
@@ -77,7 +79,32 @@ class Payment:
         self.amounts = amounts
         self.deferred = deferred
         if parent is not None:
-            self.parent = parent
+            self.nest(parent)
+
+    def nest(self, parent: Payment) -> None:
+        """Let this call use the slot of ``parent``, or of the calls around that."""
+        self.parent = parent
+        self.depth = parent.depth + 1
+
+    @property
+    def around(self) -> Payment | None:
+        """Return the innermost call in flight that this call is nested in."""
+        parent = self.parent
+        while parent is not None and parent.ended:
+            parent = parent.parent
+        return parent
+
+    @property
+    def deferred_around(self) -> float:
+        """Return what the calls in flight that this call is nested in have deferred.
+
+        None of them ends before this call does, so it must not wait for that.
+        """
+        total, around = 0.0, self.around
+        while around is not None:
+            total += around.deferred
+            around = around.around
+        return total
 
     @property
     def least(self) -> Mapping[str, float]:
@@ -92,15 +119,6 @@ class Payment:
         """Change what an unpaid call costs: more is known of the server by now."""
         self.amounts, self.deferred, self._least = amounts, deferred, least
         self.keeps = least == self.at_once
-
-    @property
-    def depth(self) -> int:
-        """Return how many calls in flight this call is nested in."""
-        depth, parent = 0, self.parent
-        while parent is not None and not parent.ended:
-            depth += 1
-            parent = parent.parent
-        return depth
 
     @property
     def at_once(self) -> Mapping[str, float]:
