@@ -17,6 +17,9 @@ from ratelimit.limits import Limits, amount_of
 P = ParamSpec("P")
 R = TypeVar("R")
 
+OPTIONS: Final = ("tokens", "requests", "cost", "timeout", "priority", "endpoint")
+"""What `reserve` and the three `acquire` take besides the fields of a body."""
+
 ALIKE: Final = 0.82
 """The similarity (`difflib`, 0 to 1) from which a name is taken for a misspelled one."""
 

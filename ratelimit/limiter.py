@@ -8,11 +8,11 @@ delegates to the rooms below.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any, Final, Literal, TypeVar, get_args, overload
+from typing import Any, Literal, TypeVar, get_args, overload
 
 from ratelimit.admission.clock import Clock
 from ratelimit.arguments import (
+    OPTIONS,
     check_clock,
     check_level,
     check_output,
@@ -21,7 +21,7 @@ from ratelimit.arguments import (
     similar,
     spelled,
 )
-from ratelimit.control.engine import Engine
+from ratelimit.control.engine import PATIENCE, Engine
 from ratelimit.control.pricing import Accounting
 from ratelimit.control.slack import FIRST_SLACK
 from ratelimit.errors import InvalidArgument
@@ -35,12 +35,6 @@ from ratelimit.statistics import Statistics, family_statistics
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C")
-
-PATIENCE: Final = MappingProxyType({"interactive": 0.0, "normal": 10.0, "batch": 60.0})
-"""Seconds by which later calls of less patience may overtake a call of each priority."""
-
-OPTIONS: Final = ("tokens", "requests", "cost", "timeout", "priority", "endpoint")
-"""What `reserve` and the three `acquire` take besides the fields of a body."""
 
 
 class RateLimiter:

@@ -10,8 +10,8 @@ import pytest
 
 from ratelimit import Limit, Limits, RateLimiter, WouldBlock
 from ratelimit.control.concurrency import RAISE_SECONDS
+from ratelimit.control.engine import PATIENCE
 from ratelimit.control.slack import MARGIN, SAMPLES, Slack
-from ratelimit.limiter import PATIENCE
 from ratelimit.testing import ThreadClock
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit import Limit, Limits
-from ratelimit.limiter import PATIENCE
+from ratelimit.control.engine import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,12 +24,12 @@ from typing import Any, Final, Literal
 
 from benchmarks.tuning.traffic import Job
 from ratelimit import LimiterError, RateLimiter
+from ratelimit.control.engine import PATIENCE
 from ratelimit.control.pricing import Accounting
 from ratelimit.control.slack import FIRST_SLACK
 from ratelimit.estimate import Estimate, Estimator
 from ratelimit.estimate.models import family
 from ratelimit.feedback import Usage
-from ratelimit.limiter import PATIENCE
 from ratelimit.limits import SHORT_FORMS
 from ratelimit.reservation import Reservation
 from ratelimit.testing import Latency, Ledger, VirtualClock

@@ -15,6 +15,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from ratelimit.admission.clock import Clock
@@ -25,6 +26,9 @@ from ratelimit.estimate import Estimate, Estimator
 from ratelimit.families import LONGEST_NAME, base_model, pattern_of
 from ratelimit.limits import Limits, amount_of
 from ratelimit.stores.payments import Payment
+
+PATIENCE: Final = MappingProxyType({"interactive": 0.0, "normal": 10.0, "batch": 60.0})
+"""Seconds by which later calls of less patience may overtake a call of each priority."""
 
 MOST: Final = 500
 """Idle families kept, the last used; a model met again later starts with full buckets.

@@ -1,0 +1,176 @@
+"""What the doors of this package do with a lease, and which lease is the current one.
+
+Owns the context in which a function runs between admission and settlement, so that a
+call inside a call is recognised. Must never wait or read an answer.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from typing import Final
+
+from ratelimit.control.family import ModelFamily
+from ratelimit.errors import EstimateWarning, caution
+from ratelimit.estimate import Estimate, Estimator
+from ratelimit.feedback import Refusal, Usage
+from ratelimit.lease.lease import Lease
+from ratelimit.stores.payments import Payment
+
+_current: Final[ContextVar[AdmittedLease | None]] = ContextVar("ratelimit_lease", default=None)
+
+
+class AdmittedLease(Lease):
+    """A lease, and what the doors of this package do with it besides."""
+
+    around: AdmittedLease | None = None
+    """The lease that was the current one when this one became it."""
+
+    @property
+    def family(self) -> ModelFamily:
+        """The family of models that admitted the call."""
+        return self._family
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """What the call was expected to cost; None where the cost was given by hand."""
+        return self._estimate
+
+    @property
+    def payment(self) -> Payment:
+        """What the call has paid."""
+        return self._payment
+
+    @property
+    def ended(self) -> bool:
+        """Whether the call is over."""
+        return self._over
+
+    def shares(self, family: ModelFamily) -> bool:
+        """Return whether a call of this family, made inside this one, may use its slot."""
+        return self._family is family and self._store is family.admission.store
+
+    def belongs_to(self, estimator: Estimator) -> bool:
+        """Return whether the limiter of this estimator has admitted the call."""
+        return self._estimator is estimator
+
+    def deliver(self) -> AdmittedLease:
+        """Return the lease once it is paid: from now on its call may have been sent."""
+        if self._payment.marks:
+            self._admitted = self._family.controller.on_admission(self._record)
+        self._delivered = True
+        return self
+
+    def claim(self) -> bool:
+        """Use the admission for one HTTP attempt.
+
+        True the first time only: a retry has to be admitted by itself.
+        """
+        if self._claimed or self._over:
+            return False
+        self._claimed = True
+        return True
+
+    def abandon(self) -> None:
+        """Keep the reserve of an HTTP attempt that failed.
+
+        The call's answer, if any, belongs to another attempt with its own lease.
+        """
+        self._abandoned = True
+        self.close()
+
+    def refuse(self, refusal: Refusal) -> None:
+        """End the call by a refusal: count it and pause the queue.
+
+        The reserve is not simply given back. The refusal proves that our level was too
+        high, and a refund would bring the next refusal (simulated: 59 of 300 calls lost
+        with the refund, 1 without). When the refusal names what was used, the level is
+        set from that instead.
+        """
+        self._refuse(refusal)
+
+    def headers_arrived(self) -> None:
+        """Take the time at which an answer's headers came, without reading them."""
+        if self._headers_at is None:
+            self._time_headers()
+
+    def settle_by_text(self, text: str) -> None:
+        """End a stream without usage by the text that passed.
+
+        The prompt counts as estimated, the output as counted; nothing is learned.
+        """
+        estimate = self._estimate
+        if estimate is None or self._over:
+            self.close()
+            return
+        try:
+            output = self._estimator.count_text(text, estimate.model)
+        except Exception as error:  # noqa: BLE001  # the user's stream must not end in our failure
+            self.close()
+            caution(
+                f"could not count what a stream has answered ({error!r}); its reserve is kept",
+                EstimateWarning,
+            )
+            return
+        prompt = estimate.prompt_tokens
+        self.settle(**self._taken(Usage(prompt, output, prompt + output)))
+
+    def current(self) -> Current:
+        """Make this the `current_lease` while the returned context manager is entered."""
+        return Current(self)
+
+
+class Current:
+    """While entered, `current_lease` is this lease."""
+
+    __slots__ = ("_lease", "_token")
+
+    def __init__(self, lease: AdmittedLease) -> None:
+        self._lease = lease
+        self._token: Token[AdmittedLease | None] | None = None
+
+    def __enter__(self) -> AdmittedLease:
+        around = _in_flight(_current.get())
+        if around is not None:
+            self._lease.around = around
+        self._token = _current.set(self._lease)
+        return self._lease
+
+    def __exit__(self, *_: object) -> None:
+        token, self._token = self._token, None
+        if token is None:
+            return
+        try:
+            _current.reset(token)
+        except ValueError:  # left in another context, as a generator closed by its event loop
+            _current.set(None)
+
+
+def current_lease() -> Lease | None:
+    """Return the lease of the decorator or context manager around this code, if any.
+
+    Settle it where the function itself returns no usage:
+    ``ratelimit.current_lease().settle(response)``.
+    """
+    return _current.get()
+
+
+def enclosing_lease() -> AdmittedLease | None:
+    """Return the lease around this code, as long as its call is in flight."""
+    lease = _current.get()
+    return lease if lease is not None and not lease.ended else None
+
+
+def payment_around(family: ModelFamily) -> Payment | None:
+    """Return the innermost call around this code that has a slot of this family."""
+    lease = _in_flight(_current.get())
+    while lease is not None and not lease.shares(family):
+        lease.around = _in_flight(lease.around)
+        lease = lease.around
+    return None if lease is None else lease.payment
+
+
+def _in_flight(lease: AdmittedLease | None) -> AdmittedLease | None:
+    """Return this lease, or the innermost around it, as far as its call is in flight."""
+    while lease is not None and lease.ended:
+        lease = lease.around
+    return lease
