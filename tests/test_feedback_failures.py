@@ -21,7 +21,7 @@ from openai.types.chat import ChatCompletion
 from ratelimit.errors import RequestTooLarge
 from ratelimit.feedback import (
     Outcome,
-    read_answer_error,
+    read_error_answer,
     read_error,
     read_exception,
     read_response,
@@ -262,7 +262,7 @@ def test_an_error_that_comes_as_an_answer_is_told_from_one(
     whether decoded, as text or as bytes.
     """
     for form in (body, json.dumps(body), json.dumps(body).encode()):
-        found = read_answer_error(form)
+        found = read_error_answer(form)
         assert found is not None
         wait = None if found.refusal is None else found.refusal.wait
         assert (found.status, found.refusal is not None, wait) == expected
@@ -291,13 +291,13 @@ def test_an_error_that_comes_as_an_answer_is_told_from_one(
 )
 def test_an_answer_is_no_error(body: Any) -> None:
     """What holds something generated, or no error, is an answer."""
-    assert read_answer_error(body) is None
+    assert read_error_answer(body) is None
 
 
 def test_an_sdk_object_that_holds_an_error_is_told() -> None:
     """The SDK builds a completion of whatever a 200 holds."""
     broken = ChatCompletion.construct(error={"code": 502, "message": "a secret"}, choices=None)
-    found = read_answer_error(broken)
+    found = read_error_answer(broken)
 
     assert found is not None
     assert (found.status, found.refusal) == (502, None)
@@ -322,7 +322,7 @@ def test_an_sdk_object_that_holds_an_error_is_told() -> None:
 )
 def test_garbage_as_an_error_never_raises(answer: object) -> None:
     """What is found is a status of an error and at most a plausible wait."""
-    found = read_answer_error(answer)
+    found = read_error_answer(answer)
     refusal = read_error(answer)
 
     assert found is None or 400 <= found.status < 600

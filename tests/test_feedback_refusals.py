@@ -531,6 +531,7 @@ def test_figures_that_do_not_go_together_are_dropped(message: str, used: float |
 
     assert refusal.used == used
     assert refusal.limit in {30_000, None}
+    assert not refusal.hopeless
 
 
 def test_a_refusal_shows_no_text_and_travels() -> None:

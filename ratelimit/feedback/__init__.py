@@ -7,10 +7,10 @@ its stores or its transport, do I/O, read a clock, or decide what to do.
 from ratelimit.feedback.bodies import JsonReader
 from ratelimit.feedback.counts import Usage, read_usage
 from ratelimit.feedback.failures import (
-    AnswerError,
+    ErrorAnswer,
     Outcome,
-    read_answer_error,
     read_error,
+    read_error_answer,
     read_exception,
     read_response,
 )
@@ -21,7 +21,7 @@ from ratelimit.feedback.times import parse_duration
 
 __all__ = [
     "REFUSING_STATUSES",
-    "AnswerError",
+    "ErrorAnswer",
     "JsonReader",
     "Outcome",
     "Reading",
@@ -31,8 +31,8 @@ __all__ = [
     "Usage",
     "header_values",
     "parse_duration",
-    "read_answer_error",
     "read_error",
+    "read_error_answer",
     "read_exception",
     "read_headers",
     "read_refusal",

@@ -73,9 +73,10 @@ class JsonReader:
             answer: object = self._members.found
             self.usage = self._members.last_usage or read_usage(answer)
         else:
-            answer = decoded(self._body)
-            self.usage = read_usage(self._body if isinstance(answer, list) else answer)
+            body = bytes(self._body)
             self._body.clear()
+            answer = decoded(body)
+            self.usage = read_usage(body if isinstance(answer, list) else answer)
         self.answer = answer if isinstance(answer, Mapping) else None
 
 

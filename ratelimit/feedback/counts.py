@@ -7,8 +7,9 @@ Never raises: an answer without usage, or with nonsense in its place, is None.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final, NamedTuple, TypeAlias
 
 from ratelimit.feedback.untrusted import LARGEST_USAGE, amount, decoded, field, text
 
@@ -22,6 +23,9 @@ an SDK's raw response.
 
 _DEEPEST: Final = 2
 """Wrappers inside wrappers that are looked into."""
+
+_Look: TypeAlias = Callable[[str], object]
+"""Looks up a name in a usage object."""
 
 _IMPOSSIBLE: Final = -1
 """Stands for a count that is there and cannot be."""
@@ -45,19 +49,19 @@ class Usage(NamedTuple):
 class _Names(NamedTuple):
     """How one kind of server names its counts.
 
-    A name with a dot is looked up in an object inside the usage.
+    A pair of names is a count in an object inside the usage.
     """
 
     prompt: tuple[str, ...]
     """Counts that add up to the prompt."""
     output: tuple[str, ...]
     """Counts that add up to the output."""
-    total: str = ""
-    cached: tuple[str, ...] = ()
+    total: str
+    cached: tuple[str | tuple[str, str], ...] = ()
     """The part of the prompt that came from a cache; the first name that is there
     counts.
     """
-    reasoning: tuple[str, ...] = ()
+    reasoning: tuple[str | tuple[str, str], ...] = ()
     """The part of the output that is reasoning; likewise."""
 
 
@@ -66,15 +70,15 @@ _SERVERS: Final = (
         ("prompt_tokens",),
         ("completion_tokens",),
         "total_tokens",
-        ("prompt_tokens_details.cached_tokens", "prompt_cache_hit_tokens"),
-        ("completion_tokens_details.reasoning_tokens",),
+        (("prompt_tokens_details", "cached_tokens"), "prompt_cache_hit_tokens"),
+        (("completion_tokens_details", "reasoning_tokens"),),
     ),
     _Names(  # Responses, images, audio; Anthropic counts its cache beside the input
         ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"),
         ("output_tokens",),
         "total_tokens",
-        ("cache_read_input_tokens", "input_tokens_details.cached_tokens"),
-        ("output_tokens_details.reasoning_tokens",),
+        ("cache_read_input_tokens", ("input_tokens_details", "cached_tokens")),
+        (("output_tokens_details", "reasoning_tokens"),),
     ),
     _Names(  # Gemini
         ("promptTokenCount", "toolUsePromptTokenCount"),
@@ -180,10 +184,11 @@ def _counts(holder: object) -> Usage | None:
 
     A total alone is taken for the prompt's, as of embeddings.
     """
+    look: _Look = holder.get if isinstance(holder, dict) else partial(field, holder)
     alone = 0
     for names in _SERVERS:
-        prompt, output = _sum(holder, names.prompt), _sum(holder, names.output)
-        total = _count(holder, names.total)
+        prompt, output = _sum(look, names.prompt), _sum(look, names.output)
+        total = _count(look(names.total))
         if _IMPOSSIBLE in {prompt, output, total}:
             return None
 
@@ -191,63 +196,62 @@ def _counts(holder: object) -> Usage | None:
             alone = alone or total or 0
             continue
 
-        found = _usage(holder, names, prompt, output, total)
+        found = _usage(look, names, prompt, output, total)
         if found.total_tokens > 0:
             return found
     return Usage(alone, 0, alone) if alone > 0 else None
 
 
 def _usage(
-    holder: object, names: _Names, prompt: int | None, output: int | None, total: int | None
+    look: _Look, names: _Names, prompt: int | None, output: int | None, total: int | None
 ) -> Usage:
     """Make a usage of its counts.
 
-    Where a part is missing it is what the total leaves; where the total is more than
-    the parts, the rest is output (Gemini's thoughts).
+    Where a part is missing it is what remains of the total; where the total is more
+    than the parts, the rest is output (Gemini's thoughts).
     """
-    plain = _count(holder, names.prompt[0])
-    if plain is not None and output is not None and plain + output == total:
-        prompt = plain  # what was cached is part of it
+    if total is not None and prompt is not None and output is not None and prompt + output > total:
+        first = _count(look(names.prompt[0])) or 0
+        if first + output == total:  # what was cached is part of it
+            prompt = first
 
     if prompt is None:
         prompt = max((total or 0) - (output or 0), 0)
     if output is None or (total is not None and total > prompt + output):
         output = max((total or 0) - prompt, 0)
-    cached = min(_one(holder, names.cached), prompt)
-    reasoning = min(_one(holder, names.reasoning), output)
+    cached = min(_part(look, names.cached), prompt)
+    reasoning = min(_part(look, names.reasoning), output)
     return Usage(prompt, output, prompt + output, cached, reasoning)
 
 
-def _sum(holder: object, names: tuple[str, ...]) -> int | None:
+def _sum(look: _Look, names: tuple[str, ...]) -> int | None:
     """Add up the counts that are there; None where the first one is not."""
-    first = _count(holder, names[0])
-    if first is None or first == _IMPOSSIBLE:
-        return first
+    total = _count(look(names[0]))
+    if total is None or total == _IMPOSSIBLE:
+        return total
 
-    total = first
     for name in names[1:]:
-        more = _count(holder, name)
+        more = _count(look(name))
         if more == _IMPOSSIBLE:
             return more
         total += more or 0
     return total
 
 
-def _one(holder: object, names: tuple[str, ...]) -> int:
+def _part(look: _Look, names: tuple[str | tuple[str, str], ...]) -> int:
     """Return the first count that is there, else 0."""
     for name in names:
-        found = _count(holder, name)
+        value = look(name) if isinstance(name, str) else field(look(name[0]), name[1])
+        found = _count(value)
         if found is not None:
             return max(found, 0)
     return 0
 
 
-def _count(holder: object, name: str) -> int | None:
-    """Read one count; None where it is not there, `_IMPOSSIBLE` where it cannot be."""
-    outer, _, inner = name.rpartition(".")
-    value = field(field(holder, outer), inner) if outer else field(holder, name)
-    if value is None:
-        return None
+def _count(value: object) -> int | None:
+    """Read one count; None where there is none, `_IMPOSSIBLE` where it cannot be."""
+    if value is None or (type(value) is int and 0 <= value <= LARGEST_USAGE):
+        return value
 
     found = None if isinstance(value, str) else amount(value)
     if found is None or found > LARGEST_USAGE:

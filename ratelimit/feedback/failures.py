@@ -105,7 +105,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerError:
+class ErrorAnswer:
     """An error that came as the body of an answer with status 200."""
 
     status: int
@@ -164,7 +164,7 @@ def read_error(error: object, host: str = "") -> Refusal | None:
     return read_refusal(429, None, {"error": error}, host) if is_refusing(codes) else None
 
 
-def read_answer_error(answer: object, host: str = "") -> AnswerError | None:
+def read_error_answer(answer: object, host: str = "") -> ErrorAnswer | None:
     """Tell an error that came with status 200 from an answer; None when it is one.
 
     OpenRouter, Azure's content filter and relays send an error object as the body of a
@@ -191,7 +191,7 @@ def read_answer_error(answer: object, host: str = "") -> AnswerError | None:
     if isinstance(error, str):
         error = {"message": error}
     refusal = read_error(error, host)
-    return AnswerError(
+    return ErrorAnswer(
         status=_status(error) or (500 if refusal is None else 429),
         code=text(field(error, "code"), 100) or text(field(error, "type"), 100),
         refusal=refusal,

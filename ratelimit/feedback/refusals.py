@@ -257,5 +257,6 @@ def _size_advice(status: int, said: Said, details: Details) -> str:
     if details.denied:
         return NO_ACCESS_ADVICE
 
-    over = bool(said.limit and said.requested and said.requested > said.limit)
-    return too_large(said.limit, said.requested) if over or said.too_large or status == 413 else ""
+    limit, requested = said.limit, said.requested
+    over = limit is not None and requested is not None and requested > limit >= 1
+    return too_large(limit, requested) if over or said.too_large or status == 413 else ""

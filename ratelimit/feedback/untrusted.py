@@ -95,9 +95,10 @@ def pairs(headers: object) -> list[tuple[object, object]]:
     except Exception:  # noqa: BLE001  # a foreign iterable may raise anything: not known
         return []
 
-    return [
-        (pair[0], pair[1]) for pair in found if isinstance(pair, (tuple, list)) and len(pair) == 2
-    ]
+    try:
+        return [(name, value) for name, value in found]
+    except (TypeError, ValueError):
+        return [tuple(pair) for pair in found if isinstance(pair, (tuple, list)) and len(pair) == 2]
 
 
 def decoded(body: object) -> object:
