@@ -21,8 +21,8 @@ from openai.types.chat import ChatCompletion
 from ratelimit.errors import RequestTooLarge
 from ratelimit.feedback import (
     Outcome,
-    read_error_answer,
     read_error,
+    read_error_answer,
     read_exception,
     read_response,
 )
@@ -247,6 +247,14 @@ FAILURES: list[tuple[Any, tuple[int, bool, float | None]]] = [
     ({"error": {"code": "limit_requests"}}, (429, True, None)),
     ({"error": "something broke"}, (500, False, None)),
     ({"error": {"code": 429}, "choices": []}, (429, True, None)),
+    (
+        {
+            "error": {"code": 429},
+            "choices": [{"message": {"content": ""}, "finish_reason": "error"}],
+        },
+        (429, True, None),
+    ),
+    ({"choices": [{"error": {"code": 502}, "finish_reason": "error"}]}, (502, False, None)),
     ({"error": {"code": 429}, "choices": None, "output": []}, (429, True, None)),
     ([{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED"}}], (429, True, None)),
     ({"type": "error", "error": {"type": "overloaded_error"}}, (429, True, None)),
@@ -273,6 +281,9 @@ def test_an_error_that_comes_as_an_answer_is_told_from_one(
     [
         {"choices": [{"message": {"content": "hi"}}]},
         {"choices": [{"message": {"content": "hi"}}], "error": {"code": 429}},
+        {"choices": [{"message": {"content": None, "tool_calls": [{}]}}], "error": {"code": 429}},
+        {"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]},
+        {"choices": [{"text": "hi"}], "error": {"code": 429}},
         {"id": "resp_1", "output": [{}], "error": None},
         {"object": "list", "data": [{}], "error": {"code": 500}},
         {"error": None},

@@ -113,6 +113,14 @@ def refuse(message: str = "", *, status: int = 429, headers: Any = None, **error
         ),
         ("Rate limit exceeded: free-models-per-min.", ("requests", 60, None, None), None),
         ("Too many tokens, please wait before trying again.", ("tokens", None, None, None), None),
+        (
+            (
+                "Your account org-x<ak-y> request reached max organization TPM rate limit, "
+                "current: 32004, limit: 32000, please try again after 1 seconds"
+            ),
+            ("tokens", 60, 32_000, 32_004),
+            1.001,
+        ),
         ("Please try again in about 20 seconds", (None, None, None, None), 20.001),
         (
             (
@@ -375,6 +383,14 @@ def test_a_refusal_is_read_from_any_shape_of_body(body: object) -> None:
             {"code": "insufficient_quota", "message": QUOTA},
             "dashscope.aliyuncs.com",
             "may be final",
+        ),
+        (
+            {
+                "type": "exceeded_current_quota_error",
+                "message": "please check your account balance",
+            },
+            "api.moonshot.ai",
+            "final",
         ),
         ({"code": "credit_balance_exhausted", "type": "insufficient_quota"}, "", "final"),
         ({"code": "project_spend_limit_exceeded", "type": "insufficient_quota"}, "", "final"),

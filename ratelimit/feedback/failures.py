@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from ratelimit.errors import LimiterError
 from ratelimit.feedback.finality import OVERLOADED_CODES, is_refusing
 from ratelimit.feedback.refusals import REFUSING_STATUSES, Refusal, codes_of, read_refusal
-from ratelimit.feedback.untrusted import amount, decoded, field, text
+from ratelimit.feedback.untrusted import amount, decoded, field, items, text
 
 _UNSENT: Final = frozenset(
     {
@@ -168,7 +168,7 @@ def read_error_answer(answer: object, host: str = "") -> ErrorAnswer | None:
     """Tell an error that came with status 200 from an answer; None when it is one.
 
     OpenRouter, Azure's content filter and relays send an error object as the body of a
-    200: an `error`, and nothing that was generated.
+    200: an `error`, of the answer or of a choice, and nothing that was generated.
 
     :param answer: bytes, text, the decoded JSON, or an SDK's object.
     :param host: the server's host name, as for `read_refusal`.
@@ -179,10 +179,12 @@ def read_error_answer(answer: object, host: str = "") -> ErrorAnswer | None:
     if found is None or isinstance(found, (str, int, float, list)):
         return None
 
-    if any(field(found, name) for name in ("choices", "output", "data", "candidates", "content")):
+    if _generated(found):
         return None
 
     error = field(found, "error")
+    for choice in items(field(found, "choices")):
+        error = error or field(choice, "error")
     if not error and "error" in [field(found, "object"), field(found, "type")]:
         error = found
     if not error or isinstance(error, (bool, int, float)):
@@ -196,6 +198,18 @@ def read_error_answer(answer: object, host: str = "") -> ErrorAnswer | None:
         code=text(field(error, "code"), 100) or text(field(error, "type"), 100),
         refusal=refusal,
         message=text(field(error, "message")),
+    )
+
+
+def _generated(answer: object) -> bool:
+    """Tell whether an answer holds anything that was generated."""
+    if any(field(answer, name) for name in ("output", "data", "candidates", "content")):
+        return True
+
+    parts = ("content", "tool_calls", "function_call", "refusal", "audio")
+    return any(
+        field(choice, "text") or any(field(field(choice, "message"), part) for part in parts)
+        for choice in items(field(answer, "choices"))
     )
 
 

@@ -22,7 +22,9 @@ from ratelimit.limits import MINUTE
 FINAL_CODES: Final = frozenset({"credit_balance_exhausted", "insufficient_balance"})
 BILLING_PREFIXES: Final = ("billing_", "account_deactivated", "access_terminated")
 SPENT_SUFFIXES: Final = ("_spend_limit_exceeded", "_usage_limit_exceeded")
-QUOTA_CODES: Final = frozenset({"insufficient_quota", "quota_exceeded"})
+QUOTA_CODES: Final = frozenset(
+    {"insufficient_quota", "quota_exceeded", "exceeded_current_quota_error"}
+)
 """Codes of a quota that may be money or a rate."""
 
 OVERLOADED_CODES: Final = frozenset(

@@ -14,6 +14,7 @@ from dataclasses import field as declared
 from typing import Final
 
 from ratelimit.feedback.finality import (
+    CREDIT_ADVICE,
     KIND_CODES,
     NO_ACCESS_ADVICE,
     OVERLOADED_CODES,
@@ -36,9 +37,13 @@ LONGEST_WAIT: Final = LONGEST
 """Seconds; a longer pause is a mistake and is not obeyed."""
 
 _SHORTEST_WAIT: Final = 0.001
-_CLAMPED: Final = 2.0
-"""The server clamps what is used at the limit, and says a little more at most."""
+_MOST_USED: Final = 2.0
+"""Of the limit. The server clamps what is used at it, or names a little more."""
 _NAMES: Final = ("code", "type", "status")
+_LASTING_ADVICE: Final = (
+    "The server goes on refusing after a minute's pause. Look at the account's limits and credit "
+    "in the provider's console."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,26 +81,12 @@ class Refusal:
     """The server's text, at most 4,000 characters. Not in the repr: it may quote a
     prompt or a key.
     """
-    _final_advice: str = declared(default="", repr=False)
 
     def as_final(self) -> Refusal:
         """Return this refusal as one that no wait helps against."""
         if self.hopeless:
             return self
-        return replace(
-            self,
-            hopeless=True,
-            may_be_final=False,
-            overloaded=False,
-            wait=None,
-            advice=self._final_advice or _LASTING_ADVICE,
-        )
-
-
-_LASTING_ADVICE: Final = (
-    "The server goes on refusing after a minute's pause. Look at the account's limits and credit "
-    "in the provider's console."
-)
+        return _final(self, CREDIT_ADVICE if self.may_be_final else _LASTING_ADVICE)
 
 
 def read_refusal(
@@ -138,10 +129,16 @@ def read_refusal(
     )
     verdict = judge(status, codes, message, host)
     if verdict.finality is Finality.MAY_BE_FINAL:
-        return replace(refusal, may_be_final=True, _final_advice=verdict.advice)
+        return replace(refusal, may_be_final=True)
 
     advice = verdict.advice or _size_advice(status, said, details)
-    return replace(refusal, _final_advice=advice).as_final() if advice else refusal
+    return _final(refusal, advice) if advice else refusal
+
+
+def _final(refusal: Refusal, advice: str) -> Refusal:
+    return replace(
+        refusal, hopeless=True, may_be_final=False, overloaded=False, wait=None, advice=advice
+    )
 
 
 def _error(body: object) -> object:
@@ -195,7 +192,7 @@ def _limit_named(said: Said, details: Details, codes: set[str], readings: list[R
 
     limit = limit if limit is not None and limit >= 1 else None
     used = said.used
-    if limit is not None and used is not None and used > _CLAMPED * limit:
+    if limit is not None and used is not None and used > _MOST_USED * limit:
         used = None
     return Refusal(kind=kind, period=period, limit=limit, used=used)
 
