@@ -22,7 +22,7 @@ from rich.table import Table
 
 from ratelimit import RateLimiter
 from ratelimit.estimate.tokenizer import count
-from ratelimit.feedback.counts import tail_usage
+from ratelimit.feedback import read_usage
 from ratelimit.integrations.bodies import MeteredBody
 from ratelimit.testing import FakeOpenAI
 
@@ -65,7 +65,7 @@ class _Usage:
 
     def end(self) -> None:
         self.done = True
-        tail_usage(b"".join(self._parts))
+        read_usage(b"".join(self._parts))
 
 
 class _Least:

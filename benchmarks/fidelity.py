@@ -1,26 +1,29 @@
-"""Does the fake server say what the real one said? Recordings in, a table and a JSON
-out.
+"""Whether the fake server does what the real one was recorded to do.
 
-    python benchmarks/fidelity.py --headers ../shared/truth/headers.csv --calls ../shared/truth/calls.jsonl.gz --json fidelity.json
+Owns the comparison of FakeOpenAI with recordings: a table and a JSON come out. Must
+never use the limiter, which would judge itself.
+
+    python benchmarks/fidelity.py --json fidelity.json
+    python benchmarks/fidelity.py --headers headers.csv --calls calls.jsonl.gz
 
 Headers: for each recorded limit a server is brought to the recorded level and asked
 once, on a virtual clock; `remaining` and `reset` have to come out as recorded, letter
 by letter. One thing is not recorded, the fraction of a unit that `remaining` cuts off,
 so it may be chosen, as may the period out of those that exist (minute, day, month).
-What matches is told apart: with a fraction of 0; with a fraction below 1; and with the
-residue of +1 that the real server's truncation leaves on some rows. Left out
-("unreadable"): rows without limit, remaining or reset.
+The matches are counted apart: with a fraction of 0; with a fraction below 1; and with
+the residue of +1 that the real server's truncation adds on some rows. Left out
+("unreadable") are rows without limit, remaining or reset.
 
 Charges: each recorded request is sent, body and all, to a fresh server with the
 recorded limit, under the rule of its date; `remaining-tokens` has to be as recorded, or
-one less (the same residue; within 2 at limits of 150 million and more). Left out, for
-what the recordings say before anything is compared: Azure, and calls whose headers are
-absent or masked ("unreadable"); and calls that cannot have found a full bucket ("in
-use"), as their own request header shows others beside them, or the call before them in
-the same recording, for the same model and limit, left a debit that cannot have flowed
-back by then. Counted as misses though no rule could know better: calls whose
-predecessors were not recorded, and Responses with parallel function calls, whose usage
-leaves out the tools that the server charged.
+one less (the same residue; within 2 at limits of 150 million and more). Two kinds of
+calls are left out for what the recordings say before anything is compared: those of
+Azure and those with absent or masked headers ("unreadable"); and those that cannot have
+found a full bucket ("in use"), because their own request header shows other calls
+beside them, or the call before them in the same recording, for the same model and
+limit, took an amount that cannot have flowed back by then. Counted as misses though no
+rule could predict them: calls with predecessors that were not recorded, and Responses
+with parallel function calls: their usage lacks the tools that the server charged.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import httpx2
 from rich.console import Console
@@ -46,21 +49,37 @@ from rich.table import Table
 from ratelimit.testing import FakeOpenAI, Latency
 from ratelimit.testing.clocks import run_virtual
 
-TODAY = datetime(2025, 3, 20, tzinfo=UTC)  # since then max_tokens is not charged
-# since then Responses of some models tell the state after settlement
-SETTLED = datetime(2026, 1, 1, tzinfo=UTC)
-PERIODS = {
+INPUT_ONLY_SINCE: Final = datetime(2025, 3, 20, tzinfo=UTC)
+"""From this day on the server charges no max_tokens at admission (recorded)."""
+
+SETTLED_SINCE: Final = datetime(2026, 1, 1, tzinfo=UTC)
+"""From this day on the headers of some models' Responses show the level after
+settlement (recorded).
+"""
+
+LIMITS: Final = {
     "requests": {"rpm": 60, "rpd": 86_400},
     "tokens": {"tpm": 60, "tpd": 86_400, "tpmonth": 2_592_000},
 }
-PATHS = {
+"""The fake server's limits on each unit, with their periods in seconds."""
+
+PATHS: Final = {
     "chat.completions": "chat/completions",
     "responses": "responses",
     "embeddings": "embeddings",
     "completions": "completions",
 }
-LEFT_OUT = {"unreadable", "in use"}
-UNITS = {"h": 3_600, "m": 60, "s": 1, "ms": 0.001}
+LEFT_OUT: Final = {"unreadable", "in use"}
+UNITS: Final = {"h": 3_600, "m": 60, "s": 1, "ms": 0.001}
+"""Seconds of the units of a recorded reset; read here and not by the limiter's own
+parser, which is what is judged elsewhere.
+"""
+
+TWO_OFF: Final = 150_000_000
+"""Limits from which on `remaining` was recorded up to two units off, not one."""
+
+TRUTH: Final = Path(__file__).parents[2] / "shared" / "truth"
+"""Where the recordings are by default; they do not come with the package."""
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -104,11 +123,14 @@ class Recorded:
         )
 
     async def shown(self, name: str, period: float, used: float) -> tuple[int, str]:
-        """What the server shows, `remaining` and `reset`, when `used` units are missing
-        right after a call.
+        """Return what the server shows right after a call: `remaining` and `reset`.
+
+        :param name: the fake server's limit.
+        :param period: its period in seconds.
+        :param used: units that are missing then.
         """
         cost = 1 if self.unit == "requests" else 0
-        # less used than the call costs: then the headers were written that much later
+        # where less is used than the call costs, the headers were written later
         fresh = max(0.0, cost - used)
         server = FakeOpenAI(
             rpm=None,
@@ -126,24 +148,27 @@ class Recorded:
         ]
 
     async def verdict(self) -> str:
-        """How the server comes to the recorded pair: "whole", "fraction", "residue" or
+        """Return how the server comes to the recorded pair.
+
+        "whole", "fraction" or "residue", as the module's docstring counts them; else
         "miss".
         """
         used = self.limit - self.remaining
-        for name, period in PERIODS[self.unit].items():
+        for name, period in LIMITS[self.unit].items():
             if await self.shown(name, period, used) == (self.remaining, self.reset):
                 return "whole"
+
         for residue, word in ((0, "fraction"), (1, "residue")):
-            for name, period in PERIODS[self.unit].items():
-                told = (self.seconds + 0.0005) * self.limit / period
-                real = max(0.0, min(used - residue, max(told, used - residue - 0.999)))
+            for name, period in LIMITS[self.unit].items():
+                by_reset = (self.seconds + 0.0005) * self.limit / period
+                real = max(0.0, min(used - residue, max(by_reset, used - residue - 0.999)))
                 if await self.shown(name, period, real) == (self.remaining + residue, self.reset):
                     return word
         return "miss"
 
 
 async def judge_headers(path: Path) -> Counter[tuple[str, str]]:
-    """Verdicts on every limit of every recorded header set."""
+    """Count the verdicts on every limit of every recorded header set."""
     verdicts: Counter[tuple[str, str]] = Counter()
     known: dict[Recorded, str] = {}
     for row in rows(path):
@@ -154,6 +179,7 @@ async def judge_headers(path: Path) -> Counter[tuple[str, str]]:
             if not (limit.isdigit() and remaining.isdigit() and reset):
                 verdicts[unit, "unreadable"] += 1
                 continue
+
             recorded = Recorded(unit, int(limit), int(remaining), reset)
             if recorded not in known:
                 known[recorded] = await recorded.verdict()
@@ -162,37 +188,40 @@ async def judge_headers(path: Path) -> Counter[tuple[str, str]]:
 
 
 def number(call: dict[str, Any], kind: str, unit: str) -> int:
-    """Return one number of a recorded call's headers, -1 where it is absent or masked."""
+    """Return one number of a recorded call's headers, -1 where there is none."""
     text = call["ratelimit"].get(f"x-ratelimit-{kind}-{unit}", "")
     return int(text) if text.isdigit() else -1
 
 
 def left_out(calls: list[dict[str, Any]]) -> dict[str, str]:
-    """Return why a call cannot be compared, by its id, as the recordings alone tell it."""
-    reasons: dict[str, str] = {}
+    """Return why calls cannot be compared, by their id, from the recordings alone."""
+    reasons = {call["id"]: "unreadable" for call in calls if not call["date"]}
     before: dict[tuple[str, str, int], dict[str, Any]] = {}
-    for call in sorted(
-        (call for call in calls if call["date"]),
-        key=lambda call: parsedate_to_datetime(call["date"]),
-    ):
+    dated = [call for call in calls if call["date"]]
+    for call in sorted(dated, key=lambda call: parsedate_to_datetime(call["date"])):
         limit, remaining = number(call, "limit", "tokens"), number(call, "remaining", "tokens")
         if call["azure"] or limit <= 0 or remaining < 0:
             reasons[call["id"]] = "unreadable"
             continue
-        others = number(call, "limit", "requests") - number(call, "remaining", "requests")
-        earlier = before.get((call["repo"], call["model"], limit), call)
-        passed = (
-            parsedate_to_datetime(call["date"]) - parsedate_to_datetime(earlier["date"])
-        ).total_seconds() + 1
-        missing = limit - number(earlier, "remaining", "tokens") - passed * limit / 60
-        if others > 1 or (earlier is not call and missing > 0):
+
+        beside = number(call, "limit", "requests") - number(call, "remaining", "requests")
+        key = (call["repo"], call["model"], limit)
+        earlier = before.get(key)
+        if beside > 1 or (earlier is not None and missing(earlier, call, limit) > 0):
             reasons[call["id"]] = "in use"
-        before[call["repo"], call["model"], limit] = call
-    return {call["id"]: "unreadable" for call in calls if not call["date"]} | reasons
+        before[key] = call
+    return reasons
+
+
+def missing(earlier: dict[str, Any], call: dict[str, Any], limit: int) -> float:
+    """Return the tokens of an earlier call that have not flowed back at a later one."""
+    since = parsedate_to_datetime(call["date"]) - parsedate_to_datetime(earlier["date"])
+    seconds = since.total_seconds() + 1  # dates are cut to seconds
+    return limit - number(earlier, "remaining", "tokens") - seconds * limit / 60
 
 
 async def judge_calls(path: Path) -> Counter[tuple[str, str]]:
-    """Verdicts on the admission charge of every recorded call."""
+    """Count the verdicts on the admission charge of every recorded call."""
     calls = list(rows(path))
     reasons = left_out(calls)
     verdicts: Counter[tuple[str, str]] = Counter()
@@ -200,20 +229,21 @@ async def judge_calls(path: Path) -> Counter[tuple[str, str]]:
         if call["id"] in reasons:
             verdicts[call["endpoint"], reasons[call["id"]]] += 1
             continue
+
         limit = number(call, "limit", "tokens")
         more = await charged(call, limit) - number(call, "remaining", "tokens")
-        match = more in {0, 1} or (limit >= 150_000_000 and abs(more) <= 2)
+        match = more in {0, 1} or (limit >= TWO_OFF and abs(more) <= 2)
         verdicts[call["endpoint"], "match" if match else "miss"] += 1
     return verdicts
 
 
 async def charged(call: dict[str, Any], limit: int) -> int:
-    """What a fresh server with this limit has left after the call."""
+    """Return what a fresh server with this limit has left after the call."""
     date = parsedate_to_datetime(call["date"])
     newer = call["model"].startswith("gpt-5") or re.fullmatch(r"gpt-4\.1(-\d.*)?", call["model"])
-    settled = call["endpoint"] == "responses" and date >= SETTLED and newer
+    settled = call["endpoint"] == "responses" and date >= SETTLED_SINCE and newer
     server = FakeOpenAI(
-        "P" if date >= TODAY else "A",
+        "P" if date >= INPUT_ONLY_SINCE else "A",
         rpm=None,
         tpm=limit,
         latency=Latency(spread=0),
@@ -223,20 +253,21 @@ async def charged(call: dict[str, Any], limit: int) -> int:
     prompt = usage.get("prompt_tokens", usage.get("input_tokens", 0))
     output = usage.get("completion_tokens", usage.get("output_tokens", 0))
     body = call["request"] | {"model": call["model"], "stream": False}
-    told = await answer(
+    headers = await answer(
         server,
         PATHS[call["endpoint"]],
         body,
         {"prompt_tokens": prompt, "completion_tokens": output},
     )
-    return int(told["x-ratelimit-remaining-tokens"])
+    return int(headers["x-ratelimit-remaining-tokens"])
 
 
 def report(
     title: str, verdicts: Counter[tuple[str, str]], words: list[str], console: Console
 ) -> dict[str, Any]:
-    """Print one table and return its figures; what is neither a miss nor left out is a
-    match.
+    """Print one table and return its figures.
+
+    What is neither a miss nor left out is a match.
     """
     table = Table("", *words, "share", title=title)
     figures: dict[str, Any] = {}
@@ -254,32 +285,27 @@ def report(
 
 
 def share(counts: Counter[str]) -> float:
-    """Return what matches, out of what can be compared."""
+    """Return the share of matches among what can be compared."""
     compared = sum(count for word, count in counts.items() if word not in LEFT_OUT)
     return 1 - counts["miss"] / compared if compared else 0.0
 
 
 def main() -> None:
     """Read the arguments, judge, print and write."""
-    truth = Path(__file__).parents[2] / "shared" / "truth"
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--headers", type=Path, default=truth / "headers.csv")
-    parser.add_argument("--calls", type=Path, default=truth / "calls.jsonl.gz")
+    parser.add_argument("--headers", type=Path, default=TRUTH / "headers.csv")
+    parser.add_argument("--calls", type=Path, default=TRUTH / "calls.jsonl.gz")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    if missing := [str(path) for path in (arguments.headers, arguments.calls) if not path.exists()]:
-        print(
-            f"fidelity: nothing to compare with, no recordings at {', '.join(missing)}",
-            file=sys.stderr,
-        )
-        sys.exit(
-            0
-            if {arguments.headers, arguments.calls}
-            == {truth / "headers.csv", truth / "calls.jsonl.gz"}
-            else 2
-        )
+    absent = [path for path in (arguments.headers, arguments.calls) if not path.exists()]
+    if absent:
+        names = ", ".join(map(str, absent))
+        print(f"fidelity: nothing to compare with, no recordings at {names}", file=sys.stderr)
+        # without the recordings there is nothing to do; a wrong path is a mistake
+        sys.exit(0 if all(path.parent == TRUTH for path in absent) else 2)
+
     console = Console()
     headers = report(
         "Recorded headers that the fake server shows",
@@ -300,7 +326,8 @@ def main() -> None:
         "calls": calls,
     }
     console.print(
-        f"reset_match {result['reset_match']:.4f}   charge_match {result['charge_match']:.4f}   (at least 0.98 each)"
+        f"reset_match {result['reset_match']:.4f}   charge_match {result['charge_match']:.4f}"
+        "   (at least 0.98 each)"
     )
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -213,7 +213,7 @@ class Limit:
         )
 
     def with_burst(self, share: float) -> Limit:
-        """Return this limit with a burst of its own, or else of ``share`` of its amount.
+        """Return this limit with its own burst, or else with a share of its amount.
 
         :param share: above 0 and at most 1.
         """

@@ -13,7 +13,7 @@ import pytest
 
 from ratelimit import EstimateWarning, LimiterWarning, RateLimiter, RequestTooLarge, WaitTimeout
 from ratelimit.admission.clock import Clock
-from ratelimit.feedback import Usage
+from ratelimit.feedback import JsonReader, Usage
 from ratelimit.integrations import metering
 
 MODEL = "gpt-4o"
@@ -579,14 +579,14 @@ def test_a_body_that_lies_about_its_encoding_is_passed_on(monkeypatch: pytest.Mo
 
 
 def test_a_large_answer_is_not_kept() -> None:
-    """Megabytes of embeddings pass; only their end is kept, where the usage stands."""
-    reader = metering.JsonReader()
+    """Megabytes of embeddings pass; of them no more is kept than of a small answer."""
+    reader = JsonReader()
     body = json.dumps(
         {"data": [0.25] * 500_000, "usage": {"prompt_tokens": 8, "total_tokens": 8}}
     ).encode()
     for start in range(0, len(body), 10_000):
         reader.feed(body[start : start + 10_000])
-        assert reader._size <= 4 * metering._KEPT + 10_000
+        assert len(reader._body) <= 4 * 65_536
     reader.close()
 
     assert reader.usage == Usage(8, 0, 8)

@@ -31,7 +31,7 @@ import anyio.lowlevel
 from ratelimit.batch.requests import Request, read_request
 from ratelimit.batch.results import Result, answered, failed
 from ratelimit.errors import InvalidArgument, LimiterError, RequestTooLarge
-from ratelimit.feedback.exceptions import read_exception
+from ratelimit.feedback import read_exception
 from ratelimit.lease import AdmittedLease
 from ratelimit.limiter import RateLimiter
 

@@ -35,7 +35,7 @@ from ratelimit.commands.show import duration, table
 from ratelimit.commands.tiers import limits_of
 from ratelimit.errors import LimiterError
 from ratelimit.families import pattern_of
-from ratelimit.feedback.exceptions import read_exception
+from ratelimit.feedback import read_exception
 from ratelimit.limiter import RateLimiter
 from ratelimit.limits import Limits
 

@@ -21,8 +21,8 @@ from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Final
 
-from ratelimit.feedback.headers import MINUTE, Reading
-from ratelimit.limits import Limit
+from ratelimit.feedback import Reading
+from ratelimit.limits import MINUTE, Limit
 
 DIMENSIONS: Final = {
     "requests": "requests",

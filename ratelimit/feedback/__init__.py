@@ -1,26 +1,41 @@
-"""What a server says about its limits, read: headers, refusals, usage, and what an
-exception tells.
+"""What a server says, read: headers, refusals, usage, and how a call failed.
 
-Owns: the meaning of foreign bytes. Must never come in: the limiter, its line, its
-stores, its transport, any I/O or clock.
+Owns the meaning of foreign bytes and objects. Must never know the limiter, its queue,
+its stores or its transport, do I/O, read a clock, or decide what to do.
 """
 
-from ratelimit.feedback.exceptions import Outcome, read_exception
-from ratelimit.feedback.headers import Reading, parse_duration, read_headers
-from ratelimit.feedback.refusals import Refusal, read_error, read_refusal
-from ratelimit.feedback.usage import SSEUsage, StreamUsage, Usage, read_usage
+from ratelimit.feedback.bodies import JsonReader
+from ratelimit.feedback.counts import Usage, read_usage
+from ratelimit.feedback.failures import (
+    ErrorAnswer,
+    Outcome,
+    read_error,
+    read_error_answer,
+    read_exception,
+    read_response,
+)
+from ratelimit.feedback.headers import Reading, header_values, read_headers
+from ratelimit.feedback.refusals import REFUSING_STATUSES, Refusal, read_refusal
+from ratelimit.feedback.streams import SSEUsage, StreamUsage
+from ratelimit.feedback.times import parse_duration
 
 __all__ = [
+    "REFUSING_STATUSES",
+    "ErrorAnswer",
+    "JsonReader",
     "Outcome",
     "Reading",
     "Refusal",
     "SSEUsage",
     "StreamUsage",
     "Usage",
+    "header_values",
     "parse_duration",
     "read_error",
+    "read_error_answer",
     "read_exception",
     "read_headers",
     "read_refusal",
+    "read_response",
     "read_usage",
 ]

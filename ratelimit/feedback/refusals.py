@@ -1,316 +1,259 @@
-"""What a refusal says: which limit, how far over it, how long to wait, and whether
-waiting can help at all.
+"""What a refusal says: which limit, how far over it, and how long to wait.
 
-Owns: the texts, codes and types of 429s and of their relatives (402, 413, 503, 529),
-and the order in which a pause is read. Must never come in: I/O, clocks (an HTTP date is
-compared with the answer's own Date), or what to do about it: the limiter decides. Never
-raises: a body of any shape, or none, gives at least "refused, nothing more is known".
-
-The message forms (source: OpenAI's answers in public issue threads, Azure's, Groq's,
-Mistral's and Anthropic's likewise):
-
-    ... on tokens per min (TPM): Limit 30000, Used 29937, Requested 385. Please try again in 644ms. ...
-    ... on input-images per min: Limit 5, Used 5, Requested 1. Please try again in 12s. ...
-    ... on requests per min. Limit: 3 / min. Please try again in 20s. ...      (the older form; also "Limit: 3 req/min", "Current: 4 / min")
-    ... have exceeded token rate limit of your current ... tier. Please retry after 6 seconds. ...      (Azure; "call rate limit" likewise)
-    Request too large for gpt-4o ... on tokens per min (TPM): Limit 30000, Requested 31538. ...
+Owns how a refusal is put together from status, headers and body, and the order in which
+a pause is read. Must never do I/O, read a clock (an HTTP date is compared with the
+answer's own Date) or act on anything: `control/` decides. Never raises: a body of any
+shape, or none, gives at least "refused, nothing more is known".
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass, replace
+from dataclasses import field as declared
+from typing import Final
 
-from ratelimit.feedback.headers import MINUTE, Reading, parse_duration, read_headers
-from ratelimit.feedback.untrusted import amount, decoded, field, finite, text
+from ratelimit.feedback.finality import (
+    CREDIT_ADVICE,
+    KIND_CODES,
+    NO_ACCESS_ADVICE,
+    OVERLOADED_CODES,
+    QUOTA_CODES,
+    SLOW_DOWN_CODES,
+    Finality,
+    judge,
+    too_large,
+)
+from ratelimit.feedback.headers import Reading, header_values, read_headers
+from ratelimit.feedback.messages import Details, Said, read_details, read_message
+from ratelimit.feedback.times import parse_duration, seconds_until
+from ratelimit.feedback.untrusted import LONGEST, amount, decoded, field, pairs, text
+from ratelimit.limits import MINUTE
 
-LONGEST_WAIT = 31 * 86_400.0
-"""Seconds. A monthly limit can ask for thirty days; a longer pause is taken for a
-mistake and not obeyed.
-"""
+REFUSING_STATUSES: Final = frozenset({402, 413, 429, 503, 529})
+"""The HTTP statuses of refusals."""
 
-_REFUSING = frozenset({402, 413, 429, 503, 529})
-_QUOTA = frozenset(
-    {"insufficient_quota", "credit_balance_exhausted", "insufficient_balance", "quota_exceeded"}
-)
-_BILLING = ("billing_", "account_deactivated", "access_terminated")
-_SPENT = ("_spend_limit_exceeded", "_usage_limit_exceeded")
-_OVERLOADED = frozenset(
-    {
-        "server_is_overloaded",
-        "overloaded_error",
-        "engine_overloaded",
-        "service_tier_capacity_exceeded",
-        "server_overloaded",
-    }
-)
-_LIMITED = frozenset(
-    {"rate_limit_exceeded", "rate_limit_error", "slow_down", "tokens", "requests", "input-images"}
-)
-_PER = {
-    "second": 1.0,
-    "sec": 1.0,
-    "s": 1.0,
-    "minute": MINUTE,
-    "min": MINUTE,
-    "hour": 3_600.0,
-    "day": 86_400.0,
-    "month": 30 * 86_400.0,
-}
+LONGEST_WAIT: Final = LONGEST
+"""Seconds; a longer pause is a mistake and is not obeyed."""
 
-_ON = re.compile(
-    r"\bon (?P<kind>[a-z_ -]{1,40}?)[ _]per[ _](?P<per>second|sec|minute|min|hour|day|month)\b",
-    re.IGNORECASE,
+_SHORTEST_WAIT: Final = 0.001
+_MOST_USED: Final = 2.0
+"""Of the limit. The server clamps what is used at it, or names a little more."""
+_NAMES: Final = ("code", "type", "status")
+_LASTING_ADVICE: Final = (
+    "The server goes on refusing after a minute's pause. Look at the account's limits and credit "
+    "in the provider's console."
 )
-_SHORT = re.compile(r"\((?P<kind>[RTI])P(?P<per>[SMHD])\)")
-_AZURE = re.compile(r"exceeded (?:the )?(?P<kind>token|call|request)s? rate limit", re.IGNORECASE)
-_FIGURE = re.compile(
-    r"\b(limit|used|current|requested)\b:? ~?([0-9][0-9,]{0,20}(?:\.[0-9]{1,6})?)", re.IGNORECASE
-)
-_TIME = re.compile(
-    r"([0-9]{1,15}(?:\.[0-9]{1,12})?) ?(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|h|days?|d)",
-    re.IGNORECASE,
-)
-_AGAIN = re.compile(
-    rf"(?:again|retry|wait) (?:in |after |for )?(?P<time>(?:{_TIME.pattern}[ ,]{{0,2}}){{1,6}})(?![a-z])",
-    re.IGNORECASE,
-)
-_TOO_LARGE = re.compile(r"\brequest too large\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One refusal. Every figure is None where the server did not say it.
-
-    `kind`: what ran out, named as in `Reading.name` ("tokens", "requests",
-    "input_images", ...). `period`: seconds it is limited over. `limit`, `used`,
-    `requested`: as in the message; `used` is clamped at `limit` by the server, so
-    `wait` is a lower bound when others are in debt too. `wait`: seconds until it may be
-    tried again, one millisecond longer than a text that is cut to milliseconds says.
-    `hopeless`: no wait helps (too large, quota, billing); `advice` then says in plain
-    words what does; it is "" otherwise. `slow_down`: the rate grew too fast.
-    `overloaded`: the server lacks capacity, whatever your limits are. `code`: the
-    server's own code, or its type, or "". `message`: its text, cut at 4,000 characters.
-    """
+    """One refusal. Every figure is None where the server does not say it."""
 
     kind: str | None = None
+    """What ran out, named as in `Reading.name`: "tokens", "requests", ..."""
     period: float | None = None
+    """Seconds over which it is limited."""
     limit: float | None = None
+    """Amount per period."""
     used: float | None = None
-    requested: float | None = None
+    """Amount used, of the limit. The server clamps it at the limit, so that `wait` is a
+    lower bound where the level is below zero.
+    """
     wait: float | None = None
+    """Seconds until it may be tried again."""
     hopeless: bool = False
+    """Whether no wait helps: too large, quota, billing."""
+    may_be_final: bool = False
+    """Whether this is the word of one server for spent credit, and of another for a
+    rate: when a call after a minute's pause is refused in the same way, `as_final` is
+    what it means.
+    """
     slow_down: bool = False
+    """Whether the rate grew too fast."""
     overloaded: bool = False
+    """Whether the server lacks capacity, whatever the account's limits are."""
     advice: str = ""
+    """What helps, in plain words, where waiting does not; "" where it does."""
     code: str = ""
-    message: str = ""
+    """The server's own code, or its type, or ""."""
+    message: str = declared(default="", repr=False)
+    """The server's text, at most 4,000 characters. Not in the repr: it may quote a
+    prompt or a key.
+    """
+
+    def as_final(self) -> Refusal:
+        """Return this refusal as one that no wait helps against."""
+        if self.hopeless:
+            return self
+        return _final(self, CREDIT_ADVICE if self.may_be_final else _LASTING_ADVICE)
 
 
 def read_refusal(
     status: object,
     headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]] | None,
     body: object,
+    host: str = "",
 ) -> Refusal | None:
-    """Read an answer of `status` as a refusal; None when it is none (a success, a bad
-    request, an ordinary server error).
+    """Read an answer as a refusal.
 
-    `headers`: a mapping or pairs, or None. `body`: bytes, text, the decoded JSON, an
-    SDK's error body, or None. An error that arrives inside a stream that began with 200
-    is read as status 429.
+    None when it is none: a success, a bad request, an ordinary server error.
+
+    :param status: the HTTP status.
+    :param headers: a mapping or pairs, or None.
+    :param body: bytes, text, the decoded JSON, an SDK's error body, or None.
+    :param host: the server's host name: the same code means one thing at OpenAI and
+        another elsewhere.
     """
-    if not isinstance(status, int) or status not in _REFUSING:
+    if not isinstance(status, int) or status not in REFUSING_STATUSES:
         return None
+
     error = _error(body)
-    code, kind_of_error, message = (
-        text(error.get(name), 4_000) for name in ("code", "type", "message")
-    )
-    names = {code.lower(), kind_of_error.lower()}
-    said = dict(_said(headers))
-    kind, period = _which(message, kind_of_error.lower())
-    figures = _figures(message)
-    limit, used, requested = figures.get("limit"), figures.get("used"), figures.get("requested")
-    advice = _advice(status, names, message, limit, requested)
-    overloaded = (
-        status in {503, 529} or bool(names & _OVERLOADED) or "sufficient resources" in message
-    )
-    computed = None
-    if limit and used is not None and requested is not None and period is not None:
-        computed = (used + requested - limit) * period / limit
-    readings = read_headers(said) if kind is None or period is None or limit is None else []
-    kind, period, limit, spent = _completed(kind, period, limit, readings)
-    return Refusal(
-        kind=kind,
-        period=period,
-        limit=limit,
-        used=used,
-        requested=requested,
-        wait=None if advice else _wait(said, message, computed, spent),
-        hopeless=bool(advice),
-        slow_down="slow_down" in names,
-        overloaded=overloaded and not advice,
-        advice=advice,
-        code=code or kind_of_error,
+    message = text(field(error, "message"))
+    codes = codes_of(error)
+    code = text(field(error, "code"), 100) or text(field(error, "type"), 100)
+    said, details = read_message(message), read_details(error)
+    readings = _readings(headers, details)
+    refusal = _limit_named(said, details, codes, readings)
+    refusal = replace(
+        refusal,
+        wait=_wait(headers, said, details, refusal, readings),
+        slow_down=bool(SLOW_DOWN_CODES.intersection(codes)),
+        overloaded=(
+            status in {503, 529}
+            or bool(OVERLOADED_CODES.intersection(codes))
+            or "sufficient resources" in message
+        ),
+        code=code,
         message=message,
     )
+    verdict = judge(status, codes, message, host)
+    if verdict.finality is Finality.MAY_BE_FINAL:
+        return replace(refusal, may_be_final=True)
+
+    advice = verdict.advice or _size_advice(status, said, details)
+    return _final(refusal, advice) if advice else refusal
 
 
-def read_error(error: object) -> Refusal | None:
-    """Read an error that came inside an answer that began with 200 (a stream's, a
-    failed Response's); None when it is no refusal.
-    """
-    names = {text(field(error, name), 100).lower() for name in ("code", "type")} - {""}
-    if names & _OVERLOADED:
-        return read_refusal(503, None, {"error": error})
-    if names & (_QUOTA | _LIMITED) or any(
-        name.endswith(_SPENT) or name.startswith(_BILLING) for name in names
-    ):
-        return read_refusal(429, None, {"error": error})
-    return None
+def _final(refusal: Refusal, advice: str) -> Refusal:
+    return replace(
+        refusal, hopeless=True, may_be_final=False, overloaded=False, wait=None, advice=advice
+    )
 
 
-def _error(body: object) -> Mapping[str, object]:
-    """Find the mapping that holds `message`, `type` and `code`: the body's "error", or
-    the body itself, or a plain text's.
-    """
+def _error(body: object) -> object:
+    """Find what holds `message`, `type` and `code` in a body of any shape."""
     found = decoded(body)
     if found is None or isinstance(found, str):
         return {"message": text(body)}
-    if isinstance(found, list) and found:  # Gemini wraps its errors in a list
+
+    if isinstance(found, list) and found:  # Google wraps its errors in a list
         found = found[0]
     inner = field(found, "error")
     if isinstance(inner, str):
         return {"message": inner}
-    error = found if inner is None else inner
-    return {name: field(error, name) for name in ("message", "type", "code")}
+    return found if inner is None else inner
 
 
-def _said(headers: object) -> Iterable[tuple[str, str]]:
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    for pair in pairs if isinstance(pairs, Iterable) else ():
-        if isinstance(pair, tuple) and len(pair) == 2:
-            yield text(pair[0], 128).lower(), text(pair[1], 128).strip()
+def codes_of(error: object) -> set[str]:
+    """Return the codes of an error in lower case: its code, type and status."""
+    return {text(field(error, name), 100).lower() for name in _NAMES} - {""}
 
 
-def _which(message: str, kind_of_error: str) -> tuple[str | None, float | None]:
-    """Tell what ran out and over which period: from the message, else from the error's
-    type.
+def _readings(headers: object, details: Details) -> list[Reading]:
+    """Read the limits in the headers, and in those that came inside the body."""
+    outer = pairs(headers)
+    readings = read_headers(outer)  # type: ignore[arg-type]  # foreign pairs, read as such
+    if details.headers:
+        dates = [pair for pair in outer if header_values([pair], "date")["date"]]
+        readings += read_headers([*details.headers, *dates])  # type: ignore[list-item]
+    return readings
+
+
+def _limit_named(said: Said, details: Details, codes: set[str], readings: list[Reading]) -> Refusal:
+    """Put together which limit ran out, and its figures.
+
+    The text counts before the details, these before the code, and what they leave open
+    is filled from the headers' one empty bucket.
     """
-    if match := _ON.search(message):
-        return _kind(match["kind"]), _PER[match["per"].lower()]
-    if match := _SHORT.search(message):
-        kinds, periods = (
-            {"R": "requests", "T": "tokens", "I": "images"},
-            {"S": 1.0, "M": MINUTE, "H": 3_600.0, "D": 86_400.0},
-        )
-        return kinds[match["kind"]], periods[match["per"]]
-    if match := _AZURE.search(message):
-        return ("tokens" if match["kind"].lower() == "token" else "requests"), None
-    return (
-        _kind(kind_of_error)
-        if kind_of_error in {"tokens", "requests", "input-images", "images"}
-        else None
-    ), None
+    kind, period = said.kind or details.kind, said.period or details.period
+    by_code = next((KIND_CODES[code] for code in sorted(codes) if code in KIND_CODES), None)
+    if kind is None and by_code is not None:
+        kind = by_code[0]
+    if period is None and by_code is not None and by_code[0] == kind:
+        period = by_code[1]
+    if QUOTA_CODES.intersection(codes):  # Alibaba's recovers within a minute
+        kind, period = kind or "tokens", period or MINUTE
+
+    limit = said.limit if said.limit is not None else details.limit
+    empty = _empty(readings, kind, period)
+    if empty is not None:
+        kind, period, limit = empty.name, period or empty.period, limit or empty.limit
+
+    limit = limit if limit is not None and limit >= 1 else None
+    used = said.used
+    if limit is not None and used is not None and used > _MOST_USED * limit:
+        used = None
+    return Refusal(kind=kind, period=period, limit=limit, used=used)
 
 
-def _kind(spelled: str) -> str:
-    name = spelled.strip().lower().replace("-", "_").replace(" ", "_")
-    return "tokens" if name == "tokens_usage_based" else name
+def _empty(readings: list[Reading], kind: str | None, period: float | None) -> Reading | None:
+    """Return the one reading that shows an empty bucket of this kind, if it is one.
 
-
-def _figures(message: str) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for name, figure in _FIGURE.findall(message):
-        value = amount(figure.replace(",", ""))
-        if value is not None:
-            found.setdefault("used" if name.lower() == "current" else name.lower(), value)
-    return found
-
-
-def _completed(
-    kind: str | None, period: float | None, limit: float | None, readings: list[Reading]
-) -> tuple[str | None, float | None, float | None, float | None]:
-    """Fill what the message left open from the headers' one empty bucket; the fourth
-    value is that bucket's reset in seconds.
+    Azure may show nothing of it but its reset.
     """
-    empty = [
-        reading for reading in readings if reading.remaining == 0 and kind in {None, reading.name}
+    found = [
+        reading
+        for reading in readings
+        if (reading.remaining == 0 or reading.limit is reading.remaining is None)
+        and kind in {None, reading.name}
+        and (period is None or reading.period in {None, period})
     ]
-    if len(empty) != 1:
-        return kind, period, limit, None
-    reading = empty[0]
-    return reading.name, period or reading.period, limit or reading.limit, reading.reset
+    return found[0] if len(found) == 1 else None
 
 
 def _wait(
-    said: Mapping[str, str], message: str, computed: float | None, reset: float | None
+    headers: object, said: Said, details: Details, refusal: Refusal, readings: list[Reading]
 ) -> float | None:
-    """Seconds to wait: `retry-after-ms`, the message, `retry-after` in seconds or as a
-    date, then what the figures give.
+    """Return the seconds to wait.
 
-    A source that is absent, zero, negative or beyond `LONGEST_WAIT` says nothing, and
-    the next one is asked: Azure sends `retry-after-ms: 0` beside `retry-after: 1`.
+    They are read from `retry-after-ms`, the message, `retry-after`, the figures, and
+    the reset of the bucket that is empty, in this order. A source that is absent, zero,
+    negative, or longer than it can be is passed over: Azure sends `retry-after-ms: 0`
+    beside `retry-after: 1`, and what is limited per minute is not refused for an hour.
     """
-    milliseconds = amount(said.get("retry-after-ms"))
-    spoken = _spoken(message)
+    values = header_values(headers, "retry-after-ms", "retry-after", "date")
+    milliseconds = amount(values["retry-after-ms"])
+    retry_after = parse_duration(values["retry-after"])
+    if retry_after is None:
+        retry_after = seconds_until(values["retry-after"], values["date"])
+
+    computed = None
+    limit, used, requested, period = refusal.limit, refusal.used, said.requested, refusal.period
+    if limit and used is not None and requested is not None and period is not None:
+        computed = (used + requested - limit) * period / limit
+
+    empty = _empty(readings, refusal.kind, refusal.period)
+    named = said.period or details.period
+    longest = LONGEST_WAIT if named is None else min(LONGEST_WAIT, named + MINUTE)
     for seconds in (
         None if milliseconds is None else milliseconds / 1_000,
-        None if spoken is None else spoken + 0.001,
-        _retry_after(said),
+        said.wait,
+        details.wait,
+        retry_after,
         computed,
-        reset,
+        empty.reset if empty is not None else None,
     ):
-        if seconds is not None and 0.001 < seconds <= LONGEST_WAIT:
+        if seconds is not None and _SHORTEST_WAIT < seconds <= longest:
             return seconds
     return None
 
 
-def _spoken(message: str) -> float | None:
-    """Seconds that "try again in 1m2.5s" or "retry after 6 seconds" names."""
-    match = _AGAIN.search(message)
-    if match is None:
-        return None
-    units = {"milliseconds": "ms", "millisecond": "ms", "ms": "ms"}
-    parts = (
-        figure + units.get(unit.lower(), unit[0].lower())
-        for figure, unit in _TIME.findall(match["time"])
-    )
-    return parse_duration("".join(parts))
+def _size_advice(status: int, said: Said, details: Details) -> str:
+    """Return what helps where the request itself can never pass; "" where it can."""
+    if details.denied:
+        return NO_ACCESS_ADVICE
 
-
-def _retry_after(said: Mapping[str, str]) -> float | None:
-    spoken = said.get("retry-after")
-    if not spoken:
-        return None
-    seconds = parse_duration(spoken)
-    if seconds is not None:
-        return seconds
-    try:
-        wait = (parsedate_to_datetime(spoken) - parsedate_to_datetime(said["date"])).total_seconds()
-    # no Date to compare with, or not a date
-    except (KeyError, ValueError, TypeError, OverflowError):
-        return None
-    return wait if finite(wait) else None
-
-
-def _advice(
-    status: int, names: set[str], message: str, limit: float | None, requested: float | None
-) -> str:
-    """Say what helps when waiting does not; "" when waiting helps."""
-    if any(name.startswith(_BILLING) for name in names):
-        return "The account's billing is not active. Add or correct the payment method in the provider's billing settings; waiting does not help."
-    if status == 402 or names & _QUOTA or any(name.endswith(_SPENT) for name in names):
-        return (
-            "The account's credit or monthly spending limit is used up. Add credit, or raise the limit in the billing settings of the"
-            " organization or project; waiting does not help before the next billing period."
-        )
-    over = limit is not None and requested is not None and requested > limit > 0
-    if over or status == 413 or _TOO_LARGE.search(message):
-        sizes = f" ({requested:,.0f} asked, {limit:,.0f} allowed)" if over else ""
-        return (
-            f"This one request is larger than the whole limit{sizes}: it can never pass. Shorten the prompt or lower max_tokens, split the"
-            " request, use a model with a higher limit, or raise the usage tier."
-        )
-    return ""
+    limit, requested = said.limit, said.requested
+    over = limit is not None and requested is not None and requested > limit >= 1
+    return too_large(limit, requested) if over or said.too_large or status == 413 else ""

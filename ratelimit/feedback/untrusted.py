@@ -1,26 +1,33 @@
-"""Foreign values, made safe: what the other feedback files use to touch anything a
-server or a user's object holds.
+"""Foreign values, made safe.
 
-Owns: the one guarded look into a foreign object, the one guarded decoding of a body,
-and what counts as a sane number. Must never come in: any meaning (which field is a
-limit, which is usage), I/O, clocks, exceptions to the caller.
+Owns the guarded look into a foreign object, the guarded decoding of a body, and the
+bounds of a plausible number. Must never know a meaning (which field is a limit, which
+is usage), do I/O, read a clock, or raise.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
-MOST = 1e15
-"""No limit, level or token count is larger; what is, is a lie or a mistake and counts
-as unknown.
+from ratelimit.limits import DAY, LARGEST, MONTH
+
+LARGEST_USAGE: Final = 1e9
+"""Tokens. No single call uses more (the largest contexts hold some ten million); a
+count above it is a mistake.
+"""
+
+LONGEST: Final = MONTH + DAY
+"""Seconds. A monthly limit can ask for thirty days; a longer wait, reset or period is a
+mistake.
 """
 
 
 def number(value: object) -> float | None:
-    """Read a finite number of either sign from a number or from plain decimal text;
-    None for anything else.
+    """Read a finite number of either sign, from a number or from plain decimal text.
+
+    None for anything else, and for what is beyond `LARGEST`.
     """
     if isinstance(value, str):
         # float() would take Arabic digits and 1_000
@@ -30,54 +37,74 @@ def number(value: object) -> float | None:
             value = float(value)
         except ValueError:
             return None
+
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if -MOST <= value <= MOST else None  # NaN compares false
+
+    return float(value) if -LARGEST <= value <= LARGEST else None  # NaN compares false
 
 
 def amount(value: object) -> float | None:
-    """Read an amount, 0 <= amount <= 1e15, from a number or from plain decimal text;
-    None for anything else.
-    """
-    if value.__class__ is str and len(value) < 16 and value.isdecimal() and value.isascii():
-        return float(value)  # nearly always
+    """Read an amount between 0 and `LARGEST`; None for anything else."""
     found = number(value)
     return found if found is not None and found >= 0 else None
 
 
+def duration(value: object) -> float | None:
+    """Read seconds between 0 and `LONGEST` from a plain number; None otherwise."""
+    found = amount(value)
+    return found if found is not None and found <= LONGEST else None
+
+
 def text(value: object, most: int = 4_000) -> str:
-    """Read text, cut at `most` characters; bytes are taken as UTF-8, anything else is
-    the empty text.
+    """Read text, cut at `most` characters.
+
+    Bytes are taken as UTF-8; anything else is the empty text.
     """
-    if value.__class__ is str:
-        return value[:most]
-    if value.__class__ is bytes and len(value) <= most:  # every header's value, as it came
-        return value.decode("utf-8", "replace")
     if isinstance(value, (bytes, bytearray)):
         return bytes(value[: 4 * most]).decode("utf-8", "replace")[:most]
     return value[:most] if isinstance(value, str) else ""
 
 
 def field(holder: object, name: str) -> object:
-    """Look up `name` in a mapping or an object; None when it is not there, or when
-    looking fails.
+    """Look up `name` in a mapping or an object.
+
+    None when it is not there, or when looking fails.
     """
-    # nearly always; the check against Mapping costs more than all the rest
-    if holder.__class__ is dict:
-        return holder.get(name)
     try:
-        if isinstance(holder, Mapping):
+        if isinstance(holder, (dict, Mapping)):  # dict first: asking an ABC is slow
             return holder.get(name)
         return getattr(holder, name, None)
-    except Exception:  # noqa: BLE001 -- a property of a foreign object may raise anything, and "not known" is our answer to it
+    except Exception:  # noqa: BLE001  # a foreign property may raise anything: not known
         return None
 
 
-def decoded(body: object) -> object:
-    """Decode JSON bytes or text; anything else, and anything that is not JSON, comes
-    back as None or as it was.
+def items(holder: object) -> Iterator[object]:
+    """Iterate over a list or tuple; over nothing when it is none."""
+    return iter(holder) if isinstance(holder, (list, tuple)) else iter(())
 
-    Already decoded values (mappings, lists, objects) pass through unchanged.
+
+def pairs(headers: object) -> list[tuple[object, object]]:
+    """Return the name-value pairs of a mapping or an iterable of pairs.
+
+    What is no pair is left out; of an iterable that fails there are none.
+    """
+    try:
+        each = headers.items() if isinstance(headers, Mapping) else headers
+        found = list(each) if isinstance(each, Iterable) else []
+    except Exception:  # noqa: BLE001  # a foreign iterable may raise anything: not known
+        return []
+
+    try:
+        return [(name, value) for name, value in found]
+    except (TypeError, ValueError):
+        return [tuple(pair) for pair in found if isinstance(pair, (tuple, list)) and len(pair) == 2]
+
+
+def decoded(body: object) -> object:
+    """Decode JSON bytes or text.
+
+    None when it is not JSON; what is neither bytes nor text passes unchanged.
     """
     if not isinstance(body, (bytes, bytearray, memoryview, str)):
         return body
@@ -86,10 +113,3 @@ def decoded(body: object) -> object:
     except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested beyond reason
         return None
     return found
-
-
-def finite(value: float) -> bool:
-    """Tell whether `value` is a sane number of seconds: finite, not negative, at most
-    ten years.
-    """
-    return math.isfinite(value) and 0 <= value <= 315_360_000

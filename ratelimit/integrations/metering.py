@@ -13,12 +13,10 @@ import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from ratelimit.errors import EstimateWarning, LimiterWarning, caution
-from ratelimit.feedback import Refusal, SSEUsage, Usage, read_error, read_usage
-from ratelimit.feedback.counts import tail_usage
+from ratelimit.feedback import JsonReader, Refusal, SSEUsage, header_values, read_error
 from ratelimit.lease import AdmittedLease as Lease
 
 ENDPOINTS: Final[Mapping[str, str]] = {
@@ -49,10 +47,8 @@ Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 for every name.
 """
 
-_KEPT: Final = 65_536  # bytes at the end of a JSON answer, where every provider puts the usage
 _FIELDS: Final = frozenset({"model", "prompt", "n", "size", "quality", "input", "response_format"})
 _warned: set[str] = set()
-_name_of = itemgetter(0)
 _DECODER = json.JSONDecoder()
 
 
@@ -210,42 +206,6 @@ class BodyMeter:
             self._lease.fail(error)
 
 
-class JsonReader:
-    """Keeps a JSON body, or the end of a large one, for its usage."""
-
-    usage: Usage | None = None
-    error: object = None
-    _size = 0
-    _cut = False
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def feed(self, piece: bytes) -> None:
-        """Take the next bytes."""
-        self._parts.append(piece)
-        self._size += len(piece)
-        if self._size > 4 * _KEPT:
-            self._parts = [b"".join(self._parts)[-_KEPT - 1 :]]
-            self._size = len(self._parts[0])
-            self._cut = True
-
-    def close(self) -> None:
-        """Read what was taken."""
-        body = b"".join(self._parts)
-        # for most answers this is all, and half the work
-        self.usage = tail_usage(body, outermost=not self._cut)
-        if self.usage is not None or self._cut:
-            return
-        try:
-            answer = json.loads(body)
-        except (ValueError, RecursionError):  # broken off, or no JSON: nothing is known
-            return
-        self.usage = read_usage(answer)
-        if self.usage is None and isinstance(answer, Mapping):
-            self.error = answer.get("error")
-
-
 class Decompressor:
     """Undoes gzip and deflate in passing; what cannot be undone becomes nothing, with
     one warning.
@@ -279,37 +239,19 @@ class Decompressor:
         return plain
 
 
-@lru_cache(maxsize=256)
-def _places(names: tuple[bytes, ...]) -> tuple[Sequence[int], Sequence[int]]:
-    """Tell where content-type and content-encoding stand; a server sends the same names
-    with every answer.
-    """
-    lower = [name.lower() for name in names]
-    kinds, codings = [
-        [place for place, name in enumerate(lower) if name == wanted]
-        for wanted in (b"content-type", b"content-encoding")
-    ]
-    return kinds, codings
-
-
 def body_meter(lease: Lease, headers: Headers, *, plain: bool = False) -> BodyMeter:
     """Make the tap for an answer with these raw headers; `plain` says that its encoding
     has been undone already.
     """
-    kinds, codings = _places(tuple(map(_name_of, headers)))
-    kind = (
-        headers[kinds[0]][1]
-        if len(kinds) == 1
-        else b", ".join([headers[place][1] for place in kinds])
-    )
+    values = header_values(headers, "content-type", "content-encoding")
+    kind, coding = values["content-type"], values["content-encoding"].lower()
     reader: JsonReader | SSEUsage | None = None
-    if b"event-stream" in kind:
+    if "event-stream" in kind:
         reader = SSEUsage()
-    elif b"json" in kind:
+    elif "json" in kind:
         reader = JsonReader()
-    if plain or not codings:
+    if plain or not coding:
         return BodyMeter(lease, reader, None)
-    coding = b", ".join([headers[place][1] for place in codings]).decode("latin-1").strip().lower()
     if reader is not None and coding not in {"", "identity", "gzip", "x-gzip", "deflate"}:
         warn_once(
             f"encoding {coding}",

@@ -23,7 +23,7 @@ from typing import Any, Final, Self, TypeVar
 
 from ratelimit.control.engine import Engine
 from ratelimit.errors import InvalidArgument, LimiterError, LimiterWarning
-from ratelimit.feedback import read_refusal
+from ratelimit.feedback import REFUSING_STATUSES, read_refusal
 from ratelimit.integrations.bodies import LARGEST_ERROR, AsyncMeteredBody, MeteredBody, ReplayedBody
 from ratelimit.integrations.metering import (
     BodyMeter,
@@ -41,7 +41,6 @@ from ratelimit.reservation import Reservation
 
 C = TypeVar("C")
 
-_REFUSING = frozenset({402, 413, 429, 503, 529})
 READ_EVERY: Final = 0.1
 """Seconds. Of a faster series of answers not all have their headers read: they say the
 same, and it is a quarter of the work.
@@ -264,7 +263,7 @@ class Transport:
         except BaseException as error:
             lease.fail(error)
             raise
-        if response.status_code in _REFUSING:
+        if response.status_code in REFUSING_STATUSES:
             response.stream = self._refused(lease, response)
         else:
             tap = self.door.heard(lease, response)
@@ -333,7 +332,7 @@ class AsyncTransport:
         except BaseException as error:
             lease.fail(error)
             raise
-        if response.status_code in _REFUSING:
+        if response.status_code in REFUSING_STATUSES:
             response.stream = await self._refused(lease, response)
         else:
             tap = self.door.heard(lease, response)

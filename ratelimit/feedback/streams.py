@@ -1,0 +1,191 @@
+"""Streams read in passing: the usage at the end, the text on the way, an error inside.
+
+Owns server-sent events cut in any way, and the chunk shapes of Chat Completions,
+completions and Responses (Anthropic's tolerated). Must never do I/O, wait or read a
+clock. Memory is bounded whatever the server sends; nothing raises.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from ratelimit.feedback.bodies import Members
+from ratelimit.feedback.counts import Usage, read_usage
+from ratelimit.feedback.untrusted import field, items
+
+MOST_TEXT: Final = 1_000_000
+"""Characters of generated text that are kept for counting."""
+
+LONGEST_LINE: Final = 1_000_000
+"""Bytes of a line that is decoded whole; a Responses event may carry a picture."""
+
+_TEXTS: Final = ("content", "reasoning_content", "reasoning", "refusal")
+"""Where chat's delta holds generated text."""
+
+
+class StreamUsage:
+    """Reads the chunks of one stream, SDK objects or mappings, one `feed` each."""
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        """The last usage seen, None until then."""
+        self.error: Mapping[str, object] | None = None
+        """The error that came inside the stream, None without one.
+
+        Its `message`, `code` and `type`, and what details it carries.
+        """
+        self._parts: list[str] = []
+        self._length = 0
+
+    @property
+    def text(self) -> str:
+        """What was generated so far, at most `MOST_TEXT` characters.
+
+        Answers, reasoning that is shown, and the arguments of tool calls.
+        """
+        self._parts = ["".join(self._parts)]
+        return self._parts[0]
+
+    def feed(self, chunk: object) -> None:
+        """Take one chunk or event; whatever is not one is ignored."""
+        if chunk is None or isinstance(chunk, (str, bytes)):
+            return
+
+        kind = field(chunk, "type")
+        choices = field(chunk, "choices")
+        if isinstance(choices, (list, tuple)):
+            for choice in choices:
+                self._add_choice(choice)
+        elif isinstance(kind, str):
+            delta = field(chunk, "delta")
+            # response.output_text.delta, response.function_call_arguments.delta, ...
+            if isinstance(delta, str):
+                self._add(delta)
+            elif delta is not None:  # Anthropic's content_block_delta
+                self._add(field(delta, "text"))
+                self._add(field(delta, "partial_json"))
+
+        self.add_usage(read_usage(chunk))
+        self._add_error(chunk, kind)
+
+    def add_usage(self, found: Usage | None) -> None:
+        """Take the usage of one chunk; None when it has none."""
+        if found is None:
+            return
+
+        before = self.usage
+        if before is not None and found.prompt_tokens == 0:
+            # Anthropic: the prompt comes first, the output last
+            found = before._replace(
+                output_tokens=found.output_tokens,
+                total_tokens=before.prompt_tokens + found.output_tokens,
+                reasoning_tokens=found.reasoning_tokens,
+            )
+        self.usage = found
+
+    def _add_error(self, chunk: object, kind: object) -> None:
+        error = field(chunk, "error")
+        if error is None:
+            error = field(field(chunk, "response"), "error")
+        if error is None and kind == "error":
+            error = chunk
+
+        if isinstance(error, str):
+            self.error = {"message": error}
+        elif error is not None and not isinstance(error, (int, float)):
+            found = {name: field(error, name) for name in ("message", "code", "type")}
+            for name in ("metadata", "details"):
+                if (more := field(error, name)) is not None:
+                    found[name] = more
+            self.error = found
+
+    def _add_choice(self, choice: object) -> None:
+        """Take the text of one choice: chat's delta, or a legacy completion's text."""
+        delta = field(choice, "delta")
+        if delta is None:
+            self._add(field(choice, "text"))
+            return
+
+        for name in _TEXTS:
+            self._add(field(delta, name))
+        for call in items(field(delta, "tool_calls")):
+            function = field(call, "function")
+            self._add(field(function, "name"))
+            self._add(field(function, "arguments"))
+
+    def _add(self, piece: object) -> None:
+        if isinstance(piece, str) and piece and self._length < MOST_TEXT:
+            self._parts.append(piece[: MOST_TEXT - self._length])
+            self._length += len(self._parts[-1])
+
+
+class SSEUsage:
+    """Reads a server-sent event stream as bytes, fed in any pieces.
+
+    What it finds is `StreamUsage`'s. Of an event beyond `LONGEST_LINE` bytes only the
+    few members are kept that hold its usage or error.
+    """
+
+    def __init__(self) -> None:
+        self._stream = StreamUsage()
+        self._line = bytearray()
+        self._members: Members | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        """The last usage seen, None until then."""
+        return self._stream.usage
+
+    @property
+    def error(self) -> Mapping[str, object] | None:
+        """The error that came inside the stream, else None."""
+        return self._stream.error
+
+    @property
+    def text(self) -> str:
+        """The generated text so far, at most `MOST_TEXT` characters."""
+        return self._stream.text
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next bytes of the stream."""
+        if b"\r" in piece:
+            # empty lines mean nothing here, so CRLF may become two
+            piece = piece.replace(b"\r", b"\n")
+        *lines, rest = piece.split(b"\n")
+        for line in lines:
+            self._extend(line)
+            self._end_line()
+        self._extend(rest)
+
+    def close(self) -> None:
+        """Take what is left as a line: the stream may end without a line end."""
+        self._end_line()
+
+    def _extend(self, piece: bytes) -> None:
+        if self._members is not None:
+            self._members.feed(piece)
+            return
+
+        self._line += piece
+        if len(self._line) > LONGEST_LINE:
+            self._members = Members()
+            self._members.feed(bytes(self._line).removeprefix(b"data:"))
+            self._line.clear()
+
+    def _end_line(self) -> None:
+        if self._members is not None:
+            self._stream.feed(self._members.found)
+            self._members = None
+            return
+
+        line = bytes(self._line)
+        self._line.clear()
+        if line.startswith(b"data:"):
+            try:
+                event: object = json.loads(line[5:])
+            except (ValueError, RecursionError):  # "[DONE]"; the client reads the rest itself
+                return
+            if isinstance(event, Mapping):
+                self._stream.feed(event)

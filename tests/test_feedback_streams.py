@@ -1,0 +1,218 @@
+"""Streams that pass in pieces: their usage, their text and their errors."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.chat import ChatCompletionChunk
+
+from ratelimit.feedback import SSEUsage, StreamUsage, Usage
+from ratelimit.feedback.streams import MOST_TEXT
+
+CHAT = {
+    "prompt_tokens": 10,
+    "completion_tokens": 5,
+    "total_tokens": 15,
+    "prompt_tokens_details": {"cached_tokens": 4},
+}
+
+
+def sse(*events: object, end: str = "\n") -> bytes:
+    """Write events as a server does."""
+    written = [
+        event if isinstance(event, str) else json.dumps(event, ensure_ascii=False)
+        for event in events
+    ]
+    return "".join(f"data: {data}{end}{end}" for data in written).encode()
+
+
+def word(content: str, **more: object) -> dict[str, object]:
+    """Make one chat chunk."""
+    return {"id": "x", "choices": [{"index": 0, "delta": {"content": content}}]} | more
+
+
+STREAMS = [
+    (
+        "chat",
+        sse(word("Héllo"), word(" wörld"), {"id": "x", "choices": [], "usage": CHAT}, "[DONE]"),
+        (Usage(10, 5, 15, 4), "Héllo wörld", None),
+    ),
+    ("no usage", sse(word("Hello"), word("!"), "[DONE]"), (None, "Hello!", None)),
+    ("cut off", sse(word("Hello")) + b'data: {"choices": [{"del', (None, "Hello", None)),
+    (
+        "cumulative usage",
+        sse(
+            word("a", usage={"prompt_tokens": 3, "completion_tokens": 1}),
+            word("b", usage={"prompt_tokens": 3, "completion_tokens": 2}),
+            "[DONE]",
+        ),
+        (Usage(3, 2, 5), "ab", None),
+    ),
+    (
+        "responses",
+        b"event: response.output_text.delta\n"
+        + sse(
+            {"type": "response.output_text.delta", "delta": "Hi"},
+            {"type": "response.function_call_arguments.delta", "delta": "{}"},
+            {
+                "type": "response.completed",
+                "response": {
+                    "error": None,
+                    "usage": {"input_tokens": 7, "output_tokens": 2, "total_tokens": 9},
+                },
+            },
+        ),
+        (Usage(7, 2, 9), "Hi{}", None),
+    ),
+    (
+        "failed inside",
+        sse(
+            {"type": "response.created", "response": {"error": None, "usage": None}},
+            {
+                "type": "response.failed",
+                "response": {
+                    "error": {"code": "rate_limit_exceeded", "message": "slow"},
+                    "usage": None,
+                },
+            },
+        ),
+        (None, "", {"message": "slow", "code": "rate_limit_exceeded", "type": None}),
+    ),
+    (
+        "error event",
+        sse({"type": "error", "code": "server_error", "message": "oops"}),
+        (None, "", {"message": "oops", "code": "server_error", "type": "error"}),
+    ),
+    (
+        "chat error",
+        sse({"error": {"message": "oops", "type": "server_error"}}),
+        (None, "", {"message": "oops", "code": None, "type": "server_error"}),
+    ),
+    (
+        "anthropic",
+        sse(
+            {
+                "type": "message_start",
+                "message": {"usage": {"input_tokens": 7, "output_tokens": 1}},
+            },
+            {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "Hi"}},
+            {"type": "message_delta", "usage": {"output_tokens": 9}},
+            {"type": "message_stop"},
+            end="\r\n",
+        ),
+        (Usage(7, 9, 16), "Hi", None),
+    ),
+    (
+        "legacy",
+        sse(
+            {"choices": [{"text": "abc"}]},
+            {"choices": [{"text": "def"}], "usage": None},
+            "[DONE]",
+            end="\r",
+        ),
+        (None, "abcdef", None),
+    ),
+    (
+        "tools",
+        sse(
+            {
+                "choices": [
+                    {
+                        "delta": {
+                            "tool_calls": [
+                                {"function": {"name": "f", "arguments": '{"a"'}},
+                                {"function": {"arguments": ":1}"}},
+                            ]
+                        }
+                    }
+                ]
+            }
+        ),
+        (None, 'f{"a":1}', None),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"), [case[1:] for case in STREAMS], ids=[case[0] for case in STREAMS]
+)
+@given(data=st.data())
+def test_a_stream_means_the_same_however_it_is_cut(
+    body: bytes, expected: tuple[object, ...], data: st.DataObject
+) -> None:
+    """Network pieces end anywhere, in the middle of a character or a line end; usage,
+    text and error must not notice.
+    """
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=6)))
+    reader = SSEUsage()
+    for start, end in zip([0, *cuts], [*cuts, len(body)], strict=True):
+        reader.feed(body[start:end])
+    reader.close()
+
+    assert (reader.usage, reader.text, reader.error) == expected
+
+
+def test_a_stream_that_ends_without_a_line_end_still_counts() -> None:
+    """The last event may come without its empty line."""
+    reader = SSEUsage()
+    reader.feed(sse({"usage": CHAT}).rstrip())
+    reader.close()
+
+    assert reader.usage == Usage(10, 5, 15, 4)
+
+
+def test_memory_stays_bounded_while_the_usage_is_still_found() -> None:
+    """Events of many megabytes and endless text are not kept; what stands at their end
+    is still read.
+    """
+    reader = SSEUsage()
+    picture = "A" * 5_000_000
+    body = sse(
+        {
+            "type": "response.completed",
+            "response": {"output": picture, "usage": {"input_tokens": 7, "output_tokens": 2}},
+        }
+    )
+    for start in range(0, len(body), 10_000):
+        reader.feed(body[start : start + 10_000])
+        assert len(reader._line) <= 1_010_000
+        assert reader._members is None or len(reader._members._member) <= 80_000
+    talk = sse(word("b" * 100_000))
+    for _ in range(20):
+        reader.feed(talk)
+
+    assert reader.usage == Usage(7, 2, 9)
+    assert len(reader.text) == MOST_TEXT
+
+
+def test_sdk_chunks_are_read_as_the_bytes_are() -> None:
+    """The decorator sees the SDK's objects where the transport sees bytes: the same
+    figures come out.
+    """
+    stream = StreamUsage()
+    base = {"id": "x", "created": 1, "model": "m", "object": "chat.completion.chunk"}
+    for chunk in (word("Hello"), word(" you"), {"choices": [], "usage": CHAT}):
+        stream.feed(ChatCompletionChunk.model_validate(base | chunk))
+
+    assert (stream.text, stream.usage) == ("Hello you", Usage(10, 5, 15, 4))
+
+
+@given(
+    st.lists(
+        st.binary(max_size=60)
+        | st.sampled_from(
+            [b"data:", b"\n", b"\r\n", b"data: {}", b'data: {"error": 5}', b"data: [[[["]
+        )
+    )
+)
+def test_garbage_in_a_stream_never_raises(pieces: list[bytes]) -> None:
+    """A proxy may answer anything under text/event-stream."""
+    reader = SSEUsage()
+    for piece in pieces:
+        reader.feed(piece)
+    reader.close()
+
+    assert reader.usage is None
