@@ -224,8 +224,9 @@ def test_a_head_waits_for_its_deadline_while_calls_in_flight_may_give_back() -> 
 
 def test_the_price_is_set_anew_at_each_turn() -> None:
     """More is known of the server by then."""
-    queue, one, prices = Queue(), waiter(), []
-    one.price = lambda: prices.append(len(prices))
+    prices: list[int] = []
+    queue, one = Queue(), waiter()
+    one.prepare = lambda: prices.append(len(prices))
     other: Any = admit(queue, waiter(), 0.0)
     other.send(None)
     flow: Any = admit(queue, one, 0.0)

@@ -343,7 +343,7 @@ def test_the_predicted_moment_is_the_one_at_which_a_call_is_admitted(
     store, now = MemoryStore(limits, 0.0), 0.0
     empty = MemoryStore(limits, 0.0)
     predicted = empty.moment({"tokens": amount}, ahead={"tokens": sum(ahead)})
-    certain = empty.not_before(Payment({"tokens": amount}), {"tokens": sum(ahead)})
+    certain = empty.not_before(Payment({"tokens": amount}), 0.0, {"tokens": sum(ahead)})
     for cost in [*ahead, amount]:
         payment = Payment({"tokens": cost})
         wait = store.take(payment, now)

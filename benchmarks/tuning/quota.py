@@ -77,7 +77,7 @@ def recorded(path: Path) -> dict[str, float]:
         if isinstance(said, dict)
         else {}
     )
-    known = LimitsSeen().on_headers(read_headers(headers)) or []
+    known = LimitsSeen().on_headers(read_headers(headers), 0.0) or []
     found = named(known)
     if not found:
         raise InvalidArgument(

@@ -35,8 +35,8 @@ class Terms:
     """Seconds by which later calls of less patience may overtake."""
     deadline: float = inf
     """When to raise `WaitTimeout`."""
-    price: Callable[[], object] | None = None
-    """Sets the payment's cost anew when the call's turn has come."""
+    prepare: Callable[[], object] | None = None
+    """Called before each look of the head at the store: more may be known by then."""
     again: bool = False
     """Whether the call waited before and joins once more, before its equals."""
 
@@ -97,14 +97,15 @@ class Admission:
         self.store.close(self.closed_until)
         self.queue.nudge()
 
-    def cap_level(self, name: str, per: float | None, remaining: float) -> None:
+    def cap_level(self, name: str, per: float | None, remaining: float, after: float = 0.0) -> None:
         """Lower our level to what the server says is left of a limit; never raise it.
 
         Servers show no debts, so a figure below zero counts as zero.
 
         :param per: the limit's period in seconds; None: all periods of that dimension.
+        :param after: in how many seconds that much is left.
         """
-        now = self.now()
+        now = self.now() + after
         for bucket in self.store.buckets_of(name):
             if per is not None and bucket.limit.per != per:
                 continue
@@ -152,4 +153,4 @@ def _waiter(payment: Payment, terms: Terms, parker: Parker) -> Waiter:
     if terms.again:
         rank = nextafter(rank, -inf)
     patience = terms.patience if rank > -NESTED_FIRST / 2 else -1.0  # nested calls by themselves
-    return Waiter(rank, payment, parker, patience=patience, price=terms.price)
+    return Waiter(rank, payment, parker, patience=patience, prepare=terms.prepare)

@@ -149,7 +149,7 @@ class TaskParker:
 def _answer(command: Take | Predict, store: MemoryStore, clock: Clock) -> Answer:
     if isinstance(command, Take):
         return store.take(command.payment, clock.now())
-    return store.not_before(command.payment, command.ahead)
+    return store.not_before(command.payment, clock.now(), command.ahead)
 
 
 def run(flow: Flow, store: MemoryStore, clock: Clock, parker: ThreadParker) -> None:

@@ -75,8 +75,8 @@ def admit(
             if queue.head is waiter:
                 if now >= deadline:
                     raise _timed_out()
-                if waiter.price is not None:
-                    waiter.price()
+                if waiter.prepare is not None:
+                    waiter.prepare()
                 wait = yield Take(payment)
                 if not isinstance(wait, Wait):
                     return

@@ -55,8 +55,8 @@ class Waiter:
 
     :param rank: arrival plus patience, in seconds.
     :param payment: what the call pays when its turn has come.
-    :param price: sets the payment's cost anew when the turn has come: more may be known
-        of the server by then.
+    :param prepare: called before the head looks at the store, each time: more may be
+        known of the server by then.
     """
 
     __slots__ = (
@@ -64,7 +64,7 @@ class Waiter:
         "parker",
         "patience",
         "payment",
-        "price",
+        "prepare",
         "queued",
         "rank",
         "serial",
@@ -78,13 +78,13 @@ class Waiter:
         parker: Parker,
         *,
         patience: float = 0.0,
-        price: Callable[[], object] | None = None,
+        prepare: Callable[[], object] | None = None,
     ) -> None:
         self.rank = rank
         self.payment = payment
         self.parker = parker
         self.patience = patience
-        self.price = price
+        self.prepare = prepare
         self.serial = 0
         self.thread = threading.get_ident()
         self.queued = False

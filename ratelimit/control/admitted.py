@@ -23,6 +23,11 @@ class Admitted(NamedTuple):
     """What was charged shortly before this call and may arrive after it, by dimension."""
 
     @property
+    def model(self) -> str:
+        """Return the model that was asked for, or ""."""
+        return self.estimate.model if self.estimate else ""
+
+    @property
     def charged(self) -> float:
         """Return the tokens that were debited when the call was admitted."""
         return self.payment.amounts.get(DEFERRING, 0) - self.payment.deferred

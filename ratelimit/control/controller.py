@@ -29,17 +29,21 @@ from ratelimit.control.admitted import Admitted
 from ratelimit.control.concurrency import ConcurrencyEstimate
 from ratelimit.control.drift import Drift, Observation
 from ratelimit.control.evidence import AccountingEvidence
-from ratelimit.control.limits_seen import DIMENSIONS, Key, LimitsSeen, level_of
-from ratelimit.control.pause import Pause
+from ratelimit.control.limits_seen import DIMENSIONS, Key, LimitsOfModels, level_of
+from ratelimit.control.pause import Pause, Quota, Trust
 from ratelimit.control.pricing import Pricing
 from ratelimit.control.slack import InTransit, Slack
 from ratelimit.feedback import Reading, Refusal
-from ratelimit.limits import Limit, Limits
+from ratelimit.limits import Limits
 
 FIRST_HEADERS_SECONDS: Final = 30.0
 """Seconds that the rest waits for the first headers, at most: the first call may itself
 wait for another one.
 """
+ALONE_SECONDS: Final = 5.0
+"""Seconds after a pause for which calls go one by one, until an answer comes."""
+TOO_LARGE_SECONDS: Final = 600.0
+"""Seconds for which a server's word counts that a call is too large for its limit."""
 
 
 class Controller:
@@ -53,11 +57,14 @@ class Controller:
         self._pricing = pricing
         self._slack = slack
         self._given = given
-        self._seen = LimitsSeen()
+        self._seen = LimitsOfModels()
         self._drifts: dict[Key, Drift] = {}
         self._evidence = AccountingEvidence(pricing)
         self._concurrency = ConcurrencyEstimate()
         self._pause = Pause()
+        self._quota = Quota()
+        self._trust = Trust()
+        self._too_large: dict[str, tuple[float, float]] = {}  # limit, until when it is sure
         self._in_transit = InTransit()
         self._forked_at = -inf
         # Reentrant: a finalizer or signal handler may settle a call, and so come here, in
@@ -102,6 +109,8 @@ class Controller:
         """Apply what an answer's headers show."""
         with self._lock:
             self._pause.answered(now)
+            self._quota.answered()
+            self._trust.answered()
             if readings:  # an answer that shows nothing contradicts nothing
                 self._read(admitted, readings, now)
             if self._cold:
@@ -125,18 +134,23 @@ class Controller:
         """Take by how many tokens a usage was above its admission charge (or below)."""
         self._evidence.on_bill(beyond)
 
-    def on_refusal(self, refusal: Refusal, admitted_at: float) -> None:
+    def on_refusal(self, refusal: Refusal, admitted: Admitted) -> Refusal:
         """Pause the queue for as long as a refusal asks, and hold what it shows.
 
-        :param admitted_at: when the refused call was admitted, in seconds of the clock.
+        Returns the refusal as it was judged: one that outlasts its pause may be final.
         """
-        admission = self._admission
+        admission, admitted_at = self._admission, admitted.payment.admitted_at
         with self._lock:
             now = admission.now()
+            refusal = self._quota.judged(refusal, admitted_at, now)
             self.refused += not refusal.overloaded  # without capacity no limit is refused
-            self._lower_limits(refusal, now)
+            self._trust.refused(admitted_at)
+            admission.store.ask_within = self._trust.seconds
+            self._lower_limits(refusal, admitted, now)
             if refusal.hopeless:
-                return
+                if refusal.kind and refusal.limit:
+                    self._too_large[refusal.kind] = refusal.limit, now + TOO_LARGE_SECONDS
+                return refusal
 
             named = refusal.wait or refusal.period or refusal.slow_down or refusal.overloaded
             if not named:
@@ -146,20 +160,56 @@ class Controller:
             if refusal.kind == "tokens":
                 self._evidence.on_tokens_refused(now)
             pause = self._pause.seconds(refusal, now)
+            if refusal.used is None and not refusal.overloaded:
+                self._empty(refusal.kind, pause, now)
         admission.close(pause)
+        return refusal
 
-    def retract_unconfirmed(self, name: str, amount: float) -> bool:
-        """Drop limits below ``amount`` that a single answer has shown.
+    def _empty(self, kind: str | None, pause: float, now: float) -> None:
+        """Start slowly after a refusal that shows no level.
 
-        Returns whether a call of that amount fits now. The next call goes alone: its
-        headers show the limit again, or not.
+        It proves that the server's bucket cannot pay, whatever ours shows: when the pause
+        is over one call goes, and the others follow at the limit's rate.
+        """
+        name = DIMENSIONS.get(kind or "requests", "requests")
+        self._admission.cap_level(name, None, 1 if name == "requests" else 0, after=pause)
+        if self._pricing.sees_headers:
+            self._cold = True
+            self._admission.store.cap(1, now + pause + ALONE_SECONDS)
+
+    def ask(self, now: float) -> bool:
+        """Send a call to ask, if what came from outside has stopped all calls for long.
+
+        Returns whether a call may go that could not: the limits that were given hold
+        with what was counted here, and one call goes alone.
+        """
+        store = self._admission.store
+        with self._lock:
+            if not self._trust.is_over(store.admitted_at, now):
+                return False
+            store.ask_within = self._trust.seconds
+            if not store.revert(Limits(*self._given, concurrency=store.limits.concurrency), now):
+                return False
+            self._seen = LimitsOfModels()
+            self._cold = True
+            store.cap(1, now + FIRST_HEADERS_SECONDS)
+        return True
+
+    def retract(self, name: str, amount: float) -> bool:
+        """Drop limits below ``amount`` that answers have shown, unless they are sure.
+
+        Returns whether a call of that amount fits now. It goes alone and asks: a server
+        that refuses it as too large is not asked again for `TOO_LARGE_SECONDS`.
         """
         store = self._admission.store
         with self._lock:
             now = self._admission.now()
-            left = self._seen.retract_unconfirmed(name, amount)
-            limits = self._limits(self._seen.limits() if left is None else left)
-            if left is not None and limits is not None:
+            sure, until = self._too_large.get(name, (inf, -inf))
+            if now < until and amount > sure:
+                return False
+            retracted = self._seen.retract(name, amount)
+            limits = self._limits(now)
+            if retracted and limits is not None:
                 store.replace(limits, now)
                 self._cold = True
                 store.cap(1, now + FIRST_HEADERS_SECONDS)
@@ -168,8 +218,9 @@ class Controller:
         return all(limit.amount >= amount for limit in held if limit.name == name)
 
     def _read(self, admitted: Admitted, readings: Sequence[Reading], now: float) -> None:
-        known = self._seen.on_headers(readings)
-        limits = None if known is None else self._limits(known)
+        self._admission.store.ask_within = self._trust.seconds
+        changed = self._seen.of(admitted.model).on_headers(readings, now) is not None
+        limits = self._limits(now) if changed else None
         if limits is None:
             self._follow(admitted, readings, now)
             return
@@ -178,19 +229,19 @@ class Controller:
         store.replace(limits, now)
         self._start(admitted, readings, before, now)
 
-    def _limits(self, known: Sequence[Limit]) -> Limits | None:
-        """Return the limits to hold when these are known; None if they are held already.
+    def _limits(self, now: float) -> Limits | None:
+        """Return the limits to hold by what is known now; None if they are held already.
 
         Limits that were given are only ever lowered.
         """
-        held = self._admission.store.limits
+        held, known = self._admission.store.limits, self._seen.limits(now)
         if self._given:
             shown = {(limit.name, limit.per): limit for limit in known}
             lowered = []
             for limit in self._given:
                 seen = shown.pop((limit.name, limit.per), limit)
                 lowered.append(limit.at_most(seen.amount))
-            refused = [limit for key, limit in shown.items() if key in self._seen.refused]
+            refused = [limit for key, limit in shown.items() if self._seen.is_refused(key)]
             known = [*lowered, *refused]
         limits = Limits(*known, concurrency=held.concurrency)
         return None if limits == held else limits
@@ -261,7 +312,7 @@ class Controller:
                 label = f"{name}/{per:g}s"
                 self.corrected[label] = self.corrected.get(label, 0.0) + amount
 
-    def _lower_limits(self, refusal: Refusal, now: float) -> None:
+    def _lower_limits(self, refusal: Refusal, admitted: Admitted, now: float) -> None:
         """Hold no more than the limit that a refusal names.
 
         Also where no header has shown it, such as a minute's requests behind a day's.
@@ -269,8 +320,9 @@ class Controller:
         kind, period, amount = refusal.kind, refusal.period, refusal.limit
         if not (kind and period and amount):
             return
-        known = self._seen.on_refusal(kind, period, amount)
-        limits = None if known is None else self._limits(known)
+        seen = self._seen.of(admitted.model)
+        changed = seen.on_refusal(kind, period, amount, now) is not None
+        limits = self._limits(now) if changed else None
         if limits is None:
             return
         store = self._admission.store

@@ -8,7 +8,8 @@ k's admission is known from its payment, so the difference is the drift, once wh
 corrected since is taken off. Three things blur it:
 
 * *When* k arrived lies between its admission and its headers: a lower level is taken for
-  the earliest arrival, a higher one for the latest.
+  the earliest arrival, a higher one for the latest. The first answer of all is taken for
+  the latest arrival either way: the calls that it lets go are a burst, and must fit.
 * *Reserves*: while it is not known how the server charges, we debit the expected output
   of all that is in flight, the server perhaps only its input. So our level is lower than
   the server's by rights, and what a call gives back when it is settled must not be given
@@ -85,6 +86,13 @@ class Drift:
 
     def observe(self, seen: Observation) -> float:
         """Return the seconds by which ``full_at`` should move; later means lower."""
+        alone = seen.was_alone and seen.admitted_since == 0
+        if alone and not self._lowest:
+            missing = (seen.burst - seen.level + seen.excess) * seen.seconds_per_unit
+            down = seen.headers_at + missing - seen.full_at - seen.corrected
+            if down > 0:
+                return down
+
         # The server cuts its level to whole units: it may be one unit higher.
         missing = (seen.burst - seen.level - 1 + seen.excess) * seen.seconds_per_unit
         self._lowest.append(seen.admitted_at + missing - seen.full_at)
@@ -97,7 +105,7 @@ class Drift:
         missing = seen.burst + seen.above_burst - seen.level + seen.refundable + seen.in_transit
         highest = seen.headers_at + missing * seen.seconds_per_unit - seen.full_at
         self._highest.append(highest)
-        if seen.was_alone and seen.admitted_since == 0:
+        if alone:
             own = highest - seen.in_transit * seen.seconds_per_unit
             return min(own - seen.corrected, 0.0)
         if seen.input_only and len(self._highest) == AGREEING:

@@ -15,6 +15,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
+from math import inf
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -123,7 +124,9 @@ class Engine:
         prompt, output = estimate.prompt_tokens, estimate.output_tokens
         if family.pricing.charges_input_only:
             output = self.estimator.typical_output(estimate)
-        price = family.pricing.price(prompt, output, estimate.charge)
+        limits = family.admission.store.limits
+        most = min((limit.amount for limit in limits if limit.name == "tokens"), default=inf)
+        price = family.pricing.price(prompt, output, estimate.charge, most)
         amounts: dict[str, float] = {
             "requests": 1,
             "tokens": price.tokens,

@@ -6,6 +6,7 @@ Must never read a request body or an answer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 
@@ -40,12 +41,16 @@ class ModelFamily:
         """Pay at once and return None, or return the wait until that may be possible."""
         while True:
             try:
-                return self.admission.admit_nowait(payment, patience, now)
+                wait = self.admission.admit_nowait(payment, patience, now)
             except RequestTooLarge as error:
                 self._raise_unless_retracted(error)
+            else:
+                if wait is None or not self.controller.ask(now):
+                    return wait
 
     def admit(self, payment: Payment, terms: Terms) -> None:
         """Wait in the calling thread until the call is paid."""
+        terms = replace(terms, prepare=self._prepare(terms))
         while True:
             try:
                 return self.admission.admit(payment, terms)
@@ -55,6 +60,7 @@ class ModelFamily:
 
     async def admit_async(self, payment: Payment, terms: Terms) -> None:
         """Wait in the calling task until the call is paid."""
+        terms = replace(terms, prepare=self._prepare(terms))
         while True:
             try:
                 return await self.admission.admit_async(payment, terms)
@@ -62,9 +68,20 @@ class ModelFamily:
                 self._raise_unless_retracted(error)
             terms = replace(terms, again=True)
 
+    def _prepare(self, terms: Terms) -> Callable[[], object]:
+        """Return what comes before each look of a head at the store."""
+        price = terms.prepare
+
+        def prepare() -> None:
+            self.controller.ask(self.admission.now())
+            if price is not None:
+                price()
+
+        return prepare
+
     def _raise_unless_retracted(self, error: RequestTooLarge) -> None:
-        """Raise the error if the limit is sure; one that a single answer showed is not."""
-        if not self.controller.retract_unconfirmed(error.name, error.amount):
+        """Raise the error if the limit is sure; one that only answers showed is not."""
+        if not self.controller.retract(error.name, error.amount):
             raise error
 
     def reset_after_fork(self) -> None:

@@ -5,9 +5,13 @@ returns limits, and the controller holds them.
 
 * The first figures count at once. Later changes count when two answers in a row show the
   same, so that one wrong header can close or open nothing.
-* A lower limit that a refusal names counts at once as well, and is kept beside what
-  headers show until that changes.
-* What a single answer has shown refuses no call for good: where it would, it is
+* A lower limit that a refusal names counts at once as well. It is dropped when
+  `CONTRADICTIONS` answers show a higher one, or after `REFUSED_SECONDS` where headers
+  show none (each time that it is named again it is kept for twice as long).
+* Limits are kept per model, and of what several models show the highest counts: a small
+  limit may be that of one model alone. A model counts for `MODEL_SECONDS` after its last
+  answer.
+* What an answer or many have shown refuses no call for good: where it would, it is
   retracted until it is shown again.
 * A period that cannot be read yet (nothing is used, or resets are below 1 ms) is taken
   for a minute, as all but a few recorded limits are, until an answer shows it.
@@ -36,6 +40,15 @@ DIMENSIONS: Final = {
 }
 """What a reading's or a refusal's name limits; other names change nothing."""
 
+CONTRADICTIONS: Final = 8
+"""Answers with a higher limit after which the limit that a refusal named is dropped."""
+REFUSED_SECONDS: Final = 900.0
+"""Seconds for which a limit is kept that one refusal named and no header shows."""
+MODEL_SECONDS: Final = 600.0
+"""Seconds after its last answer for which the limits of one model count."""
+MODELS: Final = 20
+"""Models whose limits are kept apart; further ones replace the longest unseen."""
+
 Key = tuple[str, float]
 """A dimension and a period in seconds."""
 
@@ -48,26 +61,32 @@ class LimitsSeen:
         "_last_seen",
         "_pending",
         "_period_guessed",
-        "_retracted",
-        "_unconfirmed",
+        "_refused_until",
+        "contradicted",
         "refused",
+        "seen_at",
     )
 
     def __init__(self) -> None:
         self._amounts: dict[Key, float] = {}
         self.refused: dict[Key, float] = {}
         """What refusals have named; where headers show more, this counts."""
-        self._unconfirmed: set[tuple[Key, float]] = set()  # shown by a single answer
-        self._retracted: dict[Key, float] = {}  # the same, retracted since
+        self._refused_until: dict[Key, tuple[float, float]] = {}  # until when, for how long
+        self.contradicted: dict[Key, int] = {}
+        """Answers since then that showed a higher limit."""
+        self.seen_at = -inf
+        """When the last answer came."""
         self._period_guessed: set[str] = set()
         self._pending: dict[Key, float] = {}  # changes that the last answer was first to show
         self._last_seen: tuple[object, ...] = ()  # the last figures that changed nothing
 
-    def on_headers(self, readings: Sequence[Reading]) -> list[Limit] | None:
+    def on_headers(self, readings: Sequence[Reading], now: float) -> list[Limit] | None:
         """Take one answer's readings; return all limits if they have changed, else None."""
+        self.seen_at = now
+        dropped = self._drop_refused(readings, now) if self.refused else False
         figures = tuple([(reading.name, reading.limit, reading.period) for reading in readings])
         if figures == self._last_seen:
-            return None  # nearly always
+            return self.limits() if dropped else None  # nearly always
 
         shown, guessed = _shown(readings)
         before = dict(self._amounts)
@@ -80,21 +99,31 @@ class LimitsSeen:
 
             known = self._amounts.get(key)
             if known is None:
-                self._set(self._amounts, key, amount)
+                self._amounts[key] = amount
                 if name in guessed:
                     self._period_guessed.add(name)
-            elif amount == known:
-                self._unconfirmed.discard((key, amount))
-            else:
+            elif amount != known:
                 pending[key] = amount
                 if self._pending.get(key) == amount:
                     self._amounts[key] = amount
-                    self._unconfirmed.discard((key, known))
                     self.refused.pop(key, None)
         self._pending = pending
         changed = before != self._amounts
         self._last_seen = () if changed or pending else figures
-        return self.limits() if changed else None
+        return self.limits() if changed or dropped else None
+
+    def _drop_refused(self, readings: Sequence[Reading], now: float) -> bool:
+        """Drop what refusals named and answers contradict; return whether there was any."""
+        shown, guessed = _shown(readings)
+        before = len(self.refused)
+        for key, amount in list(self.refused.items()):
+            if key[0] not in guessed and shown.get(key, 0.0) > amount:
+                self.contradicted[key] = self.contradicted.get(key, 0) + 1
+            until = self._refused_until.get(key, (inf, 0.0))[0]
+            if self.contradicted.get(key, 0) >= CONTRADICTIONS or now >= until:
+                del self.refused[key]
+                self.contradicted.pop(key, None)
+        return len(self.refused) < before
 
     def _replace_guesses(self, shown: dict[Key, float], guessed: set[str]) -> None:
         """Drop a guessed period where it is shown at last, unless the guess was right."""
@@ -106,7 +135,7 @@ class LimitsSeen:
     def _has_period(self, name: str) -> bool:
         return any(known == name for known, _ in self._amounts)
 
-    def on_refusal(self, kind: str, period: float, amount: float) -> list[Limit] | None:
+    def on_refusal(self, kind: str, period: float, amount: float, now: float) -> list[Limit] | None:
         """Take the limit that a refusal names; return all limits if they changed.
 
         :param kind: what ran out, as in `Refusal.kind`.
@@ -118,33 +147,24 @@ class LimitsSeen:
             return None
         key = name, period
         known = min(self._amounts.get(key, inf), self.refused.get(key, inf))
-        if amount < known:
-            self._set(self.refused, key, amount)
-            return self.limits()
-        self._unconfirmed.discard((key, amount))
-        return None
+        kept = 2 * self._refused_until.get(key, (0.0, REFUSED_SECONDS / 2))[1]
+        self._refused_until[key] = (now + kept, kept)
+        self.contradicted.pop(key, None)
+        if amount >= known:
+            return None
+        self.refused[key] = amount
+        return self.limits()
 
-    def _set(self, book: dict[Key, float], key: Key, amount: float) -> None:
-        book[key] = amount
-        if self._retracted.pop(key, None) != amount:
-            self._unconfirmed.add((key, amount))
-
-    def retract_unconfirmed(self, name: str, amount: float) -> list[Limit] | None:
-        """Drop limits below ``amount`` that a single answer has shown, until shown again.
-
-        Returns the limits that are left, or None if none was dropped.
-        """
-        dropped = [
-            (key, limit) for key, limit in self._unconfirmed if key[0] == name and limit < amount
-        ]
-        for key, limit in dropped:
-            self._unconfirmed.discard((key, limit))
-            self._retracted[key] = limit
-            for book in (self._amounts, self.refused):
-                if book.get(key) == limit:
+    def retract(self, name: str, amount: float) -> bool:
+        """Drop limits below ``amount`` until they are shown again; return if any was."""
+        found = False
+        for book in (self._amounts, self.refused):
+            for key, limit in list(book.items()):
+                if key[0] == name and limit < amount:
                     del book[key]
+                    found = True
         self._last_seen = ()
-        return self.limits() if dropped else None
+        return found
 
     def limits(self) -> list[Limit]:
         """Return all limits known now."""
@@ -152,6 +172,44 @@ class LimitsSeen:
         for key, amount in self.refused.items():
             lowest[key] = min(amount, lowest.get(key, amount))
         return [Limit(name, amount, per=period) for (name, period), amount in lowest.items()]
+
+
+class LimitsOfModels:
+    """The limits that the answers of all models of one family have shown."""
+
+    __slots__ = ("_models",)
+
+    def __init__(self) -> None:
+        self._models: dict[str, LimitsSeen] = {}
+
+    def of(self, model: str) -> LimitsSeen:
+        """Return what one model's answers have shown."""
+        seen = self._models.get(model)
+        if seen is None:
+            if len(self._models) >= MODELS:
+                del self._models[min(self._models, key=lambda name: self._models[name].seen_at)]
+            seen = self._models[model] = LimitsSeen()
+        return seen
+
+    def is_refused(self, key: Key) -> bool:
+        """Return whether a refusal has named a limit of this dimension and period."""
+        return any(key in seen.refused for seen in self._models.values())
+
+    def retract(self, name: str, amount: float) -> bool:
+        """Drop limits below ``amount`` until they are shown again; return if any was."""
+        retracted = [seen.retract(name, amount) for seen in self._models.values()]
+        return any(retracted)
+
+    def limits(self, now: float) -> list[Limit]:
+        """Return the limits that hold: of what recent models show, the highest."""
+        highest: dict[Key, Limit] = {}
+        recent = [one for one in self._models.values() if one.seen_at > now - MODEL_SECONDS]
+        for seen in recent or self._models.values():
+            for limit in seen.limits():
+                key = limit.name, limit.per
+                if key not in highest or limit.amount > highest[key].amount:
+                    highest[key] = limit
+        return list(highest.values())
 
 
 def _shown(readings: Iterable[Reading]) -> tuple[dict[Key, float], set[str]]:

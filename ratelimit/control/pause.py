@@ -1,6 +1,7 @@
-"""For how long a refusal pauses a family.
+"""For how long a refusal pauses a family, and when the server is asked again.
 
-Owns the pauses that no refusal names. Must never close a queue: it returns seconds.
+Owns the pauses that no refusal names, and how long a server's word can stop all calls
+before one call is sent to ask. Must never close a queue: it returns seconds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,40 @@ FIRST_PAUSE: Final = 1.0
 """Seconds, where a refusal names no moment."""
 LONGEST_PAUSE: Final = 60.0
 """Seconds."""
+
+
+QUOTA_PAUSE: Final = 60.0
+"""Seconds after which a quota that may be a rate has refilled (Alibaba's page)."""
+
+
+class Quota:
+    """Refusals whose code means a spent credit with one server and a rate with another.
+
+    The code is final when a call that was sent after a minute's pause is refused in the
+    same way, with no answer in between.
+    """
+
+    __slots__ = ("_first_at",)
+
+    def __init__(self) -> None:
+        self._first_at = inf
+
+    def answered(self) -> None:
+        """Take note of an answer: the quota is not spent."""
+        self._first_at = inf
+
+    def judged(self, refusal: Refusal, admitted_at: float, now: float) -> Refusal:
+        """Return the refusal, as final if it has outlasted the pause.
+
+        :param admitted_at: when the refused call was admitted; like ``now`` in seconds
+            of one clock.
+        """
+        if not refusal.may_be_final:
+            return refusal
+        if admitted_at >= self._first_at + QUOTA_PAUSE:
+            return refusal.as_final()
+        self._first_at = min(self._first_at, now)
+        return refusal
 
 
 class Pause:
@@ -32,7 +67,7 @@ class Pause:
 
     def seconds(self, refusal: Refusal, now: float) -> float:
         """Return for how long to pause after a refusal that came at ``now``."""
-        named = refusal.wait or 0.0
+        named = refusal.wait or (QUOTA_PAUSE if refusal.may_be_final else 0.0)
         if named and not refusal.slow_down and not refusal.overloaded:
             return named
         if now >= self._until:  # calls that flew together are refused together: one refusal
@@ -40,3 +75,44 @@ class Pause:
             self._seconds = min(self._seconds * 2, LONGEST_PAUSE) if recent else FIRST_PAUSE
             self._until = now + self._seconds
         return max(named, self._until - now)
+
+
+FIRST_TRUST: Final = 60.0
+"""Seconds without an admission after which the server is asked again, at first."""
+LONGEST_TRUST: Final = 3_600.0
+"""Seconds, where the server repeats what it said each time that it is asked."""
+
+
+class Trust:
+    """How long what a server says may stop all calls.
+
+    A limit, a level, a period or a pause that came from outside may be wrong. When no
+    call was admitted for a minute because of it, one call goes and asks. If the server
+    repeats it, the next time is twice as far; if the call is answered, it is a minute
+    again.
+    """
+
+    __slots__ = ("_asked_at", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds = FIRST_TRUST
+        self._asked_at = -inf
+
+    def answered(self) -> None:
+        """Take note of an answer that was no refusal."""
+        self.seconds = FIRST_TRUST
+
+    def refused(self, admitted_at: float) -> None:
+        """Take note of a refusal: of the call that asked, it confirms what was said."""
+        if admitted_at >= self._asked_at > -inf:
+            self.seconds = min(self.seconds * 2, LONGEST_TRUST)
+
+    def is_over(self, admitted_at: float, now: float) -> bool:
+        """Return whether it is time to ask; the next call then asks.
+
+        :param admitted_at: when a call was admitted last.
+        """
+        if now < max(admitted_at, self._asked_at) + self.seconds:
+            return False
+        self._asked_at = now
+        return True

@@ -7,6 +7,7 @@ header or a refusal: `ratelimit.control.evidence` changes what is known here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 Accounting = Literal["reconcile", "refund", "never_refund", "charge"]
@@ -48,7 +49,7 @@ class Pricing:
             return False
         return self.charges_input_only or not self.sees_headers
 
-    def price(self, prompt: int, output: int, charge: int) -> Price:
+    def price(self, prompt: int, output: int, charge: int, most: float = inf) -> Price:
         """Return what a call takes, as far as it is known how the server counts.
 
         A server that settles to the usage has taken no less than the charge in the end,
@@ -59,6 +60,9 @@ class Pricing:
         :param prompt: tokens that will be billed for the prompt.
         :param output: tokens that the answer is expected to have.
         :param charge: tokens that the server takes at admission.
+        :param most: the smallest limit of tokens. While it is not known that the server
+            charges the maximum output, a maximum above the limit is no reason to refuse:
+            the call goes from a full bucket.
         """
         if self.accounting == "charge":
             return Price(charge, 0, charge)
@@ -70,7 +74,11 @@ class Pricing:
         tokens = max(prompt, charge) + output
         if not self.settles:
             return Price(tokens, 0, tokens)
-        return Price(tokens, 0, charge if self.accounting == "reconcile" else 0)
+        if not self.reconciles:
+            return Price(tokens)
+        if tokens > most >= charge:
+            tokens = int(most)
+        return Price(tokens, 0, charge)
 
     def settled(self, prompt: int, output: int, charge: int) -> int:
         """Return the tokens that a call has taken in the end, by its bill and charge."""

@@ -198,7 +198,7 @@ class Door:
         if refusal is None:
             lease.close()
             return raw
-        lease.refuse(refusal)
+        refusal = lease.refuse(refusal)
         if not refusal.hopeless:
             return raw
         headers["x-should-retry"] = "false"

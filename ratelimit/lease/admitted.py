@@ -78,15 +78,15 @@ class AdmittedLease(Lease):
         self._abandoned = True
         self.close()
 
-    def refuse(self, refusal: Refusal) -> None:
-        """End the call by a refusal: count it and pause the queue.
+    def refuse(self, refusal: Refusal) -> Refusal:
+        """End the call by a refusal: count it, pause the queue, and return it as judged.
 
         The reserve is not simply given back. The refusal proves that our level was too
         high, and a refund would bring the next refusal (simulated: 59 of 300 calls lost
         with the refund, 1 without). When the refusal names what was used, the level is
         set from that instead.
         """
-        self._refuse(refusal)
+        return self._refuse(refusal)
 
     def headers_arrived(self) -> None:
         """Take the time at which an answer's headers came, without reading them."""

@@ -161,11 +161,11 @@ class Lease:
         if admission.queue.entries:
             admission.queue.nudge()
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: Refusal) -> Refusal:
         """End the call by a refusal; see `AdmittedLease.refuse`."""
         self._abandoned = self._claimed
         family, payment = self._family, self._payment
-        family.controller.on_refusal(refusal, payment.admitted_at)
+        refusal = family.controller.on_refusal(refusal, self._record)
         limit, used = refusal.limit, refusal.used
         kind = refusal.kind
         if limit is not None and used is not None and kind is not None and kind in payment.amounts:
@@ -173,6 +173,7 @@ class Lease:
             family.admission.cap_level(kind, refusal.period, limit - used)
         else:
             self.close()
+        return refusal
 
     def _amounts(
         self, answer: object, tokens: float | None, amounts: dict[str, float]
@@ -222,4 +223,19 @@ class Lease:
             if self._payment.marks:
                 self._family.controller.on_bill(tokens - estimate.charge)
             tokens = self._family.pricing.settled(prompt, output, estimate.charge)
-        return {"tokens": tokens, "input_tokens": prompt, "output_tokens": output}
+        most = self._most()
+        return {
+            "tokens": min(tokens, most),
+            "input_tokens": min(prompt, most),
+            "output_tokens": min(output, most),
+        }
+
+    def _most(self) -> float:
+        """Return the most tokens that are debited for one call on an answer's word.
+
+        What was reserved, or the limit of two periods: a bill that cannot be delays the
+        next calls by two periods, not for good.
+        """
+        limits = self._family.admission.store.limits
+        most = [2 * limit.amount for limit in limits if limit.name == "tokens"]
+        return max(self._payment.amounts.get("tokens", 0), min(most)) if most else LARGEST

@@ -41,6 +41,8 @@ class MemoryStore:
         self.marking = False
         """Whether payments carry marks: whether headers are listened to."""
         self.admitted = 0
+        self.admitted_at = now
+        """When a call was admitted last, or the store was made."""
         self.ended = 0
         self._slack = slack
         self._buckets = Buckets(limits, now, slack)
@@ -49,6 +51,8 @@ class MemoryStore:
         self._cap: int | None = None
         self._cap_until = inf
         self._closed_until = -inf
+        self.ask_within = inf
+        """Seconds after which a waiting head asks again, whatever it waits for."""
         self._buckets_only = True
         self._find_obstacles()
         self._lock = threading.Lock()
@@ -93,7 +97,8 @@ class MemoryStore:
             buckets = self._buckets
             full_at = buckets.after_take(payment, now)
             if full_at is None:
-                return Wait(buckets.wait(payment), self.not_before(payment))
+                until = min(buckets.wait(payment), now + self.ask_within)
+                return Wait(until, self.not_before(payment, now))
 
             marks = buckets.marks(full_at) if self.marking else ()
             lender = None if self._buckets_only else _lender(payment)
@@ -103,6 +108,7 @@ class MemoryStore:
             buckets.full_at = full_at
             buckets.deferred += payment.deferred
             self.admitted = serial
+            self.admitted_at = now
             if payment.keeps:
                 self._keeping += 1
             payment.paid = True
@@ -130,9 +136,8 @@ class MemoryStore:
             return Wait(self._cap_until)
         if self._closed_until > now:
             self._buckets.refuse_oversize(payment.amounts, payment.deferred)
-            return Wait(
-                self.moment(payment.amounts, payment.deferred), max(self._closed_until, now)
-            )
+            until = self.moment(payment.amounts, payment.deferred)
+            return Wait(min(until, now + self.ask_within), self.not_before(payment, now))
         self._closed_until = -inf
         self._find_obstacles()
         return None
@@ -261,6 +266,32 @@ class MemoryStore:
 
         self._soon(apply)
 
+    def revert(self, limits: Limits, now: float) -> bool:
+        """Drop what was said from outside; return whether that changes anything.
+
+        Opens the store, holds these limits, and takes back the corrections that have
+        lowered a level: what is left is what was counted here.
+        """
+        buckets = self._buckets
+        lowered = any(seconds > 0 for seconds in buckets.corrected)
+        if not lowered and self._closed_until <= now and limits == self.limits:
+            return False
+
+        def apply() -> None:
+            buckets = self._buckets
+            moved = zip(buckets.full_at, buckets.corrected, strict=True)
+            full_at = [full - max(seconds, 0.0) for full, seconds in moved]
+            corrected = [min(seconds, 0.0) for seconds in buckets.corrected]
+            buckets.full_at = full_at
+            buckets.corrected = corrected
+            self._closed_until = -inf
+            self._find_obstacles()
+
+        self._soon(apply)
+        if limits != self.limits:
+            self.replace(limits, now)
+        return True
+
     def corrected(self, bucket: Bucket) -> float | None:
         """Return by how many seconds `correct` has moved a bucket; None: it is no more."""
         buckets = self._buckets
@@ -305,14 +336,16 @@ class MemoryStore:
             self._inbox[0]()
             self._inbox.popleft()
 
-    def not_before(self, payment: Payment, ahead: Mapping[str, float] = NOTHING) -> float:
+    def not_before(
+        self, payment: Payment, now: float, ahead: Mapping[str, float] = NOTHING
+    ) -> float:
         """Return a moment before which a call cannot go, whatever is given back.
 
         :param ahead: what certainly stays debited of the calls in front, summed.
         """
         sure = self.in_flight == self._keeping
         moment = self._buckets.not_before(payment.amounts, payment.deferred, ahead, sure)
-        return max(moment, self._closed_until)
+        return min(max(moment, self._closed_until), now + self.ask_within)
 
     def moment(
         self,
