@@ -18,29 +18,32 @@ import email.utils
 import gzip
 import json
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
+# As a script it sees its own folder only.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.past_charges import charge_on
 from ratelimit.estimate import Estimator
-from ratelimit.estimate.charge import DATED
-from ratelimit.estimate.models import family
-from ratelimit.estimate.responses import divided
+from ratelimit.estimate.models import traits_of
+from ratelimit.estimate.responses import is_divided
 from ratelimit.estimate.tokenizer import count, encoding_for
 
-FIRST = min(since for _, since, _ in DATED)
-# when Responses billed the prompt the server adds
-HIDDEN_BILLED = dt.date(2025, 3, 1), dt.date(2025, 4, 6)
-# input items that say all they cost
-SELF_CONTAINED = {None, "message", "function_call", "function_call_output", "reasoning"}
+HIDDEN_BILLED: Final = dt.date(2025, 3, 1), dt.date(2025, 4, 6)
+"""First and last day on which Responses billed the prompt that the server adds."""
 
-# The least share of exact estimates per bucket: what this project promises.
-PROMISED = {
+SELF_CONTAINED: Final = {None, "message", "function_call", "function_call_output", "reasoning"}
+"""Types of input items that show all they cost."""
+
+PROMISED: Final = {
     "chat plain": 0.985,
     "chat plain (reasoning)": 0.93,
     "chat tools": 0.93,
@@ -54,6 +57,7 @@ PROMISED = {
     "responses json_schema": 0.90,
     "embeddings": 0.997,
 }
+"""The least share of exact estimates per bucket."""
 
 
 def calls(path: Path) -> Iterator[dict[str, Any]]:
@@ -104,7 +108,7 @@ def bucket(call: dict[str, Any]) -> str:
     apart = _apart(call)
     if apart:
         return f"{short} {apart}"
-    reasoning = " (reasoning)" if family(call["model"]).reasoning else ""
+    reasoning = " (reasoning)" if traits_of(call["model"]).reasoning else ""
     tools = has["n_tools"] or "functions" in call["request"]
     if has["images"]:
         return f"{short} images" + ("" if inline(call["request"]) else " (remote)")
@@ -204,7 +208,7 @@ def charged(call: dict[str, Any]) -> int | None:
     except (KeyError, ValueError):
         return None
     settled = call["endpoint"] == "responses" and (
-        remaining == limit or family(call["model"]).reasoning
+        remaining == limit or traits_of(call["model"]).reasoning
     )
     return None if settled or call["azure"] or not 0 < limit <= 50_000_000 else limit - remaining
 
@@ -235,7 +239,7 @@ class Row:
                 sum(abs(estimate - bill) <= 0.02 * bill for estimate, bill in pairs) / count_, 4
             ),
             "p99_abs": errors[min(count_ - 1, int(0.99 * count_))],
-            "divided": sum(divided(estimate, bill) for estimate, bill in pairs),
+            "divided": sum(is_divided(estimate, bill) for estimate, bill in pairs),
         }
 
 
@@ -244,12 +248,10 @@ def measure(path: Path) -> dict[str, Any]:
     rows: defaultdict[str, Row] = defaultdict(Row)
     whole = Row()
     charges: defaultdict[str, list[bool]] = defaultdict(list)
-    estimators: dict[dt.date, Estimator] = {}
+    estimator = Estimator()
     recorded = [call for call in calls(path) if call["usage"]]
     doubtful = beside_another_body(recorded)
     for call in recorded:
-        when = max(since for _, since, _ in DATED if since <= max(day(call), FIRST))
-        estimator = estimators.setdefault(when, Estimator(charge=when))
         estimate = estimator.estimate(
             {"model": call["model"], **call["request"]}, endpoint=call["endpoint"]
         )
@@ -264,7 +266,8 @@ def measure(path: Path) -> dict[str, Any]:
             whole.triples.append(triple)
             taken = charged(call)
             if taken is not None:
-                charges[call["endpoint"]].append(taken - estimate.charge in {0, 1})
+                predicted = charge_on(day(call), estimate, call["request"])
+                charges[call["endpoint"]].append(taken - predicted in {0, 1})
     every = [within for endpoint in charges.values() for within in endpoint]
     return {
         "buckets": {

@@ -378,7 +378,7 @@ def test_any_request_has_an_estimate() -> None:
                 body,
                 result,
             )
-            assert estimator.heavy(body) in (True, False)
+            assert estimator.needs_thread(body) in (True, False)
             estimator.learn(result, prompt_tokens=index % 700, output_tokens=index % 90)
 
     said = [str(warning.message) for warning in caught]
@@ -398,7 +398,7 @@ def test_an_estimate_leaves_the_request_alone() -> None:
         for body, endpoint in bodies(1_000, seed=7):
             before = repr(body)
             estimator.estimate(body, endpoint=endpoint)
-            estimator.heavy(body)
+            estimator.needs_thread(body)
             assert repr(body) == before
 
         pieces = (piece for piece in "abc")

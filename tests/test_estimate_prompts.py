@@ -11,6 +11,7 @@ import pytest
 
 from ratelimit.estimate import Estimator
 from ratelimit.estimate.formats import format_text
+from ratelimit.estimate.results import basis_of
 from ratelimit.estimate.tokenizer import count
 from ratelimit.estimate.tools import namespace
 
@@ -340,7 +341,7 @@ def test_built_in_tools_are_guessed() -> None:
     )
 
     assert searching.prompt_tokens - responses("Hi") == 294
-    assert (searching.confidence, searching.kind) == ("guess", "built-in")
+    assert (searching.confidence, basis_of(searching).kind) == ("guess", "built-in")
 
 
 def test_files_are_guessed_by_what_can_be_read() -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit.estimate import tokenizer
-from ratelimit.estimate.quicktok import Counter, QuickCounters, familiar
+from ratelimit.estimate.quicktok import Counter, QuickCounters, is_familiar
 from ratelimit.estimate.tokenizer import count
 from ratelimit.estimate.vocabulary import from_quicktok
 
@@ -24,7 +24,7 @@ ENCODINGS = ("o200k_base", "cl100k_base")
 FAMILIAR = [
     character
     for character in map(chr, [*range(0x10000), *range(0x1F000, 0x20000)])
-    if familiar(character)
+    if is_familiar(character)
 ]
 # Where a character's class shows: letters of either case, digits, signs, blanks, line
 # ends, marks and contractions beside it.
@@ -79,7 +79,7 @@ def test_every_sequence_counts_alike(encoding: str, text: str) -> None:
     """
     fast, reference = pair(encoding)
 
-    assert familiar(text)
+    assert is_familiar(text)
     assert fast(text) == len(reference.encode_ordinary(text))
 
 
@@ -92,7 +92,7 @@ def test_where_they_differ_tiktoken_counts(text: str) -> None:
     """
     _fast, reference = pair("o200k_base")
 
-    assert not familiar(text)
+    assert not is_familiar(text)
     assert count(text, "o200k_base") == len(reference.encode_ordinary(text))
     long = f"{'word ' * 10_000}{text} {'word ' * 10_000}"
     assert count(long, "o200k_base") == len(reference.encode_ordinary(long))
@@ -115,8 +115,8 @@ def test_what_it_does_not_carry_is_left_to_others() -> None:
     counters = QuickCounters()
 
     assert counters.load("p50k_base") is None
-    assert counters.ready("p50k_base")
-    assert not counters.ready("o200k_base")
+    assert counters.is_ready("p50k_base")
+    assert not counters.is_ready("o200k_base")
     assert counters.load("o200k_harmony") == counters.load("o200k_base") is not None
 
 

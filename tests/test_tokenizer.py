@@ -25,7 +25,14 @@ from ratelimit.errors import EstimateWarning
 from ratelimit.estimate import tokenizer
 from ratelimit.estimate.chat import ROLES
 from ratelimit.estimate.quicktok import QuickCounters
-from ratelimit.estimate.tokenizer import count, counted, encoding_for, exact, ready, slices
+from ratelimit.estimate.tokenizer import (
+    count,
+    encoding_for,
+    inexact_counts,
+    is_counted,
+    is_ready,
+    slices,
+)
 from ratelimit.estimate.vocabulary import Vocabularies
 
 ENCODINGS = ("o200k_base", "cl100k_base")
@@ -65,6 +72,13 @@ def reference(encoding: str) -> tiktoken.Encoding:
     if found is None:
         pytest.skip(f"no vocabulary {encoding} on this machine")
     return found
+
+
+def exact(encoding: str) -> bool:
+    """Whether a count in `encoding` is tiktoken's own figure."""
+    before = inexact_counts()
+    count(f"counted in {encoding}", encoding)
+    return inexact_counts() == before
 
 
 @cache
@@ -199,11 +213,11 @@ def test_a_text_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(tokenizer, "slices", counting)
 
-    assert not counted(PROSE, "o200k_base")
+    assert not is_counted(PROSE, "o200k_base")
     assert count(PROSE, "o200k_base") == count("".join(list(PROSE)), "o200k_base")
-    assert counted(PROSE, "o200k_base")
+    assert is_counted(PROSE, "o200k_base")
     assert len(asked) == 1
-    assert not counted(PROSE, "cl100k_base")  # each encoding has its own figure
+    assert not is_counted(PROSE, "cl100k_base")  # each encoding has its own figure
 
 
 @pytest.mark.parametrize("encoding", ["o200k_base", "cl100k_base", "o200k_harmony"])
@@ -257,24 +271,29 @@ def test_a_child_loads_its_own_vocabulary() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def key(number: int) -> tuple[int, int, str]:
+    """Make the key of one text among many."""
+    return number, 3, "o200k_base"
+
+
 def test_memory_is_bounded() -> None:
     """However many texts are counted, two generations of them are remembered."""
     memory = tokenizer._Memory(100)
     for number in range(10_000):
-        memory.put(number, number)
+        memory.put(key(number), number)
 
     assert len(memory.young) + len(memory.old) <= 200
-    assert memory.get(9_999) == 9_999
-    assert memory.get(1) is None
+    assert memory.get(key(9_999)) == 9_999
+    assert memory.get(key(1)) is None
 
 
 def test_what_is_used_stays_remembered() -> None:
     """A system prompt that every call repeats outlives any number of other texts."""
     memory = tokenizer._Memory(100)
-    system = -1
+    system = key(-1)
     memory.put(system, 7)
     for number in range(10_000):
-        memory.put(number, number)
+        memory.put(key(number), number)
         assert memory.get(system) == 7
 
 
@@ -329,14 +348,16 @@ def test_threads_count_alike() -> None:
 @settings(max_examples=200)
 @given(texts)
 def test_without_any_vocabulary_the_size_serves(text: str) -> None:
-    """A machine without a vocabulary estimates a token for four bytes, lone surrogates
+    """A machine without a vocabulary takes three bytes for a token, lone surrogates
     included.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenizer, "vocabularies", NOWHERE)
         patch.setattr(tokenizer, "quick", UNINSTALLED)
 
-        assert count(text, "o200k_base") == -(-len(text.encode("utf-8", "surrogatepass")) // 4)
+        size = len(text.encode("utf-8", "surrogatepass"))
+
+        assert count(text, "o200k_base") == -(-size // tokenizer.BYTES_PER_TOKEN)
         assert not exact("o200k_base")
 
 
@@ -395,9 +416,9 @@ def test_ready_foretells_the_load(
     monkeypatch.setattr(tokenizer, "quick", counters())
     monkeypatch.setattr(tokenizer, "vocabularies", Vocabularies(remote=_fail, patience=30))
 
-    assert not ready("cl100k_base")
+    assert not is_ready("cl100k_base")
     count("a", "cl100k_base")
-    assert ready("cl100k_base")
+    assert is_ready("cl100k_base")
 
 
 @pytest.mark.usefixtures("engine")
