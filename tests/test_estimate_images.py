@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from ratelimit.estimate import Estimator, images
 from ratelimit.estimate.images import patches, price, size_of, tiles
 from ratelimit.estimate.models import traits_of
-from ratelimit.estimate.results import basis_of
 
 
 def png(width: int, height: int) -> str:
@@ -123,7 +122,7 @@ def test_a_known_size_is_a_formula_and_an_unknown_one_a_guess() -> None:
         {"model": "gpt-4o", "messages": [message("https://example.org/a.png")]}
     )
 
-    assert (inline.confidence, inline.images, basis_of(inline).kind) == ("formula", 1, "images")
+    assert (inline.confidence, inline.images, inline.basis.kind) == ("formula", 1, "images")
     assert remote.confidence == "guess"
     assert remote.prompt_tokens > inline.prompt_tokens
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 
 from ratelimit.estimate import Estimate, Estimator
 from ratelimit.estimate.learning import ANSWERS, BELIEVED, BOUND, ENOUGH, KEPT, ROWS, Memory
-from ratelimit.estimate.results import Basis, basis_of
+from ratelimit.estimate.results import Basis
 
 BODY = {
     "model": "deepseek-chat",
@@ -43,7 +42,7 @@ def billed(estimator: Estimator, ratios: list[float]) -> Estimate:
         estimate = estimator.estimate(BODY)
         estimator.learn(
             estimate,
-            prompt_tokens=round(basis_of(estimate).formula_tokens * ratio),
+            prompt_tokens=round(estimate.basis.formula_tokens * ratio),
             output_tokens=None,
         )
     return estimator.estimate(BODY)
@@ -60,7 +59,7 @@ def test_the_bound_is_held_while_there_is_one() -> None:
 
 
 def test_a_number_is_held_up_to_the_bound() -> None:
-    """A reserve given as a number is per choice, and never above what the body allows."""
+    """A reserve given as a number is per choice, and never above the body's bound."""
     assert Estimator(output=70).estimate({**BODY, "n": 3}).output_tokens == 210
     assert Estimator(output=70).estimate({**BODY, "max_tokens": 50}).output_tokens == 50
 
@@ -113,7 +112,7 @@ def test_a_ratio_corrects_once_it_is_believed() -> None:
     learned = billed(Estimator(), [1.5] * 20)
 
     assert learned.confidence == "learned"
-    assert learned.prompt_tokens == pytest.approx(1.5 * basis_of(learned).formula_tokens, rel=0.05)
+    assert learned.prompt_tokens == pytest.approx(1.5 * learned.basis.formula_tokens, rel=0.05)
 
 
 def test_noise_corrects_nothing() -> None:
@@ -150,7 +149,7 @@ def test_no_bill_drives_an_estimate_out_of_bounds(ratios: list[float]) -> None:
 
 
 def test_one_outlier_moves_little_what_many_taught() -> None:
-    """Once many bills were seen, one that is four times off moves the ratio by a tenth."""
+    """After many bills one that is four times off moves the ratio by a tenth."""
     memory = Memory()
     for _ in range(50):
         memory.add_bill("m", "text", 1.5)
@@ -202,7 +201,7 @@ def test_a_bill_divided_by_the_calls_of_its_answer_teaches_nothing() -> None:
         kept
         == estimator.estimate({"model": "gpt-4.1", "input": "And?"}).prompt_tokens
         + estimate.prompt_tokens
-        - basis_of(estimate).fixed_tokens
+        - estimate.basis.fixed_tokens
         + 40
     )
     for _ in range(20):
@@ -230,7 +229,7 @@ def test_a_call_may_be_settled_in_the_middle_of_anything(interrupted: str) -> No
             if event == "line":
                 sys.settrace(None)
                 estimator.learn(
-                    replace(estimate, _basis=Basis(site=f"{frame.f_lineno}")),
+                    estimate._replace(basis=Basis(site=f"{frame.f_lineno}")),
                     prompt_tokens=30,
                     output_tokens=3,
                 )
@@ -309,10 +308,8 @@ def test_a_kept_response_is_paid_again() -> None:
     after = estimator.estimate({**first, "input": "And now?", "previous_response_id": "resp_1"})
     lost = estimator.estimate({**first, "input": "And now?", "previous_response_id": "resp_2"})
 
-    assert (
-        after.prompt_tokens - alone == estimate.prompt_tokens - basis_of(estimate).fixed_tokens + 30
-    )
-    assert (after.confidence, basis_of(after).kind) == ("formula", "kept+tools")
+    assert after.prompt_tokens - alone == estimate.prompt_tokens - estimate.basis.fixed_tokens + 30
+    assert (after.confidence, after.basis.kind) == ("formula", "kept+tools")
     assert (lost.confidence, lost.prompt_tokens) == ("guess", alone)
 
 

@@ -16,7 +16,8 @@ import trio
 from ratelimit import RateLimiter
 from ratelimit.estimate import Estimator, tokenizer
 from ratelimit.estimate.quicktok import QuickCounters
-from ratelimit.estimate.vocabulary import Vocabularies, from_quicktok
+from ratelimit.estimate.sources import from_quicktok
+from ratelimit.estimate.vocabulary import Vocabularies
 
 pytest.importorskip("quicktok", reason="needs a vocabulary that is here without the network")
 
@@ -80,8 +81,8 @@ def asking(text: str) -> dict[str, Any]:
 def test_a_first_odd_character_loads_nothing_on_the_loop(
     run: Callable[..., Any], loaders: list[int]
 ) -> None:
-    """A character that quicktok is not trusted with counts its bytes in a task, which is
-    on the safe side, and exactly in a thread that may wait.
+    """A character that quicktok is not trusted with counts its bytes in a task, on the
+    safe side, and exactly in a thread that may wait.
     """
     tokenizer.count("a", "o200k_base")
     loaders.clear()
@@ -112,7 +113,7 @@ def test_a_first_count_on_the_loop_is_sized_and_prepares(
 def test_without_quicktok_the_loop_loads_nothing_either(
     run: Callable[..., Any], loaders: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """tiktoken's own vocabulary is loaded in a thread of its own as well."""
+    """The vocabulary of tiktoken is loaded in a thread of its own as well."""
 
     def absent(url: str, _sha256: str) -> bytes:
         raise FileNotFoundError(url)

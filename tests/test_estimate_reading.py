@@ -18,7 +18,6 @@ from openai.types.chat import ChatCompletionMessage
 from ratelimit.errors import EstimateWarning
 from ratelimit.estimate import Estimator, offload
 from ratelimit.estimate.models import traits_of
-from ratelimit.estimate.results import basis_of
 from ratelimit.estimate.totals import UNREAD_TOKENS
 from ratelimit.estimate.untrusted import as_count, as_mapping, as_sequence, as_str, utf8_size
 from ratelimit.limits import LARGEST
@@ -130,7 +129,7 @@ def test_a_name_tells_the_model(
 
 
 def test_generations_differ() -> None:
-    """What a model is told of tools and calls changed with gpt-4's first update, gpt-5
+    """What a model is shown of tools and calls changed with gpt-4's first update, gpt-5
     and gpt-5.4.
     """
     assert [
@@ -208,7 +207,7 @@ def test_an_unreadable_request_is_a_guess_and_one_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert estimator.estimate(Furious(), site="here") == first
-    assert (first.confidence, first.endpoint, basis_of(first).site) == ("guess", "other", "here")
+    assert (first.confidence, first.endpoint, first.basis.site) == ("guess", "other", "here")
     assert first.prompt_tokens == first.charge == UNREAD_TOKENS
     assert estimator.statistics().warnings == ("unreadable:RuntimeError",)
 
@@ -236,12 +235,12 @@ def test_the_kind_names_what_a_prompt_holds() -> None:
     part = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
     body = {"messages": [{"role": "user", "content": [part]}], "functions": [{"name": "now"}]}
 
-    assert basis_of(Estimator().estimate({"messages": [USER]})).kind == "text"
-    assert basis_of(Estimator().estimate(body)).kind == "images+tools"
+    assert Estimator().estimate({"messages": [USER]}).basis.kind == "text"
+    assert Estimator().estimate(body).basis.kind == "images+tools"
 
 
 def test_only_uncounted_text_is_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request is worth a thread for text nobody has counted yet: not twice, not for
+    """A request is worth a thread for text that is not counted yet: not twice, not for
     pictures, but while a vocabulary is unloaded.
     """
     estimator = Estimator()

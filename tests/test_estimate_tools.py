@@ -139,7 +139,7 @@ def test_a_list_of_types_repeats_its_description() -> None:
 
 
 def test_a_format_in_a_union_is_noted() -> None:
-    """The format of one variant is told beside it."""
+    """The format of one variant is printed beside it."""
     shown = printed(
         {"day": {"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]}},
         required=("day",),
@@ -201,7 +201,7 @@ def test_a_schema_that_refers_to_itself_ends() -> None:
 
 
 def test_a_few_references_cannot_ask_for_the_universe() -> None:
-    """Twenty definitions that each use the next one ten times are cut after MOST types."""
+    """Twenty definitions that each use the next one ten times are cut after MOST."""
     defs = {
         f"D{level}": {
             "type": "object",
@@ -232,7 +232,8 @@ def test_a_namespace_holds_every_function() -> None:
     )
 
     assert shown == (
-        "# Tools\n\n## functions\n\nnamespace functions {\n\n// The time.\ntype now = () => any;\n\n"
+        "# Tools\n\n## functions\n\nnamespace functions {\n\n"
+        "// The time.\ntype now = () => any;\n\n"
         "type add = (_: { a: number }) => any;\n\n} // namespace functions"
     )
 
@@ -337,8 +338,8 @@ def test_arguments_that_are_no_json_stay() -> None:
 
 
 def test_parallel_calls_are_one_use_and_one_list() -> None:
-    """Several calls of one answer are told as one call, their results as one JSON list
-    in which JSON is not quoted again.
+    """Several calls of one answer are printed as one call, and their results as one
+    JSON list in which JSON is not quoted again.
     """
     calls = [Call("now", "{}"), Call("add", '{"a": 1}')]
 

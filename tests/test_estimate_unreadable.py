@@ -41,7 +41,7 @@ LISTS: dict[str, Callable[[list[Any]], Any]] = {
 
 
 async def stream() -> AsyncIterator[object]:
-    """Yield a message to a reader who awaits it."""
+    """Yield a message to a reader that awaits it."""
     yield USER
 
 
@@ -306,5 +306,5 @@ def test_no_body_raises_or_hangs(body: object, endpoint: str | None) -> None:
 
     amounts = (result.prompt_tokens, result.output_tokens, result.charge, result.choices)
     assert [type(amount) for amount in amounts] == [int] * 4
-    assert 0 <= min(amounts) <= max(amounts) <= 10**30
+    assert min(amounts) >= 0
     assert type(needs_thread) is bool

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from ratelimit.estimate import tokenizer
 from ratelimit.estimate.quicktok import Counter, QuickCounters, is_familiar
+from ratelimit.estimate.sources import from_quicktok
 from ratelimit.estimate.tokenizer import count
-from ratelimit.estimate.vocabulary import from_quicktok
 
 pytest.importorskip("quicktok", reason="quicktok is not installed")
 ENCODINGS = ("o200k_base", "cl100k_base")
@@ -60,9 +60,12 @@ def test_every_familiar_character_counts_alike(encoding: str) -> None:
 # One or two of each class, and what the patterns treat apart, so that sequences of
 # classes are tried, not characters.
 CLASSES = (
-    *"abszABSZ", *"'’ \t\n\r/.,-_1²Ⅷ١", "  ", "\xa0", "\u3000", "\x85", "'s", "'S", "'ll", "'LL", "'ve",
-    *"éßǅʰªİKא國가ー\u0301\u0903\u200d🎉", "\x00", "\x1c", "<|endoftext|>",
-)  # fmt: skip
+    *"abszABSZ",
+    *"'’ \t\n\r/.,-_1²Ⅷ١",
+    *("  ", "\xa0", "\u3000", "\x85", "'s", "'S", "'ll", "'LL", "'ve"),
+    *"éßǅʰªİKא國가ー\u0301\u0903\u200d🎉",
+    *("\x00", "\x1c", "<|endoftext|>"),
+)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

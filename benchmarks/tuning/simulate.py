@@ -19,7 +19,7 @@ import asyncio
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from benchmarks.tuning.traffic import Job
@@ -29,7 +29,6 @@ from ratelimit.control.pricing import Accounting
 from ratelimit.control.slack import FIRST_SLACK
 from ratelimit.estimate import Estimate, Estimator
 from ratelimit.estimate.models import traits_of
-from ratelimit.estimate.results import basis_of
 from ratelimit.feedback import Usage
 from ratelimit.limits import SHORT_FORMS
 from ratelimit.reservation import Reservation
@@ -142,7 +141,7 @@ class Recalling(Estimator):
     def estimate(self, request: object, *, endpoint: str | None = None, site: str = "") -> Estimate:  # noqa: ARG002  # the count knows it
         """Recall the count, and apply to it what was learned so far."""
         counted: Estimate = request["counted"]  # type: ignore[index]  # `_send` puts it there
-        basis = basis_of(counted)
+        basis = counted.basis
         factor = self._memory.correction(counted.model, basis.kind)
         bound = (
             None
@@ -152,11 +151,10 @@ class Recalling(Estimator):
         expected = self._expected_answer(
             bound, traits_of(counted.model), counted.model, counted.endpoint, site
         )
-        return replace(
-            counted,
+        return counted._replace(
             prompt_tokens=round(basis.formula_tokens * factor),
             output_tokens=expected * counted.choices,
-            _basis=basis._replace(site=site),
+            basis=basis._replace(site=site),
         )
 
     def needs_thread(self, request: object) -> bool:  # noqa: ARG002  # nothing is left to count

@@ -90,8 +90,8 @@ class Item:
             "max_output_tokens" if self.endpoint == "responses" else "max_tokens",
         )
         choices = self.counted.choices
-        counted = replace(
-            self.counted, max_output_tokens=most * choices, output_tokens=most * choices
+        counted = self.counted._replace(
+            max_output_tokens=most * choices, output_tokens=most * choices
         )
         answer = None if self.answer is None else min(self.answer, most * choices)
         return replace(

@@ -39,9 +39,9 @@ _HIDDEN: Final[tuple[tuple[str, int, int], ...]] = (
 )
 """How a model's name begins; hidden tokens without functions, and with them.
 
-The first match holds. Source: 238 recorded Responses calls whose headers show the
-charge (used = input + hidden), and 36 that show the settled level (used = output -
-hidden). gpt-5 with functions: 490 on 5 of 6 calls of 2025-12, 496 on 5 of 5 of
+The first match holds. Source: the headers of 238 recorded Responses calls, which
+show the charge (used = input + hidden), and of 36 that show the settled level (used =
+output - hidden). gpt-5 with functions: 490 on 5 of 6 calls of 2025-12, 496 on 5 of 5 of
 2026-08; gpt-5.4 and gpt-5.5: 449 until 2026-05, 455 since 2026-07. gpt-5.6: 143 on 7
 of 7 without functions; with functions none is recorded, and the difference is taken
 from gpt-5.4.

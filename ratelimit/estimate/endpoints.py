@@ -1,4 +1,4 @@
-"""The endpoints whose calls cost, and which of them a request is for.
+"""The endpoints of calls that cost, and which of them a request is for.
 
 Owns the one table of endpoints: the ends of their URL paths, their names, and what a
 body that comes without an endpoint is taken for. Must never count anything.
@@ -53,7 +53,7 @@ PATHS: Final[Mapping[Endpoint, str]] = {
 """The first path of each endpoint, below the API's base URL."""
 
 _OWNERS: Final = frozenset({"vector_stores", "containers", "assistants"})
-"""Collections whose members hold files: adding one there uploads nothing."""
+"""Collections with members that hold files: adding one there uploads nothing."""
 
 _EMBEDDING_MODELS: Final = ("embed", "bge-", "gte-", "e5-", "minilm", "voyage-")
 """Parts of the names of embedding models, OpenAI's and those of other makers."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Literal
 
 from ratelimit.errors import EstimateWarning, caution
 from ratelimit.estimate import tokenizer
@@ -22,14 +22,10 @@ from ratelimit.estimate.models import ModelTraits, traits_of
 from ratelimit.estimate.offload import needs_thread
 from ratelimit.estimate.output import PLAIN_RESERVE, add_answers, typical_answer
 from ratelimit.estimate.responses import count_responses, is_divided
-from ratelimit.estimate.results import Basis, Estimate, EstimatorStatistics, basis_of
+from ratelimit.estimate.results import Basis, Estimate, EstimatorStatistics
 from ratelimit.estimate.texts import count_texts
 from ratelimit.estimate.totals import UNREAD_TOKENS, Totals
 from ratelimit.estimate.untrusted import as_count, as_mapping, as_str, sent_body
-from ratelimit.limits import LARGEST
-
-_MOST: Final = int(LARGEST)
-"""Tokens; no field of an estimate is larger."""
 
 
 class Estimator:
@@ -78,7 +74,7 @@ class Estimator:
                 output_tokens=PLAIN_RESERVE,
                 max_output_tokens=None,
                 charge=UNREAD_TOKENS,
-                _basis=Basis(site=site),
+                basis=Basis(site=site),
             )
 
     def needs_thread(self, request: object) -> bool:
@@ -107,7 +103,7 @@ class Estimator:
             with that `previous_response_id` pays for it again.
         :param reasoning_tokens: the part of `output_tokens` that is not kept.
         """
-        basis = basis_of(estimate)
+        basis = estimate.basis
         if (
             prompt_tokens
             and estimate.endpoint == "responses"
@@ -138,7 +134,7 @@ class Estimator:
         that size (short answers of calls that allow 200 tokens say nothing of one that
         allows 2,500), and never more.
         """
-        basis = basis_of(estimate)
+        basis = estimate.basis
         with self._lock:
             seen = self._memory.expected(estimate.model, basis.site, basis.bound_bits)
 
@@ -205,14 +201,14 @@ class Estimator:
         return Estimate(
             endpoint=endpoint,
             model=model,
-            prompt_tokens=min(totals.tokens, _MOST),
-            output_tokens=min(expected * choices, _MOST),
-            max_output_tokens=None if bound is None else min(bound * choices, _MOST),
-            charge=min(charge(endpoint, totals), _MOST),
+            prompt_tokens=totals.tokens,
+            output_tokens=expected * choices,
+            max_output_tokens=None if bound is None else bound * choices,
+            charge=charge(endpoint, totals),
             images=totals.images,
             confidence=totals.confidence,
             choices=choices,
-            _basis=Basis(
+            basis=Basis(
                 kind=kind,
                 site=site,
                 bound_bits=bits,

@@ -40,7 +40,7 @@ _DEEPEST: Final = 40
 """Levels of a schema that are printed."""
 
 LONGEST_KEPT: Final = 100_000
-"""Characters of a schema whose print is kept."""
+"""Characters of a schema, up to which its print is kept."""
 
 
 def chat_format(body: Mapping[str, object]) -> Mapping[str, object] | None:

@@ -1,7 +1,7 @@
 """What a picture costs: its size, and the tiles or patches the model cuts it into.
 
-Owns the price lists and the reading of sizes. Must never decode a picture, whose first
-bytes hold its size, and never fetch one: a picture behind a URL is priced at the worst
+Owns the price lists and the reading of sizes. Must never decode a picture (its first
+bytes hold its size) and never fetch one: a picture behind a URL is priced at the worst
 case of its detail. Source: OpenAI's guide to images for the cutting; recorded calls for
 the prices, which the guide does not have right for gpt-5.
 """

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from ratelimit.estimate.tokenizer import encoding_for
+from ratelimit.estimate.encodings import encoding_for
 from ratelimit.families import LONGEST_NAME
 
 _REASONING: Final = re.compile(r"(?:^|[^a-z0-9])(?:o[134](?:$|-)|gpt-?5|computer-use)")
@@ -59,7 +59,7 @@ class ModelTraits:
     """gpt-4-0613 and its like, which are shown tools in an older form."""
 
     openai: bool
-    """The name is one of OpenAI's, whose models the formulas were fitted on."""
+    """The name is one of OpenAI's: the formulas were fitted on its models."""
 
 
 @lru_cache(maxsize=1024)

@@ -25,7 +25,7 @@ _UNREAD: Final = ("data:image/", "data:audio/", "data:application/pdf")
 def needs_thread(request: object) -> bool:
     """Whether an estimate of `request` would hold up an event loop.
 
-    It would with more than `MOST_TEXT` characters that nobody has counted yet, and
+    It would with more than `MOST_TEXT` characters that are not counted yet, and
     while the vocabulary is still to be loaded.
     """
     body = sent_body(as_mapping(request))

@@ -23,7 +23,8 @@ import threading
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from ratelimit.estimate.vocabulary import Source, base_encoding, from_quicktok, is_genuine
+from ratelimit.estimate.sources import Source, from_quicktok
+from ratelimit.estimate.vocabulary import base_encoding, is_genuine
 
 Counter: TypeAlias = Callable[[str], int]
 

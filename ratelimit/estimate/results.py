@@ -6,7 +6,7 @@ cache.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 from ratelimit.estimate.endpoints import Endpoint
@@ -40,11 +40,12 @@ class Basis(NamedTuple):
     """The conversation's id, where the body names one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """What one request will cost, as far as its body shows.
 
-    All amounts are tokens; `images` is a number of pictures.
+    All amounts are tokens; `images` is a number of pictures. A named tuple, as every
+    call makes one: a frozen dataclass takes twice as long, which shows in
+    `first_count_ratio_1k` of benchmarks/estimating.py.
     """
 
     endpoint: Endpoint
@@ -79,12 +80,8 @@ class Estimate:
     choices: int = 1
     """`n`, times the number of prompts on the completions endpoint."""
 
-    _basis: Basis = field(default=Basis(), repr=False)
-
-
-def basis_of(estimate: Estimate) -> Basis:
-    """Return what `estimate` was made of, for the learner and simulations of it."""
-    return estimate._basis  # noqa: SLF001  # the one way to it
+    basis: Basis = Basis()
+    """What the estimate was made of: for `Estimator.learn` alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +89,7 @@ class Learned:
     """What usage taught about one model.
 
     A row is either about prompts, by the kind of their content, or about the answers at
-    one call site to bodies whose bound is of one size.
+    one call site to bodies with a bound of one size.
     """
 
     model: str

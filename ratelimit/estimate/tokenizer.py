@@ -1,4 +1,4 @@
-"""How many tokens a text is, and which encoding a model's name stands for.
+"""How many tokens a text is.
 
 Owns the counting of one text: the memory of what was counted before, the slices that a
 big text is counted in, and the size that serves while there is no vocabulary. Must
@@ -24,24 +24,19 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Final, TypeAlias
 
-from tiktoken.model import encoding_name_for_model
-
+from ratelimit.estimate.encodings import DEFAULT_ENCODING
 from ratelimit.estimate.quicktok import Counter, QuickCounters, familiar_runs, is_familiar
 from ratelimit.estimate.threads import runs_event_loop
 from ratelimit.estimate.untrusted import utf8_size
 from ratelimit.estimate.vocabulary import Vocabularies
-from ratelimit.families import LONGEST_NAME
 
 _Key: TypeAlias = tuple[int, int, str]
 """Hash and length of a text, and an encoding: the memory keeps no text alive."""
 
 _hash: Final = str.__hash__
 """A subclass of `str` that defines equality has no hash of its own."""
-
-DEFAULT_ENCODING: Final = "o200k_base"
 
 SLICE: Final = 16_384
 """Characters."""
@@ -62,21 +57,6 @@ _SEAM: Final = re.compile(
     # between letters and any sign but the apostrophe
     r"|(?<=[A-Za-z0-9ぁ-ゖ一-龥가-힣])(?=[!-&(-/:-@\[-`{-~、。，：；？！])"
 )
-
-_NEWER_GPT4: Final = re.compile(r"gpt[-_ ]?4(?:o|[-_ ]o(?:mni)?(?![a-z])|[-_. ]?[15](?!\d))")
-"""gpt-4o, 4.1 and 4.5, however they are spelled.
-
-tiktoken's table takes "gpt-4-1-mini" and "ft:gpt-4.1" for a gpt-4.
-"""
-
-_CONTAINED: Final = (
-    (re.compile(r"(?:text|code)[-_]?davinci|cushman|codex[-_]?00"), "p50k_base"),
-    (re.compile(r"gpt[-_ ]?(?:3|4)"), "cl100k_base"),
-    (re.compile(r"embedding|ada[-_]?002|(?:davinci|babbage)[-_]?002"), "cl100k_base"),
-    # grown from it: 0.0 and 6 % more tokens on 2,454 recorded texts
-    (re.compile(r"llama[-_ ]?3|qwen"), "cl100k_base"),
-)
-"""Parts of a name that tiktoken's table does not list, the most telling first."""
 
 vocabularies = Vocabularies()
 quick = QuickCounters()
@@ -147,7 +127,13 @@ def count(text: str, encoding: str) -> int:
     loop also while it is not loaded. Thread-safe.
     """
     key = _hash(text), len(text), encoding
-    known = _memory.get(key)
+    # Nearly every text of a conversation was counted at its last turn, so the young
+    # generation is looked up without a call (see `conversation_chat_ratio` of
+    # benchmarks/estimating.py).
+    known = _memory.young.get(key)
+    if known is None:
+        known = _memory.get(key)
+
     if known is not None:
         return known
 
@@ -200,7 +186,7 @@ def _count_slices(text: str, encoding: str, fast: Counter | None) -> int | None:
 def _approximate(text: str, encoding: str, fast: Counter | None) -> int:
     """Count without the vocabulary.
 
-    The result is not remembered for `encoding`, whose vocabulary may still come.
+    The result is not remembered for `encoding`: its vocabulary may still come.
     """
     if fast is not None:
         _inexact.counts += 1
@@ -249,7 +235,7 @@ def prepare(encoding: str = DEFAULT_ENCODING) -> None:
     try:
         thread.start()
     except RuntimeError:
-        # No thread is to be had: the next caller who may wait loads it.
+        # No thread is to be had: the next caller that may wait loads it.
         _preparing.discard(encoding)
 
 
@@ -285,34 +271,3 @@ def slices(text: str) -> Iterator[str]:
         at = cut
 
     yield text[at:]
-
-
-def encoding_for(model: str) -> str:
-    """Name the encoding that `model` uses.
-
-    tiktoken's own table has it, dated names included, for the name without a provider
-    ("openai/gpt-4o") and without the marks of a fine-tune. Else it is told by what the
-    name contains, for Azure deployments ("my-gpt4o"). An unknown name, and a model of
-    another maker, gets the default. Never raises.
-    """
-    return _encoding_for(model[:LONGEST_NAME].lower())
-
-
-@lru_cache(maxsize=1024)
-def _encoding_for(model: str) -> str:
-    # Marks of a fine-tune stand on either side: "ft:gpt-4o:org::id", "davinci:ft-org".
-    name = model.removeprefix("ft:").split(":", 1)[0]
-    name = name.rsplit("/", 1)[-1]
-    if _NEWER_GPT4.search(name):
-        return "o200k_base"
-
-    try:
-        return encoding_name_for_model(name)
-    except KeyError:
-        pass
-
-    for pattern, encoding in _CONTAINED:
-        if pattern.search(name):
-            return encoding
-
-    return DEFAULT_ENCODING

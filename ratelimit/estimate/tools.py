@@ -16,7 +16,7 @@ from ratelimit.estimate.typescript import Printer, comment_lines
 from ratelimit.estimate.untrusted import as_json, as_mapping, as_str
 
 LONGEST_KEPT: Final = 100_000
-"""Characters of definitions whose print is kept."""
+"""Characters of definitions, up to which their print is kept."""
 
 
 def namespace(functions: Iterable[Mapping[str, object]], *, early: bool = False) -> str:

@@ -93,6 +93,9 @@ class Totals:
         :param what: the name of the field, for the warning.
         :param required: whether an object of an unknown kind, too, stands for items.
         """
+        if isinstance(value, (list, tuple)):
+            return value
+
         if is_unreadable(value) or (required and is_opaque(value)):
             self.add_unread(what, value)
 

@@ -115,7 +115,7 @@ def as_count(value: object) -> int | None:
 
     Booleans are no numbers, nor is NaN.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if value is None or isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
 
     if isinstance(value, float) and math.isnan(value):

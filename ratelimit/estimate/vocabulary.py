@@ -1,24 +1,20 @@
-"""Where tiktoken's vocabularies come from, also on a machine without the internet.
+"""The search for tiktoken's vocabularies, also on a machine without the internet.
 
 Owns the search, the loading, the one warning when a vocabulary is missing, and the
 choice of a stand-in. Must never hold a vocabulary, a checksum, an address or a pattern:
-those are tiktoken's. Must never write to disk (tiktoken does, in its own cache, after
-its own download), and never load anything at import.
+those are tiktoken's. Must never load anything at import.
 
 The search, cheapest and surest first:
 
 1. an encoding that the program has loaded through tiktoken already,
-2. tiktoken's cache folder,
-3. an installed package that carries the vocabulary: quicktok-v1 or bpe-openai, both
-   o200k and cl100k,
-4. tiktoken's download, on a thread of its own. The caller who starts it waits
+2. the sources on this machine (`sources.py`), in their order,
+3. tiktoken's download, on a thread of its own. The caller that starts it waits
    `patience` seconds for it and other callers do not wait at all, because a firewall
    that swallows packets would hang a call for minutes. It is tried once a process.
 
-A package comes before the download since it is the same file, byte for byte, without
-the network. Whatever the source, tiktoken's own sha256 must match. While all four fail
+Whatever the source, tiktoken's own sha256 must match. While all four fail
 the caller gets a stand-in, the nearest encoding that is here, or nothing, and one
-warning that says what was tried.
+warning that lists what was tried.
 
 Why tiktoken's constructors run here with another loader in the place of its own
 (`_constructor`): `tiktoken.get_encoding` takes no file, cannot be kept from the network
@@ -30,31 +26,19 @@ address, the checksum, the pattern and the special tokens of an encoding.
 from __future__ import annotations
 
 import base64
-import gzip
 import hashlib
 import importlib
-import importlib.util
 import logging
-import os
-import struct
-import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from types import FunctionType
-from typing import Final, TypeAlias
+from typing import Final
 
 import tiktoken
-import tiktoken.load
 import tiktoken.registry
 
 from ratelimit.errors import EstimateWarning, caution
-
-Source: TypeAlias = Callable[[str, str], bytes]
-"""Takes the address of tiktoken's file and the sha256 that it must have.
-
-Returns its bytes, which the caller checks; raises when it has none.
-"""
+from ratelimit.estimate.sources import LOCAL, Source, download
 
 PATIENCE: Final = 2.0
 """Seconds. The file has 3.6 MB, and a call can spare this once."""
@@ -76,69 +60,6 @@ _NEAREST: Final = {
 _logger = logging.getLogger(__name__)
 
 
-def cache_folder(environ: Mapping[str, str]) -> Path | None:
-    """Return where tiktoken keeps what it has downloaded, None where it keeps nothing.
-
-    Source: tiktoken.load.
-    """
-    folder = environ.get("TIKTOKEN_CACHE_DIR", environ.get("DATA_GYM_CACHE_DIR"))
-    if folder is None:
-        return Path(tempfile.gettempdir(), "data-gym-cache")
-    return Path(folder) if folder else None
-
-
-def from_cache(url: str, _sha256: str) -> bytes:
-    """Read tiktoken's cached file."""
-    folder = cache_folder(os.environ)
-    if folder is None:
-        raise FileNotFoundError("switched off")
-
-    name = hashlib.sha1(url.encode(), usedforsecurity=False).hexdigest()
-    return (folder / name).read_bytes()
-
-
-def from_quicktok(url: str, _sha256: str) -> bytes:
-    """Rebuild tiktoken's file from quicktok's.
-
-    That holds a count, then per token its length, its bytes and its rank.
-    """
-    name = url.rsplit("/", 1)[-1].removesuffix("_base.tiktoken")
-    data = (_data_folder("quicktok") / f"{name}.vocab").read_bytes()
-    (count,) = struct.unpack_from("<I", data)
-    lines, at = [], 4
-    for _ in range(count):
-        (length,) = struct.unpack_from("<H", data, at)
-        (rank,) = struct.unpack_from("<I", data, at + 2 + length)
-        lines.append(b"%s %d\n" % (base64.b64encode(data[at + 2 : at + 2 + length]), rank))
-        at += 2 + length + 4
-
-    return b"".join(lines)
-
-
-def from_bpe_openai(url: str, _sha256: str) -> bytes:
-    """Unpack the copy of tiktoken's file that bpe-openai carries."""
-    packed = _data_folder("bpe_openai") / f"{url.rsplit('/', 1)[-1]}.gz"
-    return gzip.decompress(packed.read_bytes())
-
-
-def download(url: str, sha256: str) -> bytes:
-    """Let tiktoken download its file and keep it in its cache.
-
-    Waits as long as the network does.
-    """
-    try:
-        return tiktoken.load.read_file_cached(url, sha256)
-    except OSError as error:
-        if error.filename is None:
-            raise
-
-        # The cache folder failed, not the network.
-        return tiktoken.load.read_file(url)
-
-
-LOCAL: Final[tuple[Source, ...]] = (from_cache, from_quicktok, from_bpe_openai)
-
-
 class Vocabularies:
     """The encodings of one process, each loaded at its first use.
 
@@ -146,7 +67,7 @@ class Vocabularies:
 
     :param local: sources that answer at once, in the order of preference.
     :param remote: the source that may never answer.
-    :param patience: seconds that the caller who starts `remote` waits for it.
+    :param patience: seconds that the caller that starts `remote` waits for it.
     """
 
     def __init__(
@@ -305,7 +226,7 @@ def _read(source: Source, url: str, sha256: str) -> bytes:
 def _constructor(name: str, load: Callable[[str, str], dict[bytes, int]]) -> FunctionType:
     """Take tiktoken's own constructor of `name`, and let it load by `load`.
 
-    The head of this file says why.
+    The head of this file gives the reason.
     """
     constructor: FunctionType = getattr(importlib.import_module("tiktoken_ext.openai_public"), name)
     # A constructor that loads otherwise would download here and now.
@@ -323,12 +244,3 @@ def base_encoding(encoding: str) -> str:
     """
     name = _SAME.get(encoding, encoding)
     return name if name in _NEAREST else "o200k_base"
-
-
-def _data_folder(package: str) -> Path:
-    """Find where an installed package keeps its data, without importing it."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("not installed")
-
-    return Path(spec.origin).parent / "data"
