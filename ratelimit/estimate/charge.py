@@ -53,7 +53,7 @@ def hidden_tokens(traits: ModelTraits, *, functions: bool) -> int:
 
     Its limiter takes them, the bill leaves them out.
     """
-    _, plain, with_functions = next(row for row in _HIDDEN if traits.name.startswith(row[0]))
+    _, plain, with_functions = next(row for row in _HIDDEN if traits.table_name.startswith(row[0]))
     return with_functions if functions else plain
 
 

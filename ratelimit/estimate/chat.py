@@ -21,6 +21,12 @@ from ratelimit.estimate.calls import (
 from ratelimit.estimate.content import add_content, text_of
 from ratelimit.estimate.formats import chat_format, format_text
 from ratelimit.estimate.models import ModelTraits
+from ratelimit.estimate.rules import (
+    REQUIRED_EARLY,
+    SCHEMA_AND_TOOLS_GPT5,
+    SCHEMA_REASONING,
+    TOOLS_REASONING,
+)
 from ratelimit.estimate.tokenizer import count
 from ratelimit.estimate.tools import chat_functions, namespace
 from ratelimit.estimate.totals import Totals
@@ -162,7 +168,8 @@ def _add_turn(
     """
     totals.kinds.add("results")
     totals.lower_confidence("formula")
-    spoken = text_of(messages[at].get("content"))
+    start = at
+    spoken = text_of(messages[start].get("content"))
     results: list[str] = []
     at += 1
     while at < len(messages) and as_str(messages[at].get("role")) in {"tool", "function"}:
@@ -170,6 +177,10 @@ def _add_turn(
         results.append(text_of(content))
         add_content(content, totals, billed=len(calls) == 1)
         at += 1
+
+    name = as_str(messages[start].get("name"))
+    if name:
+        totals.tokens += totals.count(f":{name}")
 
     if spoken:
         totals.tokens += PER_MESSAGE + totals.count("assistant")
@@ -229,7 +240,8 @@ def _add_surroundings(
         totals.tokens += _around_format(name, messages, totals, leads=leads, tools=bool(functions))
 
     totals.tokens += totals.count("\n\n".join(parts)) - totals.count(system)
-    if not leads and not totals.traits.gpt5:
+    bare_format = totals.traits.reasoning and not functions
+    if not leads and not totals.traits.gpt5 and not bare_format:
         totals.tokens += HEADER
 
 
@@ -248,14 +260,17 @@ def _around_tools(
         return GPT5_TOOLS - (1 if leads else 0) - (0 if described else 1)
 
     if traits.reasoning:
-        return 2 if leads else 0
+        return TOOLS_REASONING.tokens if leads else 0
 
     choice = as_mapping(body.get("tool_choice")) or as_mapping(body.get("function_call"))
     name = as_str(as_mapping(choice.get("function") or choice).get("name"))
-    if not name:
-        return -1
+    tokens = -1
+    if name:
+        tokens += totals.count(f"functions.{name}") + (NAMED_EARLY if traits.early else NAMED)
+    elif traits.early and body.get("tool_choice") == "required":
+        tokens += REQUIRED_EARLY.tokens
 
-    return totals.count(f"functions.{name}") + (NAMED_EARLY if traits.early else NAMED) - 1
+    return tokens
 
 
 def _around_format(
@@ -266,19 +281,21 @@ def _around_format(
     leads: bool,
     tools: bool,
 ) -> int:
-    if totals.traits.gpt5:
-        return 0 if tools else totals.count(name) + 2 - (1 if leads else 0)
+    past = sum(
+        as_str(message.get("role")) == "assistant" and not calls_of(message, totals)
+        for message in messages
+    )
+    if totals.traits.reasoning:
+        tokens = SCHEMA_REASONING.tokens * (past if tools else past + 1)
+        if tools:
+            return tokens + (SCHEMA_AND_TOOLS_GPT5.tokens if totals.traits.gpt5 else 0)
+
+        return tokens - (1 if leads else 0)
 
     if totals.images:
         return 0
 
     # Every answer, past ones included, is marked with the format's name; a call is not,
     # nor is the next answer where it may become one.
-    marked = sum(
-        as_str(message.get("role")) == "assistant" and not calls_of(message, totals)
-        for message in messages
-    )
-    if not tools:
-        marked += 1
-
+    marked = past if tools else past + 1
     return marked * (totals.count(name) + 2)

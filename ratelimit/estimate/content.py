@@ -14,7 +14,7 @@ from ratelimit.estimate.totals import Totals
 from ratelimit.estimate.untrusted import as_mapping, as_sequence, as_str, is_opaque, texts_in
 
 _PICTURES: Final = frozenset({"image_url", "input_image", "computer_screenshot"})
-_FILES: Final = frozenset({"file", "input_file", "input_audio"})
+_ATTACHED: Final = _PICTURES | {"file", "input_file", "input_audio"}
 
 
 def text_of(content: object) -> str:
@@ -41,33 +41,50 @@ def add_content(content: object, totals: Totals, *, billed: bool = True) -> None
     if isinstance(content, Mapping):
         content = [content]
 
+    # Texts of neighbouring parts are one text to the model.
+    joined: list[str] = []
     for item in totals.items(content, "content", required=True):
-        if isinstance(item, str):
-            totals.add_text(item, billed=billed)
+        text = _text_of_item(item, totals)
+        if text is not None:
+            joined.append(text)
             continue
 
-        if isinstance(item, (list, tuple)):
-            totals.add_text("".join(texts_in(item)), billed=billed)
-            totals.lower_confidence("guess")
-            continue
+        totals.add_text("".join(joined), billed=billed)
+        joined.clear()
+        _add_attachment(item, totals)
 
-        if is_opaque(item):
-            totals.add_unread("content", item)
-            continue
-
-        part = as_mapping(item)
-        kind = as_str(part.get("type"))
-        if kind in _PICTURES:
-            add_image(part, totals)
-        elif kind in _FILES:
-            add_file(part, totals)
-        else:
-            totals.add_text(_text_of_part(part), billed=billed)
+    totals.add_text("".join(joined), billed=billed)
 
 
 def is_picture(part: Mapping[str, object]) -> bool:
     """Whether a part is a picture."""
     return as_str(part.get("type")) in _PICTURES
+
+
+def _text_of_item(item: object, totals: Totals) -> str | None:
+    """Return the text of an item of a content, None for one that is no text."""
+    if isinstance(item, str):
+        return item
+
+    if isinstance(item, (list, tuple)):
+        totals.lower_confidence("guess")
+        return "".join(texts_in(item))
+
+    part = as_mapping(item)
+    if is_opaque(item) or as_str(part.get("type")) in _ATTACHED:
+        return None
+
+    return _text_of_part(part)
+
+
+def _add_attachment(item: object, totals: Totals) -> None:
+    part = as_mapping(item)
+    if is_picture(part):
+        add_image(part, totals)
+    elif part:
+        add_file(part, totals)
+    else:
+        totals.add_unread("content", item)
 
 
 def _text_of_part(part: Mapping[str, object]) -> str:

@@ -16,6 +16,7 @@ from ratelimit.estimate.untrusted import as_json, as_mapping, as_str
 
 _UNPRINTED: Final = frozenset(
     {
+        "$schema",
         "additionalProperties",
         "required",
         "default",

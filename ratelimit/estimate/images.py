@@ -97,7 +97,7 @@ def price(traits: ModelTraits, size: tuple[int, int] | None, detail: str = "") -
 
     :param size: width and height in pixels; None for the worst case.
     """
-    listed = next(listed for name, listed in _PRICES if traits.name.startswith(name))
+    listed = next(listed for name, listed in _PRICES if traits.table_name.startswith(name))
     if isinstance(listed, Patches):
         count = listed.most if size is None else patches(*size, listed.most)
         return math.ceil(round(count * listed.each, 6)) + listed.base

@@ -15,11 +15,19 @@ from typing import Final
 from ratelimit.estimate.encodings import encoding_for
 from ratelimit.families import LONGEST_NAME
 
-_REASONING: Final = re.compile(r"(?:^|[^a-z0-9])(?:o[134](?:$|-)|gpt-?5|computer-use)")
-_GPT5: Final = re.compile(r"(?:^|[^a-z0-9])gpt-?5")
-_GPT54: Final = re.compile(r"gpt-?5[.][4-9]")
+NEWEST: Final = (5, 6)
+"""The newest version of GPT with a recorded call; later ones are treated like it.
+
+gpt-6-astra, -sol, -luna and gpt-6.1-sol exist (2026-11), but no call of theirs is
+recorded.
+"""
+
+_VERSION: Final = re.compile(r"(?:^|[^a-z0-9])gpt[-_ ]?(\d{1,2})(?:[-_. ](\d{1,2})(?!\d|k))?(?!\d)")
+"""A version of GPT: "gpt-5", "gpt-5.4", and in Azure's names "gpt-35", "gpt-4-1"."""
+
+_O_SERIES: Final = re.compile(r"(?:^|[^a-z0-9])(?:o\d(?:$|-)|computer-use)")
 _OPENAI: Final = re.compile(
-    r"(?:^|[^a-z0-9])(?:gpt|chatgpt|o[134](?:$|-)|text-(?:embedding|davinci|moderation)"
+    r"(?:^|[^a-z0-9])(?:gpt|chatgpt|o\d(?:$|-)|text-(?:embedding|davinci|moderation)"
     r"|davinci|babbage|computer-use|omni-moderation)"
 )
 _EARLY: Final = frozenset(
@@ -45,9 +53,17 @@ class ModelTraits:
     "openai/gpt-4o" and "ft:gpt-4o:org::id" are "gpt-4o".
     """
 
+    table_name: str
+    """The name by which tables of constants are looked up.
+
+    It is spelled as OpenAI does ("gpt-4.1" for "my-gpt41"), and a version later than
+    `NEWEST` stands as that one.
+    """
+
     encoding: str
 
     gpt5: bool
+    """gpt-5 and later."""
 
     gpt54: bool
     """gpt-5.4 and later, which are shown a call in more tokens."""
@@ -70,12 +86,31 @@ def traits_of(model: str) -> ModelTraits:
         name = name[3:].split(":", 1)[0]
 
     name = name.rsplit("/", 1)[-1]
+    version, table_name = _version_of(name)
+    reasons = version >= (5, 0) or bool(_O_SERIES.search(name))
     return ModelTraits(
         name=name,
+        table_name=table_name,
         encoding=encoding_for(model),
-        gpt5=bool(_GPT5.search(name)),
-        gpt54=bool(_GPT54.search(name)),
-        reasoning=bool(_REASONING.search(name)) and "gpt-5-chat" not in name,
+        gpt5=version >= (5, 0),
+        gpt54=version >= (5, 4),
+        reasoning=reasons and "gpt-5-chat" not in name,
         early=name in _EARLY,
         openai=bool(_OPENAI.search(name)),
     )
+
+
+def _version_of(name: str) -> tuple[tuple[int, int], str]:
+    """Return the version of GPT in a name, (0, 0) without one, and its table name."""
+    found = _VERSION.search(name)
+    if found is None:
+        return (0, 0), name
+
+    major, minor = int(found[1]), int(found[2] or 0)
+    if major >= 30:
+        # Azure's "gpt-35-turbo" is gpt-3.5-turbo.
+        major, minor = divmod(major, 10)
+
+    spelled = min((major, minor), NEWEST)
+    shown = f"gpt-{spelled[0]}.{spelled[1]}" if spelled[1] else f"gpt-{spelled[0]}"
+    return (major, minor), shown + name[found.end() :]

@@ -17,6 +17,7 @@ from ratelimit.estimate.content import add_content, is_picture
 from ratelimit.estimate.formats import format_text, responses_format
 from ratelimit.estimate.guesses import PRO, built_in_tokens, sealed_tokens
 from ratelimit.estimate.models import ModelTraits
+from ratelimit.estimate.rules import CALL_REASONING
 from ratelimit.estimate.tools import namespace, responses_functions
 from ratelimit.estimate.totals import Totals
 from ratelimit.estimate.untrusted import as_mapping, as_sequence, as_str
@@ -39,7 +40,7 @@ KEPT_CALL: Final = 3
 TOOLS: Final = -3
 """Tokens of the functions beside their text."""
 
-TOOLS_REASONING: Final = 3
+TOOLS_GPT5: Final = 3
 
 FORCED: Final = 6
 """Tokens of a function that the model has to call, beside its name."""
@@ -71,6 +72,10 @@ def count_responses(body: Mapping[str, object], totals: Totals) -> None:
     else:
         items = totals.items(given, "input", required=True)
         _add_items([_item_of(item, totals) for item in items], totals)
+
+    if totals.traits.table_name.startswith(("gpt-5-mini", "gpt-5-nano")):
+        # The base token of a picture is billed in Chat alone.
+        totals.tokens -= totals.images
 
     short = totals.traits.reasoning or totals.traits.early
     totals.tokens += ANSWER_REASONING if short else ANSWER
@@ -158,7 +163,7 @@ def _add_calls(row: Sequence[Mapping[str, object]], totals: Totals) -> None:
     traits = totals.traits
     calls = [Call(as_str(item.get("name")), as_str(item.get("arguments"))) for item in row]
     for item in row:
-        totals.tokens += KEPT_CALL if item.get("id") else 0
+        totals.tokens += KEPT_CALL if len(row) == 1 and _is_kept(item, traits) else 0
         spaced = as_str(item.get("namespace"))
         totals.tokens += 2 + totals.count(f".{spaced}") if spaced else 0
 
@@ -169,14 +174,25 @@ def _add_calls(row: Sequence[Mapping[str, object]], totals: Totals) -> None:
 
     for name, arguments in calls:
         totals.tokens += _call_frame(traits) + 2 * totals.count(f".{name}")
-        totals.tokens += totals.count(compact_arguments(arguments))
+        totals.tokens += totals.count(compact_arguments(arguments) if traits.gpt54 else arguments)
+
+
+def _is_kept(item: Mapping[str, object], traits: ModelTraits) -> bool:
+    """Whether the id that the server gave a call is billed with it.
+
+    Without a status it is billed on reasoning models only.
+    """
+    return bool(item.get("id")) and (traits.reasoning or bool(item.get("status")))
 
 
 def _call_frame(traits: ModelTraits) -> int:
     if traits.gpt54:
         return CALL_GPT54
 
-    return CALL_GPT5 if traits.gpt5 else CALL
+    if traits.gpt5:
+        return CALL_GPT5
+
+    return CALL_REASONING.tokens if traits.reasoning else CALL
 
 
 def _add_surroundings(body: Mapping[str, object], totals: Totals) -> None:
@@ -206,7 +222,7 @@ def _add_surroundings(body: Mapping[str, object], totals: Totals) -> None:
     if answer is not None:
         totals.kinds.add("schema")
         totals.lower_confidence("formula")
-        totals.tokens += totals.count(format_text(answer)) + (0 if traits.gpt5 else FORMAT)
+        totals.tokens += totals.count(format_text(answer)) + (0 if traits.reasoning else FORMAT)
 
 
 def _around_tools(
@@ -215,10 +231,10 @@ def _around_tools(
     if totals.traits.gpt5:
         # A first function without a description saves a token, as in Chat.
         described = bool(as_str(functions[0].get("description")))
-        return TOOLS_REASONING if described else TOOLS_REASONING - 1
+        return TOOLS_GPT5 if described else TOOLS_GPT5 - 1
 
     if totals.traits.reasoning:
-        return TOOLS_REASONING
+        return 0
 
     choice = body.get("tool_choice")
     name = as_str(as_mapping(choice).get("name"))
