@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ratelimit.estimate import Estimator
+from ratelimit.estimate.formats import format_text
 from ratelimit.estimate.tools import namespace
 from tests.prompts import CALL, NOW, RESULT, SCHEMA, SYSTEM, USER, chat, responses, tok
 
@@ -275,3 +276,82 @@ def test_a_body_read_twice_costs_the_same() -> None:
 
     assert estimator.estimate(body) == estimator.estimate(body)
     assert json.dumps(body) == before
+
+
+def test_neighbouring_texts_are_one_text() -> None:
+    """Text parts are joined before they are counted, up to the next picture or file."""
+    halves = [{"type": "text", "text": "What is the wea"}, {"type": "text", "text": "ther?"}]
+    file = {"type": "file", "file": {"file_id": "file-1"}}
+
+    def said(*parts: dict[str, Any]) -> int:
+        return chat({"role": "user", "content": list(parts)})
+
+    assert said(*halves) == chat({"role": "user", "content": "What is the weather?"})
+    assert said(halves[0], file, halves[1]) - said(*halves) == said(file) - said() + (
+        tok("What is the wea") + tok("ther?") - tok("What is the weather?")
+    )
+
+
+@pytest.mark.parametrize("model", ["gpt-5", "gpt-5.4-mini", "o4-mini", "o3"])
+def test_a_format_is_marked_in_four_on_reasoning_models(model: str) -> None:
+    """The mark of a format has one size there, whatever its name, for past answers too;
+    a system message takes one of it.
+    """
+    wanted = {"response_format": {"type": "json_schema", "json_schema": SCHEMA}}
+    text = format_text(SCHEMA)
+    said = {"role": "assistant", "content": "Rain"}
+
+    assert chat(USER, model=model, **wanted) - chat(USER, model=model) == tok(text) + 4
+    assert chat(SYSTEM, USER, model=model, **wanted) - chat(SYSTEM, USER, model=model) == (
+        tok(f"{SYSTEM['content']}\n\n{text}") - tok(SYSTEM["content"]) + 4 - 1
+    )
+    assert chat(USER, said, USER, model=model, **wanted) - chat(USER, said, USER, model=model) == (
+        tok(text) + 8
+    )
+
+
+def test_a_format_beside_functions_saves_one_on_gpt5() -> None:
+    """Functions and a format together are one token less than apart."""
+    wanted = {"response_format": {"type": "json_schema", "json_schema": SCHEMA}}
+    tools = {"functions": [NOW]}
+    both = tok(f"{namespace([NOW])}\n\n{format_text(SCHEMA)}") - tok(namespace([NOW]))
+
+    assert chat(USER, model="gpt-5", **wanted, **tools) == (
+        chat(USER, model="gpt-5", **tools) + both - 1
+    )
+
+
+def test_a_call_that_is_required_costs_two_on_early_gpt4() -> None:
+    """tool_choice "required" adds two tokens on gpt-4, and none on later models."""
+    tools = [{"type": "function", "function": NOW}]
+
+    def required(model: str) -> int:
+        free = chat(USER, model=model, tools=tools)
+        return chat(USER, model=model, tools=tools, tool_choice="required") - free
+
+    assert [required(model) for model in ("gpt-4", "gpt-4-turbo", "gpt-4o")] == [2, 0, 0]
+
+
+def test_the_name_of_an_answer_with_calls_is_billed() -> None:
+    """A name costs what it costs on a message without calls."""
+    named = {**CALL, "name": "ann"}
+
+    assert chat(USER, named, RESULT) - chat(USER, CALL, RESULT) == tok(":ann")
+
+
+def test_functions_after_an_empty_system_message_cost_one_more() -> None:
+    """The message that takes them is there, and has no text to join them to."""
+    empty = {"role": "system", "content": ""}
+
+    assert chat(empty, USER, functions=[NOW]) - chat(empty, USER) == tok(namespace([NOW]))
+
+
+def test_the_dialect_of_a_schema_is_not_printed() -> None:
+    """`$schema` costs nothing."""
+    dialect = "http://json-schema.org/draft-07/schema#"
+    schema = {"$schema": dialect, "type": "object", "properties": {}}
+    bare = {"type": "object", "properties": {}}
+
+    assert format_text({"name": "a", "schema": schema}) == format_text(
+        {"name": "a", "schema": bare}
+    )

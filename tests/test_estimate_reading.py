@@ -128,6 +128,45 @@ def test_a_name_tells_the_model(
     )
 
 
+@pytest.mark.parametrize(
+    ("model", "table_name"),
+    [
+        ("gpt-6-sol", "gpt-5.6-sol"),
+        ("openai/gpt-6.1-sol", "gpt-5.6-sol"),
+        ("ft:gpt-6-mini:acme::abc", "gpt-5.6-mini"),
+        ("my-gpt6", "gpt-5.6"),
+        ("gpt-5.10", "gpt-5.6"),
+        ("gpt-10", "gpt-5.6"),
+        ("gpt-5-4-nano", "gpt-5.4-nano"),
+        ("gpt-5-2025-08-07", "gpt-5-2025-08-07"),
+        ("my-gpt41", "gpt-4.1"),
+        ("gpt-4-1-mini", "gpt-4.1-mini"),
+        ("gpt-35-turbo", "gpt-3.5-turbo"),
+        ("gpt-4-1106-preview", "gpt-4-1106-preview"),
+        ("gpt-4-32k", "gpt-4-32k"),
+        ("gpt-oss-120b", "gpt-oss-120b"),
+        ("o3-mini", "o3-mini"),
+    ],
+)
+def test_a_version_is_read_by_its_number(model: str, table_name: str) -> None:
+    """Azure's spellings are OpenAI's models, and what is newer than the newest known
+    one is treated like it.
+    """
+    assert traits_of(model).table_name == table_name
+
+
+@pytest.mark.parametrize("model", ["gpt-6-astra", "gpt-6.1-sol", "gpt-7-mini", "my-gpt6"])
+def test_a_newer_model_reasons_like_the_newest_known(model: str) -> None:
+    """Its answer is held at what reasoning models need, its prompt is counted so."""
+    body = {"messages": [USER, {"role": "assistant", "content": "Sun."}, USER]}
+    newer = Estimator().estimate({"model": model, **body})
+    known = Estimator().estimate({"model": "gpt-5.6", **body})
+
+    assert newer._replace(model="gpt-5.6") == known
+    assert newer.output_tokens == 1_024
+    assert traits_of(model).gpt54
+
+
 def test_generations_differ() -> None:
     """What a model is shown of tools and calls changed with gpt-4's first update, gpt-5
     and gpt-5.4.

@@ -4,6 +4,8 @@ bodies, so that no count is written down twice.
 
 from __future__ import annotations
 
+from typing import Any
+
 from ratelimit.estimate import Estimator
 from ratelimit.estimate.formats import format_text
 from ratelimit.estimate.tools import namespace
@@ -29,7 +31,7 @@ def test_a_kept_call_costs_three_more() -> None:
     plain = responses([USER, call, output])
 
     assert plain - responses([USER]) == 11 + 2 * tok(".now") + tok("{}") + tok("noon")
-    assert responses([USER, {**call, "id": "fc_1"}, output]) - plain == 3
+    assert responses([USER, {**call, "id": "fc_1", "status": "completed"}, output]) - plain == 3
 
 
 def test_newer_models_are_shown_calls_in_more_tokens() -> None:
@@ -118,3 +120,60 @@ def test_built_in_tools_are_guessed() -> None:
 
     assert searching.prompt_tokens - responses("Hi") == 294
     assert (searching.confidence, searching.basis.kind) == ("guess", "built-in")
+
+
+CALLED: dict[str, Any] = {
+    "type": "function_call",
+    "call_id": "1",
+    "name": "now",
+    "arguments": '{"n": 1}',
+}
+ANSWERED = {"type": "function_call_output", "call_id": "1", "output": "noon"}
+
+
+def test_the_id_of_a_single_call_is_billed() -> None:
+    """A kept call costs three more, on gpt-4o only with its status, and none of several
+    in a row.
+    """
+    kept = {**CALLED, "id": "fc_1"}
+    done = {**kept, "status": "completed"}
+
+    def more(given: list[Any], bare: list[Any], model: str) -> int:
+        return responses(given, model=model) - responses(bare, model=model)
+
+    for model, without_status in (("gpt-4o", 0), ("gpt-5", 3), ("o4-mini", 3)):
+        assert more([done, ANSWERED], [CALLED, ANSWERED], model) == 3
+        assert more([kept, ANSWERED], [CALLED, ANSWERED], model) == without_status
+        assert more([done, done, ANSWERED], [CALLED, CALLED, ANSWERED], model) == 0
+
+
+def test_arguments_are_verbatim_until_gpt54() -> None:
+    """Blanks in the arguments are billed; gpt-5.4 and later are shown them without."""
+    tight = {**CALLED, "arguments": '{"n":1}'}
+    blank = tok('{"n": 1}') - tok('{"n":1}')
+
+    assert blank == 1
+    for model, more in (("gpt-4o", 1), ("gpt-5", 1), ("gpt-5.4", 0), ("gpt-6-sol", 0)):
+        assert responses([CALLED], model=model) - responses([tight], model=model) == more
+
+
+def test_o4_mini_is_shown_functions_formats_and_calls_as_they_are() -> None:
+    """Functions and a format add their text alone, a call as much as on gpt-5."""
+    tools = [{"type": "function", **NOW}]
+    wanted = {"format": {"type": "json_schema", **SCHEMA}}
+    bare = responses("Hi", model="o4-mini")
+
+    assert responses("Hi", model="o4-mini", tools=tools) - bare == tok(namespace([NOW]))
+    assert responses("Hi", model="o4-mini", text=wanted) - bare == tok(format_text(SCHEMA))
+    assert responses([CALLED], model="o4-mini") == responses([CALLED], model="gpt-5")
+
+
+def test_a_patch_model_bills_a_picture_without_a_base_token() -> None:
+    """On Responses the base token of gpt-5-mini and -nano is missing."""
+    picture = {"type": "input_image", "image_url": "https://example.org/a.png"}
+    asked = [{"role": "user", "content": [{"type": "input_text", "text": "Hi"}, picture]}]
+    url = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    said = {"role": "user", "content": [{"type": "text", "text": "Hi"}, url]}
+
+    assert responses(asked, model="gpt-5-mini") == chat(said, model="gpt-5-mini") - 1
+    assert responses(asked, model="gpt-5") == chat(said, model="gpt-5")

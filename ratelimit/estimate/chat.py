@@ -22,6 +22,7 @@ from ratelimit.estimate.content import add_content, text_of
 from ratelimit.estimate.formats import chat_format, format_text
 from ratelimit.estimate.models import ModelTraits
 from ratelimit.estimate.rules import (
+    EMPTY_SYSTEM,
     REQUIRED_EARLY,
     SCHEMA_AND_TOOLS_GPT5,
     SCHEMA_REASONING,
@@ -231,7 +232,7 @@ def _add_surroundings(
     if functions:
         totals.kinds.add("tools")
         parts.append(namespace(functions, early=totals.traits.early))
-        totals.tokens += _around_tools(body, functions, totals, leads=leads)
+        totals.tokens += _around_tools(body, functions, totals, leads=leads, system=system)
 
     if answer is not None:
         totals.kinds.add("schema")
@@ -251,6 +252,7 @@ def _around_tools(
     totals: Totals,
     *,
     leads: bool,
+    system: str,
 ) -> int:
     traits = totals.traits
     if traits.gpt5:
@@ -264,7 +266,7 @@ def _around_tools(
 
     choice = as_mapping(body.get("tool_choice")) or as_mapping(body.get("function_call"))
     name = as_str(as_mapping(choice.get("function") or choice).get("name"))
-    tokens = -1
+    tokens = EMPTY_SYSTEM.tokens - 1 if leads and not system else -1
     if name:
         tokens += totals.count(f"functions.{name}") + (NAMED_EARLY if traits.early else NAMED)
     elif traits.early and body.get("tool_choice") == "required":

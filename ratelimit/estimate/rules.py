@@ -81,6 +81,5 @@ TABLE: Final = (
     Rule(0, "Responses: arguments verbatim before gpt-5.4", "2026-10", "+7/-0", False),
     Rule(0, "Responses, gpt-4*: a kept call without status adds 0", "2026-10", "+6/-0", False),
     Rule(0, "Responses: no base token on patch models", "2026-10", "3 bodies", False),
-    Rule(0, "Chat: parallel results are not escaped", "2026-03-12", "+1/-0, +4/-0", True),
 )
 """All rules that are applied; those that add no tokens change what is counted."""
