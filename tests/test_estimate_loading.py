@@ -185,6 +185,17 @@ def test_a_reservation_in_a_task_waits_for_the_vocabulary(loaders: list[int]) ->
     assert reserved == Estimator().estimate(asking(PLAIN)).prompt_tokens
 
 
+def test_what_has_to_be_exact_is_loaded_where_it_stands(loaders: list[int]) -> None:
+    """A server that bills by the count loads the vocabulary in its own event loop."""
+
+    def billed() -> int:
+        tokenizer.load("o200k_base")
+        return tokenizer.count(PLAIN, "o200k_base")
+
+    assert run_asyncio(billed) == tokenizer.count(PLAIN, "o200k_base")
+    assert set(loaders) == {threading.get_ident()}
+
+
 def test_prepared_is_ready(loaders: list[int]) -> None:
     """What a limiter prepares when it wraps a client is there for the first call."""
     estimator = Estimator()

@@ -239,6 +239,12 @@ def prepare(encoding: str = DEFAULT_ENCODING) -> None:
         _preparing.discard(encoding)
 
 
+def load(encoding: str) -> None:
+    """Load what counts in `encoding` in this thread, whatever has to wait for it."""
+    if quick.load(encoding) is None and vocabularies.load(encoding) is None:
+        vocabularies.stand_in(encoding)
+
+
 def is_ready(encoding: str) -> bool:
     """Whether `count` in `encoding` starts at once.
 
