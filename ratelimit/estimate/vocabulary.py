@@ -12,9 +12,9 @@ The search, cheapest and surest first:
    `patience` seconds for it and other callers do not wait at all, because a firewall
    that swallows packets would hang a call for minutes. It is tried once a process.
 
-Whatever the source, tiktoken's own sha256 must match. While all four fail
-the caller gets a stand-in, the nearest encoding that is here, or nothing, and one
-warning that lists what was tried.
+Whatever the source, tiktoken's own sha256 must match. While all of them fail the caller
+gets a stand-in, the nearest encoding that is here, or nothing, and one warning that
+lists what was tried.
 
 Why tiktoken's constructors run here with another loader in the place of its own
 (`_constructor`): `tiktoken.get_encoding` takes no file, cannot be kept from the network
