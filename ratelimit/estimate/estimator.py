@@ -187,9 +187,8 @@ class Estimator:
 
         kind = "+".join(sorted(totals.kinds)) if totals.kinds else "text"
         formula = totals.tokens
-        with self._lock:
-            factor = self._memory.correction(model, kind)
-
+        # One row is read at once: no lock is needed.
+        factor = self._memory.correction(model, kind)
         if factor != 1.0:
             totals.confidence = "learned"
             totals.tokens = round(formula * factor)

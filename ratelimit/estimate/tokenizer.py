@@ -131,7 +131,7 @@ def count(text: str, encoding: str) -> int:
     # generation is looked up without a call (see `conversation_chat_ratio` of
     # benchmarks/estimating.py).
     known = _memory.young.get(key)
-    if known is None:
+    if known is None and _memory.old:
         known = _memory.get(key)
 
     if known is not None:
