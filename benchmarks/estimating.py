@@ -1,9 +1,9 @@
-"""What does an estimate cost in time and memory? Beside tiktoken on the same text, in
-the same process and run.
+"""What an estimate costs in time and memory, beside tiktoken on the same text.
 
-Owns six measures; whatever is a ratio is taken pair by pair, the two in turns, and the
-median is shown. Times are CPU times of the measuring thread, but for the stall and the
-first use, which are what a clock on the wall shows.
+Owns six measures, taken in one process and run. A ratio is taken pair by pair, the two
+in turns, and the median is shown. Times are CPU times of the measuring thread, but for
+the stall and the first use, which are what a clock on the wall shows.
+
 * first count: one request with a text never seen before, against tiktoken's `encode` of
   that text;
 * conversation: 40 turns that grow, each estimated when it is sent, against tiktoken
@@ -12,9 +12,10 @@ first use, which are what a clock on the wall shows.
   a limiter at once;
 * memory: what 100,000 distinct messages leave behind, by tracemalloc;
 * pathological texts: time and distance to tiktoken's figure;
-* fuzz: the slowest of 20,000 broken requests, those of `tests/test_estimate_fuzz.py`.
-  The texts are the standard library's own sources: code, comments and prose that every
-  machine with a Python has.
+* fuzz: the slowest of 20,000 broken requests, those of `tests/estimate_bodies.py`.
+
+The texts are the standard library's own sources: code, comments and prose that every
+machine with a Python has.
 
     python benchmarks/estimating.py --json estimating.json
 """
@@ -36,7 +37,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio.to_thread
 import tiktoken
@@ -47,13 +48,20 @@ from ratelimit import RateLimiter
 from ratelimit.estimate import Estimator
 from ratelimit.estimate import tokenizer as counting
 
-MODEL = "gpt-4o"
-ENCODING = "o200k_base"
-SIZES = {"1k": 1_000, "10k": 10_000, "100k": 100_000, "1m": 1_000_000}  # characters
-# Characters that a turn adds, in and out: an agent's tool results and steps, a chat's
-# questions and answers.
-TALKS = {"": (2_500, 1_500), "_chat": (300, 1_200)}
-TICK = 0.001  # seconds between two looks at the event loop
+MODEL: Final = "gpt-4o"
+ENCODING: Final = "o200k_base"
+
+SIZES: Final = {"1k": 1_000, "10k": 10_000, "100k": 100_000, "1m": 1_000_000}
+"""Characters."""
+
+TALKS: Final = {"": (2_500, 1_500), "_chat": (300, 1_200)}
+"""Characters that a turn adds, in and out.
+
+They are an agent's tool results and steps, and a chat's questions and answers.
+"""
+
+TICK: Final = 0.001
+"""Seconds between two looks at the event loop."""
 
 
 def sources() -> Iterator[str]:
@@ -63,9 +71,7 @@ def sources() -> Iterator[str]:
 
 
 def texts(size: int) -> Iterator[str]:
-    """Cut the sources into texts of `size` characters, each made distinct by a number
-    in front.
-    """
+    """Cut the sources into texts of `size` characters, each with a number in front."""
     corpus = "".join(islice(sources(), 150))
     for number in range(sys.maxsize):
         start = number * size % (len(corpus) - size)
@@ -73,22 +79,21 @@ def texts(size: int) -> Iterator[str]:
 
 
 def asking(text: str) -> dict[str, Any]:
-    """Make the request whose prompt is `text`."""
+    """Make a request with `text` as its prompt."""
     return {"model": MODEL, "messages": [{"role": "user", "content": text}]}
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Return the CPU milliseconds `work` takes in this thread: what else the machine
-    does is left out.
-    """
+    """Return the CPU milliseconds that `work` takes in this thread."""
     start = time.thread_time()
     work()
     return (time.thread_time() - start) * 1e3
 
 
 def first_count(tokenizer: tiktoken.Encoding, size: int, pairs: int) -> tuple[float, float, float]:
-    """Median milliseconds of an estimate and of tiktoken on as many texts, and the
-    median ratio of neighbours.
+    """Return the median milliseconds of an estimate and of tiktoken, and their ratio.
+
+    The ratio is that of neighbours, which are measured in turns.
     """
     estimator = Estimator()
     ours: list[float] = []
@@ -111,10 +116,11 @@ def first_count(tokenizer: tiktoken.Encoding, size: int, pairs: int) -> tuple[fl
 def conversation(
     tokenizer: tiktoken.Encoding, sizes: tuple[int, int], start: int, turns: int = 40
 ) -> tuple[float, float]:
-    """Milliseconds of all turns of one conversation: estimated as it grows, and counted
-    whole by tiktoken at each turn.
+    """Return the milliseconds of all turns of one conversation, ours and tiktoken's.
 
-    Each turn adds what was asked or found and what was answered, of so many characters.
+    It is estimated as it grows, and counted whole by tiktoken at each turn.
+
+    :param sizes: characters that a turn adds, in and out.
     """
     estimator = Estimator()
     asked, answered = (islice(texts(size), start, None) for size in sizes)
@@ -135,8 +141,9 @@ def conversation(
 
 
 async def longest_gap(work: Callable[[], Any]) -> float:
-    """Return the most milliseconds the loop stood still beyond its own sleep while
-    `work` ran as a task.
+    """Return the most milliseconds for which the loop stood still while `work` ran.
+
+    The loop's own sleep is left out.
     """
     task = asyncio.ensure_future(work())
     worst = 0.0
@@ -149,8 +156,9 @@ async def longest_gap(work: Callable[[], Any]) -> float:
 
 
 async def stalls(tokenizer: tiktoken.Encoding, rounds: int) -> dict[str, float]:
-    """Per kind of work, the median over rounds of the longest gap, in milliseconds,
-    while 8 prompts of 1 MB are read at once.
+    """Return the longest gap of each kind of work, in milliseconds.
+
+    It is the median over `rounds`, in each of which 8 prompts of 1 MB are read at once.
     """
     limiter = RateLimiter(rpm=1e9, tpm=1e15)
     prompts = texts(1_000_000)
@@ -192,8 +200,9 @@ async def stalls(tokenizer: tiktoken.Encoding, rounds: int) -> dict[str, float]:
 
 
 def memory(messages: int) -> dict[str, float]:
-    """Megabytes that distinct messages leave behind, after three tenths of them and
-    after all.
+    """Return the megabytes that distinct messages leave behind.
+
+    They are looked at after three tenths of the messages and after all.
     """
     estimator = Estimator()
     figures: dict[str, float] = {}
@@ -231,10 +240,11 @@ def pathological() -> dict[str, str]:
 
 
 def fuzz(number: int) -> dict[str, float]:
-    """CPU milliseconds of the slowest broken request and of the median one; the
-    benchmark's own garbage is left out.
+    """Return the CPU milliseconds of the slowest broken request and of the median one.
+
+    The benchmark's own garbage is left out.
     """
-    from tests.test_estimate_fuzz import bodies  # noqa: PLC0415 # needs pytest, and nothing else here does
+    from tests.estimate_bodies import bodies  # noqa: PLC0415  # no other measure needs it
 
     estimator = Estimator()
     spent: list[float] = []
@@ -273,7 +283,8 @@ def main() -> None:
         tokenizer = counting.vocabularies.load(ENCODING)
         if tokenizer is None:
             raise SystemExit(
-                f"no vocabulary {ENCODING} on this machine: pip install 'ratelimit-openai[vocabulary]'"
+                f"no vocabulary {ENCODING} on this machine:"
+                " pip install 'ratelimit-openai[vocabulary]'"
             )
 
         scale = 1 if arguments.quick else 4
@@ -332,9 +343,12 @@ def show(console: Console, figures: dict[str, Any]) -> None:
     for name in SIZES:
         key = f"first_count_ms_{name}"
         table.add_row(
-            f"first count, {name} characters, ms", row(figures[key]), row(figures[f"{key}_tiktoken"]), row(figures[f"first_count_ratio_{name}"]),
+            f"first count, {name} characters, ms",
+            row(figures[key]),
+            row(figures[f"{key}_tiktoken"]),
+            row(figures[f"first_count_ratio_{name}"]),
             "1.15",
-        )  # fmt: skip
+        )
     for kind, label in zip(TALKS, ("an agent", "a chat"), strict=True):
         key = f"conversation{kind}"
         table.add_row(
@@ -374,9 +388,12 @@ def show(console: Console, figures: dict[str, Any]) -> None:
     for name, figure in figures["pathological"].items():
         whole = figure["tokens_tiktoken"]
         table.add_row(
-            name, f"{figure['ms']:.0f}", "panics" if whole is None else f"{figure['ms_tiktoken']:.0f}", f"{figure['tokens']:,}",
+            name,
+            f"{figure['ms']:.0f}",
+            "panics" if whole is None else f"{figure['ms_tiktoken']:.0f}",
+            f"{figure['tokens']:,}",
             "" if whole is None else f"{figure['tokens'] / whole - 1:+.3%}",
-        )  # fmt: skip
+        )
     console.print(table)
 
 

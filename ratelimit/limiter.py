@@ -301,7 +301,10 @@ class RateLimiter:
         :param priority: of all calls of this client; see `reserve`.
         """
         deadline_of(timeout, 0.0)
-        return wrap(self._engine, client, timeout=timeout, patience=self._engine.patience(priority))
+        patience = self._engine.patience(priority)
+        wrapped = wrap(self._engine, client, timeout=timeout, patience=patience)
+        self._engine.estimator.prepare()
+        return wrapped
 
     def estimate(
         self,

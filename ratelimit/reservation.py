@@ -65,7 +65,7 @@ class Reservation:
 
     async def admit_async(self) -> AdmittedLease:
         """Wait in the calling task; a big prompt is counted in a worker thread."""
-        if self._explicit_cost is None and self._engine.estimator.heavy(self._request):
+        if self._explicit_cost is None and self._engine.estimator.needs_thread(self._request):
             lease = await anyio.to_thread.run_sync(self._unpaid, limiter=_one_at_a_time())
         else:
             lease = self._unpaid()

@@ -247,3 +247,21 @@ def test_a_source_leaves_out_what_is_done(tmp_path: Path) -> None:
 def test_a_request_can_be_made_by_hand() -> None:
     """Who has a name and a body of his own needs no line of a file."""
     assert Request("mine", "responses", {"model": "gpt-4o", "input": "Hi"}).path == "/responses"
+
+
+@pytest.mark.parametrize(
+    ("body", "endpoint"),
+    [
+        ({"model": "gpt-image-1", "prompt": "a cat"}, "images"),
+        ({"model": "tts-1", "input": "Hello", "voice": "alloy"}, "audio"),
+        ({"model": "whisper-1", "file": "a.wav"}, "audio"),
+    ],
+)
+def test_a_body_of_another_endpoint_is_refused_by_its_name(
+    body: dict[str, object], endpoint: str
+) -> None:
+    """A picture's or speech's request is one, so it is not said to lack a prompt."""
+    with pytest.raises(InvalidArgument, match=f"a request for {endpoint}, which a file") as refused:
+        read_request(body, 1)
+
+    assert "neither" not in str(refused.value)

@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
+from benchmarks.past_charges import charge_on
 from ratelimit.estimate import Estimator
-from ratelimit.estimate.charge import DATED, NAMED, rule_for
-from ratelimit.estimate.models import family
-from ratelimit.estimate.totals import Totals
+from ratelimit.estimate.charge import hidden_tokens
+from ratelimit.estimate.models import traits_of
+from ratelimit.testing.charges import hidden_prompt
 
 BEFORE, AFTER = dt.date(2025, 3, 19), dt.date(2025, 3, 20)
 TEXT = "äöü und sonst nichts"  # 20 characters, 23 bytes
 
 
-def charge(
-    body: dict[str, Any], regime: str | dt.date | None = None, endpoint: str | None = None
-) -> int:
+def charge(body: dict[str, Any], day: dt.date = dt.date.max, endpoint: str | None = None) -> int:
     """The charge of a body."""
-    return Estimator(charge=regime).estimate({"model": "gpt-4o", **body}, endpoint=endpoint).charge
+    estimate = Estimator().estimate({"model": "gpt-4o", **body}, endpoint=endpoint)
+    return charge_on(day, estimate, body)
 
 
 def chat(**body: Any) -> dict[str, Any]:
@@ -81,18 +81,6 @@ def test_the_rule_of_the_day_holds() -> None:
     assert charge(chat(max_tokens=300, n=2), AFTER) == charge(chat(n=2)) == 6 + 1 + 2
 
 
-def test_the_table_is_in_order_and_reaches_back() -> None:
-    """Every endpoint's lines stand in the order of their dates, and a day before the
-    first has the first rule.
-    """
-    for endpoint in {name for name, _, _ in DATED}:
-        dates = [since for name, since, _ in DATED if name == endpoint]
-        assert dates == sorted(set(dates))
-        assert rule_for(endpoint, dates[0]) is next(
-            rule for name, _, rule in DATED if name == endpoint
-        )
-
-
 def test_embeddings_are_charged_by_bytes_or_numbers() -> None:
     """A quarter of the bytes of all texts, rounded down; token numbers one each."""
     assert charge({"input": [TEXT, TEXT]}, endpoint="embeddings") == 46 // 4
@@ -127,21 +115,29 @@ def test_responses_are_charged_their_prompt_and_the_hidden_one() -> None:
     assert charge({"input": [picture]}) == 765
 
 
-def test_servers_with_other_rules_are_named() -> None:
-    """A rule by name holds for every endpoint; an unknown name is refused at once, and
-    says which there are.
+@pytest.mark.parametrize("functions", [False, True])
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(
+            "gpt-5",
+            "gpt-5-mini",
+            "gpt-5-nano",
+            "gpt-5.4",
+            "gpt-5.4-mini",
+            "gpt-5.5",
+            "gpt-5.6-terra",
+        ),
+        *("gpt-4o", "gpt-4.1-mini", "gpt-4", "gpt-3.5-turbo", "o3-mini", "o4-mini", "other"),
+    ],
+)
+def test_the_fake_server_hides_the_same_prompt(model: str, functions: bool) -> None:
+    """The estimate and the server that judges it were written apart; where they differ
+    one of them is wrong.
     """
-    load = Totals(family("gpt-4o"))
-    load.choices, load.max_tokens, load.tokens = 2, 50, 70
+    body = {"model": model, "tools": [{"type": "function", "name": "now"}] if functions else []}
 
-    assert [
-        rule_for("responses", name)(load)
-        for name in ("prompt", "prompt+max", "max(prompt,max)", "nothing")
-    ] == [70, 170, 100, 0]
-    assert charge(chat(max_tokens=50), "nothing") == 0
-    with pytest.raises(ValueError, match=r"prompt\+max"):
-        Estimator(charge="azure-ish")
-    assert all(rule_for("chat.completions", name) is NAMED[name] for name in NAMED)
+    assert hidden_tokens(traits_of(model), functions=functions) == hidden_prompt(body)
 
 
 def test_endpoints_without_a_token_limit_are_charged_nothing() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ratelimit.estimate import Estimator, images
 from ratelimit.estimate.images import patches, price, size_of, tiles
-from ratelimit.estimate.models import family
+from ratelimit.estimate.models import traits_of
 
 
 def png(width: int, height: int) -> str:
@@ -72,7 +72,7 @@ def test_no_picture_costs_more_than_the_worst(width: int, height: int) -> None:
         "o3",
         "o4-mini",
     ):
-        assert 0 < price(family(name), (width, height)) <= price(family(name), None)
+        assert 0 < price(traits_of(name), (width, height)) <= price(traits_of(name), None)
 
 
 @pytest.mark.parametrize(
@@ -89,13 +89,15 @@ def test_no_picture_costs_more_than_the_worst(width: int, height: int) -> None:
 )
 def test_each_model_has_its_price(model: str, tokens: int) -> None:
     """A picture of 640 x 480 costs what calls with one were billed."""
-    assert price(family(model), (640, 480)) == tokens
+    assert price(traits_of(model), (640, 480)) == tokens
 
 
 def test_low_detail_costs_the_base() -> None:
     """A picture asked for in low detail has no tiles."""
     assert (
-        price(family("gpt-4o"), (2000, 2000), "low") == price(family("gpt-4o"), None, "low") == 85
+        price(traits_of("gpt-4o"), (2000, 2000), "low")
+        == price(traits_of("gpt-4o"), None, "low")
+        == 85
     )
 
 
@@ -120,7 +122,7 @@ def test_a_known_size_is_a_formula_and_an_unknown_one_a_guess() -> None:
         {"model": "gpt-4o", "messages": [message("https://example.org/a.png")]}
     )
 
-    assert (inline.confidence, inline.images, inline.kind) == ("formula", 1, "images")
+    assert (inline.confidence, inline.images, inline.basis.kind) == ("formula", 1, "images")
     assert remote.confidence == "guess"
     assert remote.prompt_tokens > inline.prompt_tokens
 

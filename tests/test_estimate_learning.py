@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ratelimit.estimate import Estimate, Estimator
 from ratelimit.estimate.learning import ANSWERS, BELIEVED, BOUND, ENOUGH, KEPT, ROWS, Memory
+from ratelimit.estimate.results import Basis
 
 BODY = {
     "model": "deepseek-chat",
@@ -40,7 +41,9 @@ def billed(estimator: Estimator, ratios: list[float]) -> Estimate:
     for ratio in ratios:
         estimate = estimator.estimate(BODY)
         estimator.learn(
-            estimate, prompt_tokens=round(estimate.formula_tokens * ratio), output_tokens=None
+            estimate,
+            prompt_tokens=round(estimate.basis.formula_tokens * ratio),
+            output_tokens=None,
         )
     return estimator.estimate(BODY)
 
@@ -56,7 +59,7 @@ def test_the_bound_is_held_while_there_is_one() -> None:
 
 
 def test_a_number_is_held_up_to_the_bound() -> None:
-    """A reserve given as a number is per choice, and never above what the body allows."""
+    """A reserve given as a number is per choice, and never above the body's bound."""
     assert Estimator(output=70).estimate({**BODY, "n": 3}).output_tokens == 210
     assert Estimator(output=70).estimate({**BODY, "max_tokens": 50}).output_tokens == 50
 
@@ -109,14 +112,14 @@ def test_a_ratio_corrects_once_it_is_believed() -> None:
     learned = billed(Estimator(), [1.5] * 20)
 
     assert learned.confidence == "learned"
-    assert learned.prompt_tokens == pytest.approx(1.5 * learned.formula_tokens, rel=0.05)
+    assert learned.prompt_tokens == pytest.approx(1.5 * learned.basis.formula_tokens, rel=0.05)
 
 
 def test_noise_corrects_nothing() -> None:
     """A formula that is right, or nearly, stays as it is."""
     memory = Memory()
     for ratio in [1.0, 1.03] * 20:
-        memory.billed("m", "text", ratio)
+        memory.add_bill("m", "text", ratio)
 
     assert memory.correction("m", "text") == 1.0
     assert memory.prompts()[0].ratio > 1.01
@@ -140,17 +143,17 @@ def test_no_bill_drives_an_estimate_out_of_bounds(ratios: list[float]) -> None:
     """However absurd the bills, a correction stays within BOUND of the formula."""
     memory = Memory()
     for ratio in ratios:
-        memory.billed("m", "text", ratio)
+        memory.add_bill("m", "text", ratio)
 
     assert 1 / BOUND - 1e-9 <= memory.correction("m", "text") <= BOUND + 1e-9
 
 
 def test_one_outlier_moves_little_what_many_taught() -> None:
-    """Once many bills were seen, one that is four times off moves the ratio by a tenth."""
+    """After many bills one that is four times off moves the ratio by a tenth."""
     memory = Memory()
     for _ in range(50):
-        memory.billed("m", "text", 1.5)
-    memory.billed("m", "text", 6.0)
+        memory.add_bill("m", "text", 1.5)
+    memory.add_bill("m", "text", 6.0)
 
     assert memory.correction("m", "text") == pytest.approx(1.5, rel=0.11)
 
@@ -198,7 +201,7 @@ def test_a_bill_divided_by_the_calls_of_its_answer_teaches_nothing() -> None:
         kept
         == estimator.estimate({"model": "gpt-4.1", "input": "And?"}).prompt_tokens
         + estimate.prompt_tokens
-        - estimate.fixed_tokens
+        - estimate.basis.fixed_tokens
         + 40
     )
     for _ in range(20):
@@ -226,7 +229,9 @@ def test_a_call_may_be_settled_in_the_middle_of_anything(interrupted: str) -> No
             if event == "line":
                 sys.settrace(None)
                 estimator.learn(
-                    estimate._replace(site=f"{frame.f_lineno}"), prompt_tokens=30, output_tokens=3
+                    estimate._replace(basis=Basis(site=f"{frame.f_lineno}")),
+                    prompt_tokens=30,
+                    output_tokens=3,
                 )
                 sys.settrace(interrupt)
             seen.append(frame.f_code.co_name)
@@ -255,8 +260,8 @@ def test_the_memory_is_bounded() -> None:
     """
     memory = Memory()
     for number in range(2 * ROWS):
-        memory.billed(f"m{number}", "text", 2.0)
-        memory.answered(f"m{number}", "", None, 5)
+        memory.add_bill(f"m{number}", "text", 2.0)
+        memory.add_answer(f"m{number}", "", None, 5)
     for number in range(2 * KEPT):
         memory.keep(f"resp_{number}", number)
 
@@ -303,8 +308,8 @@ def test_a_kept_response_is_paid_again() -> None:
     after = estimator.estimate({**first, "input": "And now?", "previous_response_id": "resp_1"})
     lost = estimator.estimate({**first, "input": "And now?", "previous_response_id": "resp_2"})
 
-    assert after.prompt_tokens - alone == estimate.prompt_tokens - estimate.fixed_tokens + 30
-    assert (after.confidence, after.kind) == ("formula", "kept+tools")
+    assert after.prompt_tokens - alone == estimate.prompt_tokens - estimate.basis.fixed_tokens + 30
+    assert (after.confidence, after.basis.kind) == ("formula", "kept+tools")
     assert (lost.confidence, lost.prompt_tokens) == ("guess", alone)
 
 

@@ -1,4 +1,4 @@
-"""What prompts cost: each test states one rule as a difference between two bodies, so
+"""What chat prompts cost: each test states one rule as a difference of two bodies, so
 that no count is written down twice.
 """
 
@@ -11,42 +11,8 @@ import pytest
 
 from ratelimit.estimate import Estimator
 from ratelimit.estimate.formats import format_text
-from ratelimit.estimate.tokenizer import count
 from ratelimit.estimate.tools import namespace
-
-O200K = "o200k_base"
-SYSTEM = {"role": "system", "content": "You are terse"}
-USER = {"role": "user", "content": "What is the weather in Ulm today?"}
-NOW = {"name": "now", "description": "The time", "parameters": {"type": "object", "properties": {}}}
-CALL = {
-    "role": "assistant",
-    "content": None,
-    "tool_calls": [{"id": "1", "type": "function", "function": {"name": "now", "arguments": "{}"}}],
-}
-RESULT = {"role": "tool", "tool_call_id": "1", "content": "noon"}
-SCHEMA = {
-    "name": "answer",
-    "schema": {"type": "object", "properties": {"text": {"type": "string"}}},
-}
-
-
-def chat(*messages: dict[str, Any], model: str = "gpt-4o", **body: Any) -> int:
-    """The prompt tokens of a chat body."""
-    return Estimator().estimate({"model": model, "messages": list(messages), **body}).prompt_tokens
-
-
-def responses(given: Any, *, model: str = "gpt-4o", **body: Any) -> int:
-    """The prompt tokens of a Responses body."""
-    return (
-        Estimator()
-        .estimate({"model": model, "input": given, **body}, endpoint="responses")
-        .prompt_tokens
-    )
-
-
-def tok(text: str, encoding: str = O200K) -> int:
-    """The tokens of a text."""
-    return count(text, encoding)
+from tests.prompts import CALL, NOW, RESULT, SCHEMA, SYSTEM, USER, chat, responses, tok
 
 
 def test_a_message_is_its_text_its_role_and_three() -> None:
@@ -116,7 +82,7 @@ def test_tools_join_a_leading_system_message(model: str) -> None:
     assert alone == behind == joined + 3
 
 
-def test_reasoning_models_are_told_more_about_tools() -> None:
+def test_reasoning_models_are_shown_more_about_tools() -> None:
     """Functions bring gpt-5 on Chat 85 tokens on channels, o-series 4; a first function
     without a description costs gpt-5 one less.
     """
@@ -182,7 +148,7 @@ def test_older_functions_cost_what_tools_do() -> None:
     assert chat(USER, functions=[NOW], function_call={"name": "now"}) == tools
 
 
-def test_a_call_and_its_result_are_told_in_two_messages() -> None:
+def test_a_call_and_its_result_are_two_messages() -> None:
     """One call with its result costs the name twice, the arguments, the content, and a
     constant of the model's kind.
     """
@@ -194,7 +160,7 @@ def test_a_call_and_its_result_are_told_in_two_messages() -> None:
 
 
 def test_the_spacing_of_arguments_costs_nothing() -> None:
-    """Arguments are told without the blanks they came with."""
+    """Arguments are printed without the blanks they came with."""
 
     def called(arguments: str) -> dict[str, Any]:
         return {
@@ -209,10 +175,11 @@ def test_the_spacing_of_arguments_costs_nothing() -> None:
     )
 
 
-def test_parallel_calls_are_told_as_one() -> None:
+def test_parallel_calls_are_shown_as_one() -> None:
     """Two calls in one answer cost one use of both, and one list of both results."""
     both = {**CALL, "tool_calls": CALL["tool_calls"] * 2}  # type: ignore[operator]
-    use = '{"tool_uses":[{"recipient_name":"functions.now","parameters":{}},{"recipient_name":"functions.now","parameters":{}}]}'
+    one = '{"recipient_name":"functions.now","parameters":{}}'
+    use = f'{{"tool_uses":[{one},{one}]}}'
 
     assert chat(USER, both, RESULT, RESULT) - chat(USER) == 20 + tok(use) + tok('["noon", "noon"]')
     assert chat(USER, both, RESULT, RESULT, model="gpt-5") - chat(USER, model="gpt-5") == 26 + tok(
@@ -221,7 +188,7 @@ def test_parallel_calls_are_told_as_one() -> None:
 
 
 def test_a_format_marks_every_answer_with_its_name() -> None:
-    """A schema's name is told again before each answer, past ones included; not so
+    """A schema's name is printed again before each answer, past ones included; not so
     beside tools.
     """
     body: dict[str, Any] = {"response_format": {"type": "json_schema", "json_schema": SCHEMA}}
@@ -232,115 +199,6 @@ def test_a_format_marks_every_answer_with_its_name() -> None:
 
     assert twice - once == tok("answer") + 2
     assert chat(USER, **body, **tools) - chat(USER, **tools) == once - (tok("answer") + 2) - 4 + 1
-
-
-def test_chat_and_responses_bill_messages_alike() -> None:
-    """The same messages cost the same on both endpoints; instructions are a system
-    message; a text is a user's.
-    """
-    assert responses([SYSTEM, USER]) == chat(SYSTEM, USER)
-    assert responses(USER["content"], instructions=SYSTEM["content"]) == chat(SYSTEM, USER)
-    assert responses(USER["content"], instructions="") == chat(USER)
-    assert responses([{**USER, "type": "message"}], model="gpt-5") == chat(USER, model="gpt-5")
-
-
-def test_a_kept_call_costs_three_more() -> None:
-    """A call that is sent back with the id the server gave it costs three tokens more
-    than one without.
-    """
-    call = {"type": "function_call", "call_id": "1", "name": "now", "arguments": "{}"}
-    output = {"type": "function_call_output", "call_id": "1", "output": "noon"}
-    plain = responses([USER, call, output])
-
-    assert plain - responses([USER]) == 11 + 2 * tok(".now") + tok("{}") + tok("noon")
-    assert responses([USER, {**call, "id": "fc_1"}, output]) - plain == 3
-
-
-def test_newer_models_tell_calls_in_more_tokens() -> None:
-    """Calls cost more from generation to generation; gpt-5.4 tells calls in a row as
-    one.
-    """
-    call = {"type": "function_call", "call_id": "1", "name": "now", "arguments": "{}"}
-    use = '{"tool_uses":[{"recipient_name":"functions.now","parameters":{}},{"recipient_name":"functions.now","parameters":{}}]}'
-    texts = 2 * tok(".now") + tok("{}")
-
-    assert responses([USER, call], model="gpt-5") - responses([USER], model="gpt-5") == 17 + texts
-    assert (
-        responses([USER, call], model="gpt-5.4") - responses([USER], model="gpt-5.4") == 20 + texts
-    )
-    assert responses([USER, call, call], model="gpt-5") - responses([USER], model="gpt-5") == 2 * (
-        17 + texts
-    )
-    assert responses([USER, call, call], model="gpt-5.4") - responses(
-        [USER], model="gpt-5.4"
-    ) == 16 + tok(use) + 2 * (7 + tok(".now"))
-
-
-def test_a_format_on_responses_is_its_text() -> None:
-    """On Responses a schema costs its print, and one more on models before gpt-5; its
-    name is not told again.
-    """
-    answer = {"format": {"type": "json_schema", **SCHEMA}}
-
-    assert responses([USER], text=answer) - responses([USER]) == tok(format_text(SCHEMA)) + 1
-    assert responses([USER], model="gpt-5", text=answer) - responses([USER], model="gpt-5") == tok(
-        format_text(SCHEMA)
-    )
-
-
-def test_tools_that_come_later_are_told_whole() -> None:
-    """Tools that an item of the input brings are printed like others, with the same
-    remarks as on Chat.
-    """
-    item = {"type": "additional_tools", "role": "developer", "tools": [{"type": "function", **NOW}]}
-
-    assert (
-        responses([USER, item], model="gpt-5.6") - responses([USER], model="gpt-5.6")
-        == tok(namespace([NOW])) + 85
-    )
-
-
-def test_responses_tools_stand_apart_from_instructions() -> None:
-    """On Responses the functions cost the same with and without a system message."""
-    tools = [{"type": "function", **NOW}]
-
-    assert responses(USER["content"], tools=tools) - responses(USER["content"]) == responses(
-        USER["content"], instructions="Be terse.", tools=tools
-    ) - responses(USER["content"], instructions="Be terse.")
-
-
-def test_a_forced_function_is_named_on_responses() -> None:
-    """With one function "required" names it; with two it does not."""
-    tools = [{"type": "function", **NOW}]
-    other = {"type": "function", "name": "add", "description": "A sum"}
-
-    assert (
-        responses("Hi", tools=tools, tool_choice="required") - responses("Hi", tools=tools)
-        == tok("functions.now") + 6
-    )
-    assert responses("Hi", tools=[*tools, other], tool_choice="required") == responses(
-        "Hi", tools=[*tools, other]
-    )
-
-
-def test_reasoning_before_the_last_question_is_free() -> None:
-    """A model sees its own reasoning until the user speaks again: before that it is
-    billed by its length, later not at all.
-    """
-    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x" * 2_000}
-
-    assert responses([USER, thought, USER], model="gpt-5") == responses([USER, USER], model="gpt-5")
-    assert 100 < responses([USER, thought], model="gpt-5") - responses([USER], model="gpt-5") < 250
-
-
-def test_built_in_tools_are_guessed() -> None:
-    """A built-in tool adds its instructions, and the estimate says that it is a guess."""
-    searching = Estimator().estimate(
-        {"model": "gpt-4o", "input": "Hi", "tools": [{"type": "web_search_preview"}]}
-    )
-
-    assert searching.prompt_tokens - responses("Hi") == 294
-    assert (searching.confidence, searching.kind) == ("guess", "built-in")
 
 
 def test_files_are_guessed_by_what_can_be_read() -> None:
@@ -418,3 +276,82 @@ def test_a_body_read_twice_costs_the_same() -> None:
 
     assert estimator.estimate(body) == estimator.estimate(body)
     assert json.dumps(body) == before
+
+
+def test_neighbouring_texts_are_one_text() -> None:
+    """Text parts are joined before they are counted, up to the next picture or file."""
+    halves = [{"type": "text", "text": "What is the wea"}, {"type": "text", "text": "ther?"}]
+    file = {"type": "file", "file": {"file_id": "file-1"}}
+
+    def said(*parts: dict[str, Any]) -> int:
+        return chat({"role": "user", "content": list(parts)})
+
+    assert said(*halves) == chat({"role": "user", "content": "What is the weather?"})
+    assert said(halves[0], file, halves[1]) - said(*halves) == said(file) - said() + (
+        tok("What is the wea") + tok("ther?") - tok("What is the weather?")
+    )
+
+
+@pytest.mark.parametrize("model", ["gpt-5", "gpt-5.4-mini", "o4-mini", "o3"])
+def test_a_format_is_marked_in_four_on_reasoning_models(model: str) -> None:
+    """The mark of a format has one size there, whatever its name, for past answers too;
+    a system message takes one of it.
+    """
+    wanted = {"response_format": {"type": "json_schema", "json_schema": SCHEMA}}
+    text = format_text(SCHEMA)
+    said = {"role": "assistant", "content": "Rain"}
+
+    assert chat(USER, model=model, **wanted) - chat(USER, model=model) == tok(text) + 4
+    assert chat(SYSTEM, USER, model=model, **wanted) - chat(SYSTEM, USER, model=model) == (
+        tok(f"{SYSTEM['content']}\n\n{text}") - tok(SYSTEM["content"]) + 4 - 1
+    )
+    assert chat(USER, said, USER, model=model, **wanted) - chat(USER, said, USER, model=model) == (
+        tok(text) + 8
+    )
+
+
+def test_a_format_beside_functions_saves_one_on_gpt5() -> None:
+    """Functions and a format together are one token less than apart."""
+    wanted = {"response_format": {"type": "json_schema", "json_schema": SCHEMA}}
+    tools = {"functions": [NOW]}
+    both = tok(f"{namespace([NOW])}\n\n{format_text(SCHEMA)}") - tok(namespace([NOW]))
+
+    assert chat(USER, model="gpt-5", **wanted, **tools) == (
+        chat(USER, model="gpt-5", **tools) + both - 1
+    )
+
+
+def test_a_call_that_is_required_costs_two_on_early_gpt4() -> None:
+    """tool_choice "required" adds two tokens on gpt-4, and none on later models."""
+    tools = [{"type": "function", "function": NOW}]
+
+    def required(model: str) -> int:
+        free = chat(USER, model=model, tools=tools)
+        return chat(USER, model=model, tools=tools, tool_choice="required") - free
+
+    assert [required(model) for model in ("gpt-4", "gpt-4-turbo", "gpt-4o")] == [2, 0, 0]
+
+
+def test_the_name_of_an_answer_with_calls_is_billed() -> None:
+    """A name costs what it costs on a message without calls."""
+    named = {**CALL, "name": "ann"}
+
+    assert chat(USER, named, RESULT) - chat(USER, CALL, RESULT) == tok(":ann")
+
+
+def test_functions_after_an_empty_system_message_cost_one_more() -> None:
+    """The message that takes them is there, and has no text to join them to."""
+    empty = {"role": "system", "content": ""}
+
+    assert chat(empty, USER, functions=[NOW]) - chat(empty, USER) == tok(namespace([NOW]))
+
+
+def test_the_dialect_of_a_schema_is_not_printed() -> None:
+    """`$schema` costs nothing."""
+    dialect = "http://json-schema.org/draft-07/schema#"
+    schema = {"$schema": dialect, "type": "object", "properties": {}}
+    bare = {"type": "object", "properties": {}}
+
+    assert format_text({"name": "a", "schema": schema}) == format_text(
+        {"name": "a", "schema": bare}
+    )

@@ -16,10 +16,11 @@ from openai import NOT_GIVEN
 from openai.types.chat import ChatCompletionMessage
 
 from ratelimit.errors import EstimateWarning
-from ratelimit.estimate import Estimator
-from ratelimit.estimate import offload as weight
-from ratelimit.estimate.models import family
-from ratelimit.estimate.untrusted import LARGEST, count, items, obj, text, utf8
+from ratelimit.estimate import Estimator, offload
+from ratelimit.estimate.models import traits_of
+from ratelimit.estimate.totals import UNREAD_TOKENS
+from ratelimit.estimate.untrusted import as_count, as_mapping, as_sequence, as_str, utf8_size
+from ratelimit.limits import LARGEST
 
 USER = {"role": "user", "content": "What is the weather in Ulm today?"}
 
@@ -60,6 +61,12 @@ class Furious(Mapping[str, object]):
         ("/v1/audio/speech", {}, "audio"),
         ("/v1/moderations", {}, "moderations"),
         ("/v1/batches", {}, "other"),
+        ("/v1/files", {}, "files"),
+        ("/v1/vector_stores/vs_1/files", {}, "other"),
+        ("/v1/responses/compact", {}, "responses"),
+        ("audio.speech", {}, "audio"),
+        ("images.generations", {}, "images"),
+        ("chat.completions.create", {}, "chat.completions"),
         (None, {"messages": []}, "chat.completions"),
         (None, {"input": "Hi"}, "responses"),
         (None, {"model": "text-embedding-3-small", "input": "Hi"}, "embeddings"),
@@ -67,6 +74,13 @@ class Furious(Mapping[str, object]):
         (None, {"model": "omni-moderation-latest", "input": "Hi"}, "moderations"),
         (None, {"model": "tts-1", "input": "Hi", "voice": "alloy"}, "audio"),
         (None, {"model": "whisper-1", "file": b""}, "audio"),
+        (None, {"model": "gpt-4o-mini-tts", "input": "Hi"}, "audio"),
+        (None, {"model": "prod", "input": ["Hi", "Ho"]}, "embeddings"),
+        (None, {"model": "prod", "input": [[1, 2], [3]]}, "embeddings"),
+        (None, {"model": "prod", "input": [{"role": "user", "content": "Hi"}]}, "responses"),
+        (None, {"model": "nomic-embed-text", "input": "Hi"}, "embeddings"),
+        (None, {"input": ["Hi"]}, "moderations"),
+        (None, {"extra_body": {"input": "Hi"}}, "responses"),
         (None, {"prompt": "Hi"}, "completions"),
         (None, {"prompt": {"id": "pmpt_1"}}, "responses"),
         (None, {"model": "gpt-image-1", "prompt": "A cat"}, "images"),
@@ -104,7 +118,7 @@ def test_a_name_tells_the_model(
     """Dates, fine-tunes, providers and deployment names are seen through; other makers'
     models are known to be foreign.
     """
-    traits = family(model)
+    traits = traits_of(model)
 
     assert (traits.name, traits.encoding, traits.reasoning, traits.openai) == (
         name,
@@ -114,17 +128,60 @@ def test_a_name_tells_the_model(
     )
 
 
+@pytest.mark.parametrize(
+    ("model", "table_name"),
+    [
+        ("gpt-6-sol", "gpt-5.6-sol"),
+        ("openai/gpt-6.1-sol", "gpt-5.6-sol"),
+        ("ft:gpt-6-mini:acme::abc", "gpt-5.6-mini"),
+        ("my-gpt6", "gpt-5.6"),
+        ("gpt-5.10", "gpt-5.6"),
+        ("gpt-10", "gpt-5.6"),
+        ("gpt-5-4-nano", "gpt-5.4-nano"),
+        ("gpt-5-2025-08-07", "gpt-5-2025-08-07"),
+        ("my-gpt41", "gpt-4.1"),
+        ("gpt-4-1-mini", "gpt-4.1-mini"),
+        ("gpt-35-turbo", "gpt-3.5-turbo"),
+        ("gpt-4-1106-preview", "gpt-4-1106-preview"),
+        ("gpt-4-32k", "gpt-4-32k"),
+        ("gpt-oss-120b", "gpt-oss-120b"),
+        ("o3-mini", "o3-mini"),
+    ],
+)
+def test_a_version_is_read_by_its_number(model: str, table_name: str) -> None:
+    """Azure's spellings are OpenAI's models, and what is newer than the newest known
+    one is treated like it.
+    """
+    assert traits_of(model).table_name == table_name
+
+
+@pytest.mark.parametrize("model", ["gpt-6-astra", "gpt-6.1-sol", "gpt-7-mini", "my-gpt6"])
+def test_a_newer_model_reasons_like_the_newest_known(model: str) -> None:
+    """Its answer is held at what reasoning models need, its prompt is counted so."""
+    body = {"messages": [USER, {"role": "assistant", "content": "Sun."}, USER]}
+    newer = Estimator().estimate({"model": model, **body})
+    known = Estimator().estimate({"model": "gpt-5.6", **body})
+
+    assert newer._replace(model="gpt-5.6") == known
+    assert newer.output_tokens == 1_024
+    assert traits_of(model).gpt54
+
+
 def test_generations_differ() -> None:
-    """What a model is told of tools and calls changed with gpt-4's first update, gpt-5
+    """What a model is shown of tools and calls changed with gpt-4's first update, gpt-5
     and gpt-5.4.
     """
-    assert [family(model).early for model in ("gpt-4", "gpt-4-0613", "gpt-4-turbo", "gpt-4o")] == [
+    assert [
+        traits_of(model).early for model in ("gpt-4", "gpt-4-0613", "gpt-4-turbo", "gpt-4o")
+    ] == [
         True,
         True,
         False,
         False,
     ]
-    assert [family(model).gpt54 for model in ("gpt-5", "gpt-5.1", "gpt-5.4-nano", "gpt-5.6")] == [
+    assert [
+        traits_of(model).gpt54 for model in ("gpt-5", "gpt-5.1", "gpt-5.4-nano", "gpt-5.6")
+    ] == [
         False,
         False,
         True,
@@ -177,14 +234,6 @@ def test_sentinels_count_as_absent() -> None:
     )
 
 
-def test_a_generator_is_not_consumed() -> None:
-    """Messages that can be read only once are left for the call."""
-    messages = iter([USER])
-
-    assert Estimator().estimate({"messages": messages}).prompt_tokens == 0
-    assert next(messages) is USER
-
-
 def test_an_unreadable_request_is_a_guess_and_one_warning() -> None:
     """A request that raises when it is read has an estimate all the same, and the
     warning is given once a kind.
@@ -197,8 +246,8 @@ def test_an_unreadable_request_is_a_guess_and_one_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert estimator.estimate(Furious(), site="here") == first
-    assert (first.confidence, first.endpoint, first.site) == ("guess", "other", "here")
-    assert first.prompt_tokens > 0
+    assert (first.confidence, first.endpoint, first.basis.site) == ("guess", "other", "here")
+    assert first.prompt_tokens == first.charge == UNREAD_TOKENS
     assert estimator.statistics().warnings == ("unreadable:RuntimeError",)
 
 
@@ -225,12 +274,12 @@ def test_the_kind_names_what_a_prompt_holds() -> None:
     part = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
     body = {"messages": [{"role": "user", "content": [part]}], "functions": [{"name": "now"}]}
 
-    assert Estimator().estimate({"messages": [USER]}).kind == "text"
-    assert Estimator().estimate(body).kind == "images+tools"
+    assert Estimator().estimate({"messages": [USER]}).basis.kind == "text"
+    assert Estimator().estimate(body).basis.kind == "images+tools"
 
 
 def test_only_uncounted_text_is_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request is worth a thread for text nobody has counted yet: not twice, not for
+    """A request is worth a thread for text that is not counted yet: not twice, not for
     pictures, but while a vocabulary is unloaded.
     """
     estimator = Estimator()
@@ -253,23 +302,23 @@ def test_only_uncounted_text_is_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     estimator.estimate({"model": "gpt-4o", "messages": [USER]})
 
-    assert estimator.heavy(long)
+    assert estimator.needs_thread(long)
     estimator.estimate(long)
-    assert not estimator.heavy(long)
-    assert not estimator.heavy(picture)
-    assert not estimator.heavy({"messages": [USER] * 100})
-    assert estimator.heavy({"messages": [USER] * 10_000})
-    assert estimator.heavy({"messages": [Message("user", "cloudy " * 10_000)]})
-    assert estimator.heavy({"model": "text-embedding-3-small", "input": [[1] * 20_000]})
-    assert not estimator.heavy(None)
-    monkeypatch.setattr(weight, "ready", lambda encoding: encoding == "nothing")
-    assert estimator.heavy({"messages": [USER]})
+    assert not estimator.needs_thread(long)
+    assert not estimator.needs_thread(picture)
+    assert not estimator.needs_thread({"messages": [USER] * 100})
+    assert estimator.needs_thread({"messages": [USER] * 10_000})
+    assert estimator.needs_thread({"messages": [Message("user", "cloudy " * 10_000)]})
+    assert estimator.needs_thread({"model": "text-embedding-3-small", "input": [[1] * 20_000]})
+    assert not estimator.needs_thread(None)
+    monkeypatch.setattr(offload, "is_ready", lambda encoding: encoding == "nothing")
+    assert estimator.needs_thread({"messages": [USER]})
 
 
 def test_an_unreadable_request_is_heavy() -> None:
     """What cannot be read is left to a thread, where it can block nobody."""
     with pytest.warns(EstimateWarning):
-        assert Estimator().heavy(Furious())
+        assert Estimator().needs_thread(Furious())
 
 
 def test_text_of_a_stream_is_counted() -> None:
@@ -296,15 +345,17 @@ def test_counts_are_tamed(value: object, number: int | None) -> None:
     """A count is a whole number that is not negative and not absurd; what is no number
     is none.
     """
-    assert count(value) == number
+    assert as_count(value) == number
 
 
 def test_each_question_has_an_empty_answer() -> None:
     """An object, a list and a text are themselves; anything else is the empty one."""
-    assert obj({"a": 1}) == {"a": 1}
-    assert [dict(obj(value)) for value in (None, "a", 3, [1], object(), Message)] == [{}] * 6
-    assert items((1, 2)) == (1, 2)
-    assert [list(items(value)) for value in (None, "ab", {"a": 1}, iter([1]))] == [[]] * 4
-    assert [text(value) for value in ("a", b"a", None, 3)] == ["a", "", "", ""]
-    assert utf8("aä€😀") == 10
-    assert utf8("\ud800") == 3
+    nothing: tuple[object, ...] = (None, "a", 3, [1], object(), Message)
+
+    assert as_mapping({"a": 1}) == {"a": 1}
+    assert [dict(as_mapping(value)) for value in nothing] == [{}] * 6
+    assert as_sequence((1, 2)) == (1, 2)
+    assert [list(as_sequence(value)) for value in (None, "ab", {"a": 1}, iter([1]))] == [[]] * 4
+    assert [as_str(value) for value in ("a", b"a", None, 3)] == ["a", "", "", ""]
+    assert utf8_size("aä€😀") == 10
+    assert utf8_size("\ud800") == 3

@@ -11,10 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit.estimate.calls import Call, calls_of, compact, result_list, tool_uses
+from ratelimit.estimate.calls import (
+    Call,
+    calls_of,
+    compact_arguments,
+    parallel_call,
+    parallel_results,
+)
 from ratelimit.estimate.formats import chat_format, format_text, responses_format
+from ratelimit.estimate.models import traits_of
 from ratelimit.estimate.tools import chat_functions, namespace, responses_functions
+from ratelimit.estimate.totals import Totals
 from ratelimit.estimate.typescript import MOST, Printer
+
+
+def nothing() -> Totals:
+    """Make the sums of a request of which nothing is counted yet."""
+    return Totals(traits_of("gpt-4o"))
 
 
 def printed(
@@ -126,7 +139,7 @@ def test_a_list_of_types_repeats_its_description() -> None:
 
 
 def test_a_format_in_a_union_is_noted() -> None:
-    """The format of one variant is told beside it."""
+    """The format of one variant is printed beside it."""
     shown = printed(
         {"day": {"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]}},
         required=("day",),
@@ -188,7 +201,7 @@ def test_a_schema_that_refers_to_itself_ends() -> None:
 
 
 def test_a_few_references_cannot_ask_for_the_universe() -> None:
-    """Twenty definitions that each use the next one ten times are cut after MOST types."""
+    """Twenty definitions that each use the next one ten times are cut after MOST."""
     defs = {
         f"D{level}": {
             "type": "object",
@@ -219,7 +232,8 @@ def test_a_namespace_holds_every_function() -> None:
     )
 
     assert shown == (
-        "# Tools\n\n## functions\n\nnamespace functions {\n\n// The time.\ntype now = () => any;\n\n"
+        "# Tools\n\n## functions\n\nnamespace functions {\n\n"
+        "// The time.\ntype now = () => any;\n\n"
         "type add = (_: { a: number }) => any;\n\n} // namespace functions"
     )
 
@@ -230,13 +244,12 @@ def test_functions_are_found_in_either_shape() -> None:
     """
     function = {"name": "now"}
 
-    assert chat_functions(
-        {"tools": [{"type": "function", "function": function}, {"type": "custom", "custom": {}}]}
-    ) == [function]
-    assert chat_functions({"functions": [function]}) == [function]
-    assert responses_functions(
-        {"tools": [{"type": "function", **function}, {"type": "web_search"}]}
-    ) == [{"type": "function", **function}]
+    nested = [{"type": "function", "function": function}, {"type": "custom", "custom": {}}]
+    flat = [{"type": "function", **function}, {"type": "web_search"}]
+
+    assert chat_functions({"tools": nested}, nothing()) == [function]
+    assert chat_functions({"functions": [function]}, nothing()) == [function]
+    assert responses_functions({"tools": flat}, nothing()) == [{"type": "function", **function}]
 
 
 def test_a_format_is_printed_without_its_constraints() -> None:
@@ -291,15 +304,15 @@ def test_calls_are_read_from_either_field() -> None:
     assistants alone.
     """
     call = {"name": "add", "arguments": "{}"}
+    custom = {"name": "sql", "input": "select 1"}
 
-    assert calls_of({"role": "assistant", "tool_calls": [{"function": call}]}) == [
-        Call("add", "{}")
-    ]
-    assert calls_of(
-        {"role": "assistant", "tool_calls": [{"custom": {"name": "sql", "input": "select 1"}}]}
-    ) == [Call("sql", "select 1")]
-    assert calls_of({"role": "assistant", "function_call": call}) == [Call("add", "{}")]
-    assert calls_of({"role": "user", "function_call": call}) == []
+    def calls(role: str, **fields: object) -> list[Call]:
+        return calls_of({"role": role, **fields}, nothing())
+
+    assert calls("assistant", tool_calls=[{"function": call}]) == [Call("add", "{}")]
+    assert calls("assistant", tool_calls=[{"custom": custom}]) == [Call("sql", "select 1")]
+    assert calls("assistant", function_call=call) == [Call("add", "{}")]
+    assert calls("user", function_call=call) == []
 
 
 VALUES = st.recursive(
@@ -314,26 +327,26 @@ VALUES = st.recursive(
 @given(VALUES)
 def test_arguments_are_printed_anew(value: Any) -> None:
     """However arguments are spaced, they cost the same and mean the same."""
-    assert compact(json.dumps(value, indent=3)) == compact(json.dumps(value))
-    assert json.loads(compact(json.dumps(value))) == value
+    assert compact_arguments(json.dumps(value, indent=3)) == compact_arguments(json.dumps(value))
+    assert json.loads(compact_arguments(json.dumps(value))) == value
 
 
 def test_arguments_that_are_no_json_stay() -> None:
     """What a model wrote badly is billed as it wrote it."""
-    assert compact("15 * 4") == "15 * 4"
-    assert compact('{"a": "ö", "b": [1, 2]}') == '{"a":"ö","b":[1,2]}'
+    assert compact_arguments("15 * 4") == "15 * 4"
+    assert compact_arguments('{"a": "ö", "b": [1, 2]}') == '{"a":"ö","b":[1,2]}'
 
 
 def test_parallel_calls_are_one_use_and_one_list() -> None:
-    """Several calls of one answer are told as one call, their results as one JSON list
-    in which JSON is not quoted again.
+    """Several calls of one answer are printed as one call, and their results as one
+    JSON list in which JSON is not quoted again.
     """
     calls = [Call("now", "{}"), Call("add", '{"a": 1}')]
 
-    assert json.loads(tool_uses(calls)) == {
+    assert json.loads(parallel_call(calls)) == {
         "tool_uses": [
             {"recipient_name": "functions.now", "parameters": {}},
             {"recipient_name": "functions.add", "parameters": {"a": 1}},
         ]
     }
-    assert result_list(["20 °C", '{"a":1}', "7"]) == '["20 \\u00b0C", {"a": 1}, 7]'
+    assert parallel_results(["20 °C", '{"a":1}', "7"]) == '["20 \\u00b0C", {"a": 1}, 7]'

@@ -90,7 +90,7 @@ SEEN = [
             "responses",
             {"model": "gpt-5.5", "tools": [{"type": "function"}]},
             "input",
-            Charge(100 + 449),
+            Charge(100 + 455),
         ),
         (
             "responses",

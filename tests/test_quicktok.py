@@ -15,16 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit.estimate import tokenizer
-from ratelimit.estimate.quicktok import Counter, QuickCounters, familiar
+from ratelimit.estimate.quicktok import Counter, QuickCounters, is_familiar
+from ratelimit.estimate.sources import from_quicktok
 from ratelimit.estimate.tokenizer import count
-from ratelimit.estimate.vocabulary import from_quicktok
 
 pytest.importorskip("quicktok", reason="quicktok is not installed")
 ENCODINGS = ("o200k_base", "cl100k_base")
 FAMILIAR = [
     character
     for character in map(chr, [*range(0x10000), *range(0x1F000, 0x20000)])
-    if familiar(character)
+    if is_familiar(character)
 ]
 # Where a character's class shows: letters of either case, digits, signs, blanks, line
 # ends, marks and contractions beside it.
@@ -60,9 +60,12 @@ def test_every_familiar_character_counts_alike(encoding: str) -> None:
 # One or two of each class, and what the patterns treat apart, so that sequences of
 # classes are tried, not characters.
 CLASSES = (
-    *"abszABSZ", *"'’ \t\n\r/.,-_1²Ⅷ١", "  ", "\xa0", "\u3000", "\x85", "'s", "'S", "'ll", "'LL", "'ve",
-    *"éßǅʰªİKא國가ー\u0301\u0903\u200d🎉", "\x00", "\x1c", "<|endoftext|>",
-)  # fmt: skip
+    *"abszABSZ",
+    *"'’ \t\n\r/.,-_1²Ⅷ١",
+    *("  ", "\xa0", "\u3000", "\x85", "'s", "'S", "'ll", "'LL", "'ve"),
+    *"éßǅʰªİKא國가ー\u0301\u0903\u200d🎉",
+    *("\x00", "\x1c", "<|endoftext|>"),
+)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -79,7 +82,7 @@ def test_every_sequence_counts_alike(encoding: str, text: str) -> None:
     """
     fast, reference = pair(encoding)
 
-    assert familiar(text)
+    assert is_familiar(text)
     assert fast(text) == len(reference.encode_ordinary(text))
 
 
@@ -92,7 +95,7 @@ def test_where_they_differ_tiktoken_counts(text: str) -> None:
     """
     _fast, reference = pair("o200k_base")
 
-    assert not familiar(text)
+    assert not is_familiar(text)
     assert count(text, "o200k_base") == len(reference.encode_ordinary(text))
     long = f"{'word ' * 10_000}{text} {'word ' * 10_000}"
     assert count(long, "o200k_base") == len(reference.encode_ordinary(long))
@@ -115,8 +118,8 @@ def test_what_it_does_not_carry_is_left_to_others() -> None:
     counters = QuickCounters()
 
     assert counters.load("p50k_base") is None
-    assert counters.ready("p50k_base")
-    assert not counters.ready("o200k_base")
+    assert counters.is_ready("p50k_base")
+    assert not counters.is_ready("o200k_base")
     assert counters.load("o200k_harmony") == counters.load("o200k_base") is not None
 
 

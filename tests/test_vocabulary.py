@@ -6,13 +6,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,15 +15,9 @@ import tiktoken.load
 import tiktoken.registry
 
 from ratelimit.errors import EstimateWarning
-from ratelimit.estimate import vocabulary
-from ratelimit.estimate.vocabulary import (
-    Source,
-    Vocabularies,
-    cache_folder,
-    download,
-    from_bpe_openai,
-    from_cache,
-)
+from ratelimit.estimate import sources, vocabulary
+from ratelimit.estimate.sources import Source, from_bpe_openai, from_cache, from_quicktok
+from ratelimit.estimate.vocabulary import Vocabularies
 
 ADDRESS = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
 
@@ -38,7 +26,7 @@ ADDRESS = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tikt
 def file() -> bytes:
     """Rebuild tiktoken's cl100k file, the smaller of the two that a package carries."""
     pytest.importorskip("quicktok", reason="needs a vocabulary that is here without the network")
-    return vocabulary.from_quicktok(ADDRESS, "")
+    return from_quicktok(ADDRESS, "")
 
 
 @pytest.fixture(autouse=True)
@@ -70,18 +58,6 @@ def settle() -> None:
             thread.join(30)
 
 
-def test_importing_loads_nothing() -> None:
-    """Importing the package costs no vocabulary: neither a package that carries one nor
-    a loaded encoding.
-    """
-    program = (
-        "import sys; from ratelimit.estimate import tokenizer; "
-        "sys.exit('quicktok' in sys.modules or tokenizer.ready('o200k_base') or tokenizer.counted('a', 'o200k_base'))"
-    )
-
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-
-
 def test_quicktok_holds_the_very_file_of_tiktoken(file: bytes) -> None:
     """The file rebuilt from quicktok's passes tiktoken's own checksum, so the counts
     are tiktoken's.
@@ -95,7 +71,7 @@ def test_quicktok_holds_the_very_file_of_tiktoken(file: bytes) -> None:
 def test_quicktok_holds_o200k_as_well() -> None:
     """The default encoding comes from the package too, under tiktoken's checksum."""
     pytest.importorskip("quicktok")
-    found = Vocabularies([vocabulary.from_quicktok], nothing).load("o200k_base")
+    found = Vocabularies([from_quicktok], nothing).load("o200k_base")
 
     assert found is not None
     assert found.n_vocab == 200_019
@@ -138,28 +114,10 @@ def test_the_cached_file_is_read(
     """A file that tiktoken downloaded before serves, found under tiktoken's own name
     for it.
     """
-    monkeypatch.setattr(vocabulary, "cache_folder", lambda _environ: tmp_path)
+    monkeypatch.setattr(sources, "cache_folder", lambda _environ: tmp_path)
     (tmp_path / hashlib.sha1(ADDRESS.encode()).hexdigest()).write_bytes(file)  # noqa: S324 # the name tiktoken gives it
 
     assert Vocabularies([from_cache], nothing).load("cl100k_base") is not None
-
-
-@pytest.mark.parametrize(
-    ("environ", "folder"),
-    [
-        ({}, Path(tempfile.gettempdir(), "data-gym-cache")),
-        ({"DATA_GYM_CACHE_DIR": "/gym"}, Path("/gym")),
-        ({"TIKTOKEN_CACHE_DIR": "/cache", "DATA_GYM_CACHE_DIR": "/gym"}, Path("/cache")),
-        ({"TIKTOKEN_CACHE_DIR": ""}, None),
-    ],
-)
-def test_the_cache_is_looked_for_where_tiktoken_keeps_it(
-    environ: dict[str, str], folder: Path | None
-) -> None:
-    """The folder follows tiktoken's variables, its default, and its way of switching
-    the cache off.
-    """
-    assert cache_folder(environ) == folder
 
 
 def test_bpe_openai_holds_the_file_too(
@@ -192,13 +150,13 @@ def test_a_download_that_hangs_holds_up_nobody_for_long(file: bytes) -> None:
 
     vocabularies = Vocabularies([], hanging, patience=0.01)
 
-    assert not vocabularies.ready("cl100k_base")
     assert vocabularies.load("cl100k_base") is None
-    assert vocabularies.ready("cl100k_base")
+    assert not vocabularies.is_ready("cl100k_base")  # a stand-in is still to be looked for
     assert vocabularies.load("cl100k_base") is None
     assert asked == 1
     with pytest.warns(EstimateWarning, match="download: under way"):
         assert vocabularies.stand_in("cl100k_base") is None
+    assert vocabularies.is_ready("cl100k_base")
 
     arrived.set()
     settle()
@@ -226,7 +184,7 @@ def test_one_warning_says_what_was_tried() -> None:
 
 
 def test_where_warnings_are_errors_the_call_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    """Under -W error the warning is logged: a missing vocabulary breaks nobody's call."""
+    """Under -W error the warning is logged: a missing vocabulary breaks no call."""
     vocabularies = Vocabularies([], nothing, patience=30)
     vocabularies.load("o200k_base")
 
@@ -264,7 +222,7 @@ def test_names_without_a_file_of_their_own_share_one(name: str, shared: str) -> 
     """Encodings that differ in special tokens alone share one load, and an unknown name
     is taken for the newest.
     """
-    assert vocabulary.base(name) == shared
+    assert vocabulary.base_encoding(name) == shared
 
 
 def test_threads_that_meet_load_once(file: bytes) -> None:
@@ -309,38 +267,6 @@ def test_no_thread_to_be_had_is_one_more_failure(monkeypatch: pytest.MonkeyPatch
         vocabularies.stand_in("o200k_base")
 
 
-def test_an_unusable_cache_folder_does_not_cost_the_download(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The file is fetched all the same where tiktoken, after its download, cannot write
-    the folder it was told to use.
-    """
-
-    def unwritable(_url: str, _sha256: str) -> bytes:
-        raise PermissionError(13, "Permission denied", "/read-only")
-
-    monkeypatch.setattr(tiktoken.load, "read_file_cached", unwritable)
-    monkeypatch.setattr(tiktoken.load, "read_file", lambda url: b"fetched " + url.encode())
-
-    assert download("address", "hash") == b"fetched address"
-
-
-def test_a_network_error_is_not_tried_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a file's error leads to a second attempt; the network's ends the download."""
-
-    def unreachable(_url: str, _sha256: str) -> bytes:
-        raise OSError("no route to host")
-
-    def second(_url: str) -> bytes:
-        raise AssertionError("asked the network twice")
-
-    monkeypatch.setattr(tiktoken.load, "read_file_cached", unreachable)
-    monkeypatch.setattr(tiktoken.load, "read_file", second)
-
-    with pytest.raises(OSError, match="no route"):
-        download("address", "hash")
-
-
 def unfamiliar() -> dict[str, object]:
     """Construct an encoding without the loader known here."""
     RUN.append("constructor")
@@ -360,60 +286,3 @@ def test_another_way_of_loading_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
 
     assert Vocabularies([nothing], nothing, patience=30).load("cl100k_base") is None
     assert RUN == []
-
-
-PROGRAM = """
-import sys, warnings
-sys.modules["quicktok"] = None  # as if it were not installed
-sys.modules["bpe_openai"] = None
-from ratelimit.estimate import tokenizer
-warnings.simplefilter("always")
-print(tokenizer.count("four letters a token", "o200k_base"), tokenizer.exact("o200k_base"))
-"""
-
-
-def without_vocabulary(
-    tmp_path: Path, prepare: Callable[[dict[str, str]], None]
-) -> subprocess.CompletedProcess[str]:
-    """Count a text in a new process that has neither a cache nor a package nor, after
-    `prepare`, the internet.
-    """
-    environ = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.lower().endswith(("_cache_dir", "_proxy"))
-    }
-    environ["TMPDIR"] = str(tmp_path)
-    prepare(environ)
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-
-
-def test_a_silent_network_does_not_hang_a_program(tmp_path: Path) -> None:
-    """A proxy that accepts and never answers, tiktoken's real download against it: the
-    size serves, with one warning.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        done = without_vocabulary(tmp_path, lambda environ: environ.update(HTTPS_PROXY=address))
-
-    assert done.stdout.split() == ["5", "False"]
-    assert done.stderr.count("EstimateWarning") == 1
-    assert "download: under way" in done.stderr
-
-
-def test_a_refusing_network_is_named(tmp_path: Path) -> None:
-    """A proxy that refuses: the size serves, and the warning says so."""
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    done = without_vocabulary(tmp_path, lambda environ: environ.update(HTTPS_PROXY=address))
-
-    assert done.stdout.split() == ["5", "False"]
-    assert done.stderr.count("EstimateWarning") == 1
-    assert "download: HTTPSConnectionPool" in done.stderr

@@ -28,7 +28,7 @@ from ratelimit.control.engine import PATIENCE
 from ratelimit.control.pricing import Accounting
 from ratelimit.control.slack import FIRST_SLACK
 from ratelimit.estimate import Estimate, Estimator
-from ratelimit.estimate.models import family
+from ratelimit.estimate.models import traits_of
 from ratelimit.feedback import Usage
 from ratelimit.limits import SHORT_FORMS
 from ratelimit.reservation import Reservation
@@ -141,21 +141,23 @@ class Recalling(Estimator):
     def estimate(self, request: object, *, endpoint: str | None = None, site: str = "") -> Estimate:  # noqa: ARG002  # the count knows it
         """Recall the count, and apply to it what was learned so far."""
         counted: Estimate = request["counted"]  # type: ignore[index]  # `_send` puts it there
-        factor = self._memory.correction(counted.model, counted.kind)
+        basis = counted.basis
+        factor = self._memory.correction(counted.model, basis.kind)
         bound = (
             None
             if counted.max_output_tokens is None
             else counted.max_output_tokens // max(counted.choices, 1)
         )
-        expected = self._expected(
-            bound, family(counted.model), counted.model, counted.endpoint, site
+        expected = self._expected_answer(
+            bound, traits_of(counted.model), counted.model, counted.endpoint, site
         )
-        prompt = round(counted.formula_tokens * factor)
         return counted._replace(
-            prompt_tokens=prompt, output_tokens=expected * counted.choices, site=site
+            prompt_tokens=round(basis.formula_tokens * factor),
+            output_tokens=expected * counted.choices,
+            basis=basis._replace(site=site),
         )
 
-    def heavy(self, request: object) -> bool:  # noqa: ARG002  # nothing is left to count
+    def needs_thread(self, request: object) -> bool:  # noqa: ARG002  # nothing is left to count
         """No."""
         return False
 

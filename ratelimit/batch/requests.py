@@ -20,14 +20,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ratelimit.errors import InvalidArgument
+from ratelimit.estimate.endpoints import PATHS as ALL_PATHS
 from ratelimit.estimate.endpoints import endpoint_of
 
 PATHS: Final[Mapping[str, str]] = {
-    "chat.completions": "/chat/completions",
-    "responses": "/responses",
-    "embeddings": "/embeddings",
-    "completions": "/completions",
-    "moderations": "/moderations",
+    endpoint: path
+    for endpoint, path in ALL_PATHS.items()
+    if endpoint not in {"images", "audio", "files"}
 }
 """The endpoints a file may ask for, and their paths below the API's base URL."""
 
@@ -120,6 +119,11 @@ def _endpoint(named: object, body: Mapping[str, Any], where: str) -> str:
             f"{where} asks for {named!r}; it can be one of {', '.join('/v1' + tail for tail in PATHS.values())}"
         )
     endpoint = endpoint_of(body)
+    if endpoint not in PATHS and endpoint != "other":
+        raise InvalidArgument(
+            f"{where} is a request for {endpoint}, which a file of requests cannot ask for; it can"
+            f" ask for {', '.join(PATHS)}"
+        )
     if endpoint not in PATHS:
         raise InvalidArgument(
             f'{where} is no request: it has neither "messages" nor "input" nor "prompt"'

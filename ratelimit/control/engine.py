@@ -181,7 +181,7 @@ class Engine:
     def reset_after_fork(self) -> None:
         """Start anew in a forked process."""
         self.forked = True
-        self.estimator.forget_others()
+        self.estimator.reset_after_fork()
         self._unlisted.reset_after_fork()
         for family in self.families().values():
             family.reset_after_fork()

@@ -1,8 +1,7 @@
-"""A request body in, what it will cost out: billed tokens, expected output, and the
-charge of the server's limiter.
+"""A request body in, what it will cost out.
 
-This is the room's face; other rooms import from here only. Nothing in this room waits,
-reads a clock or knows HTTP.
+Owns this room's face, from which other rooms import: billed tokens, expected output and
+the charge of the server's limiter. Must never wait, read a clock or know HTTP.
 """
 
 from ratelimit.estimate.estimator import Estimator

@@ -1,7 +1,7 @@
-"""Tool calls and their results, as the models are told of them.
+"""Tool calls and their results, as the models are shown them.
 
 Owns the texts that calls and results become. Must never know an endpoint's constants.
-Source: recorded calls; that arguments are printed anew without spaces, and parallel
+Source: recorded calls. That arguments are printed anew without spaces, and parallel
 results as one list, shows in `usage`.
 """
 
@@ -11,7 +11,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ratelimit.estimate.untrusted import items, obj, text
+from ratelimit.estimate.totals import Totals
+from ratelimit.estimate.untrusted import as_mapping, as_str
 
 
 class Call(NamedTuple):
@@ -21,23 +22,32 @@ class Call(NamedTuple):
     arguments: str
 
 
-def calls_of(message: Mapping[str, object]) -> list[Call]:
-    """Return the calls of an assistant message: `tool_calls`, the older
-    `function_call`, or none.
+def calls_of(message: Mapping[str, object], totals: Totals) -> list[Call]:
+    """Return the calls of an assistant message.
+
+    They stand in `tool_calls`, or in the older `function_call`.
     """
-    if text(message.get("role")) != "assistant":
+    if as_str(message.get("role")) != "assistant":
         return []
-    found = [obj(call) for call in items(message.get("tool_calls"))]
-    functions = [obj(call.get("function")) or obj(call.get("custom")) for call in found]
+
+    functions: list[Mapping[str, object]] = []
+    for item in totals.items(message.get("tool_calls"), "tool_calls"):
+        call = as_mapping(item)
+        functions.append(as_mapping(call.get("function")) or as_mapping(call.get("custom")))
+
     if not functions and message.get("function_call"):
-        functions = [obj(message.get("function_call"))]
+        functions = [as_mapping(message.get("function_call"))]
+
     return [
-        Call(text(one.get("name")), text(one.get("arguments")) or text(one.get("input")))
-        for one in functions
+        Call(
+            as_str(function.get("name")),
+            as_str(function.get("arguments")) or as_str(function.get("input")),
+        )
+        for function in functions
     ]
 
 
-def compact(arguments: str) -> str:
+def compact_arguments(arguments: str) -> str:
     """Print JSON `arguments` without spaces; a text that is no JSON stays as it is."""
     try:
         return json.dumps(json.loads(arguments), separators=(",", ":"), ensure_ascii=False)
@@ -45,19 +55,25 @@ def compact(arguments: str) -> str:
         return arguments
 
 
-def tool_uses(calls: Sequence[Call]) -> str:
-    """Print parallel calls as the one call of "multi_tool_use.parallel" that the gpt-4
-    models made of them.
+def parallel_call(calls: Sequence[Call]) -> str:
+    """Print parallel calls as the one call of "multi_tool_use.parallel".
+
+    It is what the gpt-4 models make of them.
     """
     uses = (
-        f'{{"recipient_name":"functions.{name}","parameters":{compact(arguments)}}}'
+        f'{{"recipient_name":"functions.{name}","parameters":{compact_arguments(arguments)}}}'
         for name, arguments in calls
     )
     return f'{{"tool_uses":[{",".join(uses)}]}}'
 
 
-def result_list(results: Sequence[str]) -> str:
-    """Print the results of parallel calls as the one JSON list they are given back as."""
+def parallel_results(results: Sequence[str]) -> str:
+    """Print the results of parallel calls as the one JSON list that is sent back.
+
+    What is not ASCII is escaped. Servers did so until 2026-03-03 and have not since
+    2026-03-12, which makes 4 to 10 tokens less of such results (5 recorded bodies); the
+    estimate stays on the safe side.
+    """
     return json.dumps([_parsed(result) for result in results])
 
 
@@ -66,4 +82,5 @@ def _parsed(result: str) -> object:
         parsed: object = json.loads(result)
     except (ValueError, RecursionError):
         return result
+
     return parsed

@@ -2,188 +2,302 @@
 
 Owns the messages: their texts, names, tool calls and results, and what surrounds the
 tools and the response format. Must never know a limiter, a charge, or an answer's
-length. Source of every figure: recorded chat calls with their usage; an odd constant is
-the sum of markers nobody documented.
+length. Source of every figure: recorded chat calls with their usage. An odd constant is
+the sum of markers that OpenAI does not document.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-from ratelimit.estimate.calls import Call, calls_of, compact, result_list, tool_uses
+from ratelimit.estimate.calls import (
+    Call,
+    calls_of,
+    compact_arguments,
+    parallel_call,
+    parallel_results,
+)
 from ratelimit.estimate.content import add_content, text_of
 from ratelimit.estimate.formats import chat_format, format_text
+from ratelimit.estimate.models import ModelTraits
+from ratelimit.estimate.rules import (
+    EMPTY_SYSTEM,
+    REQUIRED_EARLY,
+    SCHEMA_AND_TOOLS_GPT5,
+    SCHEMA_REASONING,
+    TOOLS_REASONING,
+)
 from ratelimit.estimate.tokenizer import count
 from ratelimit.estimate.tools import chat_functions, namespace
 from ratelimit.estimate.totals import Totals
-from ratelimit.estimate.untrusted import items, obj, text, utf8
+from ratelimit.estimate.untrusted import as_mapping, as_str, texts_in, utf8_size
 
-PER_MESSAGE = 3  # the markers around a role and a content
-ANSWER, ANSWER_REASONING = 3, 2  # the opened answer
-HEADER = 4  # a message that holds tools or a format where no system message could take them in
-GPT5_ASSISTANT = 2  # its channel
-GPT5_TOOLS = 85  # what gpt-5 is told about channels as soon as there are functions
-# a call and its result beside name, arguments and content
-CALL, CALL_O, CALL_GPT5, CALL_EARLY = 13, 16, 19, 10
-# several calls of one answer, told as one call of "multi_tool_use.parallel"
-PARALLEL, PARALLEL_GPT5 = 20, 26
-NAMED, NAMED_EARLY = 6, 3  # tool_choice naming a function, beside that name
-# one token each, in every encoding
-ROLES = ("user", "assistant", "system", "tool", "developer", "function")
-# what the server writes around the messages
-SURROUNDING = frozenset({"tools", "functions", "response_format"})
-_DICTS = frozenset({dict})
-SEARCH_PREVIEW = "search-preview"  # models that bill the texts alone
-O1_PREVIEW = 12  # what o1-preview adds to each message, and once more
+PER_MESSAGE: Final = 3
+"""Tokens of the markers around a role and a content."""
+
+ANSWER: Final = 3
+"""Tokens that open the answer."""
+
+ANSWER_REASONING: Final = 2
+"""The same for reasoning models."""
+
+HEADER: Final = 4
+"""Tokens of a message made for tools or a format where there is no system message."""
+
+GPT5_ASSISTANT: Final = 2
+"""Tokens of an assistant message's channel on gpt-5."""
+
+GPT5_TOOLS: Final = 85
+"""Tokens that gpt-5 is shown about channels as soon as there are functions."""
+
+CALL: Final = 13
+"""Tokens of a call and its result beside name, arguments and content."""
+
+CALL_REASONING: Final = 16
+CALL_GPT5: Final = 19
+CALL_EARLY: Final = 10
+
+PARALLEL: Final = 20
+"""Tokens of several calls of one answer beside their texts."""
+
+PARALLEL_GPT5: Final = 26
+
+NAMED: Final = 6
+"""Tokens of a `tool_choice` that names a function, beside the name."""
+
+NAMED_EARLY: Final = 3
+
+ROLES: Final = ("user", "assistant", "system", "tool", "developer", "function")
+"""Roles that are one token in every encoding."""
+
+SEARCH_PREVIEW: Final = "search-preview"
+"""Models that bill the texts alone."""
+
+O1_PREVIEW: Final = 12
+"""Tokens that o1-preview adds to each message, and once more."""
+
+_SURROUNDING: Final = frozenset({"tools", "functions", "response_format"})
+"""Fields that the server writes around the messages."""
 
 
-def count_chat(body: Mapping[str, object], tally: Totals) -> None:
-    """Add the prompt of a chat body to `tally`."""
-    messages: Sequence[Any] = items(body.get("messages"))
-    if not _DICTS.issuperset(map(type, messages)):
-        messages = [obj(message) for message in messages]
-    tally.messages += len(messages)
+def count_chat(body: Mapping[str, object], totals: Totals) -> None:
+    """Add the prompt of a chat body to `totals`."""
+    messages = _messages_of(body.get("messages"), totals)
+    totals.messages += len(messages)
     if not messages:
         return
+
     position = 0
     while position < len(messages):
         message = messages[position]
-        if ("tool_calls" in message or "function_call" in message) and (calls := calls_of(message)):
-            position = _turn(calls, messages, position, tally)
+        has_calls = "tool_calls" in message or "function_call" in message
+        calls = calls_of(message, totals) if has_calls else []
+        if calls:
+            position = _add_turn(calls, messages, position, totals)
         else:
-            _message(message, tally)
+            _add_message(message, totals)
             position += 1
-    if not SURROUNDING.isdisjoint(body):
-        _preamble(body, messages, tally)
-    tally.tokens += ANSWER_REASONING if tally.family.reasoning else ANSWER
-    if SEARCH_PREVIEW in tally.family.name:
-        tally.tokens -= (PER_MESSAGE + 1) * len(messages) + ANSWER
-        tally.doubt("formula")
-    if tally.family.name.startswith("o1-preview"):
-        tally.tokens += O1_PREVIEW * (len(messages) + 1)
-        tally.doubt("formula")
+
+    if not _SURROUNDING.isdisjoint(body):
+        _add_surroundings(body, messages, totals)
+
+    totals.tokens += ANSWER_REASONING if totals.traits.reasoning else ANSWER
+    if SEARCH_PREVIEW in totals.traits.name:
+        totals.tokens -= (PER_MESSAGE + 1) * len(messages) + ANSWER
+        totals.lower_confidence("formula")
+
+    if totals.traits.name.startswith("o1-preview"):
+        totals.tokens += O1_PREVIEW * (len(messages) + 1)
+        totals.lower_confidence("formula")
 
 
-def _message(message: Mapping[str, object], tally: Totals) -> None:
-    # The one place that is written for speed: an agent sends all of its messages again
-    # at every step.
-    family = tally.family
+def _messages_of(given: object, totals: Totals) -> Sequence[Mapping[str, Any]]:
+    messages: Sequence[Any] = totals.items(given, "messages", required=True)
+    if set(map(type, messages)) == {dict}:
+        return messages
+
+    # A text or one message is no list of messages to OpenAI, but frameworks take it.
+    if isinstance(given, (str, Mapping)) and given:
+        messages = [given]
+
+    return [_message_of(message, totals) for message in messages]
+
+
+def _message_of(value: object, totals: Totals) -> Mapping[str, Any]:
+    """Return one message as a mapping; what is none is read by its texts."""
+    message = as_mapping(value)
+    if message or not value:
+        return message
+
+    totals.lower_confidence("guess")
+    if isinstance(value, (list, tuple)):
+        return {"content": texts_in(value)}
+
+    return {"content": value if isinstance(value, str) else getattr(value, "content", value)}
+
+
+def _add_message(message: Mapping[str, object], totals: Totals) -> None:
+    # An agent sends all of its messages again at every step, so texts and roles, which
+    # most messages consist of, are counted here without a call each (see
+    # `conversation_chat_ratio` of benchmarks/estimating.py).
+    traits = totals.traits
     role, content = message.get("role"), message.get("content")
-    tokens = PER_MESSAGE + (1 if role in ROLES else tally.tok(text(role)))
-    if role == "assistant" and family.gpt5:
+    tokens = PER_MESSAGE + (1 if role in ROLES else totals.count(as_str(role)))
+    if role == "assistant" and traits.gpt5:
         tokens += GPT5_ASSISTANT
-    if "name" in message and (name := text(message["name"])):
-        tokens += tally.tok(f":{name}")
-    if content.__class__ is not str:
-        add_content(content, tally)
-    elif content:  # as `Totals.content` does it
-        tally.text_bytes += len(content) if content.isascii() else utf8(content)
-        tokens += count(content, family.encoding)
-    tally.tokens += tokens
+
+    if "name" in message:
+        name = as_str(message["name"])
+        tokens += totals.count(f":{name}") if name else 0
+
+    if type(content) is not str:
+        add_content(content, totals)
+    elif content:
+        totals.text_bytes += len(content) if content.isascii() else utf8_size(content)
+        tokens += count(content, traits.encoding)
+
+    totals.tokens += tokens
 
 
-def _turn(
-    calls: Sequence[Call], messages: Sequence[Mapping[str, object]], at: int, tally: Totals
+def _add_turn(
+    calls: Sequence[Call], messages: Sequence[Mapping[str, object]], at: int, totals: Totals
 ) -> int:
-    """Add the message with `calls` that stands at `at`, and the results that follow it;
-    return where they end.
+    """Add the message with `calls` that stands at `at`, and the results that follow it.
+
+    Return where they end.
     """
-    tally.kinds.add("results")
-    tally.doubt("formula")
-    said = text_of(messages[at].get("content"))
+    totals.kinds.add("results")
+    totals.lower_confidence("formula")
+    start = at
+    spoken = text_of(messages[start].get("content"))
     results: list[str] = []
     at += 1
-    while at < len(messages) and text(messages[at].get("role")) in {"tool", "function"}:
+    while at < len(messages) and as_str(messages[at].get("role")) in {"tool", "function"}:
         content = messages[at].get("content")
         results.append(text_of(content))
-        add_content(content, tally, billed=len(calls) == 1)
+        add_content(content, totals, billed=len(calls) == 1)
         at += 1
-    if said:
-        tally.tokens += PER_MESSAGE + tally.tok("assistant") + GPT5_ASSISTANT * tally.family.gpt5
-        tally.content(said)
+
+    name = as_str(messages[start].get("name"))
+    if name:
+        totals.tokens += totals.count(f":{name}")
+
+    if spoken:
+        totals.tokens += PER_MESSAGE + totals.count("assistant")
+        totals.tokens += GPT5_ASSISTANT if totals.traits.gpt5 else 0
+        totals.add_text(spoken)
+
     if len(calls) > 1:
-        tally.tokens += (
-            (PARALLEL_GPT5 if tally.family.gpt5 else PARALLEL)
-            + tally.tok(tool_uses(calls))
-            + tally.tok(result_list(results))
-        )
+        totals.tokens += PARALLEL_GPT5 if totals.traits.gpt5 else PARALLEL
+        totals.tokens += totals.count(parallel_call(calls))
+        totals.tokens += totals.count(parallel_results(results))
         return at
+
+    early = totals.traits.early
     for name, arguments in calls:
-        traits = tally.family
-        tally.tokens += (
-            CALL_GPT5
-            if traits.gpt5
-            else CALL_O
-            if traits.reasoning
-            else CALL_EARLY
-            if traits.early
-            else CALL
-        )
-        tally.tokens += tally.tok(name) + tally.tok(f".{name}")
-        tally.tokens += tally.tok(arguments if traits.early else compact(arguments))
+        totals.tokens += _call_frame(totals.traits)
+        totals.tokens += totals.count(name) + totals.count(f".{name}")
+        totals.tokens += totals.count(arguments if early else compact_arguments(arguments))
+
     return at
 
 
-def _preamble(
-    body: Mapping[str, object], messages: Sequence[Mapping[str, object]], tally: Totals
+def _call_frame(traits: ModelTraits) -> int:
+    if traits.gpt5:
+        return CALL_GPT5
+
+    if traits.reasoning:
+        return CALL_REASONING
+
+    return CALL_EARLY if traits.early else CALL
+
+
+def _add_surroundings(
+    body: Mapping[str, object], messages: Sequence[Mapping[str, object]], totals: Totals
 ) -> None:
-    """Add functions and the response format: the server appends both to a leading
-    system message, or makes one.
+    """Add functions and the response format.
+
+    The server appends both to a leading system message, or makes one.
     """
-    functions = chat_functions(body)
+    functions = chat_functions(body, totals)
     answer = chat_format(body)
     if not functions and answer is None:
         return
-    tally.doubt("formula")
-    leads = text(messages[0].get("role")) in {"system", "developer"}
+
+    totals.lower_confidence("formula")
+    leads = as_str(messages[0].get("role")) in {"system", "developer"}
     system = text_of(messages[0].get("content")) if leads else ""
     parts = [system] if system else []
     if functions:
-        tally.kinds.add("tools")
-        parts.append(namespace(functions, early=tally.family.early))
-        tally.tokens += _around_tools(body, functions, tally, leads=leads)
+        totals.kinds.add("tools")
+        parts.append(namespace(functions, early=totals.traits.early))
+        totals.tokens += _around_tools(body, functions, totals, leads=leads, system=system)
+
     if answer is not None:
-        tally.kinds.add("schema")
+        totals.kinds.add("schema")
         parts.append(format_text(answer))
-        tally.tokens += _around_format(
-            text(answer.get("name")), messages, tally, leads=leads, tools=bool(functions)
-        )
-    tally.tokens += tally.tok("\n\n".join(parts)) - tally.tok(system)
-    if not leads and not tally.family.gpt5:
-        tally.tokens += HEADER
+        name = as_str(answer.get("name"))
+        totals.tokens += _around_format(name, messages, totals, leads=leads, tools=bool(functions))
+
+    totals.tokens += totals.count("\n\n".join(parts)) - totals.count(system)
+    bare_format = totals.traits.reasoning and not functions
+    if not leads and not totals.traits.gpt5 and not bare_format:
+        totals.tokens += HEADER
 
 
 def _around_tools(
     body: Mapping[str, object],
     functions: Sequence[Mapping[str, object]],
-    tally: Totals,
+    totals: Totals,
     *,
     leads: bool,
+    system: str,
 ) -> int:
-    traits = tally.family
+    traits = totals.traits
     if traits.gpt5:
-        # A function without a description saves a token here; which marker it is nobody
-        # knows.
-        return GPT5_TOOLS - leads - (not text(functions[0].get("description")))
+        # A first function without a description saves a token; OpenAI does not document
+        # which marker it is.
+        described = bool(as_str(functions[0].get("description")))
+        return GPT5_TOOLS - (1 if leads else 0) - (0 if described else 1)
+
     if traits.reasoning:
-        return 2 if leads else 0
-    choice = obj(body.get("tool_choice")) or obj(body.get("function_call"))
-    name = text(obj(choice.get("function") or choice).get("name"))
-    named = tally.tok(f"functions.{name}") + (NAMED_EARLY if traits.early else NAMED) if name else 0
-    return named - 1
+        return TOOLS_REASONING.tokens if leads else 0
+
+    choice = as_mapping(body.get("tool_choice")) or as_mapping(body.get("function_call"))
+    name = as_str(as_mapping(choice.get("function") or choice).get("name"))
+    tokens = EMPTY_SYSTEM.tokens - 1 if leads and not system else -1
+    if name:
+        tokens += totals.count(f"functions.{name}") + (NAMED_EARLY if traits.early else NAMED)
+    elif traits.early and body.get("tool_choice") == "required":
+        tokens += REQUIRED_EARLY.tokens
+
+    return tokens
 
 
 def _around_format(
-    name: str, messages: Sequence[Mapping[str, object]], tally: Totals, *, leads: bool, tools: bool
+    name: str,
+    messages: Sequence[Mapping[str, object]],
+    totals: Totals,
+    *,
+    leads: bool,
+    tools: bool,
 ) -> int:
-    if tally.family.gpt5:
-        return 0 if tools else tally.tok(name) + 2 - leads
-    if tally.images:
-        return 0
-    # Every answer, past ones included, is marked with the format's name; a call is
-    # none, nor what may become one.
-    answers = sum(
-        text(message.get("role")) == "assistant" and not calls_of(message) for message in messages
+    past = sum(
+        as_str(message.get("role")) == "assistant" and not calls_of(message, totals)
+        for message in messages
     )
-    return (answers + (not tools)) * (tally.tok(name) + 2)
+    if totals.traits.reasoning:
+        tokens = SCHEMA_REASONING.tokens * (past if tools else past + 1)
+        if tools:
+            return tokens + (SCHEMA_AND_TOOLS_GPT5.tokens if totals.traits.gpt5 else 0)
+
+        return tokens - (1 if leads else 0)
+
+    if totals.images:
+        return 0
+
+    # Every answer, past ones included, is marked with the format's name; a call is not,
+    # nor is the next answer where it may become one.
+    marked = past if tools else past + 1
+    return marked * (totals.count(name) + 2)

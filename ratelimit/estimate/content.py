@@ -6,48 +6,86 @@ Owns the kinds of parts and their counting. Must never know roles, tools or endp
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from ratelimit.estimate.guesses import add_file
 from ratelimit.estimate.images import add_image
 from ratelimit.estimate.totals import Totals
-from ratelimit.estimate.untrusted import items, obj, text
+from ratelimit.estimate.untrusted import as_mapping, as_sequence, as_str, is_opaque, texts_in
 
-_PICTURES = {"image_url", "input_image", "computer_screenshot"}
-_FILES = {"file", "input_file", "input_audio"}
+_PICTURES: Final = frozenset({"image_url", "input_image", "computer_screenshot"})
+_ATTACHED: Final = _PICTURES | {"file", "input_file", "input_audio"}
 
 
 def text_of(content: object) -> str:
     """Return the texts of a content, one after the other."""
     if isinstance(content, str):
         return content
-    return "".join(part if isinstance(part, str) else _text(obj(part)) for part in items(content))
+
+    return "".join(
+        part if isinstance(part, str) else _text_of_part(as_mapping(part))
+        for part in as_sequence(content)
+    )
 
 
-def add_content(content: object, tally: Totals, *, billed: bool = True) -> None:
-    """Add a content to `tally`; unless `billed`, its texts count for the charge alone
-    (their tokens are counted elsewhere).
+def add_content(content: object, totals: Totals, *, billed: bool = True) -> None:
+    """Add a content to `totals`.
+
+    :param billed: False where the tokens of its texts are counted elsewhere, so that
+        they only count for the charge.
     """
     if isinstance(content, str):
-        tally.content(content, billed=billed)
+        totals.add_text(content, billed=billed)
         return
-    for item in items(content):
-        if isinstance(item, str):
-            tally.content(item, billed=billed)
+
+    if isinstance(content, Mapping):
+        content = [content]
+
+    # Texts of neighbouring parts are one text to the model.
+    joined: list[str] = []
+    for item in totals.items(content, "content", required=True):
+        text = _text_of_item(item, totals)
+        if text is not None:
+            joined.append(text)
             continue
-        part = obj(item)
-        kind = text(part.get("type"))
-        if kind in _PICTURES:
-            add_image(part, tally)
-        elif kind in _FILES:
-            add_file(part, tally)
-        else:
-            tally.content(_text(part), billed=billed)
+
+        totals.add_text("".join(joined), billed=billed)
+        joined.clear()
+        _add_attachment(item, totals)
+
+    totals.add_text("".join(joined), billed=billed)
 
 
 def is_picture(part: Mapping[str, object]) -> bool:
-    """Tell whether a part is a picture."""
-    return text(part.get("type")) in _PICTURES
+    """Whether a part is a picture."""
+    return as_str(part.get("type")) in _PICTURES
 
 
-def _text(part: Mapping[str, object]) -> str:
-    return text(part.get("text")) or text(part.get("refusal"))
+def _text_of_item(item: object, totals: Totals) -> str | None:
+    """Return the text of an item of a content, None for one that is no text."""
+    if isinstance(item, str):
+        return item
+
+    if isinstance(item, (list, tuple)):
+        totals.lower_confidence("guess")
+        return "".join(texts_in(item))
+
+    part = as_mapping(item)
+    if is_opaque(item) or as_str(part.get("type")) in _ATTACHED:
+        return None
+
+    return _text_of_part(part)
+
+
+def _add_attachment(item: object, totals: Totals) -> None:
+    part = as_mapping(item)
+    if is_picture(part):
+        add_image(part, totals)
+    elif part:
+        add_file(part, totals)
+    else:
+        totals.add_unread("content", item)
+
+
+def _text_of_part(part: Mapping[str, object]) -> str:
+    return as_str(part.get("text")) or as_str(part.get("refusal"))

@@ -1,27 +1,36 @@
-"""What a request only hints at: built-in tools, encrypted items, files, sound. Guesses,
-each with its ground.
+"""Guesses for content that the body does not show.
 
-Owns the guesses, so that the formulas stay free of them; whatever uses one says
-"guess". Must never fetch or decode anything.
+Owns the guesses for built-in tools, encrypted items, files and audio, each with its
+ground, so that the formulas stay free of them; what uses one has the confidence
+"guess". Must never fetch or decode more than the start of a file.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Final
 
-from ratelimit.estimate.models import Family
+from ratelimit.estimate.models import ModelTraits
 from ratelimit.estimate.totals import Totals
-from ratelimit.estimate.untrusted import decoded, obj, text
+from ratelimit.estimate.untrusted import as_mapping, as_str, decode_base64
 
-# tokens per character of an encrypted item, less its frame
-SEALED, SEALED_FRAME, SEALED_LEAST = 0.14, 112, 16
-PRO = 1_520  # tokens of what reasoning.mode "pro" is told; 7 calls: 1,514 to 1,531
+SEALED_PER_CHARACTER: Final = 0.14
+"""Tokens per character of an encrypted item, before `SEALED_FRAME` is taken off.
 
-# (tool type, tokens of its instructions for gpt-4o and gpt-4.1, the same for gpt-5), as
-# billed when the tool was not used; what a tool then fetches is billed too, and is not
-# known beforehand. Source: 23 to 1 recorded calls each.
-_BUILT_IN = (
+Source: 64 recorded calls that sent reasoning back, 9 with a compaction.
+"""
+
+SEALED_FRAME: Final = 112
+SEALED_LEAST: Final = 16
+
+PRO: Final = 1_520
+"""Tokens of the instructions for `reasoning.mode` "pro".
+
+Source: 7 recorded calls: 1,514 to 1,531.
+"""
+
+_BUILT_IN: Final[tuple[tuple[str, int, int], ...]] = (
     ("web_search", 294, 4_300),
     ("code_interpreter", 139, 1_330),
     ("file_search", 840, 840),
@@ -34,51 +43,76 @@ _BUILT_IN = (
     ("tool_search", 90, 90),
     ("custom", 50, 50),
 )
-PAGE = 400  # tokens of a PDF's page: its text; 3 to 737 seen
-CHAT_FILE = 213  # what Chat adds to a file, tokens
-FILE = 600  # a file of which nothing is known
-SOUND, SOUND_BYTES = 10, 16_000  # tokens a second; bytes a second of common speech files
-_PAGE = re.compile(rb"/Type\s*/Page\b")
-_READ = 1_048_576  # base64 characters of a file looked at
+"""How a tool's type begins, and the tokens of its instructions: gpt-4o and 4.1; gpt-5.
+
+As billed when the tool was not used: what it then fetches is billed as well, and is not
+known beforehand. Source: 23 to 1 recorded calls each.
+"""
+
+PAGE: Final = 400
+"""Tokens of a page of a PDF: its text. Source: recorded calls, 3 to 737."""
+
+CHAT_FILE: Final = 213
+"""Tokens that Chat adds to a file. Source: recorded calls."""
+
+UNKNOWN_FILE: Final = 600
+"""Tokens of a file of which nothing is known."""
+
+AUDIO_PER_SECOND: Final = 10
+"""Tokens a second of audio. Source: OpenAI's prices."""
+
+AUDIO_BYTES_PER_SECOND: Final = 16_000
+"""Bytes a second of common speech files."""
+
+_PAGE_MARK: Final = re.compile(rb"/Type\s*/Page\b")
+_READ: Final = 1_048_576
+"""Base64 characters of a file that are looked at."""
 
 
-def opaque(item: Mapping[str, object]) -> int:
-    """Guess the tokens of an encrypted item (reasoning, compaction) from its length; 0
-    for items the server only refers to.
+def sealed_tokens(item: Mapping[str, object]) -> int:
+    """Guess the tokens of an encrypted item (reasoning, compaction) from its length.
 
-    Source: 64 recorded calls that sent reasoning back, 9 with a compaction: 100 more
-    characters are about 14 more tokens.
+    0 for items that the server only refers to.
     """
-    sealed = text(item.get("encrypted_content"))
-    return max(SEALED_LEAST, round(SEALED * len(sealed)) - SEALED_FRAME) if sealed else 0
+    sealed = as_str(item.get("encrypted_content"))
+    if not sealed:
+        return 0
+
+    return max(SEALED_LEAST, round(SEALED_PER_CHARACTER * len(sealed)) - SEALED_FRAME)
 
 
-def built_in(kind: str, family: Family) -> int:
-    """Guess the tokens a built-in tool's instructions take; 0 for kinds nobody has
-    seen.
+def built_in_tokens(kind: str, traits: ModelTraits) -> int:
+    """Guess the tokens of a built-in tool's instructions, 0 for an unknown one."""
+    for name, gpt4, gpt5 in _BUILT_IN:
+        if kind.startswith(name):
+            return gpt5 if traits.gpt5 else gpt4
+
+    return 0
+
+
+def add_file(part: Mapping[str, object], totals: Totals) -> None:
+    """Add a file or audio part to `totals`.
+
+    Texts are counted; PDFs are guessed by their pages, audio by its length.
     """
-    return next(
-        (gpt5 if family.gpt5 else gpt4 for name, gpt4, gpt5 in _BUILT_IN if kind.startswith(name)),
-        0,
-    )
-
-
-def add_file(part: Mapping[str, object], tally: Totals) -> None:
-    """Add a file or sound part to `tally`: texts are counted, PDFs guessed by their
-    pages, sound by its length.
-    """
-    tally.kinds.add("files")
-    tally.doubt("guess")
-    sound = obj(part.get("input_audio"))
-    if sound:
-        tally.tokens += 2 + SOUND * (len(text(sound.get("data"))) * 3 // 4) // SOUND_BYTES
+    totals.kinds.add("files")
+    totals.lower_confidence("guess")
+    audio = as_mapping(part.get("input_audio"))
+    if audio:
+        size = len(as_str(audio.get("data"))) * 3 // 4
+        totals.tokens += 2 + AUDIO_PER_SECOND * size // AUDIO_BYTES_PER_SECOND
         return
-    tally.files += 1
-    inner = obj(part.get("file"))
-    kind, _, data = text((inner or part).get("file_data")).partition(";base64,")
-    tally.tokens += CHAT_FILE if inner else 0
-    raw = decoded(data, _READ)
+
+    totals.files += 1
+    chat_file = as_mapping(part.get("file"))
+    if chat_file:
+        totals.tokens += CHAT_FILE
+
+    kind, _, data = as_str((chat_file or part).get("file_data")).partition(";base64,")
+    raw = decode_base64(data, _READ)
     if kind.startswith(("data:text/", "data:application/json")):
-        tally.tokens += tally.tok(raw.decode("utf-8", "replace"))
+        totals.tokens += totals.count(raw.decode("utf-8", "replace"))
+    elif raw:
+        totals.tokens += PAGE * max(len(_PAGE_MARK.findall(raw)), 1)
     else:
-        tally.tokens += PAGE * max(len(_PAGE.findall(raw)), 1) if raw else FILE
+        totals.tokens += UNKNOWN_FILE

@@ -1,8 +1,8 @@
-"""What kind of model a name stands for: the few traits the formulas branch on.
+"""What kind of model a name stands for: the traits that the formulas branch on.
 
-Owns the reading of model names (dated, fine-tuned, prefixed, deployed under a name of
-one's own). Must never hold a formula: a trait says what the model is, the formula files
-say what follows.
+Owns the reading of model names (dated, fine-tuned, prefixed by a provider, deployed
+under a name of the user's own). Must never hold a formula: a trait says what the model
+is, the formula files say what follows.
 """
 
 from __future__ import annotations
@@ -10,57 +10,107 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
-from ratelimit.estimate.tokenizer import encoding_for
+from ratelimit.estimate.encodings import encoding_for
+from ratelimit.families import LONGEST_NAME
 
-_REASONING = re.compile(r"(?:^|[^a-z0-9])(?:o[134](?:$|-)|gpt-?5|computer-use)")
-_GPT5 = re.compile(r"(?:^|[^a-z0-9])gpt-?5")
-_EARLY = {
-    "gpt-4",
-    "gpt-4-0613",
-    "gpt-4-0314",
-    "gpt-4-32k",
-    "gpt-4-32k-0613",
-    "gpt-3.5-turbo-0613",
-    "gpt-3.5-turbo-16k-0613",
-}
-_GPT54 = re.compile(r"gpt-?5[.][4-9]")
-_OPENAI = re.compile(
-    r"(?:^|[^a-z0-9])(?:gpt|chatgpt|o[134](?:$|-)|text-(?:embedding|davinci|moderation)|davinci|babbage|computer-use|omni-moderation)"
+NEWEST: Final = (5, 6)
+"""The newest version of GPT with a recorded call; later ones are treated like it.
+
+gpt-6-astra, -sol, -luna and gpt-6.1-sol exist (2026-11), but no call of theirs is
+recorded.
+"""
+
+_VERSION: Final = re.compile(r"(?:^|[^a-z0-9])gpt[-_ ]?(\d{1,2})(?:[-_. ](\d{1,2})(?!\d|k))?(?!\d)")
+"""A version of GPT: "gpt-5", "gpt-5.4", and in Azure's names "gpt-35", "gpt-4-1"."""
+
+_O_SERIES: Final = re.compile(r"(?:^|[^a-z0-9])(?:o\d(?:$|-)|computer-use)")
+_OPENAI: Final = re.compile(
+    r"(?:^|[^a-z0-9])(?:gpt|chatgpt|o\d(?:$|-)|text-(?:embedding|davinci|moderation)"
+    r"|davinci|babbage|computer-use|omni-moderation)"
+)
+_EARLY: Final = frozenset(
+    {
+        "gpt-4",
+        "gpt-4-0613",
+        "gpt-4-0314",
+        "gpt-4-32k",
+        "gpt-4-32k-0613",
+        "gpt-3.5-turbo-0613",
+        "gpt-3.5-turbo-16k-0613",
+    }
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class ModelTraits:
     """The traits of one model name."""
 
     name: str
-    """Lower case, without a provider's prefix ("openai/gpt-4o" is "gpt-4o") or what a
-    fine-tune adds ("ft:gpt-4o:org::id" is "gpt-4o").
+    """Lower case, without a provider's prefix or the marks of a fine-tune.
+
+    "openai/gpt-4o" and "ft:gpt-4o:org::id" are "gpt-4o".
     """
+
+    table_name: str
+    """The name by which tables of constants are looked up.
+
+    It is spelled as OpenAI does ("gpt-4.1" for "my-gpt41"), and a version later than
+    `NEWEST` stands as that one.
+    """
+
     encoding: str
+
     gpt5: bool
-    gpt54: bool  # gpt-5.4 and later, which tell a call in more tokens
-    reasoning: bool  # thinks before it answers: its output holds hidden tokens
-    early: bool  # gpt-4-0613 and its like, which are shown tools in an older form
-    openai: bool  # a name OpenAI uses: the formulas were fitted on these
+    """gpt-5 and later."""
+
+    gpt54: bool
+    """gpt-5.4 and later, which are shown a call in more tokens."""
+
+    reasoning: bool
+    """The model thinks before it answers: its output holds hidden tokens."""
+
+    early: bool
+    """gpt-4-0613 and its like, which are shown tools in an older form."""
+
+    openai: bool
+    """The name is one of OpenAI's: the formulas were fitted on its models."""
 
 
 @lru_cache(maxsize=1024)
-def family(model: str) -> Family:
-    """Return the traits behind `model`; unknown and empty names get the traits of
-    gpt-4o.
-    """
-    name = model.lower()
+def traits_of(model: str) -> ModelTraits:
+    """Return the traits behind `model`; an unknown name has those of gpt-4o."""
+    name = model[:LONGEST_NAME].lower()
     if name.startswith("ft:"):
         name = name[3:].split(":", 1)[0]
+
     name = name.rsplit("/", 1)[-1]
-    return Family(
+    version, table_name = _version_of(name)
+    reasons = version >= (5, 0) or bool(_O_SERIES.search(name))
+    return ModelTraits(
         name=name,
+        table_name=table_name,
         encoding=encoding_for(model),
-        gpt5=bool(_GPT5.search(name)),
-        gpt54=bool(_GPT54.search(name)),
-        reasoning=bool(_REASONING.search(name)) and "gpt-5-chat" not in name,
+        gpt5=version >= (5, 0),
+        gpt54=version >= (5, 4),
+        reasoning=reasons and "gpt-5-chat" not in name,
         early=name in _EARLY,
         openai=bool(_OPENAI.search(name)),
     )
+
+
+def _version_of(name: str) -> tuple[tuple[int, int], str]:
+    """Return the version of GPT in a name, (0, 0) without one, and its table name."""
+    found = _VERSION.search(name)
+    if found is None:
+        return (0, 0), name
+
+    major, minor = int(found[1]), int(found[2] or 0)
+    if major >= 30:
+        # Azure's "gpt-35-turbo" is gpt-3.5-turbo.
+        major, minor = divmod(major, 10)
+
+    spelled = min((major, minor), NEWEST)
+    shown = f"gpt-{spelled[0]}.{spelled[1]}" if spelled[1] else f"gpt-{spelled[0]}"
+    return (major, minor), shown + name[found.end() :]

@@ -1,58 +1,45 @@
-"""How much work an estimate will be, and whether it had better leave the event loop for
-a thread.
+"""How much work an estimate will be: whether a worker thread should do it.
 
-Owns the threshold. Must never count a token: it adds up lengths and asks the tokenizer
-what it knows already.
+Owns the thresholds. Must never count a token: it adds up lengths and asks the tokenizer
+what it has counted already.
 """
 
 from __future__ import annotations
 
-from ratelimit.estimate.models import family
-from ratelimit.estimate.tokenizer import counted, ready
-from ratelimit.estimate.untrusted import obj, text
+from typing import Final
 
-HEAVY = 50_000  # characters of uncounted text; some 10 ms of counting
-UNREAD = ("data:image/", "data:audio/", "data:application/pdf")
-MOST_PARTS = 10_000  # values looked at before a request is called heavy for their number alone
+from ratelimit.estimate.models import traits_of
+from ratelimit.estimate.tokenizer import is_counted, is_ready
+from ratelimit.estimate.untrusted import as_mapping, as_str, sent_body, texts_in
+
+MOST_TEXT: Final = 50_000
+"""Characters of uncounted text; they take some 10 ms."""
+
+MOST_VALUES: Final = 10_000
+"""Values looked at before a request is left to a thread for their number alone."""
+
+_UNREAD: Final = ("data:image/", "data:audio/", "data:application/pdf")
+"""How texts begin that no formula counts."""
 
 
-def heavy(request: object) -> bool:
-    """Tell whether `request` holds more than HEAVY characters nobody has counted yet,
-    or the vocabulary is still to be loaded.
+def needs_thread(request: object) -> bool:
+    """Whether an estimate of `request` would hold up an event loop.
+
+    It would with more than `MOST_TEXT` characters that are not counted yet, and
+    while the vocabulary is still to be loaded.
     """
-    body = obj(request)
-    encoding = family(text(body.get("model"))).encoding
-    if not ready(encoding):
+    body = sent_body(as_mapping(request))
+    encoding = traits_of(as_str(body.get("model"))).encoding
+    if not is_ready(encoding):
         return True
-    texts = _texts(body)
-    if texts is None:
+
+    try:
+        found = texts_in(body, MOST_VALUES)
+    except ValueError:
         return True
-    if sum(map(len, texts)) <= HEAVY:
+
+    texts = [text for text in found if not text.startswith(_UNREAD)]
+    if sum(map(len, texts)) <= MOST_TEXT:
         return False
-    return sum(len(value) for value in texts if not counted(value, encoding)) > HEAVY
 
-
-def _texts(body: object) -> list[str] | None:
-    """Collect the texts of a request, without recursion; objects of the SDK show their
-    content. None: too many values to look at.
-    """
-    texts: list[str] = []
-    waiting = [body]
-    looked = 0
-    while waiting:
-        value = waiting.pop()
-        looked += 1
-        if looked + len(waiting) > MOST_PARTS:
-            return None
-        if isinstance(value, str):
-            if not value.startswith(UNREAD):
-                texts.append(value)
-        elif isinstance(value, dict):
-            waiting.extend(value.values())
-        elif isinstance(value, (list, tuple)):
-            waiting.extend(value)
-        else:
-            content = getattr(value, "content", None)
-            if isinstance(content, (str, list)):
-                waiting.append(content)
-    return texts
+    return sum(len(text) for text in texts if not is_counted(text, encoding)) > MOST_TEXT

@@ -1,58 +1,57 @@
-"""How long the answer will be: what the body allows, and what to hold while nobody
-knows.
+"""How long the answer will be: what the body allows, and what to hold meanwhile.
 
-Owns the bounds and the reserve per kind of model. Must never count a prompt, nor
-remember an answer (learning.py does).
+Owns the bounds and the reserve per kind of model. Must never count a prompt or remember
+an answer (`learning.py` does).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
-from ratelimit.estimate.models import Family
+from ratelimit.estimate.models import ModelTraits
 from ratelimit.estimate.totals import Totals
-from ratelimit.estimate.untrusted import count
+from ratelimit.estimate.untrusted import as_count
 
-# Tokens to hold for one answer of a call that sets no bound and whose like was not seen
-# yet. Source: 2,914 recorded answers of calls without a bound. Plain models: median 23,
-# 95 % at most 262, 99 % at most 815. Reasoning models (hidden tokens included): median
-# 135, 92 % at most 1,024, 99 % at most 2,600.
-PLAIN_RESERVE = 256
-REASONING_RESERVE = 1024
-LEGACY_MAXIMUM = 16  # what the completions endpoint allows when max_tokens is absent
+PLAIN_RESERVE: Final = 256
+"""Tokens to hold for an answer without a bound before any like it was seen.
+
+Source: 2,914 recorded answers. Of plain models: median 23, 95 % at most 262, 99 % at
+most 815.
+"""
+
+REASONING_RESERVE: Final = 1024
+"""The same for reasoning models, hidden tokens included.
+
+Source: as above. Median 135, 92 % at most 1,024, 99 % at most 2,600.
+"""
+
+LEGACY_MAXIMUM: Final = 16
+"""Tokens that the completions endpoint allows when `max_tokens` is absent.
+
+Source: OpenAI's API reference.
+"""
 
 
-def add_answers(body: Mapping[str, object], endpoint: str, tally: Totals) -> None:
-    """Note in `tally` how many answers the body asks for by each prompt, and the most
-    tokens that one of them may hold.
-
-    The older charge rules look at Chat's `max_tokens` alone, never at
-    `max_completion_tokens`.
-    """
-    longest: int | None = None
+def add_answers(body: Mapping[str, object], endpoint: str, totals: Totals) -> None:
+    """Note how many answers the body asks for by each prompt, and the bound of one."""
     if endpoint == "chat.completions":
-        tally.max_tokens = tally.charged_max = count(body.get("max_tokens"))
-        if (
-            "max_completion_tokens" in body
-            and (longest := count(body["max_completion_tokens"])) is not None
-        ):
-            tally.max_tokens = longest
-        if "n" in body:
-            tally.choices = count(body["n"]) or 1
-        return
-    if endpoint == "responses":
-        longest = count(body.get("max_output_tokens"))
+        totals.choices = as_count(body.get("n")) or 1
+        bound = as_count(body.get("max_completion_tokens"))
+        totals.max_tokens = as_count(body.get("max_tokens")) if bound is None else bound
+    elif endpoint == "responses":
+        totals.max_tokens = as_count(body.get("max_output_tokens"))
     elif endpoint == "completions":
-        longest = count(body.get("max_tokens"))
-        longest = LEGACY_MAXIMUM if longest is None else longest
-        tally.choices = max(count(body.get("n")) or 1, count(body.get("best_of")) or 1)
+        bound = as_count(body.get("max_tokens"))
+        totals.max_tokens = LEGACY_MAXIMUM if bound is None else bound
+        totals.choices = max(as_count(body.get("n")) or 1, as_count(body.get("best_of")) or 1)
     elif endpoint in {"embeddings", "moderations"}:
-        longest = 0
-    tally.max_tokens = tally.charged_max = longest
+        totals.max_tokens = 0
 
 
-def reserve(family: Family, endpoint: str) -> int:
-    """Tokens to hold for one answer while nothing else is known."""
-    if endpoint not in {"chat.completions", "responses"}:
-        return 0 if endpoint != "other" else PLAIN_RESERVE
-    return REASONING_RESERVE if family.reasoning else PLAIN_RESERVE
+def typical_answer(traits: ModelTraits, endpoint: str) -> int:
+    """Return the tokens to hold for one answer while nothing else is known."""
+    if endpoint in {"chat.completions", "responses"}:
+        return REASONING_RESERVE if traits.reasoning else PLAIN_RESERVE
+
+    return PLAIN_RESERVE if endpoint == "other" else 0

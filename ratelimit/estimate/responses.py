@@ -1,163 +1,244 @@
 """What a Responses prompt costs.
 
-Owns the input items: messages, calls and results, what the server keeps for the caller,
-and what surrounds tools and formats. Must never know a limiter, a charge, or an
-answer's length. Source of every figure: recorded Responses calls with their usage,
-April 2025 and later.
+Owns the input items: messages, calls and results, and what surrounds tools and formats.
+Must never know a limiter or an answer's length. Source of every figure: recorded
+Responses calls with their usage, April 2025 and later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final
 
-from ratelimit.estimate.calls import Call, compact, tool_uses
-from ratelimit.estimate.charge import hidden
+from ratelimit.estimate.calls import Call, compact_arguments, parallel_call
+from ratelimit.estimate.charge import hidden_tokens
+from ratelimit.estimate.chat import ANSWER, ANSWER_REASONING, GPT5_ASSISTANT, PER_MESSAGE
 from ratelimit.estimate.content import add_content, is_picture
 from ratelimit.estimate.formats import format_text, responses_format
-from ratelimit.estimate.guesses import PRO, built_in, opaque
+from ratelimit.estimate.guesses import PRO, built_in_tokens, sealed_tokens
+from ratelimit.estimate.models import ModelTraits
+from ratelimit.estimate.rules import CALL_REASONING
 from ratelimit.estimate.tools import namespace, responses_functions
 from ratelimit.estimate.totals import Totals
-from ratelimit.estimate.untrusted import items, obj, text
+from ratelimit.estimate.untrusted import as_mapping, as_sequence, as_str
 
-PER_MESSAGE, ANSWER, ANSWER_SHORT, GPT5_ASSISTANT = 3, 3, 2, 2  # as in chat
-CALL, CALL_GPT5, CALL_GPT54 = 11, 17, 20  # a call and its result beside name, arguments and content
-# several calls in a row told as one, and each of their results
-PARALLEL_GPT54, RESULT_GPT54 = 16, 7
-KEPT_CALL = 3  # a call that carries the id the server gave it
-TOOLS, TOOLS_O, TOOLS_GPT5 = -3, 3, 3  # beside their text
-FORCED = 6  # a function the model has to call, beside its name
-FORMAT = 1
-BARE_PICTURES = 1  # a message of pictures alone
-TOOLS_LATER = 85  # tools brought by an item of the input
-MOST_CALLS = 8  # in one answer, for which a bill is looked at
+CALL: Final = 11
+"""Tokens of a call and its result beside name, arguments and content."""
+
+CALL_GPT5: Final = 17
+CALL_GPT54: Final = 20
+
+PARALLEL_GPT54: Final = 16
+"""Tokens of several calls in a row on gpt-5.4, beside their text."""
+
+RESULT_GPT54: Final = 7
+"""Tokens of each of their results, beside the function's name."""
+
+KEPT_CALL: Final = 3
+"""Tokens of the id that the server gave a call."""
+
+TOOLS: Final = -3
+"""Tokens of the functions beside their text."""
+
+TOOLS_GPT5: Final = 3
+
+FORCED: Final = 6
+"""Tokens of a function that the model has to call, beside its name."""
+
+FORMAT: Final = 1
+"""Tokens of a response format beside its text."""
+
+BARE_PICTURES: Final = 1
+"""Tokens of a message that holds pictures alone, beside theirs."""
+
+TOOLS_LATER: Final = 85
+"""Tokens of functions that an item of the input brings, beside their text."""
+
+MOST_CALLS: Final = 8
+"""Calls in one answer by which a bill may be divided."""
 
 
-def count_responses(body: Mapping[str, object], tally: Totals) -> None:
-    """Add the prompt of a Responses body to `tally`."""
-    instructions = text(body.get("instructions"))
+def count_responses(body: Mapping[str, object], totals: Totals) -> None:
+    """Add the prompt of a Responses body to `totals`."""
+    instructions = as_str(body.get("instructions"))
     if instructions:
-        _message("system", instructions, tally)
-    _surroundings(body, tally)
-    tally.fixed = tally.tokens
+        _add_message("system", instructions, totals)
+
+    _add_surroundings(body, totals)
+    totals.fixed = totals.tokens
     given = body.get("input")
     if isinstance(given, str):
-        _message("user", given, tally)
-    _items([obj(item) for item in items(given)], tally)
-    tally.tokens += ANSWER_SHORT if tally.family.reasoning or tally.family.early else ANSWER
+        _add_message("user", given, totals)
+    else:
+        items = totals.items(given, "input", required=True)
+        _add_items([_item_of(item, totals) for item in items], totals)
+
+    if totals.traits.table_name.startswith(("gpt-5-mini", "gpt-5-nano")):
+        # The base token of a picture is billed in Chat alone.
+        totals.tokens -= totals.images
+
+    short = totals.traits.reasoning or totals.traits.early
+    totals.tokens += ANSWER_REASONING if short else ANSWER
 
 
-def divided(prompt: int, billed: int) -> bool:
-    """Tell whether `billed` is `prompt` divided by the calls of a parallel answer,
-    rounded down: what Responses then shows as `input_tokens`.
+def is_divided(prompt: int, billed: int) -> bool:
+    """Whether `billed` is `prompt` divided by a number of parallel calls, rounded down.
 
-    No body shows how many calls its answer will hold. Source: 11 recorded answers of
-    gpt-4*, each exactly a half of the estimate, or (80 tokens of output instead of 40)
-    a quarter.
+    Responses shows such `input_tokens` for an answer with parallel calls, and no body
+    shows how many its answer will hold. Source: 11 recorded answers of gpt-4*, each
+    exactly a half of the estimate, or (80 tokens of output instead of 40) a quarter.
     """
-    return billed < prompt and any(prompt // calls == billed for calls in range(2, MOST_CALLS + 1))
+    if billed >= prompt:
+        return False
+
+    return any(prompt // calls == billed for calls in range(2, MOST_CALLS + 1))
 
 
-def _items(given: list[Mapping[str, object]], tally: Totals) -> None:
-    asked = max(
-        (place for place, item in enumerate(given) if text(item.get("role")) == "user"), default=-1
+def _item_of(value: object, totals: Totals) -> Mapping[str, object]:
+    """Return one input item as a mapping; what is none is read by its texts."""
+    item = as_mapping(value)
+    if item or not value:
+        return item
+
+    totals.lower_confidence("guess")
+    return {"role": "user", "content": value}
+
+
+def _add_items(given: Sequence[Mapping[str, object]], totals: Totals) -> None:
+    last_question = max(
+        (place for place, item in enumerate(given) if as_str(item.get("role")) == "user"),
+        default=-1,
     )
-    row: list[Mapping[str, object]] = []  # the calls since the last item that was none
+    row: list[Mapping[str, object]] = []
     for place, item in enumerate(given):
-        kind = text(item.get("type"))
+        kind = as_str(item.get("type"))
         if kind == "function_call":
             row.append(item)
             continue
-        _calls(row, tally)
+
+        _add_calls(row, totals)
         row = []
-        # The model is shown its own reasoning until the user speaks again, then never
-        # more.
-        if kind != "reasoning" or place > asked:
-            _item(kind, item, tally)
-    _calls(row, tally)
+        # The model is shown its own reasoning until the user's next message.
+        if kind != "reasoning" or place > last_question:
+            _add_item(kind, item, totals)
+
+    _add_calls(row, totals)
 
 
-def _message(role: str, content: object, tally: Totals) -> None:
-    tally.messages += 1
-    tally.tokens += PER_MESSAGE + tally.tok(role)
-    if tally.family.gpt5 and role == "assistant":
-        tally.tokens += GPT5_ASSISTANT
-    add_content(content, tally)
-    parts = items(content)
-    if parts and all(is_picture(obj(part)) for part in parts):
-        tally.tokens += BARE_PICTURES
+def _add_message(role: str, content: object, totals: Totals) -> None:
+    totals.messages += 1
+    totals.tokens += PER_MESSAGE + totals.count(role)
+    if totals.traits.gpt5 and role == "assistant":
+        totals.tokens += GPT5_ASSISTANT
+
+    add_content(content, totals)
+    parts = as_sequence(content)
+    if parts and all(is_picture(as_mapping(part)) for part in parts):
+        totals.tokens += BARE_PICTURES
 
 
-def _item(kind: str, item: Mapping[str, object], tally: Totals) -> None:
+def _add_item(kind: str, item: Mapping[str, object], totals: Totals) -> None:
     if kind == "function_call_output":
-        tally.kinds.add("results")
-        add_content(item.get("output"), tally)
+        totals.kinds.add("results")
+        add_content(item.get("output"), totals)
     elif kind in {"", "message"} and "role" in item:
-        _message(text(item.get("role")), item.get("content"), tally)
+        _add_message(as_str(item.get("role")), item.get("content"), totals)
     elif kind == "additional_tools":
-        tally.doubt("guess")
-        tally.tokens += TOOLS_LATER + tally.tok(namespace(responses_functions(item)))
+        totals.lower_confidence("guess")
+        functions = responses_functions(item, totals)
+        totals.tokens += TOOLS_LATER + totals.count(namespace(functions))
     elif item:
-        tally.kinds.add("items")
-        tally.doubt("guess")
-        tally.tokens += opaque(item)
+        totals.kinds.add("items")
+        totals.lower_confidence("guess")
+        totals.tokens += sealed_tokens(item)
 
 
-def _calls(row: list[Mapping[str, object]], tally: Totals) -> None:
+def _add_calls(row: Sequence[Mapping[str, object]], totals: Totals) -> None:
     """Add calls that stand in a row; their results come as items of their own."""
     if not row:
         return
-    tally.kinds.add("results")
-    tally.doubt("formula")
-    traits = tally.family
-    calls = [Call(text(item.get("name")), text(item.get("arguments"))) for item in row]
+
+    totals.kinds.add("results")
+    totals.lower_confidence("formula")
+    traits = totals.traits
+    calls = [Call(as_str(item.get("name")), as_str(item.get("arguments"))) for item in row]
     for item in row:
-        spaced = text(item.get("namespace"))
-        tally.tokens += (KEPT_CALL if item.get("id") else 0) + (
-            2 + tally.tok(f".{spaced}") if spaced else 0
-        )
+        totals.tokens += KEPT_CALL if len(row) == 1 and _is_kept(item, traits) else 0
+        spaced = as_str(item.get("namespace"))
+        totals.tokens += 2 + totals.count(f".{spaced}") if spaced else 0
+
     if traits.gpt54 and len(calls) > 1:
-        tally.tokens += PARALLEL_GPT54 + tally.tok(tool_uses(calls))
-        tally.tokens += sum(RESULT_GPT54 + tally.tok(f".{name}") for name, _ in calls)
+        totals.tokens += PARALLEL_GPT54 + totals.count(parallel_call(calls))
+        totals.tokens += sum(RESULT_GPT54 + totals.count(f".{name}") for name, _ in calls)
         return
+
     for name, arguments in calls:
-        tally.tokens += CALL_GPT54 if traits.gpt54 else CALL_GPT5 if traits.gpt5 else CALL
-        tally.tokens += 2 * tally.tok(f".{name}") + tally.tok(compact(arguments))
+        totals.tokens += _call_frame(traits) + 2 * totals.count(f".{name}")
+        totals.tokens += totals.count(compact_arguments(arguments) if traits.gpt54 else arguments)
 
 
-def _surroundings(body: Mapping[str, object], tally: Totals) -> None:
-    """Add tools, the answer's format and what the server is known to write beside them."""
-    traits = tally.family
-    if obj(body.get("reasoning")).get("mode") == "pro" and not traits.name.endswith("-pro"):
-        tally.tokens += PRO
-        tally.doubt("guess")
-    for tool in items(body.get("tools")):
-        extra = built_in(text(obj(tool).get("type")), traits)
-        if extra:
-            tally.kinds.add("built-in")
-            tally.doubt("guess")
-            tally.tokens += extra
-    functions = responses_functions(body)
-    tally.hidden = hidden(traits, functions=bool(functions))
+def _is_kept(item: Mapping[str, object], traits: ModelTraits) -> bool:
+    """Whether the id that the server gave a call is billed with it.
+
+    Without a status it is billed on reasoning models only.
+    """
+    return bool(item.get("id")) and (traits.reasoning or bool(item.get("status")))
+
+
+def _call_frame(traits: ModelTraits) -> int:
+    if traits.gpt54:
+        return CALL_GPT54
+
+    if traits.gpt5:
+        return CALL_GPT5
+
+    return CALL_REASONING.tokens if traits.reasoning else CALL
+
+
+def _add_surroundings(body: Mapping[str, object], totals: Totals) -> None:
+    """Add tools, the answer's format and what the server writes beside them."""
+    traits = totals.traits
+    mode = as_mapping(body.get("reasoning")).get("mode")
+    if mode == "pro" and not traits.name.endswith("-pro"):
+        totals.tokens += PRO
+        totals.lower_confidence("guess")
+
+    for tool in as_sequence(body.get("tools")):
+        built_in = built_in_tokens(as_str(as_mapping(tool).get("type")), traits)
+        if built_in:
+            totals.kinds.add("built-in")
+            totals.lower_confidence("guess")
+            totals.tokens += built_in
+
+    functions = responses_functions(body, totals)
+    totals.hidden = hidden_tokens(traits, functions=bool(functions))
     if functions:
-        tally.kinds.add("tools")
-        tally.doubt("formula")
-        tally.tokens += tally.tok(namespace(functions)) + _around_tools(body, functions, tally)
+        totals.kinds.add("tools")
+        totals.lower_confidence("formula")
+        totals.tokens += totals.count(namespace(functions))
+        totals.tokens += _around_tools(body, functions, totals)
+
     answer = responses_format(body)
     if answer is not None:
-        tally.kinds.add("schema")
-        tally.doubt("formula")
-        tally.tokens += tally.tok(format_text(answer)) + (0 if traits.gpt5 else FORMAT)
+        totals.kinds.add("schema")
+        totals.lower_confidence("formula")
+        totals.tokens += totals.count(format_text(answer)) + (0 if traits.reasoning else FORMAT)
 
 
 def _around_tools(
-    body: Mapping[str, object], functions: list[Mapping[str, object]], tally: Totals
+    body: Mapping[str, object], functions: Sequence[Mapping[str, object]], totals: Totals
 ) -> int:
-    if tally.family.gpt5:
-        # as in chat, nobody knows why
-        return TOOLS_GPT5 - (not text(functions[0].get("description")))
+    if totals.traits.gpt5:
+        # A first function without a description saves a token, as in Chat.
+        described = bool(as_str(functions[0].get("description")))
+        return TOOLS_GPT5 if described else TOOLS_GPT5 - 1
+
+    if totals.traits.reasoning:
+        return 0
+
     choice = body.get("tool_choice")
-    name = text(obj(choice).get("name"))
+    name = as_str(as_mapping(choice).get("name"))
     if choice == "required" and len(functions) == 1:
-        name = text(functions[0].get("name"))
-    forced = tally.tok(f"functions.{name}") + FORCED if name and not tally.family.reasoning else 0
-    return (TOOLS_O if tally.family.reasoning else TOOLS) + forced
+        name = as_str(functions[0].get("name"))
+
+    return TOOLS + (totals.count(f"functions.{name}") + FORCED if name else 0)

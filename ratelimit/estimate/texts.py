@@ -1,5 +1,4 @@
-"""What the endpoints without messages cost: embeddings, legacy completions,
-moderations.
+"""What the endpoints without messages cost: embeddings, completions, moderations.
 
 Owns the reading of one or many texts or lists of token numbers. Must never know
 messages or tools. Source: 317 recorded embedding calls and 119 completions.
@@ -8,33 +7,44 @@ messages or tools. Source: 317 recorded embedding calls and 119 completions.
 from __future__ import annotations
 
 from ratelimit.estimate.totals import Totals
-from ratelimit.estimate.untrusted import items, obj, text
+from ratelimit.estimate.untrusted import as_mapping, as_sequence, as_str
 
 
-def count_texts(given: object, tally: Totals) -> None:
-    """Add a text, a list of token numbers, or a list of either, to `tally`; each text
-    is at least one token.
+def count_texts(given: object, field: str, totals: Totals) -> None:
+    """Add a text, a list of token numbers, or a list of either, to `totals`.
+
+    :param field: the name of the body's field that holds it.
     """
-    if isinstance(given, str) or _numbers(given):
-        _prompt(given, tally)
+    if isinstance(given, str):
+        _add_prompt(given, totals)
         return
-    prompts = items(given)
-    tally.prompts = max(len(prompts), 1)
+
+    prompts = totals.items(given, field, required=True)
+    if _are_token_ids(prompts):
+        _add_prompt(prompts, totals)
+        return
+
+    totals.prompts = max(len(prompts), 1)
     for prompt in prompts:
-        _prompt(prompt, tally)
+        nested = prompt if isinstance(prompt, str) else totals.items(prompt, field)
+        _add_prompt(nested or prompt, totals)
 
 
-def _numbers(given: object) -> bool:
-    sequence = items(given)
-    return bool(sequence) and isinstance(sequence[0], int)
+def _are_token_ids(given: object) -> bool:
+    numbers = as_sequence(given)
+    return bool(numbers) and isinstance(numbers[0], int)
 
 
-def _prompt(given: object, tally: Totals) -> None:
-    if _numbers(given):
-        tally.token_ids += len(items(given))
-        tally.tokens += len(items(given))
+def _add_prompt(given: object, totals: Totals) -> None:
+    """Add one prompt; each is at least one token."""
+    if _are_token_ids(given):
+        numbers = len(as_sequence(given))
+        totals.token_ids += numbers
+        totals.tokens += numbers
         return
-    said = text(given) or text(obj(given).get("text"))  # moderations take parts
-    before = tally.tokens
-    tally.content(said)
-    tally.tokens += tally.tokens == before
+
+    before = totals.tokens
+    # Moderations take parts with a text.
+    totals.add_text(as_str(given) or as_str(as_mapping(given).get("text")))
+    if totals.tokens == before:
+        totals.tokens += 1

@@ -1,56 +1,114 @@
-"""The running sum one request is counted into: tokens for the bill, sizes for the
-charge, and how sure we are.
+"""The running sum of one request: tokens for the bill, sizes for the charge.
 
-Owns nothing but the sum, so that every formula takes one walk over the request. Must
-never know what a field means.
+Owns the sum and how sure it is, so that every formula takes one walk over the request.
+Must never know what a field means.
 """
 
 from __future__ import annotations
 
-from ratelimit.estimate.models import Family
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from ratelimit.estimate.models import ModelTraits
 from ratelimit.estimate.results import Confidence
 from ratelimit.estimate.tokenizer import count
-from ratelimit.estimate.untrusted import utf8
+from ratelimit.estimate.untrusted import as_sequence, is_opaque, is_unreadable, utf8_size
 
-_ORDER: tuple[Confidence, ...] = ("exact", "formula", "learned", "guess")
+_ORDER: Final[tuple[Confidence, ...]] = ("exact", "formula", "learned", "guess")
+
+UNREAD_TOKENS: Final = 2_000
+"""Tokens held for content that cannot be read.
+
+Source: the prompts of 5,012 recorded calls; half have at most 143 tokens, 95 % at most
+1,715.
+"""
 
 
+@dataclass(slots=True)
 class Totals:
     """One request's sums; tokens in the model's own encoding, bytes in UTF-8."""
 
-    # The defaults stand on the class: one tally is made for every request, and most of
-    # its fields stay as they are.
+    traits: ModelTraits
+
     tokens: int = 0
-    text_bytes: int = 0  # of text content alone: what the server's limiter counts
+    """Prompt tokens, as the server will bill them."""
+
+    text_bytes: int = 0
+    """Bytes of text content alone, which is what the server's limiter counts."""
+
     messages: int = 0
-    token_ids: int = 0  # prompts sent as lists of token numbers
-    prompts: int = 1  # texts in a completions or embeddings body
-    images: int = 0  # image parts
-    files: int = 0  # file and audio parts
-    hidden: int = 0  # tokens the server adds on Responses, charged and not billed
-    # of `tokens`: those sent anew with every request of a conversation the server keeps
+
+    token_ids: int = 0
+    """Prompts sent as lists of token numbers: how many numbers."""
+
+    prompts: int = 1
+    """Texts in a completions or embeddings body."""
+
+    images: int = 0
+    """Image parts, or images asked for."""
+
+    files: int = 0
+    """File and audio parts."""
+
+    hidden: int = 0
+    """Tokens that the server adds on Responses, charged and not billed."""
+
     fixed: int = 0
-    choices: int = 1  # answers asked for, by each prompt
-    max_tokens: int | None = None  # the most that one of them may hold
-    charged_max: int | None = None  # the part of it OpenAI's older charge rules look at
+    """Of `tokens`: those of instructions and tools, sent anew with every request of a
+    conversation that the server keeps."""
+
+    choices: int = 1
+    """Answers asked for, by each prompt."""
+
+    max_tokens: int | None = None
+    """The most tokens that one answer may hold, None without a bound."""
+
     confidence: Confidence = "exact"
 
-    def __init__(self, family: Family) -> None:
-        self.family = family
-        self.kinds: set[str] = set()
+    kinds: set[str] = field(default_factory=set)
+    """What the prompt holds beside text: "tools", "images", ..."""
 
-    def tok(self, text: str) -> int:
-        """Tokens of `text` alone; nothing is added to the sum."""
-        return count(text, self.family.encoding) if text else 0
+    unread: tuple[str, str] | None = None
+    """The field and the type of the first value that could not be read."""
 
-    def content(self, text: str, *, billed: bool = True) -> None:
-        """Add a text the server charges and, unless told otherwise, bills."""
-        if text:
-            self.text_bytes += len(text) if text.isascii() else utf8(text)
-            if billed:
-                self.tokens += count(text, self.family.encoding)
+    def count(self, text: str) -> int:
+        """Return the tokens of `text` alone; the sum stays as it is."""
+        return count(text, self.traits.encoding) if text else 0
 
-    def doubt(self, confidence: Confidence) -> None:
-        """Be at most this sure of the sum."""
+    def add_text(self, text: str, *, billed: bool = True) -> None:
+        """Add a text that the server charges and, unless `billed` is False, bills."""
+        if not text:
+            return
+
+        self.text_bytes += utf8_size(text)
+        if billed:
+            self.tokens += count(text, self.traits.encoding)
+
+    def items(self, value: object, what: str, *, required: bool = False) -> Sequence[object]:
+        """Return the items of `value`, none for what is no list.
+
+        Where they cannot be read without consuming them, the flat guess is added.
+
+        :param what: the name of the field, for the warning.
+        :param required: whether an object of an unknown kind, too, stands for items.
+        """
+        if isinstance(value, (list, tuple)):
+            return value
+
+        if is_unreadable(value) or (required and is_opaque(value)):
+            self.add_unread(what, value)
+
+        return as_sequence(value)
+
+    def add_unread(self, what: str, value: object) -> None:
+        """Add the flat guess for a value that cannot be read, of the field `what`."""
+        self.unread = self.unread or (what, type(value).__name__)
+        self.tokens += UNREAD_TOKENS
+        self.text_bytes += 4 * UNREAD_TOKENS
+        self.lower_confidence("guess")
+
+    def lower_confidence(self, confidence: Confidence) -> None:
+        """Be at most as sure of the sum as `confidence` says."""
         if _ORDER.index(confidence) > _ORDER.index(self.confidence):
             self.confidence = confidence

@@ -1,135 +1,73 @@
-"""Where tiktoken's vocabularies come from, on a machine that has never seen one and has
-no internet.
+"""The search for tiktoken's vocabularies, also on a machine without the internet.
 
 Owns the search, the loading, the one warning when a vocabulary is missing, and the
 choice of a stand-in. Must never hold a vocabulary, a checksum, an address or a pattern:
-those are tiktoken's, whose own constructors run here, only with another loader in the
-place of its own. Must never write to disk (tiktoken does, in its own cache, after its
-own download), and never load anything at import.
+those are tiktoken's. Must never load anything at import.
 
 The search, cheapest and surest first:
 
-1. an encoding that somebody in this process has loaded through tiktoken already,
-2. tiktoken's cache folder,
-3. an installed package that carries the vocabulary: quicktok-v1 or bpe-openai, both
-   o200k and cl100k,
-4. tiktoken's download, on a thread of its own. The caller who starts it waits
-   `patience` seconds for it and nobody else waits at all, because a firewall that
-   swallows packets would hang a call for minutes. It is tried once a process.
+1. an encoding that the program has loaded through tiktoken already,
+2. the sources on this machine (`sources.py`), in their order,
+3. tiktoken's download, on a thread of its own. The caller that starts it waits
+   `patience` seconds for it and other callers do not wait at all, because a firewall
+   that swallows packets would hang a call for minutes. It is tried once a process.
 
-A package comes before the download since it is the same file, byte for byte, without
-the network. Whatever the source, tiktoken's own sha256 must match. While all four fail
-the caller gets a stand-in, the nearest encoding that is here, or nothing, and one
-warning that says what was tried.
+Whatever the source, tiktoken's own sha256 must match. While all of them fail the caller
+gets a stand-in, the nearest encoding that is here, or nothing, and one warning that
+lists what was tried.
+
+Why tiktoken's constructors run here with another loader in the place of its own
+(`_constructor`): `tiktoken.get_encoding` takes no file, cannot be kept from the network
+(openai/tiktoken#317), and downloads without a timeout while it holds the lock that all
+its callers need (openai/tiktoken#413). The constructors are the only place that has the
+address, the checksum, the pattern and the special tokens of an encoding.
 """
 
 from __future__ import annotations
 
 import base64
-import gzip
 import hashlib
 import importlib
-import importlib.util
 import logging
-import os
-import struct
-import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from types import FunctionType
-from typing import TypeAlias
+from typing import Final
 
 import tiktoken
-import tiktoken.load
 import tiktoken.registry
 
 from ratelimit.errors import EstimateWarning, caution
+from ratelimit.estimate.sources import LOCAL, Source, download
 
-# The address of tiktoken's file and the sha256 it must have -> its bytes; raises when
-# it has none. The caller checks the sha256.
-Source: TypeAlias = Callable[[str, str], bytes]
+PATIENCE: Final = 2.0
+"""Seconds. The file has 3.6 MB, and a call can spare this once."""
 
-# seconds; the file has 3.6 MB, and a call that is about to wait for a model can spare
-# this once
-PATIENCE = 2.0
+_SAME: Final = {"o200k_harmony": "o200k_base", "p50k_edit": "p50k_base", "gpt2": "r50k_base"}
+"""Encodings with the ranks and the pattern of another one.
 
-# The same ranks and the same pattern under another name: only their special tokens
-# differ, and these count as text here.
-_SAME = {"o200k_harmony": "o200k_base", "p50k_edit": "p50k_base", "gpt2": "r50k_base"}
-_NEAREST = {
+Only their special tokens differ, and these count as text here.
+"""
+
+_NEAREST: Final = {
     "o200k_base": ("cl100k_base", "p50k_base", "r50k_base"),
     "cl100k_base": ("o200k_base", "p50k_base", "r50k_base"),
     "p50k_base": ("r50k_base", "cl100k_base", "o200k_base"),
     "r50k_base": ("p50k_base", "cl100k_base", "o200k_base"),
 }
+"""What stands in for an encoding, the nearest first."""
+
 _logger = logging.getLogger(__name__)
 
 
-def cache_folder(environ: Mapping[str, str]) -> Path | None:
-    """Tell where tiktoken keeps what it has downloaded, None when it is told to keep
-    nothing. Source: tiktoken.load.
-    """
-    folder = environ.get("TIKTOKEN_CACHE_DIR", environ.get("DATA_GYM_CACHE_DIR"))
-    if folder is None:
-        return Path(tempfile.gettempdir(), "data-gym-cache")
-    return Path(folder) if folder else None
-
-
-def from_cache(url: str, _sha256: str) -> bytes:
-    """Read tiktoken's cached file."""
-    folder = cache_folder(os.environ)
-    if folder is None:
-        raise FileNotFoundError("switched off")
-    name = hashlib.sha1(url.encode(), usedforsecurity=False).hexdigest()
-    return (folder / name).read_bytes()
-
-
-def from_quicktok(url: str, _sha256: str) -> bytes:
-    """Rebuild tiktoken's file from quicktok's: a count, then per token its length, its
-    bytes and its rank.
-    """
-    name = url.rsplit("/", 1)[-1].removesuffix("_base.tiktoken")
-    data = (_data_folder("quicktok") / f"{name}.vocab").read_bytes()
-    (count,) = struct.unpack_from("<I", data)
-    lines, at = [], 4
-    for _ in range(count):
-        (length,) = struct.unpack_from("<H", data, at)
-        (rank,) = struct.unpack_from("<I", data, at + 2 + length)
-        lines.append(b"%s %d\n" % (base64.b64encode(data[at + 2 : at + 2 + length]), rank))
-        at += 2 + length + 4
-    return b"".join(lines)
-
-
-def from_bpe_openai(url: str, _sha256: str) -> bytes:
-    """Unpack the copy of tiktoken's file that bpe-openai carries."""
-    return gzip.decompress(
-        (_data_folder("bpe_openai") / f"{url.rsplit('/', 1)[-1]}.gz").read_bytes()
-    )
-
-
-def download(url: str, sha256: str) -> bytes:
-    """Have tiktoken download its file and keep it in its cache; waits as long as the
-    network does.
-    """
-    try:
-        return tiktoken.load.read_file_cached(url, sha256)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        return tiktoken.load.read_file(url)  # it was the cache folder that failed, not the network
-
-
-LOCAL: tuple[Source, ...] = (from_cache, from_quicktok, from_bpe_openai)
-
-
 class Vocabularies:
-    """The encodings of one process, each loaded at its first use. Safe to share between
-    threads; nothing here raises.
+    """The encodings of one process, each loaded at its first use.
+
+    Safe to share between threads; nothing here raises.
 
     :param local: sources that answer at once, in the order of preference.
-    :param remote: the source that may take for ever.
-    :param patience: seconds that the caller who starts `remote` waits for it.
+    :param remote: the source that may never answer.
+    :param patience: seconds that the caller that starts `remote` waits for it.
     """
 
     def __init__(
@@ -138,69 +76,72 @@ class Vocabularies:
         self._local = local
         self._remote = remote
         self._patience = patience
-        self._lock = threading.RLock()  # reentrant, as a finalizer may count
+        # Reentrant, as a finalizer may count.
+        self._lock = threading.RLock()
         self._loaded: dict[str, tiktoken.Encoding] = {}
-        # what each source said, where all local ones were asked in vain
+        # What each source answered, where all local ones were asked in vain.
         self._failures: dict[str, list[str]] = {}
-        self._asked: set[str] = set()  # the remote source, for these
-        self._warned: set[str] = set()
+        self._downloaded: set[str] = set()
+        self._stood_in: set[str] = set()
 
     def load(self, encoding: str) -> tiktoken.Encoding | None:
-        """Return the encoding of that name, None while its vocabulary is not here; the
-        first call loads it (0.5 s).
+        """Return the encoding of that name, None while its vocabulary is not here.
+
+        The first call loads it, for 0.5 s.
         """
-        name = base(encoding)
+        name = base_encoding(encoding)
         found = self._loaded.get(name)
         if found is not None:
             return found
+
         arrival = None
         with self._lock:
-            if self._here(name) is None and name not in self._asked:
-                self._asked.add(name)
-                arrival = self._send_for(name)
+            if self._find(name) is None and name not in self._downloaded:
+                self._downloaded.add(name)
+                arrival = self._start_download(name)
+
         if arrival is not None:
             arrival.wait(self._patience)
+
         return self._loaded.get(name)
 
-    def forget_others(self) -> None:
-        """After a fork: whoever held the lock, and whoever is downloading, belongs to
-        the parent process.
+    def reset_after_fork(self) -> None:
+        """Replace the lock and allow another download.
+
+        The thread that held the one or did the other belongs to the parent process.
         """
         self._lock = threading.RLock()
-        self._asked &= self._loaded.keys()
+        self._downloaded &= self._loaded.keys()
 
-    def ready(self, encoding: str) -> bool:
-        """Whether `load` answers at once: the encoding is loaded, or was asked for
-        everywhere.
-        """
-        name = base(encoding)
-        return name in self._loaded or name in self._asked
+    def is_ready(self, encoding: str) -> bool:
+        """Whether `load` and `stand_in` return at once."""
+        name = base_encoding(encoding)
+        return name in self._loaded or name in self._stood_in
 
     def stand_in(self, encoding: str) -> tiktoken.Encoding | None:
-        """Return the nearest encoding that is on this machine, None when there is none;
-        warns once an encoding.
+        """Return the nearest encoding that is on this machine, None without one.
+
+        The first call for an encoding warns.
         """
-        name = base(encoding)
+        name = base_encoding(encoding)
         with self._lock:
-            found = next(filter(None, map(self._here, _NEAREST[name])), None)
-            warned = name in self._warned
-            self._warned.add(name)
+            found = next(filter(None, map(self._find, _NEAREST[name])), None)
+            warned = name in self._stood_in
+            self._stood_in.add(name)
             tried = "; ".join(self._failures.get(name, ()))
+
         if not warned:
+            instead = f"counted with {found.name}, the nearest one" if found else "sized in bytes"
             caution(
-                f"tiktoken's vocabulary {name} is not here ({tried}), so texts are "
-                + (
-                    f"counted with {found.name}, the nearest one"
-                    if found
-                    else "estimated by their size"
-                )
-                + ". Let tiktoken download it once, or install ratelimit-openai[vocabulary], which brings o200k_base and"
-                " cl100k_base.",
+                f"tiktoken's vocabulary {name} is not here ({tried}), so texts are {instead}."
+                " Let tiktoken download it once, or install ratelimit-openai[vocabulary], which"
+                " brings o200k_base and cl100k_base.",
                 EstimateWarning,
             )
+
         return found
 
-    def _here(self, name: str) -> tiktoken.Encoding | None:
+    def _find(self, name: str) -> tiktoken.Encoding | None:
         """Look where an answer comes at once. The lock is held."""
         found = self._loaded.get(name) or tiktoken.registry.ENCODINGS.get(name)
         if found is None and name not in self._failures:
@@ -209,24 +150,28 @@ class Vocabularies:
                 found = _construct(name, source, failures)
                 if found is not None:
                     break
+
         if found is not None:
             self._loaded[name] = found
+
         return found
 
-    def _send_for(self, name: str) -> threading.Event | None:
-        """Start the remote source on a thread of its own; the event tells when it has
-        answered. The lock is held.
+    def _start_download(self, name: str) -> threading.Event | None:
+        """Ask the remote source on a thread of its own. The lock is held.
+
+        Return an event that is set when it has answered, None without a thread.
         """
         arrival = threading.Event()
         failures = self._failures[name]
 
         def fetch() -> None:
-            said: list[str] = []
-            found = _construct(name, self._remote, said)
+            answers: list[str] = []
+            found = _construct(name, self._remote, answers)
             with self._lock:
-                failures[-1:] = said
+                failures[-1:] = answers
                 if found is not None:
                     self._loaded[name] = found
+
             arrival.set()
 
         try:
@@ -234,11 +179,12 @@ class Vocabularies:
         except RuntimeError as error:  # no more threads, or the interpreter is shutting down
             failures.append(f"download: {error}")
             return None
+
         failures.append("download: under way")
         return arrival
 
 
-def genuine(name: str, source: Source) -> bool:
+def is_genuine(name: str, source: Source) -> bool:
     """Whether `source` has tiktoken's file of `name`, to the byte; nothing is built."""
 
     def load(url: str, expected_hash: str) -> dict[bytes, int]:
@@ -247,16 +193,15 @@ def genuine(name: str, source: Source) -> bool:
 
     try:
         _constructor(name, load)()
-    except Exception as error:  # noqa: BLE001 # as below
+    except Exception as error:  # noqa: BLE001  # whatever is wrong, the source does not serve
         _logger.debug("%s is not in %s: %r", name, source.__name__, error)
         return False
+
     return True
 
 
 def _construct(name: str, source: Source, failures: list[str]) -> tiktoken.Encoding | None:
-    """Build the encoding from what `source` has; what goes wrong is added to
-    `failures`.
-    """
+    """Build the encoding from what `source` has; add what goes wrong to `failures`."""
 
     def load(url: str, expected_hash: str) -> dict[bytes, int]:
         lines = _read(source, url, expected_hash).splitlines()
@@ -264,7 +209,7 @@ def _construct(name: str, source: Source, failures: list[str]) -> tiktoken.Encod
 
     try:
         return tiktoken.Encoding(**_constructor(name, load)())
-    except Exception as error:  # noqa: BLE001 # whatever is wrong with one source, the next may serve
+    except Exception as error:  # noqa: BLE001  # whatever is wrong, the next source may serve
         reason = getattr(error, "strerror", None) or str(error)[:80] or type(error).__name__
         failures.append(f"{source.__name__.removeprefix('from_')}: {reason}")
         return None
@@ -274,32 +219,28 @@ def _read(source: Source, url: str, sha256: str) -> bytes:
     data = source(url, sha256)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError("not the file tiktoken expects")
+
     return data
 
 
 def _constructor(name: str, load: Callable[[str, str], dict[bytes, int]]) -> FunctionType:
-    """Take tiktoken's own constructor of `name`, which knows the address, checksum and
-    pattern, and let it load by `load`.
+    """Take tiktoken's own constructor of `name`, and let it load by `load`.
+
+    The head of this file gives the reason.
     """
     constructor: FunctionType = getattr(importlib.import_module("tiktoken_ext.openai_public"), name)
-    if "load_tiktoken_bpe" not in constructor.__code__.co_names:  # it would download here and now
+    # A constructor that loads otherwise would download here and now.
+    if "load_tiktoken_bpe" not in constructor.__code__.co_names:
         raise NotImplementedError("this tiktoken loads in a way unknown here")
-    return FunctionType(
-        constructor.__code__, {**constructor.__globals__, "load_tiktoken_bpe": load}
-    )
+
+    globals_ = {**constructor.__globals__, "load_tiktoken_bpe": load}
+    return FunctionType(constructor.__code__, globals_)
 
 
-def base(encoding: str) -> str:
-    """The encoding that has the ranks of `encoding`; an unknown name is taken for the
-    newest.
+def base_encoding(encoding: str) -> str:
+    """Return the encoding that has the ranks of `encoding`.
+
+    An unknown name is taken for the newest.
     """
     name = _SAME.get(encoding, encoding)
     return name if name in _NEAREST else "o200k_base"
-
-
-def _data_folder(package: str) -> Path:
-    """Find where an installed package keeps its data, without importing it."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("not installed")
-    return Path(spec.origin).parent / "data"

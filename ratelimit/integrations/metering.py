@@ -1,7 +1,7 @@
 """What the HTTP door knows of requests and answers: which calls cost, what they ask
 for, and what an answer settles.
 
-Owns the table of endpoints, the reading of a request's body, and the taps: readers that
+Owns the reading of a request's body, and the taps: readers that
 see an answer's bytes pass. Sync and async doors share all of it. Must never come in:
 waiting, the network, an HTTP library (requests, answers and headers are used by their
 names only).
@@ -16,31 +16,9 @@ from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from ratelimit.errors import EstimateWarning, LimiterWarning, caution
+from ratelimit.estimate.endpoints import endpoint_of_path
 from ratelimit.feedback import JsonReader, Refusal, SSEUsage, header_values, read_error
 from ratelimit.lease import AdmittedLease as Lease
-
-ENDPOINTS: Final[Mapping[str, str]] = {
-    "chat/completions": "chat.completions",
-    "responses": "responses",
-    "embeddings": "embeddings",
-    "completions": "completions",
-    "images/generations": "images",
-    "images/edits": "images",
-    "images/variations": "images",
-    "audio/speech": "audio",
-    "audio/transcriptions": "audio",
-    "audio/translations": "audio",
-    "moderations": "moderations",
-    "files": "files",
-    "uploads": "files",
-}
-"""Ends of paths of the calls that cost, whatever host, version or deployment stands
-before them; only a POST does.
-
-A file's upload costs one request of limits that hold for all models. Anything else
-passes unmetered: lists, batches, fine-tuning, reading a stored response back. Limits
-are a model's, and no model answers these.
-"""
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 """As they came, in any case: the libraries' own look-ups walk and decode the whole list
@@ -69,10 +47,10 @@ def endpoint_of(path: str) -> tuple[str, str] | None:
     """Tell (endpoint, deployment) of a URL's path; None when calls to it are not
     metered. The deployment is "" outside Azure.
     """
-    parts = path.strip("/").split("/")
-    endpoint = ENDPOINTS.get("/".join(parts[-2:])) or ENDPOINTS.get(parts[-1])
+    endpoint = endpoint_of_path(path)
     if endpoint is None:
         return None
+    parts = path.strip("/").split("/")
     deployment = parts[parts.index("deployments") + 1] if "deployments" in parts[:-1] else ""
     return endpoint, deployment
 

@@ -128,9 +128,12 @@ def count_prompt(endpoint: str, body: Mapping[str, Any]) -> int:
     Tools, schemas and pictures are not counted; a workload with those passes its own
     counter or sends `x-fake-usage`.
     """
-    from ratelimit.estimate.tokenizer import count, encoding_for  # noqa: PLC0415 - only servers that bill load a vocabulary
+    # Only servers that bill load a vocabulary.
+    from ratelimit.estimate.encodings import encoding_for  # noqa: PLC0415  # see above
+    from ratelimit.estimate.tokenizer import count, load  # noqa: PLC0415  # see above
 
     encoding = encoding_for(str(body.get("model", "")))
+    load(encoding)
     if endpoint in {"embeddings", "completions"}:
         given = body.get("input" if endpoint == "embeddings" else "prompt")
         several = isinstance(given, list) and bool(given) and not isinstance(given[0], int)

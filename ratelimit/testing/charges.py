@@ -40,12 +40,14 @@ _HIDDEN = {
     "": (19, 217),
     "gpt-4o": (19, 217),
     "gpt-4.1": (19, 217),
-    "gpt-5": (217, 490),
-    "gpt-5.4": (163, 449),
-    "gpt-5.5": (163, 449),
-    # 143 in seven recorded rows; the figure with tools is one difference further, as
-    # with its neighbours
-    "gpt-5.6": (143, 429),
+    # With tools: 490 until 2025-12, 496 in five rows of 2026-08.
+    "gpt-5": (217, 496),
+    # With tools: 449 until 2026-05, 455 since 2026-07.
+    "gpt-5.4": (163, 455),
+    "gpt-5.5": (163, 455),
+    # 143 in seven recorded rows; with tools none is recorded, so the difference is that
+    # of its neighbours.
+    "gpt-5.6": (143, 435),
     "o4-mini": (207, 264),
     "o3-mini": (61, 61),
     "gpt-3.5": (5, 5),
