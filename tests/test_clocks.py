@@ -170,7 +170,7 @@ def test_threads_that_wait_for_nothing_are_told() -> None:
         held.append(limiter.acquire_sync(tokens=1))
 
     held: list[object] = []
-    with pytest.raises(Deadlock, match="nobody is left"):
+    with pytest.raises(Deadlock, match="no thread is left"):
         clock.run(never_ends, never_ends, never_ends)
     assert len(limiter.statistics().families["*"].levels) == 0
     assert limiter.statistics().waiting == 0
