@@ -208,8 +208,8 @@ def test_the_fixture_serves_and_forgets(pytester: pytest.Pytester) -> None:
         def test_it(fake_openai):
             server, url = fake_openai("I", rpm=1, latency=0)
             body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-            answers = [httpx2.post(f"{url}/chat/completions", json=body).status_code for _ in range(2)]
-            assert answers == [200, 429]
+            answers = [httpx2.post(f"{url}/chat/completions", json=body) for _ in range(2)]
+            assert [answer.status_code for answer in answers] == [200, 429]
             assert len(server.ledger.refused) == 1
             pathlib.Path("url").write_text(url)
 

@@ -134,8 +134,8 @@ def test_e_counts_in_windows() -> None:
             200,
         ]
         assert (
-            "have exceeded token rate limit of your current OpenAI S0 pricing tier. Please retry after 50 seconds."
-            in refused.text
+            "have exceeded token rate limit of your current OpenAI S0 pricing tier. "
+            "Please retry after 50 seconds." in refused.text
         )
         assert refused.headers["retry-after-ms"] == "50000"
         assert still.headers["x-ratelimit-reset-tokens"] == "1"

@@ -50,7 +50,7 @@ def bucket_for(dimension: Dimension, rules: Rules, level: float, now: float) -> 
 
     The judge's own bucket enforces every limit that is a leaky bucket without
     settlement. The other tenant of variant F is debited at seconds that have passed
-    already, which aiolimiter, who reads the clock itself, cannot do.
+    already, and aiolimiter, which reads the clock itself, takes no date.
     """
     window = rules.request_window if dimension.unit == "requests" else rules.window
     if window == "fixed":

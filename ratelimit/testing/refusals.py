@@ -144,10 +144,10 @@ def retry_headers(refusal: Refusal, style: Style, *, retry_after: float | None =
 
 
 def _openai(refusal: Refusal, call: Call) -> ErrorBody:
-    who = f"for {call.model} in organization {call.organisation}"
+    place = f"for {call.model} in organization {call.organisation}"
     if refusal.reason == "in_flight":
         text = (
-            f"Too many requests in flight {who}: Limit {refusal.limit}, Used {refusal.used}, "
+            f"Too many requests in flight {place}: Limit {refusal.limit}, Used {refusal.used}, "
             "Requested 1."
         )
         return error(text, "requests", "rate_limit_exceeded")
@@ -158,7 +158,7 @@ def _openai(refusal: Refusal, call: Call) -> ErrorBody:
     if refusal.dimension is None:
         raise ValueError(f"a refusal for {refusal.reason!r} has to name its limit")
 
-    on = f"{who} on {refusal.dimension.label}: Limit {refusal.limit}"
+    on = f"{place} on {refusal.dimension.label}: Limit {refusal.limit}"
     if refusal.reason == "too_large":
         advice = "The input or output tokens must be reduced in order to run successfully."
         text = f"Request too large {on}, Requested {refusal.requested}. {advice} {_VISIT}"

@@ -1,4 +1,4 @@
-"""One HTTP request, read: which endpoint, which model, whose key, and what is wrong.
+"""One HTTP request, read: its endpoint, model and key, and what is wrong with it.
 
 Owns paths, request headers, JSON, forms, and the checks that make a 400, 401 or 404.
 Must never touch limits or answers.

@@ -1,6 +1,6 @@
 """The state of one running server: calls are admitted, settled and recorded here.
 
-Owns the buckets, who shares which, and the order "check, debit, read the headers,
+Owns the buckets, their sharing, and the order "check, debit, read the headers,
 record" in one step under one lock. Must never touch HTTP or wait. A state belongs to
 one event loop and has no other clock.
 """
@@ -74,7 +74,7 @@ class ServerState:
     def admit(self, call: Call, shown: Fault | None = None) -> Attempt:
         """Decide on a call and record it; its headers show the state right after.
 
-        :param shown: a fault whose wrong figures the headers show instead.
+        :param shown: a fault; the headers show its wrong figures.
         """
         setup = self._setup
         cost = charge(call.endpoint, call.body, setup.rules.charge, lambda: self._prompt(call))

@@ -131,7 +131,7 @@ class ThreadClock(Clock):
     def _jump_if_idle(self) -> None:
         """Go to the next moment if every thread is parked.
 
-        A thread whose flag is set is awake though it has not run yet.
+        A thread is awake once its flag is set, though it has not run yet.
         """
         if not self._parked or len(self._parked) < self._running:
             return

@@ -4,8 +4,8 @@ Owns the jump: the loop sleeps only when none of its callbacks is ready, so what
 sleeps for is the next thing that happens. Must never know a limit or a server.
 
 A timer is due when the time has reached its moment and not a float earlier, and its
-moment is never the one in which it is set. So a task that sets a timer for a residue of
-rounding again and again sees the time move, as it would in real time.
+moment is at least `SOONEST` after the one in which it is set. So a task that sets a
+timer for a residue of rounding again and again sees the time move, as in real time.
 
 While a thread works for the loop, whether by `loop.run_in_executor` or
 `anyio.to_thread`, the time stands still. Threads that anyio counts in a limiter other
@@ -32,9 +32,11 @@ except ImportError:  # pragma: no cover  # anyio installs it, or does without it
 
 __all__ = ["VirtualLoop"]
 
+SOONEST: Final = 1e-9
+"""Seconds; the resolution of the clock of a real loop."""
 BUSY_ROUNDS: Final = 10_000
-"""Rounds of a loop without a jump after which `TICK` passes. In real time each of them
-takes some time, which a task that polls the clock waits for.
+"""Rounds of a loop without a jump of a `TICK` after which one passes. In real time each
+of them takes some time, which a task that polls the clock waits for.
 """
 TICK: Final = 1e-6
 """Seconds."""
@@ -74,8 +76,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Set a timer for ``when``, at the earliest one float step from now."""
-        moment = max(when, nextafter(self._virtual.seconds, inf))
+        """Set a timer for ``when``, at the earliest `SOONEST` from now."""
+        now = self._virtual.seconds
+        moment = max(when, now + SOONEST, nextafter(now, inf))
         return super().call_at(moment, callback, *args, context=context)
 
     def run_in_executor(  # type: ignore[override]  # typeshed's is generic over *args
@@ -130,8 +133,9 @@ class _JumpingSelector(selectors.BaseSelector):
         events = self._real.select(self._time.grace if listening and timeout > 0 else 0)
         if not events and timeout > 0:
             self._time.jump(timeout)
-            self._rounds = 0
-            return events
+            if timeout >= TICK:
+                self._rounds = 0
+                return events
 
         self._rounds += 1
         if self._rounds >= BUSY_ROUNDS:
