@@ -86,6 +86,31 @@ BODIES: list[tuple[str, Mapping[str, Any], type[BaseModel]]] = [
         },
         responses.Response,
     ),
+    (
+        "/responses",
+        {
+            "model": "gpt-4o",
+            "input": HI,
+            "instructions": None,
+            "temperature": None,
+            "top_p": None,
+            "text": {
+                "format": {"type": "json_schema", "name": "a", "schema": {"type": "object"}},
+                "verbosity": "low",
+            },
+            "tools": [
+                {"type": "custom", "name": "run"},
+                {"type": "file_search", "vector_store_ids": ["vs_1"]},
+                {"type": "function", "name": "bare", "parameters": None, "strict": None},
+            ],
+            "tool_choice": {"type": "file_search"},
+            "parallel_tool_calls": None,
+            "previous_response_id": "resp_1",
+            "store": False,
+            "truncation": "auto",
+        },
+        responses.Response,
+    ),
     ("/responses/compact", {"model": "gpt-5", "input": HI}, responses.CompactedResponse),
     (
         "/responses/input_tokens",
@@ -122,6 +147,12 @@ FORMS: list[tuple[str, Mapping[str, Any], Mapping[str, Any], type[BaseModel]]] =
         {"model": "whisper-1", "response_format": "verbose_json"},
         {"file": SPEECH},
         audio.TranscriptionVerbose,
+    ),
+    (
+        "/audio/transcriptions",
+        {"model": "gpt-4o-transcribe-diarize", "response_format": "diarized_json"},
+        {"file": SPEECH},
+        audio.TranscriptionDiarized,
     ),
     ("/audio/translations", {"model": "whisper-1"}, {"file": SPEECH}, audio.Translation),
 ]

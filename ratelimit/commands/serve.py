@@ -20,6 +20,7 @@ from typing import Final
 from ratelimit.commands import CommandError
 from ratelimit.testing.ledger import Entry
 from ratelimit.testing.server import FakeOpenAI
+from ratelimit.testing.variants import rules_of
 
 __all__ = ["serve"]
 
@@ -53,6 +54,9 @@ def serve(
     server = FakeOpenAI(variant, rpm=rpm, tpm=tpm, rpd=rpd, tpd=tpd, seed=seed)
     started = time.monotonic()  # the clock of the server's loop too
     limits = {"RPM": rpm, "TPM": tpm, "RPD": rpd, "TPD": tpd}
+    if rules_of(variant).window == "burst":
+        limits = {"RPM": rpm}  # no other is enforced
+
     shown = [f"{limit:,.15g} {name}" for name, limit in limits.items() if limit is not None]
     with (
         contextlib.suppress(KeyboardInterrupt),
