@@ -163,7 +163,7 @@ def test_a_thread_that_is_woken_stops_the_jump() -> None:
 
 
 def test_threads_that_wait_for_nothing_get_an_error() -> None:
-    """When everybody waits and nobody for a moment, each gets an error that says so,
+    """When every thread waits and none for a moment, each gets an error that says so,
     instead of hanging the suite.
     """
     clock = ThreadClock()
@@ -217,7 +217,7 @@ def test_a_timer_never_fires_in_the_moment_in_which_it_is_set(start: float) -> N
 
     async def main() -> list[float]:
         loop = asyncio.get_running_loop()
-        others = loop.create_task(busy(loop))
+        polling = loop.create_task(busy(loop))
         moments = [loop.time()]
         for _ in range(4):
             due = loop.create_future()
@@ -225,7 +225,7 @@ def test_a_timer_never_fires_in_the_moment_in_which_it_is_set(start: float) -> N
             await due
             moments.append(loop.time())
 
-        others.cancel()
+        polling.cancel()
         return moments
 
     moments = clock.run(main)

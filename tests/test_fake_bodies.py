@@ -290,8 +290,8 @@ def test_models_are_listed_and_retrieved_by_name() -> None:
         listed = [model.id async for model in api.models.list()]
         names = ("my-model", "other-one", "org/named", "called-once", "gpt-4o")
         retrieved = [(await api.models.retrieve(name)).id for name in names]
-        with pytest.raises(openai.NotFoundError, match="'nobody' does not exist"):
-            await api.models.retrieve("nobody")
+        with pytest.raises(openai.NotFoundError, match="'unknown' does not exist"):
+            await api.models.retrieve("unknown")
 
         return listed, retrieved
 
@@ -382,7 +382,7 @@ def test_reasoning_models_spend_tokens_unseen(body: dict[str, Any], reasoning: i
 
 
 def test_a_workload_sets_every_figure_of_the_usage() -> None:
-    """`x-fake-usage` knows cached and reasoning tokens too, each within its whole."""
+    """`x-fake-usage` sets cached and reasoning tokens too, each within its whole."""
     known = {
         "prompt_tokens": 10,
         "completion_tokens": 20,

@@ -22,7 +22,7 @@ class Clock:
 
 
 def at_clock(clock: Clock, work: Callable[[], None]) -> None:
-    """Run `work`, which never waits, inside an event loop whose time is `clock`."""
+    """Run `work`, which never waits, inside an event loop in the time of `clock`."""
 
     async def inside() -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -85,7 +85,7 @@ def test_whole_numbers_are_seen_as_whole() -> None:
 
 @given(limit=st.integers(1, 10_000), amounts=st.lists(st.integers(1, 999), min_size=1, max_size=40))
 def test_coming_at_the_computed_moment_is_early_enough(limit: int, amounts: list[int]) -> None:
-    """A caller who waits exactly what is missing is admitted: no rounding residue
+    """A caller that waits exactly what is missing is admitted: no rounding residue
     refuses it.
     """
     clock = Clock()

@@ -1,5 +1,5 @@
-"""The servers that know no tokens: nginx's rate with a burst, and a proxy's windows of
-the clock's minute. Time is the loop's, turned by hand.
+"""The plain servers: nginx's rate with a burst, and a proxy's windows of the clock's
+minute. Time is the loop's, turned by hand.
 """
 
 from __future__ import annotations

@@ -207,8 +207,8 @@ def test_answers_depend_on_seed_and_body_alone() -> None:
 
 
 def test_one_server_belongs_to_one_loop_at_a_time() -> None:
-    """A second living loop is told to use serve(); after the first is closed the server
-    starts afresh and keeps its ledger.
+    """A second living loop gets an error that names serve(); when the first is closed
+    the server starts afresh and keeps its ledger.
     """
     server = FakeOpenAI(rpm=2, latency=0)
 

@@ -95,8 +95,8 @@ def test_calls_in_flight_are_cut_off_in_silence(
     capfd: pytest.CaptureFixture[str],
     stream: bool,
 ) -> None:
-    """The caller sees a broken connection, whoever left the block his own exception,
-    and nobody a traceback of the web server.
+    """The caller sees a broken connection, the block raises its own exception, and no
+    traceback of the web server is printed.
     """
     server = FakeOpenAI("I", latency=FOREVER)
 

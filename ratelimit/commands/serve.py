@@ -46,7 +46,7 @@ def serve(
     """Serve until Ctrl-C or a termination signal, and return the exit status, 0.
 
     :param show: prints a line at once, also into a file or pipe.
-    :param wait: waits for so many seconds between two looks at the ledger.
+    :param wait: sleeps, in seconds, between two looks at the ledger.
 
     Raises InvalidArgument for unusable limits and CommandError when the address cannot
     be had.
@@ -81,7 +81,7 @@ def serve(
 
 
 def summary(entries: Sequence[Entry], seconds: float) -> Iterator[str]:
-    """Return the lines that tell what has come since the last look.
+    """Return the lines that summarise the requests since the last look.
 
     One line counts all requests, and one more the refusals and failures of each reason,
     with the last sentence that was answered.

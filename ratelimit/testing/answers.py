@@ -5,8 +5,8 @@ limits, buckets or HTTP.
 
 The output length of a call depends on the seed and its body only, so that every client
 in a race gets the same work, however it orders or retries it; so does the text, in
-which one word is one token of o200k_base and cl100k_base alike. A workload that knows
-better (recorded calls) sends the header `x-fake-usage: {"prompt_tokens": 12,
+which one word is one token of o200k_base and cl100k_base alike. A workload of
+recorded calls sends the header `x-fake-usage: {"prompt_tokens": 12,
 "completion_tokens": 345, "cached_tokens": 0, "reasoning_tokens": 64}`; any of the
 numbers may be left out.
 """
@@ -113,7 +113,7 @@ class Answers:
         return content_of(call, self._tool_use)
 
     def prompt(self, call: Call) -> int:
-        """Return the billed prompt tokens: as the workload knows them, else counted."""
+        """Return the billed prompt tokens: the workload's figure, else a count."""
         if "prompt_tokens" in call.known:
             return int(call.known["prompt_tokens"])
 
@@ -122,7 +122,7 @@ class Answers:
     def usage(self, call: Call, content: Content, prompt: int) -> Usage:
         """Return the bill, without what the cache holds.
 
-        The output is as long as the workload knows, else as long as the content, else
+        The output is as long as the workload says, else as long as the content, else
         lognormal around the median; over all choices, and bounded by what the body
         allows.
         """

@@ -1,7 +1,7 @@
 """What the bodies of all endpoints are made from, and the form of a streamed event.
 
 Owns the record `Answer`, the usage of chat and Responses, and server-sent events. Must
-never know one endpoint's objects.
+never hold the objects of one endpoint.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ class Answer:
         return [self.output // parts + (index < self.output % parts) for index in range(parts)]
 
     def text(self, length: int) -> str:
-        """Return the whole text of a choice of so many tokens."""
+        """Return the whole text of a choice.
+
+        :param length: its tokens.
+        """
         return words(0, length) if self.content.text is None else self.content.text
 
     def pieces(self, length: int, count: int) -> Iterator[str]:

@@ -8,8 +8,8 @@ costs or write a header.
 afterwards. `SettledBucket` is the plain form "level, last seen" for servers that settle
 and may owe. `WindowBucket` counts in fixed windows.
 
-Levels are units of the limit; a limit is so many units in `period` seconds. `now` is
-the loop's time in seconds; aiolimiter reads the same loop by itself.
+A limit is a number of units in `period` seconds, and a level is in the same units.
+`now` is the loop's time in seconds; aiolimiter reads the same loop by itself.
 """
 
 from __future__ import annotations

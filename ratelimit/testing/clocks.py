@@ -1,6 +1,6 @@
 """Virtual clocks: in a test a minute's wait takes no time.
 
-Owns the clocks of asyncio and trio. Must never know a limit, a server, or anything of
+Owns the clocks of asyncio and trio. Must never touch limits, servers, or anything of
 the limiter but the shape of its clock.
 
     clock = VirtualClock()                      # or TrioClock()

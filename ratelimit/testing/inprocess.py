@@ -1,7 +1,7 @@
 """The server without a network, which behaves as over a network.
 
 Owns the way of a request from an httpx2 client to an ASGI app on the same event loop.
-Must never know a limit.
+Must never touch limits.
 
 httpx2's own ASGITransport returns a response when the app has finished it, and cancels
 the app with its caller. Here, as over a wire, the headers of a stream arrive when they

@@ -70,7 +70,7 @@ class Entry:
     message: str = ""
     """The sentence of a refusal or failure."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Those that tell attempts apart, such as x-stainless-retry-count."""
+    """Those that distinguish attempts, such as x-stainless-retry-count."""
     levels: Mapping[str, float] = field(default_factory=dict)
     """What each bucket had left right after the decision."""
 

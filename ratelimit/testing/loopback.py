@@ -1,6 +1,6 @@
 """The server over real HTTP: uvicorn in a thread.
 
-Owns the thread, the socket and their end. Must never know a limit.
+Owns the thread, the socket and their end. Must never touch limits.
 """
 
 from __future__ import annotations

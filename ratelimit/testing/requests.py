@@ -86,9 +86,9 @@ class Call:
     raw: bytes = b""
     body: Mapping[str, Any] = field(default_factory=dict)
     known: Mapping[str, Any] = field(default_factory=dict)
-    """What the workload knows of the usage, from the header `x-fake-usage`."""
+    """The workload's figures of the usage, from the header `x-fake-usage`."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Those that tell attempts apart."""
+    """Those that distinguish attempts."""
     problem: Problem | None = None
     """Set when the call cannot be served."""
     prompt_tokens: int | None = None

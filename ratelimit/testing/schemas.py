@@ -75,7 +75,7 @@ class _Builder:
     def value(self, given: object, depth: int = 0, index: int = 1) -> Any:
         """Return a value of `given`.
 
-        :param index: tells the items of an array apart, from 1 on.
+        :param index: the place of an array's item, from 1 on.
         """
         schema = self._resolve(given, depth)
         if "const" in schema:

@@ -88,7 +88,7 @@ class Session:
         if not name:
             listed = replies.model_list(self._state.model_names())
             await self._answer(200, [], replies.as_json(listed))
-        elif self._state.knows(name):
+        elif self._state.serves(name):
             await self._answer(200, [], replies.as_json(replies.model(name)))
         else:
             text = f"The model '{name}' does not exist or you do not have access to it."

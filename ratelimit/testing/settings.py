@@ -85,7 +85,7 @@ def seconds(value: float, name: str) -> float:
 
 
 def latency_of(given: Latency | float | None) -> Latency:
-    """Return a Latency: as given, its default, or one of exactly so many seconds."""
+    """Return a Latency: the given one, the default, or one of a fixed time."""
     if isinstance(given, Latency):
         return given
 

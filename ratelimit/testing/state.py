@@ -164,7 +164,7 @@ class ServerState:
         names = [*self._setup.quotas.model_names(), *MODELS, *self._models]
         return [name for name in dict.fromkeys(names) if name]
 
-    def knows(self, model: str) -> bool:
+    def serves(self, model: str) -> bool:
         """Return whether `model` is in the list, or a configured pattern names it."""
         return model in self.model_names() or self._setup.quotas.family(model) != ""
 

@@ -1,7 +1,7 @@
 """Virtual time for threads.
 
 Owns the moments at which threads are parked, and the jump from one to the next. Must
-never know an event loop, a limit or a server.
+never touch event loops, limits or servers.
 
 The jump is safe because it happens only once every thread that the clock has started is
 parked and none of them has been woken.

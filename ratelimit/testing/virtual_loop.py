@@ -1,7 +1,7 @@
 """An asyncio loop that jumps where another loop sleeps.
 
 Owns the jump: the loop sleeps only when none of its callbacks is ready, so whatever it
-sleeps for is the next thing that happens. Must never know a limit or a server.
+sleeps for is the next thing that happens. Must never touch limits or servers.
 
 A timer is due when the time has reached its moment and not a float earlier, and its
 moment is at least `SOONEST` after the one in which it is set. So a task that sets a
