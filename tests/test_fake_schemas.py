@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -53,6 +54,12 @@ def valid(schema: Any) -> Any:
         },
         {"type": "array", "items": {"type": "integer"}, "minItems": 5, "uniqueItems": True},
         {"type": "array", "items": {"enum": ["a", "b", "c"]}, "minItems": 3, "uniqueItems": True},
+        {
+            "type": "array",
+            "items": {"type": "object", "properties": {"a": {"type": "integer"}}},
+            "minItems": 3,
+            "uniqueItems": True,
+        },
         {"type": "array", "prefixItems": [{"type": "string"}, {"type": "number"}], "items": False},
         {"type": "array", "items": {"type": "string"}, "maxItems": 0},
         {"type": ["null", "string"], "minLength": 3},
@@ -131,6 +138,41 @@ def test_a_schema_that_requires_itself_without_end_ends() -> None:
 
     assert isinstance(example(schema), dict)
     assert example({"$ref": "#"}) == "text"
+
+
+def test_a_schema_that_branches_into_itself_ends() -> None:
+    """Two required parts of its own kind would be two to the power of forty values."""
+    node: dict[str, Any] = {"type": "object", "required": ["left", "right"]}
+    node["properties"] = {"left": {"$ref": "#"}, "right": {"$ref": "#"}}
+
+    assert example(node).keys() == {"left", "right"}
+    assert len(example({"type": "array", "minItems": 10**9, "items": {}})) == 10_000
+    assert len(example({"type": "string", "minLength": 10**12})) == 100_000
+
+
+KEYWORDS = st.sampled_from(
+    [
+        *("type", "enum", "const", "properties", "required", "items", "prefixItems", "anyOf"),
+        *("oneOf", "allOf", "$ref", "minimum", "maximum", "exclusiveMinimum", "multipleOf"),
+        *("minLength", "maxLength", "pattern", "format", "minItems", "maxItems"),
+        *("additionalProperties", "minProperties", "maxProperties"),
+    ]
+)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 99)
+    | st.floats(allow_nan=False)
+    | st.sampled_from(["object", "array", "integer", "#", "#/properties/a", "^a+$", "date", "("]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYWORDS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(schema=JSON)
+def test_no_schema_breaks_the_server(schema: object) -> None:
+    """Whatever stands where a schema should, a value of JSON comes out."""
+    json.dumps(example(schema))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import httpx2
 import openai
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from openai import pydantic_function_tool
 from pydantic import BaseModel, Field
 
@@ -298,6 +300,60 @@ def test_the_bill_has_the_tokens_of_what_is_answered() -> None:
 
     assert 10 < first.completion_tokens < 40
     assert second.completion_tokens == 77
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from(["function", "custom", "user", "a"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "type",
+                    "function",
+                    "custom",
+                    "name",
+                    "parameters",
+                    "role",
+                    "content",
+                    "text",
+                    "tools",
+                    "mode",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    endpoint=st.sampled_from(["chat/completions", "responses"]),
+    fields=st.dictionaries(
+        st.sampled_from(["messages", "input", "tools", "tool_choice", "response_format", "text"]),
+        JSON,
+    ),
+    stream=st.booleans(),
+)
+def test_no_body_breaks_the_server(endpoint: str, fields: dict[str, Any], stream: bool) -> None:
+    """Whatever stands where tools, choices and messages should, the answer is a 200 or
+    a 400, whole or as a stream.
+    """
+    body = {"model": "m", "messages": [user("a")], "input": "a", "stream": stream, **fields}
+
+    async def main() -> int:
+        server = FakeOpenAI(latency=0, tool_calls="always", count_prompt=lambda *_: 1)
+        request = httpx2.Request("POST", f"http://fake/v1/{endpoint}", json=body)
+        response = await server.transport().handle_async_request(request)
+        await response.aread()
+        return response.status_code
+
+    assert asyncio.run(main()) in {200, 400}
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])

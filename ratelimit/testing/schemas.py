@@ -25,6 +25,10 @@ DEPTH: Final = 4
 """Levels of nesting from which on optional parts are left out."""
 DEEPEST: Final = 40
 """Levels of nesting at which a schema that requires itself is given up."""
+MOST_VALUES: Final = 10_000
+"""Values inside one example after which objects and arrays stay empty."""
+LONGEST: Final = 100_000
+"""Characters of a string, whatever its least length."""
 
 _FORMATS: Final = {
     "date": "2026-01-{:02d}",
@@ -71,12 +75,14 @@ class _Builder:
 
     def __init__(self, root: object) -> None:
         self._root = root
+        self._values = 0
 
     def value(self, given: object, depth: int = 0, index: int = 1) -> Any:
         """Return a value of `given`.
 
         :param index: the place of an array's item, from 1 on.
         """
+        self._values += 1
         schema = self._resolve(given, depth)
         if "const" in schema:
             return schema["const"]
@@ -86,10 +92,15 @@ class _Builder:
             return choices[(index - 1) % len(choices)]
 
         kind = self._kind(schema, depth)
-        if kind == "object":
-            return self._object(schema, depth)
+        if kind not in {"object", "array"}:
+            return _scalar(kind, schema, index)
 
-        return self._array(schema, depth) if kind == "array" else _scalar(kind, schema, index)
+        if depth >= DEEPEST or self._values >= MOST_VALUES:
+            return {} if kind == "object" else []
+
+        return (
+            self._object(schema, depth, index) if kind == "object" else self._array(schema, depth)
+        )
 
     def _resolve(self, given: object, depth: int) -> dict[str, Any]:
         """Return the schema with its references, allOf and alternatives merged in."""
@@ -98,32 +109,27 @@ class _Builder:
             if "$ref" in schema:
                 target = self._target(schema.pop("$ref"))
                 schema = _merged(target, schema)
-            elif isinstance(schema.get("allOf"), list):
-                for part in schema.pop("allOf"):
-                    schema = _merged(part, schema)
-            elif isinstance(schema.get("anyOf") or schema.get("oneOf"), list):
-                parts = schema.pop("anyOf", None) or schema.pop("oneOf")
-                schema = _merged(self._alternative(parts, depth), schema)
-            else:
+                continue
+
+            name = next((each for each in ("allOf", "anyOf", "oneOf") if each in schema), "")
+            parts = schema.pop(name, None)
+            if not name:
                 break
+
+            if not isinstance(parts, list) or not parts:
+                continue
+
+            for part in parts if name == "allOf" else [self._alternative(parts, depth)]:
+                schema = _merged(part, schema)
 
         return schema
 
     def _alternative(self, parts: Sequence[object], depth: int) -> object:
         """Choose the first alternative, or a plain one where nesting gets deep."""
         if depth < DEPTH:
-            return next((part for part in parts if self._plain(part) != "null"), parts[0])
+            return next((part for part in parts if _nesting(part) > 0), parts[0])
 
-        order = {"null": 0, "": 1, "plain": 1, "nested": 2}
-        return min(parts, key=lambda part: order[self._plain(part)])
-
-    def _plain(self, part: object) -> str:
-        schema = dict(part) if isinstance(part, Mapping) else {}
-        if "$ref" in schema or "anyOf" in schema or "allOf" in schema:
-            return "nested"
-
-        kind = schema.get("type")
-        return "nested" if kind in {"object", "array"} else "null" if kind == "null" else "plain"
+        return min(parts, key=_nesting)
 
     def _target(self, reference: object) -> object:
         """Return what a local reference such as "#/$defs/Node" points to."""
@@ -155,40 +161,61 @@ class _Builder:
 
         return next((implied for name, implied in _KEYWORDS.items() if name in schema), "string")
 
-    def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
-        if depth >= DEEPEST:
-            return {}
-
+    def _object(self, schema: Schema, depth: int, index: int) -> dict[str, Any]:
         properties = schema.get("properties")
         properties = properties if isinstance(properties, Mapping) else {}
-        required = [name for name in schema.get("required") or () if isinstance(name, str)]
+        required = [name for name in _list(schema, "required") if isinstance(name, str)]
         names = (
             list(properties) if depth < DEPTH else [each for each in properties if each in required]
         )
-        most = schema.get("maxProperties", math.inf)
+        most = _bound(schema, "maxProperties", math.inf)
         if len(names) > most:
             names = sorted(names, key=lambda name: name not in required)[: int(most)]
 
         rest = schema.get("additionalProperties", {})
         missing = [name for name in required if name not in properties]
-        short = int(schema.get("minProperties", 0)) - len(names) - len(missing)
+        short = _count(schema, "minProperties") - len(names) - len(missing)
         missing += [f"key{number}" for number in range(1, short + 1)]
-        found = {name: self.value(properties[name], depth + 1) for name in names}
-        return found | {name: self.value(rest, depth + 1) for name in missing}
+        found = {name: self.value(properties[name], depth + 1, index) for name in names}
+        return found | {name: self.value(rest, depth + 1, index) for name in missing}
 
     def _array(self, schema: Schema, depth: int) -> list[Any]:
-        first = schema.get("prefixItems") or []
+        first = _list(schema, "prefixItems")
         items = schema.get("items", {})
-        least = int(schema.get("minItems", 0))
+        least = _count(schema, "minItems")
         wanted = max(least, len(first), 1 if depth < DEPTH and items is not False else 0)
-        count = min(wanted, int(schema.get("maxItems", wanted)))
-        if depth >= DEEPEST:
-            return []
-
+        count = int(min(wanted, _bound(schema, "maxItems", wanted)))
         return [
             self.value(first[place] if place < len(first) else items, depth + 1, place + 1)
             for place in range(count)
         ]
+
+
+def _nesting(part: object) -> int:
+    """Return 0 for null, 1 for a value without parts and 2 for any other schema."""
+    schema = part if isinstance(part, Mapping) else {}
+    if schema.get("type") == "null":
+        return 0
+
+    nested = {"$ref", "anyOf", "oneOf", "allOf", "properties", "items"} & schema.keys()
+    return 2 if nested or schema.get("type") in ("object", "array") else 1
+
+
+def _list(schema: Schema, name: str) -> list[Any]:
+    given = schema.get(name)
+    return given if isinstance(given, list) else []
+
+
+def _bound(schema: Schema, name: str, default: float) -> float:
+    """Return a bound that a keyword sets; the default where it is no number."""
+    given = schema.get(name)
+    number = isinstance(given, int | float) and not isinstance(given, bool)
+    return given if number and math.isfinite(given) else default  # type: ignore[arg-type, return-value]
+
+
+def _count(schema: Schema, name: str) -> int:
+    """Return a least number of parts, within what an example may have."""
+    return min(int(_bound(schema, name, 0)), MOST_VALUES)
 
 
 def _merged(part: object, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,13 +247,12 @@ def _scalar(kind: str, schema: Schema, index: int) -> str | float | None:
 
 def _number(schema: Schema, index: int, *, whole: bool) -> float:
     """Return the `index`-th number within the bounds, as small as they allow."""
-    step = schema.get("multipleOf")
-    step = step if isinstance(step, int | float) and step > 0 else None
-    low, above = schema.get("minimum", -math.inf), schema.get("exclusiveMinimum", -math.inf)
-    high, below = schema.get("maximum", math.inf), schema.get("exclusiveMaximum", math.inf)
-    if whole or step is not None:
-        step = step or 1
-        first = math.ceil(low / step) if low > -math.inf else -math.inf
+    step = _bound(schema, "multipleOf", 0)
+    low, above = (_bound(schema, name, -math.inf) for name in ("minimum", "exclusiveMinimum"))
+    high, below = (_bound(schema, name, math.inf) for name in ("maximum", "exclusiveMaximum"))
+    if whole or step > 0:
+        step = step if step > 0 else 1
+        first: float = math.ceil(low / step) if low > -math.inf else -math.inf
         if above > -math.inf:
             first = max(first, math.floor(above / step) + 1)
 
@@ -250,7 +276,8 @@ def _number(schema: Schema, index: int, *, whole: bool) -> float:
 
 
 def _string(schema: Schema, index: int) -> str:
-    least, most = int(schema.get("minLength", 0)), schema.get("maxLength")
+    least = min(int(_bound(schema, "minLength", 0)), LONGEST)
+    most = int(_bound(schema, "maxLength", LONGEST))
     pattern = schema.get("pattern")
     if isinstance(pattern, str):
         found = matching(pattern, least, most)
@@ -262,5 +289,4 @@ def _string(schema: Schema, index: int) -> str:
         return form.format(index)
 
     text = f"text {index}" if index > 1 else "text"
-    text = text.ljust(least, ".")
-    return text if most is None else text[: int(most)]
+    return text.ljust(least, ".")[:most]

@@ -103,7 +103,8 @@ def rules_of(variant: str | Iterable[str]) -> Rules:
     names = [known.get(part.strip().upper(), "") for part in given]
     if not names or not all(names):
         raise InvalidArgument(
-            f"variant {variant!r}: write letters or names out of {' '.join(known.values())}, joined by '+'"
+            f"variant {variant!r}: write letters or names out of {' '.join(known.values())}, "
+            "joined by '+'"
         )
 
     bases = [name for name in names if name in _BASES]
