@@ -133,9 +133,9 @@ def _input(endpoint: str, body: Body, prompt_tokens: Callable[[], int]) -> tuple
 def hidden_prompt(body: Body) -> int:
     """Return the tokens before the input of Responses, charged but not billed."""
     model = str(body.get("model", ""))
-    with_tools = any(
-        isinstance(tool, Mapping) and tool.get("type") == "function"
-        for tool in body.get("tools") or ()
+    tools = body.get("tools")
+    with_tools = isinstance(tools, list) and any(
+        isinstance(tool, Mapping) and tool.get("type") == "function" for tool in tools
     )
     return next(_HIDDEN[prefix] for prefix in _HIDDEN_BY_LENGTH if model.startswith(prefix))[
         with_tools
@@ -175,9 +175,9 @@ def _measure(messages: Sequence[Any]) -> tuple[int, dict[str, int]]:
             size += _size(content)
         for part in content if isinstance(content, list) else ():
             kind = part.get("type") if isinstance(part, Mapping) else None
-            if kind in {"image_url", "input_image"}:
+            if kind in ("image_url", "input_image"):
                 attached["image"] += 1
-            elif kind in {"file", "input_file"}:
+            elif kind in ("file", "input_file"):
                 attached["file"] += 1
             elif kind is not None and isinstance(part.get("text"), str):
                 size += _size(part["text"])

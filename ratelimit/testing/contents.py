@@ -126,7 +126,7 @@ def _tools(body: Body) -> list[_Tool]:
     """Return the function and custom tools of either endpoint."""
     found = []
     for given in _sequence(body.get("tools")):
-        kind = given.get("type") if isinstance(given, Mapping) else None
+        kind = str(given.get("type")) if isinstance(given, Mapping) else ""
         if kind not in {"function", "custom"}:
             continue
 
@@ -148,7 +148,7 @@ def _choice(body: Body, tools: list[_Tool]) -> tuple[list[_Tool], str]:
     if not isinstance(choice, Mapping):
         return tools, "auto"
 
-    kind = choice.get("type")
+    kind = str(choice.get("type"))
     if kind in {"function", "custom"}:
         inner = choice.get(kind)
         named = inner if isinstance(inner, Mapping) else choice
@@ -172,7 +172,7 @@ def _turn(call: Call) -> _Turn:
         if not isinstance(item, Mapping):
             continue
 
-        kind = item.get("type")
+        kind = str(item.get("type"))
         if item.get("role") == "user":
             question, called, answered = _text(item.get("content")), set(), False
         elif item.get("role") == "tool" or kind in {
@@ -184,7 +184,11 @@ def _turn(call: Call) -> _Turn:
             called.add(str(item.get("name")))
         else:
             for made in _sequence(item.get("tool_calls")):
-                tool = made.get(made.get("type", "function")) if isinstance(made, Mapping) else None
+                tool = (
+                    made.get(str(made.get("type", "function")))
+                    if isinstance(made, Mapping)
+                    else None
+                )
                 called.add(str(tool.get("name")) if isinstance(tool, Mapping) else "")
 
     return _Turn(question, frozenset(called), answered)
@@ -198,10 +202,11 @@ def _structured(call: Call) -> str | None:
     else:
         form = call.body.get("response_format")
 
-    if not isinstance(form, Mapping) or form.get("type") not in {"json_object", "json_schema"}:
+    kind = str(form.get("type")) if isinstance(form, Mapping) else ""
+    if not isinstance(form, Mapping) or kind not in {"json_object", "json_schema"}:
         return None
 
-    if form["type"] == "json_object":
+    if kind == "json_object":
         return json.dumps({"answer": "text"})
 
     inner = form.get("json_schema")

@@ -53,6 +53,14 @@ _DEFAULT_MODELS: Final = {
 }
 """Of the endpoints that do not ask for a model."""
 _WHOLE_NUMBERS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n")
+_TYPES: Final = {
+    "tools": list,
+    "response_format": dict,
+    "text": dict,
+    "metadata": dict,
+    "stream_options": dict,
+}
+"""Of optional fields of chat and Responses."""
 _KNOWN_NUMBERS: Final = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
 _KEPT_HEADERS: Final = (
     b"x-stainless-retry-count",
@@ -245,6 +253,11 @@ def _bad_argument(call: Call) -> Problem | None:
         if not isinstance(value, list) and (needed == "messages" or not isinstance(value, str)):
             return Problem(400, f"Invalid type for '{needed}'.", needed, "invalid_type")
 
+    if call.endpoint in {"chat.completions", "responses"}:
+        wrong = _wrong_type(body, str(needed))
+        if wrong:
+            return Problem(400, f"Invalid type for '{wrong}'.", wrong, "invalid_type")
+
     for name in _WHOLE_NUMBERS:
         value = body.get(name)
         if value is not None and not _is_whole(value, least=1):
@@ -252,6 +265,17 @@ def _bad_argument(call: Call) -> Problem | None:
             return Problem(400, text, name, "integer_below_min_value")
 
     return None
+
+
+def _wrong_type(body: Mapping[str, Any], needed: str) -> str:
+    """Return the first field of a chat or response that has the wrong type, else ""."""
+    for name, kind in _TYPES.items():
+        if not isinstance(body.get(name), kind | None):
+            return name
+
+    items = body[needed] if isinstance(body[needed], list) else []
+    places = (place for place, item in enumerate(items) if not isinstance(item, dict))
+    return next((f"{needed}[{place}]" for place in places), "")
 
 
 def _is_whole(value: object, *, least: int) -> bool:
