@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from ratelimit import RateLimiter
@@ -159,8 +162,8 @@ def test_a_thread_that_is_woken_stops_the_jump() -> None:
     assert clock.now() == 1_005
 
 
-def test_threads_that_wait_for_nothing_are_told() -> None:
-    """When everybody waits and nobody for a moment, each gets an error that says so,
+def test_threads_that_wait_for_nothing_get_an_error() -> None:
+    """When every thread waits and none for a moment, each gets an error that says so,
     instead of hanging the suite.
     """
     clock = ThreadClock()
@@ -170,7 +173,7 @@ def test_threads_that_wait_for_nothing_are_told() -> None:
         held.append(limiter.acquire_sync(tokens=1))
 
     held: list[object] = []
-    with pytest.raises(Deadlock, match="nobody is left"):
+    with pytest.raises(Deadlock, match="no thread is left"):
         clock.run(never_ends, never_ends, never_ends)
     assert len(limiter.statistics().families["*"].levels) == 0
     assert limiter.statistics().waiting == 0
@@ -192,7 +195,7 @@ def test_an_error_in_a_thread_reaches_the_caller() -> None:
 
 
 def test_the_main_thread_alone_may_wait_on_a_thread_clock() -> None:
-    """A test without threads of its own uses the clock as it is: each wait is a jump."""
+    """A test without threads of its own uses the clock as it is: a wait is a jump."""
     clock = ThreadClock()
     limiter = RateLimiter(rpm=60, burst=1 / 60, slack=0, clock=clock)
     for _ in range(5):
@@ -200,19 +203,117 @@ def test_the_main_thread_alone_may_wait_on_a_thread_clock() -> None:
     assert clock.now() == pytest.approx(4)
 
 
-def test_a_timer_for_a_residue_of_rounding_does_not_stop_time() -> None:
-    """Who sets a timer for 1e-16 s again and again, as a leaky level's rounding makes
-    aiolimiter do, gets on all the same.
+@pytest.mark.parametrize("start", [0.0, 100.0, 1e9])
+def test_a_timer_never_fires_in_the_moment_in_which_it_is_set(start: float) -> None:
+    """A timer for 1e-16 s, which a leaky level's rounding makes aiolimiter set again
+    and again, moves the time each time, also while other callbacks are ready.
     """
     clock = VirtualClock()
+    clock.seconds = start
 
-    async def main() -> None:
+    async def busy(loop: asyncio.AbstractEventLoop) -> None:
+        while loop.time() < start + 1e-3:  # noqa: ASYNC110  # busy on purpose
+            await asyncio.sleep(0)
+
+    async def main() -> list[float]:
         loop = asyncio.get_running_loop()
-        start = loop.time()
-        while loop.time() <= start:
+        polling = loop.create_task(busy(loop))
+        moments = [loop.time()]
+        for _ in range(4):
             due = loop.create_future()
             loop.call_at(loop.time() + 1e-16, due.set_result, None)
             await due
+            moments.append(loop.time())
+
+        polling.cancel()
+        return moments
+
+    moments = clock.run(main)
+
+    assert all(before < after for before, after in pairwise(moments))
+    assert moments[-1] < start + 1e-3
+
+
+def test_no_timer_fires_before_its_moment() -> None:
+    """Timers half a nanosecond apart see each their own time."""
+    clock = VirtualClock()
+    seen: list[float] = []
+
+    def see(moment: float) -> None:
+        seen.append(clock.now() - moment)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for moment in (1.0, 1.0 + 5e-10, 1.0 + 1e-15):
+            loop.call_at(moment, see, moment)
+
+        await asyncio.sleep(2)
 
     clock.run(main)
+
+    assert seen == pytest.approx([0, 0, 0], abs=1e-15)
+    assert min(seen) >= 0
+
+
+def test_a_task_that_polls_the_clock_gets_on(loop_clock: LoopClock) -> None:
+    """In real time a round of the loop takes some, so a busy wait ends; here too."""
+    clock = loop_clock()
+
+    async def main() -> None:
+        start = clock.now()
+        while clock.now() <= start:  # busy on purpose
+            await anyio.lowlevel.checkpoint()
+
+        middle = clock.now()
+        while clock.now() <= middle:  # noqa: ASYNC110  # busy on purpose
+            await anyio.sleep(1e-17)
+
+    clock.run(main)
+
     assert 0 < clock.now() < 1e-3
+
+
+def test_work_in_a_thread_of_anyio_takes_no_time(loop_clock: LoopClock) -> None:
+    """While a worker thread works, no timer of the loop fires: neither a timeout around
+    the work nor another task's sleep; afterwards time goes on.
+    """
+    clock = loop_clock()
+    woken: list[float] = []
+
+    async def sleep() -> None:
+        await anyio.sleep(60)
+        woken.append(clock.now())
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(sleep)
+            with anyio.move_on_after(30) as scope:
+                work = threading.Event().wait
+                await anyio.to_thread.run_sync(work, 0.05, abandon_on_cancel=True)
+
+            ends.append((scope.cancelled_caught, clock.now()))
+
+    ends: list[tuple[bool, float]] = []
+    clock.run(main)
+
+    assert [cancelled for cancelled, _ in ends] == [False]
+    assert ends[0][1] < 1e-3
+    assert woken == [pytest.approx(60, abs=1e-3)]
+
+
+def test_an_error_of_a_worker_thread_lets_time_go_on(loop_clock: LoopClock) -> None:
+    """The work is over however it ends."""
+    clock = loop_clock()
+
+    def fail() -> None:
+        raise KeyError("here")
+
+    async def main() -> None:
+        with pytest.raises(KeyError):
+            await anyio.to_thread.run_sync(fail)
+
+        await anyio.sleep(60)
+
+    clock.run(main)
+
+    assert clock.now() == pytest.approx(60, abs=1e-3)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit.testing.buckets import LeakyMeter, LevelMeter, WindowMeter
+from ratelimit.testing.buckets import LeakyBucket, SettledBucket, WindowBucket
 
 
 class Clock:
@@ -22,7 +22,7 @@ class Clock:
 
 
 def at_clock(clock: Clock, work: Callable[[], None]) -> None:
-    """Run `work`, which never waits, inside an event loop whose time is `clock`."""
+    """Run `work`, which never waits, inside an event loop in the time of `clock`."""
 
     async def inside() -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -50,7 +50,7 @@ def test_the_judge_and_the_plain_level_admit_alike(
     clock = Clock()
 
     def work() -> None:
-        judge, plain = LeakyMeter(limit, period, level), LevelMeter(limit, period, level, 0.0)
+        judge, plain = LeakyBucket(limit, period, level), SettledBucket(limit, period, level, 0.0)
         for pause, amount in steps:
             clock.now += pause
             left = judge.left(clock.now)
@@ -75,7 +75,7 @@ def test_whole_numbers_are_seen_as_whole() -> None:
     clock = Clock()
 
     def work() -> None:
-        for meter in (LeakyMeter(10_000, 86_400, 1.0), LevelMeter(10_000, 86_400, 1.0, 0.0)):
+        for meter in (LeakyBucket(10_000, 86_400, 1.0), SettledBucket(10_000, 86_400, 1.0, 0.0)):
             meter.take(7, 0.0)
 
             assert meter.left(0.0) == 9_993
@@ -85,13 +85,13 @@ def test_whole_numbers_are_seen_as_whole() -> None:
 
 @given(limit=st.integers(1, 10_000), amounts=st.lists(st.integers(1, 999), min_size=1, max_size=40))
 def test_coming_at_the_computed_moment_is_early_enough(limit: int, amounts: list[int]) -> None:
-    """A caller who waits exactly what is missing is admitted: no rounding residue
+    """A caller that waits exactly what is missing is admitted: no rounding residue
     refuses it.
     """
     clock = Clock()
 
     def work() -> None:
-        for meter in (LeakyMeter(limit, 60.0, 0.0), LevelMeter(limit, 60.0, 0.0, clock.now)):
+        for meter in (LeakyBucket(limit, 60.0, 0.0), SettledBucket(limit, 60.0, 0.0, clock.now)):
             for amount in (min(each, limit) for each in amounts):
                 clock.now += meter.wait(amount - meter.left(clock.now), clock.now)
 
@@ -107,7 +107,7 @@ def test_the_judge_refuses_a_debit_that_does_not_fit() -> None:
 
     def work() -> None:
         with pytest.raises(RuntimeError, match="does not fit"):
-            LeakyMeter(10, 60.0, 0.5).take(6, 0.0)
+            LeakyBucket(10, 60.0, 0.5).take(6, 0.0)
 
     at_clock(clock, work)
 
@@ -122,7 +122,7 @@ def test_a_settled_level_may_owe_but_never_overflows(
     level: float, amount: int, more: int, pause: float
 ) -> None:
     """A late debit goes below zero, a refund never above full, and time heals both."""
-    meter = LevelMeter(100, 60.0, level, 0.0)
+    meter = SettledBucket(100, 60.0, level, 0.0)
     meter.take(amount, 0.0)
     meter.settle(more, 0.0)
 
@@ -134,7 +134,7 @@ def test_a_settled_level_may_owe_but_never_overflows(
 
 def test_a_window_forgets_all_at_once() -> None:
     """A fixed window gives nothing back before its end and everything at it."""
-    meter = WindowMeter(100, 60.0, 1.0, 10.0)
+    meter = WindowBucket(100, 60.0, 1.0, 10.0)
     meter.take(100, 20.0)
 
     assert meter.left(69.9) == 0
@@ -152,7 +152,7 @@ def test_a_changed_limit_keeps_what_is_used(used: int, limit: int) -> None:
     clock = Clock()
 
     def work() -> None:
-        for meter in (LeakyMeter(100, 60.0, 1.0), LevelMeter(100, 60.0, 1.0, 0.0)):
+        for meter in (LeakyBucket(100, 60.0, 1.0), SettledBucket(100, 60.0, 1.0, 0.0)):
             meter.take(used, 0.0)
             meter.resize(limit, 0.0)
 

@@ -45,7 +45,7 @@ def ask(api: openai.OpenAI, *, stream: bool = False) -> object:
 def test_a_fault_hits_the_next_call_and_no_other(
     kind: FaultKind, error: type[Exception], status: int, charged: bool
 ) -> None:
-    """The client sees the error, the ledger knows it, and the call after it lives;
+    """The client sees the error, the ledger records it, and the call after it succeeds;
     refusals before the buckets cost nothing.
     """
     server = FakeOpenAI("I", latency=0)
@@ -80,7 +80,7 @@ def test_a_retry_of_the_sdk_is_an_attempt_of_its_own() -> None:
 
 @pytest.mark.parametrize("endpoint", ["chat.completions", "responses"])
 def test_a_broken_stream_fails_inside_its_200(endpoint: str) -> None:
-    """The stream starts well and ends with an error event; its usage is never told."""
+    """The stream starts well and ends with an error event; its usage is never sent."""
     server = FakeOpenAI(latency=0, faults=[Fault("broken_stream")])
     with server.serve() as url, openai.OpenAI(base_url=url, api_key="x", max_retries=0) as api:
         if endpoint == "responses":
@@ -208,8 +208,8 @@ def test_the_fixture_serves_and_forgets(pytester: pytest.Pytester) -> None:
         def test_it(fake_openai):
             server, url = fake_openai("I", rpm=1, latency=0)
             body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-            answers = [httpx2.post(f"{url}/chat/completions", json=body).status_code for _ in range(2)]
-            assert answers == [200, 429]
+            answers = [httpx2.post(f"{url}/chat/completions", json=body) for _ in range(2)]
+            assert [answer.status_code for answer in answers] == [200, 429]
             assert len(server.ledger.refused) == 1
             pathlib.Path("url").write_text(url)
 

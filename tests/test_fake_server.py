@@ -31,12 +31,12 @@ def in_process(server: FakeOpenAI) -> openai.AsyncOpenAI:
 
 async def admitted(server: FakeOpenAI) -> None:
     """Until the server has decided on its first call."""
-    while not server.ledger:  # noqa: ASYNC110 - a handful of loop turns, and the server has no event to wait for
+    while not server.ledger:  # noqa: ASYNC110  # the server has no event to wait for
         await asyncio.sleep(0)
 
 
 def test_refused_calls_take_a_request_where_the_server_counts_them() -> None:
-    """With `refusals_cost_requests` a call refused for its tokens uses up one request."""
+    """With `refusals_cost_requests` a call refused for its tokens uses one request."""
 
     async def left(counted: bool) -> float:
         server = FakeOpenAI("I", rpm=10, tpm=100, latency=0, refusals_cost_requests=counted)
@@ -207,8 +207,8 @@ def test_answers_depend_on_seed_and_body_alone() -> None:
 
 
 def test_one_server_belongs_to_one_loop_at_a_time() -> None:
-    """A second living loop is told to use serve(); after the first is closed the server
-    starts afresh and keeps its ledger.
+    """A second living loop gets an error that names serve(); when the first is closed
+    the server starts afresh and keeps its ledger.
     """
     server = FakeOpenAI(rpm=2, latency=0)
 

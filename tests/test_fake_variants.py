@@ -29,8 +29,8 @@ class World:
         model: str = "m",
         headers: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
-        """A chat call whose charge by bytes is `prompt` tokens; its usage is the same
-        unless told.
+        """A chat call that is charged `prompt` tokens by its bytes; its usage is the
+        same where none is given.
         """
         known = {"prompt_tokens": prompt if usage is None else usage, "completion_tokens": 0}
         body = {"model": model, "messages": [{"role": "user", "content": "x" * 4 * (prompt - 2)}]}
@@ -43,7 +43,7 @@ class World:
 
 
 def live(server: FakeOpenAI, life: Callable[[World], Awaitable[None]]) -> None:
-    """Run `life` in a loop whose time is the world's."""
+    """Run `life` in a loop that lives in the world's time."""
     world = World(server)
 
     async def inside() -> None:
@@ -75,7 +75,7 @@ def test_p_shows_headers_as_recorded() -> None:
 
 
 def test_headers_can_tell_the_state_after_settlement() -> None:
-    """With headers_at="settle" an answer's headers already know its usage, as recorded
+    """With headers_at="settle" an answer's headers already show its usage, as recorded
     for Responses in 2026.
     """
 
@@ -134,8 +134,8 @@ def test_e_counts_in_windows() -> None:
             200,
         ]
         assert (
-            "have exceeded token rate limit of your current OpenAI S0 pricing tier. Please retry after 50 seconds."
-            in refused.text
+            "have exceeded token rate limit of your current OpenAI S0 pricing tier. "
+            "Please retry after 50 seconds." in refused.text
         )
         assert refused.headers["retry-after-ms"] == "50000"
         assert still.headers["x-ratelimit-reset-tokens"] == "1"
@@ -144,8 +144,8 @@ def test_e_counts_in_windows() -> None:
 
 
 def test_f_lets_another_tenant_take_a_share() -> None:
-    """What others take is missing, between nothing and the largest share, the same for
-    the same seed; it combines with C as with P.
+    """What the other tenant takes is missing, between nothing and the largest share,
+    the same for the same seed; it combines with C as with P.
     """
 
     def drained(variant: str, seed: int) -> float:

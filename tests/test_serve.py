@@ -8,22 +8,24 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+import tiktoken
 
-from ratelimit.estimate import tokenizer
-from ratelimit.estimate.quicktok import QuickCounters
-from ratelimit.estimate.vocabulary import Vocabularies
-from ratelimit.testing import FakeOpenAI, serving
-from ratelimit.testing.serving import serve_command
+from ratelimit.commands import CommandError
+from ratelimit.commands import serve as command
+from ratelimit.commands.serve import serve
+from ratelimit.testing import FakeOpenAI, prompts
 
 BODY: Mapping[str, Any] = {
     "model": "gpt-4o",
@@ -59,7 +61,7 @@ def in_flight(
 
 
 def address_in(lines: list[str]) -> str:
-    """What the command says first."""
+    """The address in the command's first line."""
     return lines[0].split()[-1]
 
 
@@ -93,8 +95,8 @@ def test_calls_in_flight_are_cut_off_in_silence(
     capfd: pytest.CaptureFixture[str],
     stream: bool,
 ) -> None:
-    """The caller sees a broken connection, whoever left the block his own exception,
-    and nobody a traceback of the web server.
+    """The caller sees a broken connection, the block raises its own exception, and no
+    traceback of the web server is printed.
     """
     server = FakeOpenAI("I", latency=FOREVER)
 
@@ -134,19 +136,14 @@ def test_the_vocabulary_is_loaded_before_the_first_call(monkeypatch: pytest.Monk
     """Who times calls does not time the loading; a server in process, or one with a
     counter of its own, loads nothing for it.
     """
-    encodings = []
-    real = tokenizer.count
-
-    def noting(text: str, encoding: str) -> int:
-        encodings.append(encoding)
-        return real(text, encoding)
-
-    monkeypatch.setattr(tokenizer, "count", noting)
+    loaded: dict[str, Any] = {}
+    monkeypatch.setattr(prompts, "_encoders", loaded)
+    prompts._count.cache_clear()
     FakeOpenAI().transport()
     with FakeOpenAI(count_prompt=lambda *_: 1).serve():
-        assert encodings == []
+        assert loaded == {}
     with FakeOpenAI().serve():
-        assert "o200k_base" in encodings
+        assert "o200k_base" in loaded
 
 
 def test_a_server_without_a_vocabulary_serves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,30 +151,67 @@ def test_a_server_without_a_vocabulary_serves(monkeypatch: pytest.MonkeyPatch) -
     nothing fails, even where warnings are errors.
     """
 
-    def nothing(_url: str, _sha256: str) -> bytes:
+    def nothing(_encoding: str) -> tiktoken.Encoding:
         raise OSError("no route to host")
 
-    monkeypatch.setattr(tokenizer, "vocabularies", Vocabularies([], nothing))
-    monkeypatch.setattr(tokenizer, "quick", QuickCounters(nothing))
-    monkeypatch.setattr(tokenizer, "_memory", tokenizer._Memory(10))
-    with FakeOpenAI(latency=0).serve() as url:
-        assert ask(url).json()["usage"]["prompt_tokens"] > 0
+    monkeypatch.setattr(prompts, "_encoders", {})
+    monkeypatch.setattr(prompts, "_from_package", lambda _: None)
+    monkeypatch.setattr(tiktoken, "get_encoding", nothing)
+    prompts._count.cache_clear()
+    try:
+        with FakeOpenAI(latency=0).serve() as url:
+            prompt = ask(url).json()["usage"]["prompt_tokens"]
+    finally:
+        prompts._count.cache_clear()
+
+    assert prompt == 8  # 3 + 3, and one each for "user" and "hi"
 
 
-def test_the_command_tells_every_refusal_and_ends_with_ctrl_c() -> None:
-    """It prints the address, one line a refusal, and a closing line when interrupted."""
+def test_the_command_summarises_requests_and_ends_with_ctrl_c() -> None:
+    """The address comes first, then how to stop it, then what came since the last look,
+    with the last sentence of each kind of refusal, and a closing line.
+    """
     lines: list[str] = []
+    looks = iter([True, False])
 
     def wait(_: float) -> None:
-        if ask(address_in(lines)).status_code == 429 and len(lines) > 2:
+        if not next(looks):
             raise KeyboardInterrupt
 
-    status = serve_command(variant="I", rpm=2, tpm=None, port=0, print=lines.append, wait=wait)
+        for _number in range(4):
+            ask(address_in(lines))
+
+    status = serve(variant="I", rpm=2, tpm=None, port=0, show=lines.append, wait=wait)
 
     assert status == 0
     assert "variant I, 2 RPM: http://127.0.0.1:" in lines[0]
-    assert re.match(r" +[\d,]+\.\d{3} s  429  gpt-4o  Rate limit reached for gpt-4o", lines[2])
-    assert lines[-1] == "2 calls admitted, 2 refused."
+    assert lines[2] == f"Ctrl-C or `kill {os.getpid()}` stops it."
+    assert re.match(r" +\d+\.\d s  2 admitted, 2 refused$", lines[3])
+    assert lines[4].strip().startswith("2 x 429  gpt-4o  Rate limit reached for gpt-4o")
+    assert lines[5:] == ["Stopped: 2 requests admitted, 2 refused."]
+
+
+def test_an_address_that_is_in_use_is_one_sentence() -> None:
+    """What takes the port is named, and what to type instead."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CommandError) as refused:
+            serve(port=port, show=lambda _: None, wait=stop)
+
+    assert str(refused.value) == (
+        f"cannot listen at 127.0.0.1:{port}: Address already in use; name another --port, or 0 for "
+        "any free one"
+    )
+
+
+def test_a_reader_that_goes_away_is_no_fault_of_the_address() -> None:
+    """`ratelimit serve | head -1` breaks the pipe: that is what is raised."""
+
+    def broken(_: str) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        serve(port=0, show=broken, wait=stop)
 
 
 @pytest.mark.parametrize(
@@ -189,12 +223,13 @@ def test_the_command_tells_every_refusal_and_ends_with_ctrl_c() -> None:
             ", 0.5 RPM, 1,000,000,000,000 TPM, 1,234,567 RPD: ",
         ),
         ({"rpm": None, "tpm": None}, ", no limits: "),
+        ({"variant": "nginx", "rpm": 60.0}, "variant nginx, 60 RPM: "),
     ],
 )
-def test_the_command_shows_limits_to_read(limits: dict[str, float | None], shown: str) -> None:
-    """A million is 1,000,000, not 1e+06."""
+def test_the_command_shows_limits_to_read(limits: dict[str, Any], shown: str) -> None:
+    """A million is 1,000,000, not 1e+06; a limit that is not enforced is not shown."""
     lines: list[str] = []
-    serve_command(**limits, port=0, print=lines.append, wait=stop)  # type: ignore[arg-type]
+    serve(**limits, port=0, show=lines.append, wait=stop)
 
     assert shown in lines[0]
 
@@ -218,31 +253,44 @@ def test_ctrl_c_while_calls_are_in_flight_shows_the_closing_line_alone(
         calls.append(in_flight(threads, servers[0], address_in(lines)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(serving, "FakeOpenAI", slow)
+    monkeypatch.setattr(command, "FakeOpenAI", slow)
 
-    assert serve_command(port=0, print=lines.append, wait=wait) == 0
-    assert lines[2:] == ["1 calls admitted, 0 refused."]
+    assert serve(port=0, show=lines.append, wait=wait) == 0
+    assert lines[3:] == ["Stopped: 1 requests admitted, 0 refused."]
     assert isinstance(calls[0].exception(timeout=60), httpx2.TransportError)
     assert caplog.records == []
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
-def test_a_real_ctrl_c_ends_a_real_process_in_the_midst_of_a_stream() -> None:
-    """The whole of it once: status 0, the closing line, no traceback."""
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "kill"])
+def test_a_real_process_writes_into_a_file_at_once_and_ends_quietly(
+    tmp_path: Path, ending: signal.Signals
+) -> None:
+    """The whole of it once, its output a file and its environment plain: the address is
+    there while it runs, and it ends in the midst of a stream with status 0, the closing
+    line, and no traceback.
+    """
     program = (
         # a shell's background job ignores it
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
         " from ratelimit.cli import main; sys.exit(main(sys.argv[1:]))"
     )
+    output = tmp_path / "output"
     command = [sys.executable, "-c", program, "serve", "--port", "0"]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    ) as process:  # ourselves
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with (
+        output.open("w") as file,
+        subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env=environment
+        ) as process,
+    ):
         try:
-            assert process.stdout is not None
-            lines = [process.stdout.readline(), process.stdout.readline()]
+            while output.read_text().count("\n") < 3:
+                assert process.poll() is None
+                threading.Event().wait(0.01)
+
+            lines = output.read_text().splitlines()
             endless = {"x-fake-usage": '{"completion_tokens": 1000000}'}
             with httpx2.stream(
                 "POST",
@@ -251,9 +299,14 @@ def test_a_real_ctrl_c_ends_a_real_process_in_the_midst_of_a_stream() -> None:
                 headers=endless,
             ) as answer:
                 assert answer.status_code == 200
-                process.send_signal(signal.SIGINT)
-                rest, _ = process.communicate(timeout=60)
+                process.send_signal(ending)
+                process.wait(timeout=60)
         finally:
             process.kill()
 
-    assert (process.returncode, rest) == (0, "1 calls admitted, 0 refused.\n")
+    rest = output.read_text().splitlines()[len(lines) :]
+
+    assert process.returncode == 0
+    assert lines[2] == f"Ctrl-C or `kill {process.pid}` stops it."
+    assert rest[-1] == "Stopped: 1 requests admitted, 0 refused."
+    assert all(line.endswith("1 admitted, 0 refused") for line in rest[:-1])

@@ -25,7 +25,7 @@ from aiolimiter import AsyncLimiter
 from benchmarks.race.workloads import Job
 from ratelimit import RateLimiter
 from ratelimit.admission.clock import Clock
-from ratelimit.testing.answers import count_prompt
+from ratelimit.testing.prompts import count_prompt
 
 AT_ONCE: Final = 20
 """Calls in flight of the client that only bounds their number."""

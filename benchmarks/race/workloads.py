@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ratelimit.testing import Usage
-from ratelimit.testing.answers import count_prompt
+from ratelimit.testing.prompts import count_prompt
 
 MODEL: Final = "gpt-4o"
 VOCABULARY: Final = (

@@ -6,7 +6,7 @@ run. What must never come in: searching, HTTP, tables.
 
 The limiter is the real one, in the state in which `limiter.wrap(client)` leaves it: it
 hears the headers of every answer and settles by the usage. The server is FakeOpenAI's
-own desk: its buckets, its charges, its headers. What is left out is the wire between
+own state: its buckets, its charges, its headers. What is left out is the wire between
 the two. In its stead each call spends the client's time (one after the other: a Python
 process builds one request at a time, and puts one at a time on the wire), the
 network's, and the model's, as its job says. A refused call is tried again twice, as the
@@ -37,7 +37,8 @@ from ratelimit.testing.answers import Answers
 from ratelimit.testing.quotas import Quotas
 from ratelimit.testing.refusals import refusal_body, retry_headers
 from ratelimit.testing.requests import Call
-from ratelimit.testing.state import Desk, Setup
+from ratelimit.testing.settings import Setup
+from ratelimit.testing.state import ServerState
 from ratelimit.testing.variants import rules_of
 
 ATTEMPTS: Final = 3
@@ -202,7 +203,7 @@ class _Run:
         self._waits: dict[int, float] = {}
 
     async def run(self) -> Outcome:
-        self._desk = Desk(self._setup, self._ledger)
+        self._state = ServerState(self._setup, self._ledger)
         self._connections = asyncio.Semaphore(CONNECTIONS)
         loop = asyncio.get_running_loop()
         tasks = []
@@ -268,7 +269,7 @@ class _Run:
                 call = Call(
                     item.endpoint, item.model, organisation="org", body=item.body, known=known
                 )
-                visit = self._desk.admit(call)
+                visit = self._state.admit(call)
                 headers = {name.decode(): value.decode() for name, value in visit.headers}
                 if visit.refusal is not None:
                     style = self._setup.rules.style
@@ -276,16 +277,18 @@ class _Run:
                         name.decode(): value.decode()
                         for name, value in retry_headers(visit.refusal, style)
                     }
-                    self._desk.leave(visit, 429, None)
+                    self._state.end(visit, 429, None)
                     await asyncio.sleep(job.back)
                     lease.observe(
-                        headers, status=429, body=refusal_body(visit.refusal, call, style)
+                        headers,
+                        status=429,
+                        body=refusal_body(visit.refusal, call, style).data,
                     )
                     return visit.refusal.wait or 0.0
                 self._waits.setdefault(job.number, self._clock.now() - job.arrival)
                 self._note(visit.entry.levels)
                 await asyncio.sleep(job.work)
-                self._desk.leave(visit, 200, visit.usage)
+                self._state.end(visit, 200, visit.usage)
                 self._count(
                     visit.charge.tokens,
                     visit.usage.total_tokens,
@@ -322,7 +325,7 @@ class _Run:
 
     def _debt(self) -> float:
         periods = {"m": 60.0, "d": 86_400.0, "s": 1.0}
-        left = {name.rpartition("/")[2]: level for name, level in self._desk.levels().items()}
+        left = {name.rpartition("/")[2]: level for name, level in self._state.levels().items()}
         limits = self._world.limits
         return max(
             [

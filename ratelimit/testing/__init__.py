@@ -1,7 +1,6 @@
-"""Servers and clocks for tests, ours and yours: FakeOpenAI enforces limits as the real
-servers do.
+"""A server and clocks for tests: FakeOpenAI enforces limits as real servers do.
 
-Owns no code. What must never come in: anything the limiter needs to run.
+Owns no code. Must never hold anything that the limiter needs to run.
 """
 
 from ratelimit.testing.answers import Latency

@@ -1,9 +1,8 @@
-"""Who is let in: all limits of one caller are looked at, then all are debited, in one
-step.
+"""Admission: check all limits of one caller, then debit all of them in one step.
 
-Owns: the sets of meters behind an organisation, a project and a model family, the other
-tenant, changes of limits, the ramp and the cap on calls in flight. What must never come
-in: HTTP, texts, what a call costs, waiting. `now` is the loop's time in seconds.
+Owns the buckets behind an organisation, a project and a model family, the other tenant,
+changes of limits, the ramp guard and the cap on calls in flight. Must never touch HTTP
+or texts, compute what a call costs, or wait. `now` is the loop's time in seconds.
 """
 
 from __future__ import annotations
@@ -13,18 +12,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ratelimit.testing.buckets import RESIDUE, LeakyMeter, LevelMeter, Meter, WindowMeter
+from ratelimit.testing.buckets import RESIDUE, Bucket, LeakyBucket, SettledBucket, WindowBucket
 
 if TYPE_CHECKING:
     from ratelimit.testing.quotas import Dimension
     from ratelimit.testing.variants import Rules
 
-__all__ = ["Gate", "Pool", "Reading", "Refusal"]
+__all__ = ["Admission", "FamilyBuckets", "RampGuard", "Reading", "Refusal"]
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One limit as the headers show it: units, and seconds until it is whole."""
+    """One limit as the headers show it: units, and seconds until it is full."""
 
     dimension: Dimension
     limit: float
@@ -34,34 +33,46 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a call was not let in. `wait` is None when it never will be; `dimension` is
-    None for the ramp and the cap on calls in flight.
-    """
+    """Why a call was not admitted."""
 
     reason: str
     dimension: Dimension | None = None
+    """None for the ramp guard and the cap on calls in flight."""
     limit: int = 0
     used: int = 0
     requested: int = 0
     wait: float | None = None
+    """Seconds until the call would be admitted, None when it never will be."""
 
 
-def _meter(dimension: Dimension, rules: Rules, level: float, now: float) -> Meter:
-    """The judge's bucket wherever nothing is settled and nobody else takes part;
-    windows for those who count in windows.
+def bucket_for(dimension: Dimension, rules: Rules, level: float, now: float) -> Bucket:
+    """Make the bucket that enforces `dimension`, filled to the share `level`.
+
+    The judge's own bucket enforces every limit that is a leaky bucket without
+    settlement. The other tenant of variant F is debited at seconds that have passed
+    already, and aiolimiter, which reads the clock itself, takes no date.
     """
     window = rules.request_window if dimension.unit == "requests" else rules.window
     if window == "fixed":
-        return WindowMeter(dimension.limit, dimension.period, level, now)
+        return WindowBucket(dimension.limit, dimension.period, level, now)
+
+    if window == "clock":
+        start = now // dimension.period * dimension.period
+        return WindowBucket(dimension.limit, dimension.period, level, start)
+
     settled = rules.settle != "never" and dimension.unit == "tokens"
     if settled or rules.neighbour:
-        return LevelMeter(dimension.limit, dimension.period, level, now)
-    return LeakyMeter(dimension.limit, dimension.period, level)
+        return SettledBucket(dimension.limit, dimension.period, level, now)
+
+    return LeakyBucket(dimension.limit, dimension.period, level)
 
 
-class Pool:
-    """The meters that a set of callers shares: an organisation's or a project's for one
-    model family.
+class FamilyBuckets:
+    """The buckets of one organisation or project for one model family.
+
+    :param level: how full they start, 0 to 1, by unit.
+    :param hidden: whether headers keep showing the first limits when limits change.
+    :param seed: of what the other tenant takes.
     """
 
     def __init__(
@@ -75,58 +86,62 @@ class Pool:
         now: float,
     ) -> None:
         self.in_flight = 0
-        self.meters = [
-            (each, _meter(each, rules, level.get(each.unit, 1.0), now)) for each in dimensions
+        self.buckets = [
+            (each, bucket_for(each, rules, level.get(each.unit, 1.0), now)) for each in dimensions
         ]
         self._hidden = hidden
         self._started = now
         self._changes = sorted(rules.changes)
-        self._most = rules.neighbour  # largest share another tenant takes
-        self._share = 0.0  # the share it takes at present
+        self._most = rules.neighbour
+        self._share = 0.0
         self._ticked, self._random = now, random.Random(seed)
 
     def advance(self, now: float) -> None:
-        """Let happen what happened since the last call: limits that changed, and what
-        the other tenant took.
-        """
+        """Apply the changes of limits, and what the other tenant took, up to `now`."""
         while self._changes and now - self._started >= self._changes[0][0]:
             _, factor = self._changes.pop(0)
-            for dimension, meter in self.meters:
-                meter.resize(dimension.limit * factor, now)
-        if self._most:
-            self._neighbour(now)
+            for dimension, bucket in self.buckets:
+                bucket.resize(dimension.limit * factor, now)
 
-    def _neighbour(self, now: float) -> None:
-        """Another tenant takes a lump every second, its share drawn anew every ten or
-        so; after a silence only ten minutes count.
+        if self._most:
+            self._take_for_neighbour(now)
+
+    def _take_for_neighbour(self, now: float) -> None:
+        """Debit the other tenant's lump of every second since the last call.
+
+        Its share is drawn anew about every ten seconds. After a silence only the last
+        ten minutes count.
         """
         self._ticked = max(self._ticked, now - 600)
         while self._ticked + 1 <= now:
             if not self._share or self._random.random() < 0.1:
                 self._share = self._random.uniform(0.0, self._most)
+
             self._ticked += 1
-            for _, meter in self.meters:
-                lump = self._share * meter.limit / meter.period
-                if meter.left(self._ticked) >= lump:
-                    meter.take(lump, self._ticked)
+            for _, bucket in self.buckets:
+                lump = self._share * bucket.limit / bucket.period
+                if bucket.left(self._ticked) >= lump:
+                    bucket.take(lump, self._ticked)
 
     def readings(self, now: float) -> list[Reading]:
-        """Every limit as it is now; a hidden change shows the old limit less what is
-        used.
+        """Return every limit as it is shown at `now`.
+
+        A hidden change shows the old limit less what is used.
         """
         found = []
-        for dimension, meter in self.meters:
-            left = meter.left(now)
-            limit = dimension.limit if self._hidden else meter.limit
-            found.append(
-                Reading(dimension, limit, left + limit - meter.limit, meter.reset(left, now))
-            )
+        for dimension, bucket in self.buckets:
+            left = bucket.left(now)
+            limit = dimension.limit if self._hidden else bucket.limit
+            shown = left + limit - bucket.limit
+            found.append(Reading(dimension, limit, shown, bucket.reset(left, now)))
+
         return found
 
 
-class Ramp:
-    """Guard against a traffic that grows too fast: at most half as much again in a
-    quarter of an hour, from `floor` tokens a minute on.
+class RampGuard:
+    """Guard against traffic that grows by more than half in a quarter of an hour.
+
+    :param floor: tokens a minute up to which every growth is allowed.
     """
 
     def __init__(self, floor: float) -> None:
@@ -134,115 +149,126 @@ class Ramp:
         self._minute, self._used = 0, 0.0
         self._peaks: dict[int, float] = {}  # quarter of an hour -> its busiest minute
 
-    def look(self, tokens: float, now: float) -> float | None:
-        """None when `tokens` may be added now, else seconds until the next minute."""
+    def wait(self, tokens: float, now: float) -> float | None:
+        """Return None when `tokens` fit now, else the seconds until the next minute."""
         minute = int(now // 60)
         if minute != self._minute:
             self._minute, self._used = minute, 0.0
+
         ceiling = max(self._floor, 1.5 * self._peaks.get(minute // 15 - 1, 0.0))
         return None if self._used + tokens <= ceiling else (minute + 1) * 60 - now
 
     def take(self, tokens: float) -> None:
-        """Count what was let in."""
+        """Count what was admitted."""
         self._used += tokens
         quarter = self._minute // 15
         self._peaks = {known: peak for known, peak in self._peaks.items() if known >= quarter - 1}
         self._peaks[quarter] = max(self._peaks.get(quarter, 0.0), self._used)
 
 
-class Gate:
-    """What one call has to pass: its organisation's pool, its project's, the cap and
-    the ramp.
+class Admission:
+    """All limits that one caller's calls have to pass.
+
+    :param families: the buckets of the organisation, and of the project if it has any.
+    :param in_flight: most calls at the same time, None for any number.
     """
 
     def __init__(
         self,
-        pools: Sequence[Pool],
+        families: Sequence[FamilyBuckets],
         *,
         in_flight: int | None,
-        ramp: Ramp | None,
+        ramp: RampGuard | None,
         refusals_cost_requests: bool,
     ) -> None:
-        self._pools = pools
+        self._families = families
         self._cap, self._ramp = in_flight, ramp
         self._refusals_cost_requests = refusals_cost_requests
 
     def admit(self, cost: Mapping[str, float], now: float) -> Refusal | None:
-        """Debit every meter by its unit's `cost`, or none: then a refusal tells the
-        first that had not enough.
+        """Debit every bucket by its unit's `cost`, or none of them.
 
-        A refused request costs no tokens; a request when the server counts refusals,
-        and always when it is too large.
+        A refusal names the first limit that had too little. A refused call costs no
+        tokens; it costs a request when the server counts refusals, and always when it
+        is too large.
         """
-        for pool in self._pools:
-            pool.advance(now)
-        refusal = self._look(cost, now)
+        for family in self._families:
+            family.advance(now)
+
+        refusal = self._check(cost, now)
         if refusal is None:
-            for pool in self._pools:
-                pool.in_flight += 1
-                for dimension, meter in pool.meters:
-                    meter.take(cost[dimension.unit], now)
-            if self._ramp:
-                self._ramp.take(cost["tokens"])
+            self._take(cost, now)
         elif refusal.reason == "too_large" or (refusal.dimension and self._refusals_cost_requests):
             self._take_request(now)
+
         return refusal
 
-    def leave(self, more_tokens: float, now: float) -> None:
-        """A call ends: `more_tokens` is what its usage says beyond its charge, 0 where
-        nothing is settled.
-        """
-        for pool in self._pools:
-            pool.in_flight -= 1
-            for dimension, meter in pool.meters if more_tokens else ():
-                if dimension.unit == "tokens" and isinstance(meter, LevelMeter | WindowMeter):
-                    meter.settle(more_tokens, now)
+    def end(self, more_tokens: float, now: float) -> None:
+        """End a call: settle by `more_tokens`, its usage less its charge."""
+        for family in self._families:
+            family.in_flight -= 1
+            if not more_tokens:
+                continue
+
+            for dimension, bucket in family.buckets:
+                if dimension.unit == "tokens" and isinstance(bucket, SettledBucket | WindowBucket):
+                    bucket.settle(more_tokens, now)
 
     def readings(self, now: float) -> list[Reading]:
-        """All limits this call passed."""
-        return [reading for pool in self._pools for reading in pool.readings(now)]
+        """Return all limits that this caller's calls pass."""
+        return [reading for family in self._families for reading in family.readings(now)]
 
-    def _look(self, cost: Mapping[str, float], now: float) -> Refusal | None:
-        if self._cap is not None and self._pools[0].in_flight >= self._cap:
-            return Refusal("in_flight", limit=self._cap, used=self._pools[0].in_flight, requested=1)
-        for pool in self._pools:
-            for dimension, meter in pool.meters:
-                if cost[dimension.unit] > meter.limit:
-                    return Refusal(
-                        "too_large",
-                        dimension,
-                        int(meter.limit),
-                        requested=int(cost[dimension.unit]),
-                    )
-        if self._ramp and (pause := self._ramp.look(cost["tokens"], now)) is not None:
-            return Refusal("slow_down", wait=pause)
-        for pool in self._pools:
-            for dimension, meter in pool.meters:
-                # even a call that takes nothing yet finds the door shut when nothing is
-                # left
-                needed = max(cost[dimension.unit], 1)
-                if (cost[dimension.unit] or dimension.unit != "images") and not meter.fits(
-                    needed, now
-                ):
-                    return self._refusal(dimension, meter, needed, now)
+    def _check(self, cost: Mapping[str, float], now: float) -> Refusal | None:
+        in_flight = self._families[0].in_flight
+        if self._cap is not None and in_flight >= self._cap:
+            return Refusal("in_flight", limit=self._cap, used=in_flight, requested=1)
+
+        for dimension, bucket in self._buckets():
+            if cost[dimension.unit] > bucket.limit:
+                requested = int(cost[dimension.unit])
+                return Refusal("too_large", dimension, int(bucket.limit), requested=requested)
+
+        if self._ramp:
+            pause = self._ramp.wait(cost["tokens"], now)
+            if pause is not None:
+                return Refusal("slow_down", wait=pause)
+
+        for dimension, bucket in self._buckets():
+            if dimension.unit == "images" and not cost["images"]:
+                continue
+
+            # a call that is charged nothing at admission needs one unit all the same
+            needed = max(cost[dimension.unit], 1)
+            if not bucket.fits(needed, now):
+                return _refusal(dimension, bucket, needed, now)
+
         return None
 
-    def _refusal(self, dimension: Dimension, meter: Meter, needed: float, now: float) -> Refusal:
-        """In whole units, as the texts are; `Used` is clamped at Limit, so with debt
-        the named wait is a lower bound, as recorded.
-        """
-        limit, left = int(meter.limit), int(max(0.0, meter.left(now)) + RESIDUE)
-        return Refusal(
-            dimension.unit,
-            dimension,
-            limit,
-            limit - left,
-            int(needed),
-            meter.wait(needed - left, now),
-        )
+    def _take(self, cost: Mapping[str, float], now: float) -> None:
+        for family in self._families:
+            family.in_flight += 1
+
+        for dimension, bucket in self._buckets():
+            bucket.take(cost[dimension.unit], now)
+
+        if self._ramp:
+            self._ramp.take(cost["tokens"])
 
     def _take_request(self, now: float) -> None:
-        for pool in self._pools:
-            for dimension, meter in pool.meters:
-                if dimension.unit == "requests" and meter.fits(1, now):
-                    meter.take(1, now)
+        for dimension, bucket in self._buckets():
+            if dimension.unit == "requests" and bucket.fits(1, now):
+                bucket.take(1, now)
+
+    def _buckets(self) -> list[tuple[Dimension, Bucket]]:
+        return [each for family in self._families for each in family.buckets]
+
+
+def _refusal(dimension: Dimension, bucket: Bucket, needed: float, now: float) -> Refusal:
+    """Describe a refusal in whole units, as the texts do.
+
+    `Used` is clamped at the limit, so in debt the named wait is a lower bound, as
+    recorded.
+    """
+    limit, left = int(bucket.limit), int(max(0.0, bucket.left(now)) + RESIDUE)
+    wait = bucket.wait(needed - left, now)
+    return Refusal(dimension.unit, dimension, limit, limit - left, int(needed), wait)

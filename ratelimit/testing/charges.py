@@ -1,9 +1,9 @@
 """What the server's token limiter takes when a call arrives.
 
-Owns: the recorded rules, written a second time on purpose: the limiter predicts them on
-its own, and a mistake in one of the two shows as a difference. What must never come in:
-`ratelimit.estimate`, any bucket, what a call is billed (that is `usage.py`; only the
-Responses rule builds on it).
+Owns the recorded rules, written a second time on purpose: the limiter predicts them on
+its own, and a mistake in one of the two shows as a difference. Must never import
+`ratelimit.estimate`, hold a bucket, or compute what a call is billed (that is
+`answers`; only the Responses rule builds on it).
 
 Source: 4,564 recorded chat admissions of 2025-03-20 and later (within {0, +1} on 99.2
 %), 4,385 of the year before (98.7 %), 68 legacy completions, 396 embeddings, and the
@@ -12,17 +12,19 @@ messages, M the number of messages, n the number of choices, max the body's `max
 (16 when absent; `max_completion_tokens` was never charged; servers with the rule
 "whole" charge any bound).
 
-    chat            ceil(U / 4) + M + 765 * (images + files)         then  + n        (today)   + n * max (until 2025-03-19)
-    completions     floor(U / 4)                                     then  + n * prompts        + n * max * prompts
-    embeddings      floor(U / 4); token arrays: their length
-    responses       input tokens + hidden prompt, or 765 * images    then  nothing              + max
+    chat         ceil(U / 4) + M + 765 * (images + files) + n
+                 until 2025-03-19: n * max in place of n
+    completions  floor(U / 4) + n * prompts
+                 until 2025-03-19: n * max * prompts in place of n * prompts
+    embeddings   floor(U / 4); of token arrays their length
+    responses    input tokens + hidden prompt, or 765 * images
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from ratelimit.testing.variants import ChargeRule
@@ -31,12 +33,12 @@ __all__ = ["Charge", "charge", "choices", "most_output"]
 
 Body = Mapping[str, Any]
 
-PER_IMAGE = 765
-ABSENT_MAX = 16
+PER_IMAGE: Final = 765
+"""Tokens charged for a picture or a file of whatever size."""
+ABSENT_MAX: Final = 16
+"""Tokens charged for the answer when the body sets no bound."""
 
-# Hidden prompt of Responses, in tokens: (without, with) a function tool; the longest
-# prefix of the model's name counts.
-_HIDDEN = {
+_HIDDEN: Final = {
     "": (19, 217),
     "gpt-4o": (19, 217),
     "gpt-4.1": (19, 217),
@@ -53,23 +55,27 @@ _HIDDEN = {
     "gpt-3.5": (5, 5),
     "gpt-4": (5, 5),
 }
-_HIDDEN_BY_LENGTH = sorted(_HIDDEN, key=len, reverse=True)
+"""Tokens of the prompt that Responses puts before the input, without and with a
+function tool. The longest prefix of the model's name counts.
+"""
+_HIDDEN_BY_LENGTH: Final = sorted(_HIDDEN, key=len, reverse=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What one call takes at admission: tokens, how many of them stand for the answer,
-    and pictures.
-    """
+    """What one call takes at admission."""
 
     tokens: int
     output: int = 0
+    """How many of the tokens stand for the answer."""
     images: int = 0
 
 
 def charge(endpoint: str, body: Body, rule: ChargeRule, prompt_tokens: Callable[[], int]) -> Charge:
-    """The admission charge of `body`; `prompt_tokens` is asked only where the rule
-    builds on the billed input.
+    """Return the admission charge of `body`.
+
+    :param prompt_tokens: returns the billed input; called only where the rule builds
+        on it.
     """
     tokens, images = _input(endpoint, body, prompt_tokens)
     choice_count = choices(endpoint, body)
@@ -85,8 +91,9 @@ def charge(endpoint: str, body: Body, rule: ChargeRule, prompt_tokens: Callable[
 
 
 def choices(endpoint: str, body: Body) -> int:
-    """How many answers the body asks for: n, times the number of prompts for legacy
-    completions.
+    """Return how many answers the body asks for.
+
+    That is n, times the number of prompts for legacy completions.
     """
     count = body.get("n")
     count = count if isinstance(count, int) and count > 0 else 1
@@ -96,7 +103,7 @@ def choices(endpoint: str, body: Body) -> int:
 
 
 def most_output(body: Body) -> int | None:
-    """The most tokens one choice may have, None when the body sets no bound."""
+    """Return the most tokens one choice may have, None without a bound."""
     for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
         value = body.get(name)
         if isinstance(value, int) and value > 0:
@@ -105,7 +112,7 @@ def most_output(body: Body) -> int | None:
 
 
 def _input(endpoint: str, body: Body, prompt_tokens: Callable[[], int]) -> tuple[int, int]:
-    """Tokens taken for the input alone, and how many pictures are in it."""
+    """Return the tokens taken for the input alone, and the number of its pictures."""
     match endpoint:
         case "chat.completions":
             messages = body.get("messages")
@@ -126,11 +133,11 @@ def _input(endpoint: str, body: Body, prompt_tokens: Callable[[], int]) -> tuple
 
 
 def hidden_prompt(body: Body) -> int:
-    """Tokens that the Responses endpoint puts before the input, charged but not billed."""
+    """Return the tokens before the input of Responses, charged but not billed."""
     model = str(body.get("model", ""))
-    with_tools = any(
-        isinstance(tool, Mapping) and tool.get("type") == "function"
-        for tool in body.get("tools") or ()
+    tools = body.get("tools")
+    with_tools = isinstance(tools, list) and any(
+        isinstance(tool, Mapping) and tool.get("type") == "function" for tool in tools
     )
     return next(_HIDDEN[prefix] for prefix in _HIDDEN_BY_LENGTH if model.startswith(prefix))[
         with_tools
@@ -138,8 +145,9 @@ def hidden_prompt(body: Body) -> int:
 
 
 def _prompts(body: Body, name: str = "prompt") -> Sequence[Any]:
-    """The prompts or inputs of a body as a list: a string or a list of token numbers is
-    one.
+    """Return the prompts or inputs of a body as a list.
+
+    A string is one prompt, and so is a list of token numbers.
     """
     given = body.get(name)
     if isinstance(given, list) and given and not isinstance(given[0], int):
@@ -148,8 +156,9 @@ def _prompts(body: Body, name: str = "prompt") -> Sequence[Any]:
 
 
 def _bytes_or_tokens(text: object) -> int:
-    """A text's bytes; for token numbers four bytes each, so that a fourth of the sum is
-    their count.
+    """Return a text's bytes.
+
+    Token numbers count four bytes each, so that a fourth of the sum is their number.
     """
     if isinstance(text, str):
         return _size(text)
@@ -157,8 +166,9 @@ def _bytes_or_tokens(text: object) -> int:
 
 
 def _measure(messages: Sequence[Any]) -> tuple[int, dict[str, int]]:
-    """Bytes of the text content of messages or input items, and how many pictures and
-    files they carry.
+    """Return the bytes of the text of messages or input items, and what they carry.
+
+    The second value has the number of pictures and of files.
     """
     size, attached = 0, {"image": 0, "file": 0}
     for message in messages:
@@ -167,9 +177,9 @@ def _measure(messages: Sequence[Any]) -> tuple[int, dict[str, int]]:
             size += _size(content)
         for part in content if isinstance(content, list) else ():
             kind = part.get("type") if isinstance(part, Mapping) else None
-            if kind in {"image_url", "input_image"}:
+            if kind in ("image_url", "input_image"):
                 attached["image"] += 1
-            elif kind in {"file", "input_file"}:
+            elif kind in ("file", "input_file"):
                 attached["file"] += 1
             elif kind is not None and isinstance(part.get("text"), str):
                 size += _size(part["text"])
@@ -177,7 +187,5 @@ def _measure(messages: Sequence[Any]) -> tuple[int, dict[str, int]]:
 
 
 def _size(text: str) -> int:
-    """UTF-8 bytes; a lone surrogate is three, as the JSON escape decodes on most
-    servers.
-    """
+    """Return UTF-8 bytes; a lone surrogate is three, as most servers decode it."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -1,8 +1,9 @@
 """The rate-limit headers of an answer, in the dialects seen in the wild.
 
-Owns: names, number and duration formats, and the faults of variant L. What must never
-come in: levels of its own, deciding. Formats (source: 1,309 recorded header sets):
-`0s`, `12ms`, `1.31s`, `6m0s`, `1m40.31s`, `1h8m25.745s`, truncated to milliseconds.
+Owns names, formats of numbers and durations, and the faults of variant L. Must never
+hold a level of its own or decide anything. Formats (source: 1,309 recorded header
+sets): `0s`, `12ms`, `1.31s`, `6m0s`, `1m40.31s`, `1h8m25.745s`, truncated to
+milliseconds.
 """
 
 from __future__ import annotations
@@ -24,39 +25,41 @@ Headers = list[tuple[bytes, bytes]]
 
 
 def duration(seconds: float) -> str:
-    """`seconds` in the server's form, truncated to milliseconds."""
+    """Return `seconds` in the server's form, truncated to milliseconds."""
     milliseconds = int(max(0.0, seconds) * 1000 + RESIDUE)
     if milliseconds < 1000:
         return f"{milliseconds}ms" if milliseconds else "0s"
+
     rest, milliseconds = divmod(milliseconds, 1000)
     minutes, whole = divmod(rest, 60)
     hours, minutes = divmod(minutes, 60)
     fraction = f".{milliseconds:03d}".rstrip("0") if milliseconds else ""
-    return f"{f'{hours}h' if hours else ''}{f'{minutes}m' if hours or minutes else ''}{whole}{fraction}s"
+    larger = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{larger}{whole}{fraction}s"
 
 
 def _nanoseconds(seconds: float) -> str:
-    """Groq's form: the same, down to the nanosecond."""
+    """Return Groq's form, which shows nanoseconds."""
     if seconds < 1:
         return f"{seconds * 1000:.6f}".rstrip("0").rstrip(".") + "ms" if seconds > 0 else "0s"
+
     minutes, rest = divmod(seconds, 60)
     return (f"{int(minutes)}m" if minutes else "") + f"{rest:.9f}".rstrip("0").rstrip(".") + "s"
 
 
 class HeaderWriter:
-    """Writes one server's headers; keeps the last ones for those that go stale."""
+    """Writes one server's headers; keeps the last ones for the fault "stale"."""
 
     def __init__(self, style: Style, faults: Sequence[str], generator: random.Random) -> None:
         self._style, self._faults, self._random = style, faults, generator
         self._last: Headers = []
 
     def write(self, readings: Sequence[Reading], cost: float) -> Headers:
-        """The headers for these readings; `cost` is what the call took from the token
-        limit.
+        """Return the headers that show `readings`.
+
+        :param cost: what the call took from the token limit.
         """
-        headers = (
-            self._mistral(readings, cost) if self._style == "mistral" else self._named(readings)
-        )
+        headers = self._true(readings, cost)
         fault = self._random.choice(["", *self._faults]) if self._faults else ""
         stale, self._last = self._last, headers
         match fault:
@@ -81,20 +84,25 @@ class HeaderWriter:
             case _:
                 return headers
 
-    def _named(self, readings: Sequence[Reading]) -> Headers:
+    def _true(self, readings: Sequence[Reading], cost: float) -> Headers:
+        if self._style == "nginx":
+            return []
+
+        if self._style == "mistral":
+            return self._mistral(readings, cost)
+
         headers: Headers = []
         for reading in readings:
-            if name := reading.dimension.header:
-                left = int(max(0.0, reading.left) + RESIDUE)
-                values = (
-                    ("limit", str(round(reading.limit))),
-                    ("remaining", str(left)),
-                    ("reset", self._reset(reading.reset)),
-                )
-                headers += [
-                    (f"x-ratelimit-{kind}-{name}".encode(), value.encode())
-                    for kind, value in values
-                ]
+            name = reading.dimension.header
+            if not name:
+                continue
+
+            left = int(max(0.0, reading.left) + RESIDUE)
+            headers.append(_header("limit", name, round(reading.limit)))
+            headers.append(_header("remaining", name, left))
+            if self._style != "litellm":
+                headers.append(_header("reset", name, self._reset(reading.reset)))
+
         return headers
 
     def _reset(self, seconds: float) -> str:
@@ -107,14 +115,12 @@ class HeaderWriter:
         for reading in readings:
             if reading.dimension.header:
                 name = f"{'req' if reading.dimension.unit == 'requests' else 'tokens'}-minute"
-                headers.append(
-                    (f"x-ratelimit-limit-{name}".encode(), str(round(reading.limit)).encode())
-                )
-                headers.append(
-                    (
-                        f"x-ratelimit-remaining-{name}".encode(),
-                        str(int(max(0.0, reading.left))).encode(),
-                    )
-                )
+                headers.append(_header("limit", name, round(reading.limit)))
+                headers.append(_header("remaining", name, int(max(0.0, reading.left))))
+
         headers.append((b"x-ratelimit-tokens-query-cost", str(round(cost)).encode()))
         return headers
+
+
+def _header(kind: str, name: str, value: object) -> tuple[bytes, bytes]:
+    return f"x-ratelimit-{kind}-{name}".encode(), str(value).encode()

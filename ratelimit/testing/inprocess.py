@@ -1,13 +1,13 @@
-"""The server without a network, behaving as if there were one.
+"""The server without a network, which behaves as over a network.
 
-Owns: handing requests of an httpx2 client to an ASGI app on the same event loop. What
-must never come in: anything about limits.
+Owns the way of a request from an httpx2 client to an ASGI app on the same event loop.
+Must never touch limits.
 
-httpx2's own ASGITransport hands over a response when the app has finished it, and
-cancels the app with its caller. Here, as over a wire, the headers of a stream arrive
-when they are sent and its text as it is made; a caller who goes away is noticed by a
-stream and unnoticed by an answer that is computed in one go. On a virtual loop that
-keeps the moments of headers and tokens right.
+httpx2's own ASGITransport returns a response when the app has finished it, and cancels
+the app with its caller. Here, as over a wire, the headers of a stream arrive when they
+are sent and its text as it is made; when the caller goes away, a stream notices it and
+an answer that is computed in one go does not. On a virtual loop this keeps the moments
+of headers and tokens right.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ App = Callable[
 
 
 class InProcess(httpx2.AsyncBaseTransport):
-    """An async httpx2 transport to an ASGI app; asyncio only, as the app's time is its
-    loop's.
+    """An async httpx2 transport to an ASGI app.
+
+    It runs on asyncio only, because the app's time is its loop's.
     """
 
     def __init__(self, app: App) -> None:
@@ -42,7 +43,7 @@ class InProcess(httpx2.AsyncBaseTransport):
         self._running: set[asyncio.Task[None]] = set()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Start the app on this request and return as soon as it has sent its headers."""
+        """Start the app on this request; return as soon as it has sent its headers."""
         exchange = _Exchange(await request.aread())
         scope = {
             "type": "http",
@@ -71,7 +72,7 @@ class InProcess(httpx2.AsyncBaseTransport):
     async def _run(self, scope: MutableMapping[str, Any], exchange: _Exchange) -> None:
         try:
             await self._app(scope, exchange.receive, exchange.send)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised to the caller, who waits in `next`
+        except Exception as error:  # noqa: BLE001  # `next` raises it to the caller
             exchange.end(error)
         else:
             exchange.end(
@@ -82,7 +83,7 @@ class InProcess(httpx2.AsyncBaseTransport):
 
 
 class _Exchange:
-    """One request and its response, as two one-way streets."""
+    """One request and its response, each a one-way queue of ASGI messages."""
 
     def __init__(self, body: bytes) -> None:
         self.gone = asyncio.Event()
@@ -90,7 +91,7 @@ class _Exchange:
         self._messages: asyncio.Queue[Message | Exception] = asyncio.Queue()
 
     async def receive(self) -> Message:
-        """What the app hears: the body, then nothing until the caller is gone."""
+        """Return the body to the app, then nothing until the caller is gone."""
         if self._body is None:
             await self.gone.wait()
             return {"type": "http.disconnect"}
@@ -98,15 +99,15 @@ class _Exchange:
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(self, message: Message) -> None:
-        """What the app says."""
+        """Take a message of the app."""
         self._messages.put_nowait(message)
 
     def end(self, error: Exception) -> None:
-        """The app has ended: an error for whoever still waits for more."""
+        """End the app's messages by an error, which `next` raises."""
         self._messages.put_nowait(error)
 
     async def next(self) -> Message:
-        """The next thing the app says."""
+        """Return the app's next message."""
         message = await self._messages.get()
         if isinstance(message, Exception):
             raise message
@@ -114,7 +115,7 @@ class _Exchange:
 
 
 class _Stream(httpx2.AsyncByteStream):
-    """The body as it comes."""
+    """The response's body, piece by piece as the app sends it."""
 
     def __init__(self, exchange: _Exchange) -> None:
         self._exchange = exchange

@@ -1,8 +1,8 @@
-"""The ledger: every admission and every refusal, in the order of their happening.
+"""The ledger: every admission and every refusal, in the order in which they happen.
 
-Owns: what is remembered of a call. What must never come in: deciding anything. Entries
-are frozen; a call that ends replaces its entry by one that knows the usage. Safe to
-read from any thread while the server runs.
+Owns the record of each call. Must never decide anything. Entries are frozen; when a
+call ends, its entry is replaced by one with its usage. Safe to read from any thread
+while the server runs.
 """
 
 from __future__ import annotations
@@ -23,6 +23,12 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
+    """Those of the prompt that were read from the cache."""
+    cache_write_tokens: int = 0
+    """Those of the prompt that were written to the cache."""
+    reasoning_tokens: int = 0
+    """Those of the completion that the answer does not show."""
 
     @property
     def total_tokens(self) -> int:
@@ -32,21 +38,11 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One attempt as the server saw it.
-
-    `time`, `ended`: the loop's seconds when it was admitted or refused and when its
-    answer was finished (None: still running). `admitted`: it passed the buckets,
-    whatever happened to it later. `requested`: tokens asked of the token bucket;
-    `charge`: tokens taken at admission (0 when refused). `status`: the HTTP status, 0
-    for a connection that was cut, None while it runs. `reason`: "" for an ordinary
-    answer, else what went wrong: "requests", "tokens", "images" (a bucket was empty),
-    "too_large", "in_flight", "slow_down", "bad_request", or the kind of an injected
-    fault. `headers`: those that tell attempts apart, such as x-stainless-retry-count.
-    `levels`: what each bucket had left right after the decision.
-    """
+    """One attempt as the server saw it."""
 
     number: int
     time: float
+    """The loop's seconds when it was admitted or refused."""
     endpoint: str
     model: str
     key: str
@@ -54,16 +50,29 @@ class Entry:
     project: str
     stream: bool
     admitted: bool
+    """Whether it passed the buckets, whatever happened to it later."""
     reason: str
+    """"" for an ordinary answer, else what went wrong: "requests", "tokens", "images"
+    (a bucket was empty), "too_large", "in_flight", "slow_down", "bad_request",
+    "aborted", or the kind of an injected fault.
+    """
     requested: int
+    """Tokens that it asked of the token bucket."""
     charge: int
+    """Tokens taken at admission, 0 when it was refused."""
     status: int | None
+    """The HTTP status, 0 for a connection that was cut, None while it runs."""
     request_id: str
     usage: Usage | None = None
+    """As billed, whatever a fault has shown instead."""
     ended: float | None = None
+    """The loop's seconds when its answer was finished, None while it runs."""
     message: str = ""
+    """The sentence of a refusal or failure."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    """Those that distinguish attempts, such as x-stainless-retry-count."""
     levels: Mapping[str, float] = field(default_factory=dict)
+    """What each bucket had left right after the decision."""
 
 
 class Ledger:
@@ -71,7 +80,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
-        self._first = 0  # number of the oldest entry that is remembered
+        self._first = 0  # number of the oldest entry in the list
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -90,34 +99,35 @@ class Ledger:
         return f"<Ledger: {admitted} admitted, {len(entries) - admitted} refused>"
 
     def entries(self) -> list[Entry]:
-        """All entries up to now, oldest first."""
+        """Return all entries up to now, oldest first."""
         with self._lock:
             return list(self._entries)
 
     @property
     def admitted(self) -> list[Entry]:
-        """Those that passed the buckets."""
+        """The entries of calls that passed the buckets."""
         return [entry for entry in self.entries() if entry.admitted]
 
     @property
     def refused(self) -> list[Entry]:
-        """Those that did not: every one of them answered 429."""
+        """The entries of calls that did not pass and were answered with a 429."""
         return [entry for entry in self.entries() if not entry.admitted and entry.status == 429]
 
     def clear(self) -> None:
-        """Forget all entries; calls that still run are not remembered any more."""
+        """Drop all entries, those of calls that still run included."""
         with self._lock:
             self._first += len(self._entries)
             self._entries.clear()
 
     def next_number(self) -> int:
-        """The number that the next entry has to carry."""
+        """Return the number that the next entry has to carry."""
         return self._first + len(self._entries)
 
     def add(self, entry: Entry) -> Entry:
-        """Remember one more."""
+        """Append an entry and return it."""
         with self._lock:
             self._entries.append(entry)
+
         return entry
 
     def finish(
@@ -130,9 +140,7 @@ class Ledger:
         reason: str = "",
         message: str = "",
     ) -> None:
-        """Replace `entry` by what is known at its end; one forgotten in the meantime
-        stays forgotten.
-        """
+        """Replace `entry` by what is known at its end, unless it was dropped since."""
         known = replace(
             entry,
             status=status,

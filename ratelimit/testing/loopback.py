@@ -1,7 +1,6 @@
-"""The server over real HTTP: uvicorn in a thread, on loopback.
+"""The server over real HTTP: uvicorn in a thread.
 
-Owns: the thread, the socket and their end. What must never come in: anything about
-limits.
+Owns the thread, the socket and their end. Must never touch limits.
 """
 
 from __future__ import annotations
@@ -32,8 +31,7 @@ App = Callable[..., Awaitable[Any]]
 
 
 class _Server(uvicorn.Server):
-    """A web server that ends at once: calls in flight are cut off, and that is no error
-    of the app.
+    """A web server that ends at once: it cuts calls in flight off, without an error.
 
     uvicorn on its own answers them with a 500 and prints that they were cancelled; from
     Python 3.12 on it waits for their end.
@@ -58,8 +56,9 @@ class _Server(uvicorn.Server):
         super().__init__(config)
 
     def _protocol(self) -> type[H11Protocol]:
-        """The HTTP protocol of uvicorn, telling which transport belongs to which
-        caller, so that a fault, or the end, can cut it.
+        """Return uvicorn's HTTP protocol, which also records the transport of a caller.
+
+        A fault, or the end, cuts it.
         """
         server, connections = self, self._connections
 
@@ -94,13 +93,13 @@ class _Server(uvicorn.Server):
                 raise
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Cut every connection; then uvicorn has nobody to wait for."""
+        """Cut every connection, so that uvicorn has none to wait for."""
         for transport in list(self._connections.values()):
             transport.abort()
         await super().shutdown(sockets)
 
     def end(self) -> None:
-        """Ask for the end, from any thread."""
+        """Request the end; any thread may."""
         self.force_exit = self.should_exit = True
 
 
@@ -108,11 +107,12 @@ class _Server(uvicorn.Server):
 def serving(
     app: App, connections: Connections, host: str, port: int, prepare: Callable[[], None]
 ) -> Iterator[str]:
-    """Serve `app` until the block ends; yields the base URL for an OpenAI client once
-    the server is up and `prepare` has been called.
+    """Serve `app` until the block ends; yield the base URL for an OpenAI client.
 
-    Raises OSError when the port is taken, LimiterError when the web server does not
-    come up.
+    :param prepare: called before the block is entered.
+
+    Raises OSError when the address cannot be had, and LimiterError when the web server
+    does not start.
     """
     listener = socket.create_server((host, port), backlog=2048)
     server = _Server(app, connections)
@@ -125,8 +125,10 @@ def serving(
         while not server.started:
             if not thread.is_alive():
                 raise LimiterError(
-                    "the fake server's web server ended before it started; see the log of uvicorn.error"
+                    "the fake server's web server ended before it started; see the log of "
+                    "uvicorn.error"
                 )
+
             thread.join(0.005)
         yield f"http://{host}:{listener.getsockname()[1]}/v1"
     finally:

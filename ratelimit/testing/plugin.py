@@ -1,7 +1,6 @@
 """A pytest fixture for tests of apps that call OpenAI.
 
-Owns: the fixture `fake_openai`. What must never come in: anything that needs more than
-pytest and the server.
+Owns the fixture `fake_openai`. Must never need more than pytest and the server.
 
 Put `pytest_plugins = ["ratelimit.testing.plugin"]` into your conftest.py:
 
@@ -27,8 +26,9 @@ __all__ = ["fake_openai"]
 
 @pytest.fixture
 def fake_openai() -> Iterator[Callable[..., tuple[FakeOpenAI, str]]]:
-    """Start servers over loopback: call it with FakeOpenAI's arguments, it gives the
-    server and its base URL; all end with the test.
+    """Start servers over loopback, which end with the test.
+
+    It takes FakeOpenAI's arguments and returns the server and its base URL.
     """
     with ExitStack() as servers:
 

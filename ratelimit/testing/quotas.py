@@ -1,7 +1,7 @@
-"""The limits a server was given: which numbers, for whom, and what each is called.
+"""The limits that a server was given: which numbers, for whom, and their names.
 
-Owns: reading `rpm=`, `tpm=`, `models=`, `projects=` and refusing what cannot be a
-limit. What must never come in: state.
+Owns the reading of `rpm=`, `tpm=`, `models=` and `projects=`, and refuses what cannot
+be a limit. Must never hold state that a call changes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ratelimit.errors import InvalidArgument
 
@@ -21,34 +21,45 @@ __all__ = ["Dimension", "Quota", "Quotas"]
 
 Quota = Mapping[str, float | None]
 
-DAY = 86_400.0
-MONTH = 30 * DAY  # as recorded: 100,000 tokens a month come back one every 25.92 s
+DAY: Final = 86_400.0
+"""Seconds."""
+MONTH: Final = 30 * DAY
+"""Seconds. Recorded: of 100,000 tokens a month one is refilled every 25.92 s."""
 
-# name of the argument: (unit, period in seconds, what a refusal calls it, its header's
-# name)
-_KNOWN = {
-    "rpd": ("requests", DAY, "requests per day (RPD)", "requests"),
-    "rpm": ("requests", 60.0, "requests per min (RPM)", "requests"),
-    "rps": ("requests", 1.0, "requests per sec (RPS)", "requests"),
-    "tpd": ("tokens", DAY, "tokens per day (TPD)", "tokens"),
-    "tpmonth": ("tokens", MONTH, "tokens per month", "tokens"),
-    "tpm": ("tokens", 60.0, "tokens per min (TPM)", "tokens"),
-    "ipm": ("images", 60.0, "images per min (IPM)", "input-images"),
+
+class _Kind(NamedTuple):
+    """What one of the arguments `rpm=`, `tpm=`, ... limits."""
+
+    unit: str
+    period: float
+    label: str
+    """Its name in a refusal."""
+    header: str
+    """The end of its headers' names."""
+
+
+_KINDS: Final = {
+    "rpd": _Kind("requests", DAY, "requests per day (RPD)", "requests"),
+    "rpm": _Kind("requests", 60.0, "requests per min (RPM)", "requests"),
+    "rps": _Kind("requests", 1.0, "requests per sec (RPS)", "requests"),
+    "tpd": _Kind("tokens", DAY, "tokens per day (TPD)", "tokens"),
+    "tpmonth": _Kind("tokens", MONTH, "tokens per month", "tokens"),
+    "tpm": _Kind("tokens", 60.0, "tokens per min (TPM)", "tokens"),
+    "ipm": _Kind("images", 60.0, "images per min (IPM)", "input-images"),
 }
-# Which of several limits of one unit the headers show: RPM is not shown where a daily
-# limit exists, as recorded.
-_SHOWN = {
+_SHOWN: Final = {
     "requests": ("rpd", "rpm", "rps"),
     "tokens": ("tpm", "tpd", "tpmonth"),
     "images": ("ipm",),
 }
+"""Which of several limits of one unit the headers show: the first that was given.
+Recorded: RPM is not shown where a daily limit exists.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
-    """One limit: `limit` units per `period` seconds. `header` is "" for one that is
-    enforced and not shown.
-    """
+    """One limit: `limit` units in `period` seconds."""
 
     name: str
     unit: str
@@ -56,16 +67,21 @@ class Dimension:
     period: float
     label: str
     header: str
+    """"" for a limit that is enforced and not shown."""
 
 
 class Quotas:
     """All limits of a server.
 
-    `default` holds for every model that no pattern of `models` names, all of them
-    together. A pattern is a model's name, may hold `*` and `?`, and several are joined
-    by commas; the models that one entry names are a family and share its buckets. The
-    first entry that fits counts. `projects`: further limits per project id (header
-    `OpenAI-Project`), beside those of the organisation.
+    :param default: holds for all models together that no pattern of `models` names.
+    :param models: patterns and their limits. A pattern is a model's name, may hold `*`
+        and `?`, and several are joined by commas; the models that one entry names are
+        a family and share its buckets. The first entry that fits counts.
+    :param projects: further limits by project id (header `OpenAI-Project`), beside
+        those of the organisation.
+    :param request_window: seconds in which variant E counts requests.
+    :param burst: requests that may come at once under variant nginx, None for those of
+        one second.
     """
 
     def __init__(
@@ -76,8 +92,9 @@ class Quotas:
         *,
         rules: Rules,
         request_window: float,
+        burst: float | None = None,
     ) -> None:
-        self._rules, self._request_window = rules, request_window
+        self._rules, self._request_window, self._burst = rules, request_window, burst
         self._models = {
             pattern: self._read(quota, f"models[{pattern!r}]")
             for pattern, quota in (models or {}).items()
@@ -89,7 +106,7 @@ class Quotas:
         self._families: dict[str, str] = {}
 
     def family(self, model: str) -> str:
-        """The entry of `models` that names `model`, "" for the default."""
+        """Return the entry of `models` that names `model`, "" for the default."""
         if model not in self._families:
             fits = (
                 each
@@ -97,10 +114,11 @@ class Quotas:
                 if any(fnmatchcase(model, part.strip()) for part in each.split(","))
             )
             self._families[model] = next(fits, "")
+
         return self._families[model]
 
-    def models(self) -> list[str]:
-        """Names without wildcards, for the list of models."""
+    def model_names(self) -> list[str]:
+        """Return the names in `models` that hold no wildcard."""
         return [
             part.strip()
             for pattern in self._models
@@ -109,11 +127,11 @@ class Quotas:
         ]
 
     def dimensions(self, family: str) -> list[Dimension]:
-        """The organisation's limits for a family."""
+        """Return the organisation's limits for a family."""
         return self._models[family] if family else self._default
 
     def project(self, name: str) -> list[Dimension]:
-        """A project's own limits; none for one that was not named."""
+        """Return a project's own limits; none for a project that was not named."""
         return self._projects.get(name, [])
 
     def _project(self, quota: Quota, name: str) -> list[Dimension]:
@@ -129,55 +147,54 @@ class Quotas:
             for name, value in quota.items()
             if value is not None
         }
-        if unknown := given.keys() - _KNOWN.keys():
+        unknown = given.keys() - _KINDS.keys()
+        if unknown:
             raise InvalidArgument(
-                f"{where}: unknown limit {min(unknown)!r}; name {', '.join(_KNOWN)}"
+                f"{where}: unknown limit {min(unknown)!r}; name {', '.join(_KINDS)}"
             )
+
         if daily and "rpd" not in given and (self._rules.daily or self._rules.style == "groq"):
             given["rpd"] = 10_000.0
-        shown = {
-            unit: next((name for name in names if name in given), "")
-            for unit, names in _SHOWN.items()
-        }
-        found = []
-        for name in (name for name in _KNOWN if name in given):
-            unit, period, label, header = _KNOWN[name]
-            found.append(
-                Dimension(
-                    name, unit, given[name], period, label, header if shown[unit] == name else ""
-                )
-            )
-        return self._windowed(found)
 
-    def _windowed(self, dimensions: list[Dimension]) -> list[Dimension]:
-        """Limits per minute as the variant enforces them: per second (D), or requests
-        per short window beside the minute (E).
-        """
-        found = []
-        for each in dimensions:
-            if each.period == 60 and self._rules.window == "second":
-                period = max(1.0, 60 / each.limit)  # at least one unit fits
-                found.append(
-                    replace(
-                        each,
-                        limit=each.limit * period / 60,
-                        period=period,
-                        label=each.label.replace("min", "sec"),
-                    )
-                )
-            elif each.name == "rpm" and self._rules.request_window == "fixed":
-                window = max(self._request_window, 60 / each.limit)
-                found.append(
-                    replace(each, limit=each.limit * window / 60, period=window, header="")
-                )
-                found.append(each)
-            else:
-                found.append(each)
+        shown = {next((name for name in names if name in given), "") for names in _SHOWN.values()}
+        found: list[Dimension] = []
+        for name, kind in _KINDS.items():
+            if name in given:
+                header = kind.header if name in shown else ""
+                each = Dimension(name, kind.unit, given[name], kind.period, kind.label, header)
+                found += self._enforced(each)
+
         return found
+
+    def _enforced(self, given: Dimension) -> list[Dimension]:
+        """Return how the variant enforces one limit.
+
+        D enforces a minute's limit by the second, E requests in a short window beside
+        the minute, and nginx a rate and a burst of requests and nothing else.
+        """
+        if self._rules.window == "burst":
+            return [self._with_burst(given)] if given.name in {"rpm", "rps"} else []
+
+        if given.period == 60 and self._rules.window == "second":
+            period = max(1.0, 60 / given.limit)  # at least one unit fits
+            limit, label = given.limit * period / 60, given.label.replace("min", "sec")
+            return [replace(given, limit=limit, period=period, label=label)]
+
+        if given.name == "rpm" and self._rules.request_window == "fixed":
+            window = max(self._request_window, 60 / given.limit)
+            limit = given.limit * window / 60
+            return [replace(given, limit=limit, period=window, header=""), given]
+
+        return [given]
+
+    def _with_burst(self, given: Dimension) -> Dimension:
+        rate = given.limit / given.period
+        burst = max(1.0, rate) if self._burst is None else self._burst
+        return replace(given, limit=burst, period=burst / rate, header="")
 
 
 def _limit(value: float, where: str) -> float:
-    """A positive, finite number."""
+    """Return a positive, finite number."""
     if not 0 < value < math.inf:
         raise InvalidArgument(
             f"{where} is {value!r}; a limit is a positive, finite number, or None for no limit"

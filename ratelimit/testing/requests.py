@@ -1,8 +1,7 @@
-"""One HTTP request, read: which endpoint, which model, whose key, and what is wrong
-with it.
+"""One HTTP request, read: its endpoint, model and key, and what is wrong with it.
 
-Owns: paths, request headers, JSON, and the checks that make a 400, 401 or 404. What
-must never come in: limits, answers.
+Owns paths, request headers, JSON, forms, and the checks that make a 400, 401 or 404.
+Must never touch limits or answers.
 """
 
 from __future__ import annotations
@@ -10,31 +9,65 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from email.parser import BytesParser
+from email.policy import HTTP
+from typing import Any, Final
 
 __all__ = ["Call", "Problem", "read_call"]
 
-# What the path ends with -> endpoint. Azure's deployment paths end alike.
-_ENDPOINTS = {
+_ENDPOINTS: Final = {
     "chat/completions": "chat.completions",
     "responses": "responses",
+    "responses/compact": "responses.compact",
+    "responses/input_tokens": "responses.input_tokens",
     "completions": "completions",
     "embeddings": "embeddings",
     "moderations": "moderations",
     "images/generations": "images",
+    "images/edits": "images.edits",
+    "images/variations": "images.variations",
     "audio/speech": "audio.speech",
     "audio/transcriptions": "audio.transcriptions",
+    "audio/translations": "audio.translations",
     "models": "models",
 }
-_NEEDED = {
+"""What the path ends with, and the endpoint; Azure's deployment paths end alike."""
+_NEEDED: Final = {
     "chat.completions": "messages",
     "responses": "input",
     "completions": "prompt",
     "embeddings": "input",
     "moderations": "input",
+    "images": "prompt",
+    "images.edits": "prompt",
+    "images.variations": "image",
+    "audio.speech": "input",
+    "audio.transcriptions": "file",
+    "audio.translations": "file",
 }
-_WITHOUT_JSON = {"models", "audio.transcriptions"}
-_KEPT_HEADERS = (b"x-stainless-retry-count", b"x-client-request-id", b"idempotency-key", b"x-fake-")
+_DEFAULT_MODELS: Final = {
+    "moderations": "omni-moderation-latest",
+    "images": "gpt-image-1",
+    "images.edits": "gpt-image-1",
+    "images.variations": "dall-e-2",
+}
+"""Of the endpoints that do not ask for a model."""
+_WHOLE_NUMBERS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n")
+_TYPES: Final = {
+    "tools": list,
+    "response_format": dict,
+    "text": dict,
+    "metadata": dict,
+    "stream_options": dict,
+}
+"""Of optional fields of chat and Responses."""
+_KNOWN_NUMBERS: Final = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
+_KEPT_HEADERS: Final = (
+    b"x-stainless-retry-count",
+    b"x-client-request-id",
+    b"idempotency-key",
+    b"x-fake-",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +82,25 @@ class Problem:
 
 @dataclass(slots=True)
 class Call:
-    """A request as the server understands it; `problem` is set when it cannot be
-    served.
-    """
+    """A request as the server reads it."""
 
     endpoint: str
     model: str = ""
     key: str = ""
     organisation: str = ""
     project: str = ""
+    path: str = ""
+    query: str = ""
     raw: bytes = b""
     body: Mapping[str, Any] = field(default_factory=dict)
     known: Mapping[str, Any] = field(default_factory=dict)
+    """The workload's figures of the usage, from the header `x-fake-usage`."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    """Those that distinguish attempts."""
     problem: Problem | None = None
-    prompt_tokens: int | None = None  # as billed, once somebody has counted
+    """Set when the call cannot be served."""
+    prompt_tokens: int | None = None
+    """As billed, once they have been counted."""
 
     @property
     def stream(self) -> bool:
@@ -78,14 +115,15 @@ def read_call(
     raw: bytes,
     keys: Mapping[str, str] | None,
 ) -> Call:
-    """Read one request; `keys` maps the accepted keys to their organisations, None
-    accepts all as one.
+    """Read one request.
+
+    :param keys: the accepted API keys and the organisation of each; None accepts every
+        key as one organisation.
     """
     given = dict(headers)
-    call = Call(_endpoint(path), raw=raw)
-    call.key = (
-        given.get(b"authorization", b"").removeprefix(b"Bearer ") or given.get(b"api-key", b"")
-    ).decode("latin-1")
+    call = Call(_endpoint(method, path), path=path, raw=raw)
+    bearer = given.get(b"authorization", b"").removeprefix(b"Bearer ")
+    call.key = (bearer or given.get(b"api-key", b"")).decode("latin-1")
     call.project = given.get(b"openai-project", b"").decode("latin-1")
     call.headers = {
         name.decode("latin-1"): value.decode("latin-1")
@@ -93,16 +131,20 @@ def read_call(
         if name.startswith(_KEPT_HEADERS)
     }
     call.organisation = "org-fake" if keys is None else keys.get(call.key, "")
-    call.problem = _problem(call, method, path, given)
+    call.problem = _problem(call, method, given)
     return call
 
 
-def _endpoint(path: str) -> str:
+def _endpoint(method: str, path: str) -> str:
     parts = path.rstrip("/").rsplit("/", 2)
-    return _ENDPOINTS.get("/".join(parts[-2:])) or _ENDPOINTS.get(parts[-1], "")
+    found = _ENDPOINTS.get("/".join(parts[-2:])) or _ENDPOINTS.get(parts[-1], "")
+    if method == "GET":
+        return "models" if found == "models" or "/models/" in path else ""
+
+    return found if found != "models" else ""
 
 
-def _problem(call: Call, method: str, path: str, given: Mapping[bytes, bytes]) -> Problem | None:
+def _problem(call: Call, method: str, given: Mapping[bytes, bytes]) -> Problem | None:
     if not call.organisation:
         shown = f"{call.key[:8]}***" if call.key else "(none)"
         return Problem(
@@ -110,34 +152,92 @@ def _problem(call: Call, method: str, path: str, given: Mapping[bytes, bytes]) -
             f"Incorrect API key provided: {shown}. This server accepts the keys it was given.",
             code="invalid_api_key",
         )
-    if not call.endpoint or (method != "POST" and call.endpoint != "models"):
-        return Problem(404, f"Invalid URL ({method} {path})")
-    if call.endpoint in _WITHOUT_JSON:
+
+    if not call.endpoint:
+        return Problem(404, f"Invalid URL ({method} {call.path})")
+
+    if call.endpoint == "models":
+        call.model = call.path.partition("/models/")[2].rstrip("/")
         return None
+
+    kind = given.get(b"content-type", b"")
+    form = kind.startswith(b"multipart/form-data")
     return (
-        _read_json(call, given.get(b"x-fake-usage", b"{}"))
-        or _name_model(call, path)
+        (_read_form(call, kind) if form else _read_json(call))
+        or _read_known(call, given.get(b"x-fake-usage", b"{}"))
+        or _name_model(call)
         or _bad_argument(call)
     )
 
 
-def _read_json(call: Call, known: bytes) -> Problem | None:
+def _read_json(call: Call) -> Problem | None:
     try:
-        body, usage = json.loads(call.raw), json.loads(known)
+        body = json.loads(call.raw)
     except (ValueError, RecursionError):
         return Problem(400, "We could not parse the JSON body of your request.")
-    if not isinstance(body, dict) or not isinstance(usage, dict):
-        return Problem(
-            400, "The body of your request, and its x-fake-usage header, have to be JSON objects."
-        )
-    call.body, call.known = body, usage
+
+    if not isinstance(body, dict):
+        return Problem(400, "The body of your request has to be a JSON object.")
+
+    call.body = body
     return None
 
 
-def _name_model(call: Call, path: str) -> Problem | None:
-    """The body names the model, or Azure's path its deployment."""
-    deployment = path.partition("/deployments/")[2].partition("/")[0]
-    model = call.body.get("model") or deployment
+def _read_form(call: Call, kind: bytes) -> Problem | None:
+    """Read a form: texts as they are, a file as its name, names with [] as lists."""
+    head = b"Content-Type: " + kind + b"\r\n\r\n"
+    message = BytesParser(policy=HTTP).parsebytes(head + call.raw)
+    if not message.is_multipart():
+        return Problem(400, "We could not parse the form of your request.")
+
+    body: dict[str, Any] = {}
+    for part in message.iter_parts():
+        name = str(part.get_param("name", "", header="content-disposition"))
+        value: Any = part.get_filename()
+        if value is None:
+            content = part.get_payload(decode=True)
+            text = content.decode("utf-8", "replace") if isinstance(content, bytes) else ""
+            value = _field(name, text)
+
+        if name.endswith("[]"):
+            body.setdefault(name.removesuffix("[]"), []).append(value)
+        else:
+            body[name] = value
+
+    call.body = body
+    return None
+
+
+def _field(name: str, text: str) -> str | int | bool:
+    """Return a form's text as JSON has it."""
+    if name == "stream":
+        return text == "true"
+
+    return int(text) if name == "n" and text.isdecimal() else text
+
+
+def _read_known(call: Call, known: bytes) -> Problem | None:
+    try:
+        usage = json.loads(known)
+    except (ValueError, RecursionError):
+        usage = None
+
+    if not isinstance(usage, dict):
+        return Problem(400, "The header x-fake-usage has to be a JSON object.", "x-fake-usage")
+
+    for name in _KNOWN_NUMBERS:
+        if not _is_whole(usage.get(name, 0), least=0):
+            text = f"x-fake-usage: '{name}' is not a whole number of tokens."
+            return Problem(400, text, "x-fake-usage")
+
+    call.known = usage
+    return None
+
+
+def _name_model(call: Call) -> Problem | None:
+    """Set the model: the body names it, or Azure's path its deployment."""
+    deployment = call.path.partition("/deployments/")[2].partition("/")[0]
+    model = call.body.get("model") or deployment or _DEFAULT_MODELS.get(call.endpoint)
     call.model = model if isinstance(model, str) else ""
     return None if call.model else Problem(400, "you must provide a model parameter")
 
@@ -147,29 +247,36 @@ def _bad_argument(call: Call) -> Problem | None:
     if needed is not None:
         value = body.get(needed)
         if value is None or value == []:
-            return Problem(
-                400,
-                f"Missing required parameter: '{needed}'.",
-                needed,
-                "missing_required_parameter",
-            )
+            text = f"Missing required parameter: '{needed}'."
+            return Problem(400, text, needed, "missing_required_parameter")
+
         if not isinstance(value, list) and (needed == "messages" or not isinstance(value, str)):
             return Problem(400, f"Invalid type for '{needed}'.", needed, "invalid_type")
-    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens", "n"):
+
+    if call.endpoint in {"chat.completions", "responses"}:
+        wrong = _wrong_type(body, str(needed))
+        if wrong:
+            return Problem(400, f"Invalid type for '{wrong}'.", wrong, "invalid_type")
+
+    for name in _WHOLE_NUMBERS:
         value = body.get(name)
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int) or value < 1
-        ):
-            return Problem(
-                400,
-                f"Invalid '{name}': expected a whole number of at least 1.",
-                name,
-                "integer_below_min_value",
-            )
-    for name in ("prompt_tokens", "completion_tokens"):
-        value = call.known.get(name, 0)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            return Problem(
-                400, f"x-fake-usage: '{name}' is not a whole number of tokens.", "x-fake-usage"
-            )
+        if value is not None and not _is_whole(value, least=1):
+            text = f"Invalid '{name}': expected a whole number of at least 1."
+            return Problem(400, text, name, "integer_below_min_value")
+
     return None
+
+
+def _wrong_type(body: Mapping[str, Any], needed: str) -> str:
+    """Return the first field of a chat or response that has the wrong type, else ""."""
+    for name, kind in _TYPES.items():
+        if not isinstance(body.get(name), kind | None):
+            return name
+
+    items = body[needed] if isinstance(body[needed], list) else []
+    places = (place for place, item in enumerate(items) if not isinstance(item, dict))
+    return next((f"{needed}[{place}]" for place in places), "")
+
+
+def _is_whole(value: object, *, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -1,10 +1,8 @@
-"""FakeOpenAI: an OpenAI API that enforces its limits, as an ASGI app and over loopback
-HTTP.
+"""FakeOpenAI: an OpenAI API that enforces its limits, as an ASGI app and over HTTP.
 
-Owns: the configuration and the life of one request: read, admitted or refused, answered
-in its time, settled. What must never come in: arithmetic (that is `buckets`, `charges`,
-`gates`), shapes of answers (`replies`, `refusals`, `headers`), and anything of the
-limiter, which this server is there to judge.
+Owns the arguments, and hands each request to a session. Must never hold arithmetic
+(that is `buckets`, `charges` and `admission`), shapes of answers (`replies`,
+`refusals`, `headers`), or anything of the limiter, which this server is there to judge.
 """
 
 from __future__ import annotations
@@ -15,16 +13,19 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Literal
 
-from ratelimit.errors import InvalidArgument
-from ratelimit.testing.answers import Answers, Latency, PromptCounter
-from ratelimit.testing.faults import Fault, FaultKind, Faults
+from ratelimit.testing import settings
+from ratelimit.testing.answers import Answers, Latency
+from ratelimit.testing.contents import ToolUse
+from ratelimit.testing.faults import Fault, FaultKind, Faults, Unit
 from ratelimit.testing.inprocess import InProcess
 from ratelimit.testing.ledger import Ledger
+from ratelimit.testing.prompts import PromptCounter
 from ratelimit.testing.quotas import Quota, Quotas
 from ratelimit.testing.requests import read_call
 from ratelimit.testing.session import Connections, Session
-from ratelimit.testing.state import Desk, Setup
-from ratelimit.testing.variants import HEADER_FAULTS, Style, rules_of
+from ratelimit.testing.settings import Setup
+from ratelimit.testing.state import ServerState
+from ratelimit.testing.variants import Style, rules_of
 
 __all__ = ["FakeOpenAI"]
 
@@ -37,36 +38,47 @@ Send = Callable[[Message], Awaitable[None]]
 class FakeOpenAI:
     """An OpenAI API with limits that are really enforced.
 
-    `variant`: which server it is, see `ratelimit.testing.variants`; "P" behaves like
-    OpenAI today, and letters combine ("F+P", "H+L"). `rpm`, `tpm`, `rpd`, `tpd`, `rps`,
-    `ipm`: requests, tokens and images per minute, day or second; None switches one off.
-    They hold for all models together but those that `models` names ({"gpt-4o*": {"rpm":
-    500, "tpm": 30_000}}, each entry one family with buckets of its own). `projects`:
-    further limits per `OpenAI-Project`. `keys`: accepted API keys and the organisation
-    of each; None accepts every key as one organisation.
-
-    `latency`: a `Latency`, or seconds that every answer takes. `output`,
-    `output_spread`: median and logarithmic spread of the answers' tokens, bounded by
-    what the body allows; `count_prompt(endpoint, body)` counts prompts in place of
-    tiktoken; the header `x-fake-usage` overrides both for one call. `level`: how full
-    the buckets start, 0 to 1, or per unit ({"tokens": 0.5}). `headers_at`: whether
-    headers tell the state after admission or, where the answer is not streamed, after
-    settlement. `refusals_cost_requests`: a refused call takes one request all the same.
-    `seed`: of everything random.
-
-    `faults`: failures from the start, see `inject`. The rest belongs to single
-    variants: `neighbour` (F: the largest share another tenant takes), `limit_changes`
-    (G: pairs of seconds after the first call and factor on the configured limits) and
-    `hidden_changes` (headers go on showing the old limits), `ramp_from` (J: tokens a
-    minute from which growth is watched), `max_in_flight` (K), `header_faults` (L: out
-    of missing, -1, stale, project-only, 0s), `header_style` (openai, azure, groq,
-    mistral), `request_window` (E: seconds in which requests are counted), `pieces`
-    (events of a stream's text).
-
     All time is the running loop's, so a virtual loop makes the server virtual. One
     server belongs to one event loop; when that is closed and another one calls, it
-    starts afresh with full buckets and keeps its ledger. Raises InvalidArgument for a
-    value that cannot be used.
+    starts afresh with full buckets and keeps its ledger.
+
+    :param variant: which server it is, see `ratelimit.testing.variants`. "P" behaves
+        like OpenAI today, "nginx" lets a rate of requests through, and names combine
+        ("F+P", "H+L").
+    :param rpm: requests a minute, as `tpm` tokens, `ipm` images; `rpd` and `tpd` by the
+        day, `rps` by the second; None switches one off. They hold for all models
+        together but those that `models` names.
+    :param models: limits of single families, {"gpt-4o*": {"rpm": 500, "tpm": 30_000}};
+        each entry has buckets of its own.
+    :param projects: further limits by `OpenAI-Project`.
+    :param keys: accepted API keys and the organisation of each; None accepts every key
+        as one organisation.
+    :param latency: a `Latency`, or seconds that every answer takes.
+    :param output: median tokens of an answer, bounded by what the body allows;
+        `output_spread` is the standard deviation of their logarithm.
+    :param count_prompt: counts the tokens of a prompt, `(endpoint, body)`, in place of
+        tiktoken. The header `x-fake-usage` sets the usage of one call.
+    :param tool_calls: when offered tools are called: "asked" where `tool_choice` asks
+        for it or the user's last message names the tool, "always", or "never".
+    :param level: how full the buckets start, 0 to 1, or by unit ({"tokens": 0.5}).
+    :param headers_at: whether headers show the state after admission or, where the
+        answer is not streamed, after settlement.
+    :param refusals_cost_requests: whether a refused call takes one request.
+    :param seed: of everything random.
+    :param faults: failures from the start, see `inject`.
+    :param neighbour: F, the largest share another tenant takes.
+    :param limit_changes: G, pairs of seconds after the first call and factor on the
+        configured limits; with `hidden_changes` headers keep showing the old limits.
+    :param ramp_from: J, tokens a minute from which growth is watched.
+    :param max_in_flight: K, most calls at the same time.
+    :param header_faults: L, out of missing, -1, stale, project-only, 0s.
+    :param header_style: openai, azure, groq, mistral, nginx or litellm.
+    :param request_window: E, seconds in which requests are counted.
+    :param burst: nginx, requests that may come at once; None for those of one second.
+    :param retry_after: nginx, the seconds that a 429 names; None for no header.
+    :param pieces: events of a stream's text.
+
+    Raises InvalidArgument for a value that cannot be used.
     """
 
     def __init__(
@@ -86,6 +98,7 @@ class FakeOpenAI:
         output: float = 150,
         output_spread: float = 0.6,
         count_prompt: PromptCounter | None = None,
+        tool_calls: ToolUse = "asked",
         level: float | Mapping[str, float] = 1.0,
         headers_at: Literal["admission", "settle"] = "admission",
         refusals_cost_requests: bool = False,
@@ -99,46 +112,67 @@ class FakeOpenAI:
         header_faults: Sequence[str] | None = None,
         header_style: Style | None = None,
         request_window: float = 10.0,
+        burst: float | None = None,
+        retry_after: float | None = 1.0,
         pieces: int = 8,
     ) -> None:
         rules = rules_of(variant)
         rules = replace(
             rules,
             style=header_style or rules.style,
-            neighbour=rules.neighbour if neighbour is None else _between(neighbour, "neighbour"),
-            changes=rules.changes if limit_changes is None else _changes(limit_changes),
+            neighbour=rules.neighbour
+            if neighbour is None
+            else settings.share(neighbour, "neighbour"),
+            changes=rules.changes
+            if limit_changes is None
+            else settings.limit_changes(limit_changes),
             in_flight=rules.in_flight
             if max_in_flight is None
-            else _whole(max_in_flight, "max_in_flight"),
-            header_faults=rules.header_faults if header_faults is None else _chosen(header_faults),
+            else settings.whole(max_in_flight, "max_in_flight"),
+            header_faults=rules.header_faults
+            if header_faults is None
+            else settings.header_faults(header_faults),
         )
         limits = {"rpd": rpd, "rpm": rpm, "rps": rps, "tpd": tpd, "tpm": tpm, "ipm": ipm}
-        if not isinstance(latency, Latency):
-            latency = (
-                Latency() if latency is None else Latency(base=latency, per_token=0.0, spread=0.0)
-            )
-        levels = (
-            level
-            if isinstance(level, Mapping)
-            else dict.fromkeys(("requests", "tokens", "images"), level)
-        )
+        levels = level
+        if not isinstance(levels, Mapping):
+            levels = dict.fromkeys(("requests", "tokens", "images"), levels)
+
         self.ledger = Ledger()
         self._setup = Setup(
             rules=rules,
-            quotas=Quotas(limits, models, projects, rules=rules, request_window=request_window),
-            answers=Answers(output=output, spread=output_spread, counter=count_prompt, seed=seed),
-            latency=latency,
-            level={unit: _between(share, f"level of {unit}") for unit, share in levels.items()},
+            quotas=Quotas(
+                limits,
+                models,
+                projects,
+                rules=rules,
+                request_window=request_window,
+                burst=None if burst is None else settings.at_least_one(burst, "burst"),
+            ),
+            answers=Answers(
+                output=output,
+                spread=output_spread,
+                counter=count_prompt,
+                seed=seed,
+                tool_use=settings.tool_use(tool_calls),
+            ),
+            latency=settings.latency_of(latency),
+            level={
+                unit: settings.share(share, f"level of {unit}") for unit, share in levels.items()
+            },
             headers_at=headers_at,
             refusals_cost_requests=refusals_cost_requests,
             hidden_changes=hidden_changes,
             ramp_from=ramp_from,
-            pieces=_whole(pieces, "pieces"),
+            pieces=settings.whole(pieces, "pieces"),
             seed=seed,
+            retry_after=None
+            if retry_after is None
+            else settings.seconds(retry_after, "retry_after"),
         )
         self._keys = keys
         self._faults = Faults(tuple(faults), seed)
-        self._desk: Desk | None = None
+        self._state: ServerState | None = None
         self._connections: Connections = {}
 
     def __repr__(self) -> str:
@@ -153,12 +187,13 @@ class FakeOpenAI:
                 {"type": "websocket.close", "code": 1000, "reason": "this server speaks HTTP only"}
             )
         else:
-            desk = self._desk_here()
+            state = self._state_here()
             raw = await _body(receive)
             call = read_call(scope["method"], scope["path"], scope["headers"], raw, self._keys)
+            call.query = scope.get("query_string", b"").decode("latin-1")
             session = Session(
                 self._setup,
-                desk,
+                state,
                 call,
                 receive,
                 send,
@@ -167,22 +202,25 @@ class FakeOpenAI:
             await session.run(self._faults)
 
     def serve(self, *, host: str = "127.0.0.1", port: int = 0) -> AbstractContextManager[str]:
-        """Serve real HTTP on loopback from a thread of its own: `with server.serve() as
-        base_url: ...`; port 0 takes a free one.
+        """Serve real HTTP from a thread of its own, `with server.serve() as base_url:`.
 
-        Needs the extra `testing`. Once entered, no call has to wait for a vocabulary to
-        be loaded. On leaving, calls in flight are cut off and the thread has ended.
+        Once the block is entered, no call has to wait for a vocabulary to be loaded.
+        When it is left, calls in flight are cut off and the thread has ended. Needs the
+        extra `testing`.
+
+        :param port: 0 takes a free one.
         """
-        from ratelimit.testing.loopback import serving  # noqa: PLC0415 - in process the app needs no web server
+        from ratelimit.testing.loopback import serving  # noqa: PLC0415  # uvicorn is an extra
 
         return serving(self, self._connections, host, port, self._setup.answers.prepare)
 
     def transport(self) -> InProcess:
-        """A transport for `httpx2.AsyncClient`: this server in process, asyncio only,
-        with streams that stream.
+        """Return a transport for `httpx2.AsyncClient`: this server in process.
 
-        `AsyncOpenAI(base_url="http://fake/v1", api_key="any",
-        http_client=httpx2.AsyncClient(transport=server.transport()))`
+        It runs on asyncio only, and its streams stream:
+
+            http = httpx2.AsyncClient(transport=server.transport())
+            AsyncOpenAI(base_url="http://fake/v1", api_key="any", http_client=http)
         """
         return InProcess(self)
 
@@ -194,12 +232,27 @@ class FakeOpenAI:
         probability: float = 1.0,
         seconds: float = 0.0,
         endpoint: str = "",
+        model: str = "",
+        value: float | None = None,
+        unit: Unit = "",
+        code: int = 429,
     ) -> None:
-        """Let the next `count` requests fail, or each with `probability`; see
-        `ratelimit.testing.faults.Fault` for the kinds.
+        """Let the next `count` requests fail, or each with `probability`.
+
+        See `ratelimit.testing.faults.Fault` for the kinds and what the rest means.
         """
         self._faults.add(
-            Fault(kind, count=count, probability=probability, seconds=seconds, endpoint=endpoint)
+            Fault(
+                kind,
+                count=count,
+                probability=probability,
+                seconds=seconds,
+                endpoint=endpoint,
+                model=model,
+                value=value,
+                unit=unit,
+                code=code,
+            )
         )
 
     def heal(self) -> None:
@@ -207,69 +260,46 @@ class FakeOpenAI:
         self._faults.clear()
 
     def levels(self) -> dict[str, float]:
-        """What every bucket has left now, by names like "org-fake/tpm"; empty before
-        the first call. Any thread may ask.
+        """Return what every bucket has left now, by names like "org-fake/tpm".
 
-        Once the server's event loop is closed, time stands still: the last levels that
-        were asked for.
+        Empty before the first call. Any thread may call this. Once the server's event
+        loop is closed, time stands still, and the levels last returned are returned
+        again.
         """
-        return self._desk.levels() if self._desk else {}
+        return self._state.levels() if self._state else {}
 
-    def _desk_here(self) -> Desk:
-        loop = asyncio.get_running_loop()
-        if self._desk is None or (self._desk.loop is not loop and self._desk.loop.is_closed()):
-            self._desk = Desk(self._setup, self.ledger)
-        if self._desk.loop is not loop:
+    def _state_here(self) -> ServerState:
+        loop, state = asyncio.get_running_loop(), self._state
+        if state is None or (state.loop is not loop and state.loop.is_closed()):
+            state = self._state = ServerState(self._setup, self.ledger)
+
+        if state.loop is not loop:
             raise RuntimeError(
-                "this FakeOpenAI serves another event loop; share it between loops and threads by serve()"
+                "this FakeOpenAI serves another event loop; share it between loops and threads by "
+                "serve()"
             )
-        return self._desk
+
+        return state
 
 
 async def _body(receive: Receive) -> bytes:
-    """The whole request body."""
+    """Return the whole request body."""
     message = await receive()
     if not message.get("more_body"):
         return bytes(message.get("body", b""))
+
     chunks = [message.get("body", b"")]
     while message.get("more_body"):
         message = await receive()
         chunks.append(message.get("body", b""))
+
     return b"".join(chunks)
 
 
 async def _live(receive: Receive, send: Send) -> None:
-    """Nothing has to be started or stopped."""
+    """Answer the lifespan protocol; nothing has to be started or stopped."""
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})
         if message["type"] == "lifespan.shutdown":
             return
-
-
-def _between(value: float, name: str) -> float:
-    if not 0 <= value <= 1:
-        raise InvalidArgument(f"{name} is {value!r}; it is a share between 0 and 1")
-    return value
-
-
-def _whole(value: int, name: str) -> int:
-    if value < 1 or value != int(value):
-        raise InvalidArgument(f"{name} is {value!r}; it is a whole number, at least 1")
-    return value
-
-
-def _changes(changes: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    if not all(after >= 0 and 0 < factor < float("inf") for after, factor in changes):
-        raise InvalidArgument(
-            f"limit_changes={changes!r}: pairs of seconds after the first call and a positive factor"
-        )
-    return tuple(changes)
-
-
-def _chosen(faults: Sequence[str]) -> tuple[str, ...]:
-    if unknown := set(faults) - set(HEADER_FAULTS):
-        raise InvalidArgument(
-            f"header_faults: unknown {sorted(unknown)}; choose out of {', '.join(HEADER_FAULTS)}"
-        )
-    return tuple(faults)

@@ -1,9 +1,8 @@
-"""The desk: one running server's state, where calls are admitted, settled and written
-into the ledger.
+"""The state of one running server: calls are admitted, settled and recorded here.
 
-Owns: the pools of meters, who shares which, and the order "look, debit, read the
-headers, write down" in one step under one lock. What must never come in: HTTP, waiting.
-A desk belongs to one event loop, whose clock is its only time.
+Owns the buckets, their sharing, and the order "check, debit, read the headers,
+record" in one step under one lock. Must never touch HTTP or wait. A state belongs to
+one event loop and has no other clock.
 """
 
 from __future__ import annotations
@@ -11,56 +10,51 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
 
-from ratelimit.testing.admission import Gate, Pool, Ramp, Reading, Refusal
+from ratelimit.testing.admission import Admission, FamilyBuckets, RampGuard, Reading, Refusal
 from ratelimit.testing.charges import Charge, charge
+from ratelimit.testing.contents import Content
+from ratelimit.testing.figures import wrong_readings, wrong_refusal
 from ratelimit.testing.headers import Headers, HeaderWriter
 from ratelimit.testing.ledger import Entry, Ledger, Usage
+from ratelimit.testing.prompts import PromptCache
+from ratelimit.testing.replies import MODELS
 
 if TYPE_CHECKING:
-    from ratelimit.testing.answers import Answers, Latency
-    from ratelimit.testing.quotas import Quotas
+    from ratelimit.testing.faults import Fault
     from ratelimit.testing.requests import Call
-    from ratelimit.testing.variants import Rules
+    from ratelimit.testing.settings import Setup
 
-__all__ = ["Desk", "Setup", "Visit"]
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """All a server was told, checked; see FakeOpenAI for what each means."""
-
-    rules: Rules
-    quotas: Quotas
-    answers: Answers
-    latency: Latency
-    level: Mapping[str, float]
-    headers_at: Literal["admission", "settle"]
-    refusals_cost_requests: bool
-    hidden_changes: bool
-    ramp_from: float
-    pieces: int
-    seed: int
+__all__ = ["Attempt", "ServerState"]
 
 
 @dataclass(slots=True)
-class Visit:
-    """One call at the desk, from its decision to its end."""
+class Attempt:
+    """One attempt, from its decision to its end."""
 
-    call: Call
-    gate: Gate
+    admission: Admission
     entry: Entry
-    usage: Usage
     charge: Charge
     refusal: Refusal | None
     headers: Headers
+    usage: Usage = field(default_factory=lambda: Usage(0, 0))
+    content: Content = field(default_factory=Content)
     ended: bool = False
 
 
-class Desk:
+class BucketKey(NamedTuple):
+    """Whose calls share buckets."""
+
+    organisation: str
+    project: str
+    """"" for the organisation's own."""
+    family: str
+    """"" for the default."""
+
+
+class ServerState:
     """State of one server on one event loop."""
 
     def __init__(self, setup: Setup, ledger: Ledger) -> None:
@@ -68,98 +62,147 @@ class Desk:
         self.random = random.Random(setup.seed)
         self._setup, self._ledger = setup, ledger
         self._lock = threading.Lock()
-        self._pools: dict[tuple[str, str, str], Pool] = {}
-        self._gates: dict[tuple[str, str, str], Gate] = {}
+        self._buckets: dict[BucketKey, FamilyBuckets] = {}
+        self._admissions: dict[BucketKey, Admission] = {}
         self._writer = HeaderWriter(
             setup.rules.style, setup.rules.header_faults, random.Random(f"headers {setup.seed}")
         )
+        self._cache = PromptCache()
+        self._models: dict[str, None] = {}
         self._last: dict[str, float] = {}
 
-    def admit(self, call: Call) -> Visit:
-        """Decide on a call and write it down; its headers tell the state right after."""
+    def admit(self, call: Call, shown: Fault | None = None) -> Attempt:
+        """Decide on a call and record it; its headers show the state right after.
+
+        :param shown: a fault; the headers show its wrong figures.
+        """
+        setup = self._setup
+        cost = charge(call.endpoint, call.body, setup.rules.charge, lambda: self._prompt(call))
+        amounts = {"requests": 1, "tokens": cost.tokens, "images": cost.images}
+        with self._lock:
+            now = self.loop.time()
+            self._models[call.model] = None
+            admission = self._admission(call, now)
+            refusal = admission.admit(amounts, now)
+            readings = admission.readings(now)
+            reason = refusal.reason if refusal else ""
+            entry = self._record(call, cost.tokens, reason, now, readings, admitted=refusal is None)
+            visible = wrong_readings(readings, shown) if shown else readings
+            headers = self._writer.write(visible, 0 if refusal else cost.tokens)
+
+        attempt = Attempt(admission, entry, cost, refusal, headers)
+        if not (refusal or call.problem):
+            attempt.content = setup.answers.content(call)
+            attempt.usage = self._usage(call, attempt.content, now)
+
+        return attempt
+
+    def turn_away(self, call: Call, status: int, reason: str, message: str) -> None:
+        """Record a call that never reached the buckets."""
+        with self._lock:
+            now = self.loop.time()
+            entry = self._record(call, 0, reason, now, [], admitted=False)
+            self._ledger.finish(entry, status=status, usage=None, ended=now, message=message)
+
+    def refuse_wrongly(self, call: Call, fault: Fault) -> tuple[Refusal, Headers]:
+        """Return a refusal that names the fault's limit, and headers with the truth."""
         setup = self._setup
         cost = charge(call.endpoint, call.body, setup.rules.charge, lambda: self._prompt(call))
         with self._lock:
             now = self.loop.time()
-            gate = self._gate(call, now)
-            refusal = gate.admit({"requests": 1, "tokens": cost.tokens, "images": cost.images}, now)
-            readings = gate.readings(now)
-            entry = self._write(
-                call,
-                cost.tokens,
-                refusal.reason if refusal else "",
-                now,
-                readings,
-                admitted=refusal is None,
-            )
-            headers = self._writer.write(readings, 0 if refusal else cost.tokens)
-        visit = Visit(call, gate, entry, Usage(0, 0), cost, refusal, headers)
-        if not (refusal or call.problem):
-            visit.usage = Usage(
-                self._prompt(call),
-                setup.answers.output(call.endpoint, call.body, call.raw, call.known),
-            )
-        return visit
+            readings = self._admission(call, now).readings(now)
+            return wrong_refusal(readings, fault, cost.tokens), self._writer.write(readings, 0)
 
-    def turn_away(self, call: Call, status: int, reason: str, message: str) -> None:
-        """Write down a call that never came to the buckets."""
-        with self._lock:
-            now = self.loop.time()
-            entry = self._write(call, 0, reason, now, [], admitted=False)
-            self._ledger.finish(entry, status=status, usage=None, ended=now, message=message)
-
-    def leave(
-        self, visit: Visit, status: int, usage: Usage | None, reason: str = "", message: str = ""
+    def end(
+        self,
+        attempt: Attempt,
+        status: int,
+        usage: Usage | None,
+        reason: str = "",
+        message: str = "",
     ) -> None:
-        """The end of an admitted call: settle it by `usage` (None: the charge stays)
-        and complete its entry; a second end is none.
+        """End an attempt: settle it by `usage` and complete its entry, the first time.
+
+        Without a usage the charge stays.
         """
-        if visit.ended:
+        if attempt.ended:
             return
-        visit.ended = True
+
+        attempt.ended = True
         with self._lock:
             now = self.loop.time()
-            if visit.refusal is None:
-                visit.gate.leave(self._difference(visit, usage), now)
+            if attempt.refusal is None:
+                attempt.admission.end(self._difference(attempt, usage), now)
+
             self._ledger.finish(
-                visit.entry, status=status, usage=usage, ended=now, reason=reason, message=message
+                attempt.entry, status=status, usage=usage, ended=now, reason=reason, message=message
             )
-            if self._setup.headers_at == "settle" and visit.refusal is None:
-                visit.headers = self._writer.write(visit.gate.readings(now), visit.charge.tokens)
+            if self._setup.headers_at == "settle" and attempt.refusal is None:
+                readings = attempt.admission.readings(now)
+                attempt.headers = self._writer.write(readings, attempt.charge.tokens)
 
     def levels(self) -> dict[str, float]:
-        """What every bucket has left now, under a name like "org-fake/tpm" or
-        "org-fake/proj_a/gpt-4o*/rpm".
+        """Return what every bucket has left now.
+
+        Names are like "org-fake/tpm" or "org-fake/proj_a/gpt-4o*/rpm".
         """
         if self.loop.is_closed():
             return dict(self._last)
+
         with self._lock:
             now = self.loop.time()
-            for key, pool in self._pools.items():
-                pool.advance(now)
-                for reading in pool.readings(now):
-                    self._last["/".join([*filter(None, key), reading.dimension.name])] = (
-                        reading.left
-                    )
+            for key, buckets in self._buckets.items():
+                buckets.advance(now)
+                for reading in buckets.readings(now):
+                    name = "/".join([*filter(None, key), reading.dimension.name])
+                    self._last[name] = reading.left
+
             return dict(self._last)
 
+    def model_names(self) -> list[str]:
+        """Return the models that are configured, were called, or are listed anyway."""
+        names = [*self._setup.quotas.model_names(), *MODELS, *self._models]
+        return [name for name in dict.fromkeys(names) if name]
+
+    def serves(self, model: str) -> bool:
+        """Return whether `model` is in the list, or a configured pattern names it."""
+        return model in self.model_names() or self._setup.quotas.family(model) != ""
+
     def _prompt(self, call: Call) -> int:
-        """Billed prompt tokens, counted once a call."""
+        """Return the billed prompt tokens; count them once a call."""
         if call.problem:
             return 0
+
         if call.prompt_tokens is None:
-            call.prompt_tokens = self._setup.answers.prompt(call.endpoint, call.body, call.known)
+            call.prompt_tokens = self._setup.answers.prompt(call)
+
         return call.prompt_tokens
 
-    def _difference(self, visit: Visit, usage: Usage | None) -> float:
-        """Tokens to debit at the end, beyond the charge."""
+    def _usage(self, call: Call, content: Content, now: float) -> Usage:
+        """Return the bill, with what the prompt cache had and has of the prompt."""
+        usage = self._setup.answers.usage(call, content, self._prompt(call))
+        if "cached_tokens" in call.known:
+            cached = min(int(call.known["cached_tokens"]), usage.prompt_tokens)
+            return replace(usage, cached_tokens=cached)
+
+        if call.endpoint not in {"chat.completions", "responses"}:
+            return usage
+
+        owner = f"{call.organisation} {call.model}"
+        read, written = self._cache.look_up(owner, call.body, usage.prompt_tokens, now)
+        return replace(usage, cached_tokens=read, cache_write_tokens=written)
+
+    def _difference(self, attempt: Attempt, usage: Usage | None) -> float:
+        """Return the tokens to debit at the end, beyond the charge."""
         if usage is None or self._setup.rules.settle == "never":
             return 0
-        if self._setup.rules.settle == "refund":
-            return min(0, usage.completion_tokens - visit.charge.output)
-        return usage.total_tokens - visit.charge.tokens
 
-    def _write(
+        if self._setup.rules.settle == "refund":
+            return min(0, usage.completion_tokens - attempt.charge.output)
+
+        return usage.total_tokens - attempt.charge.tokens
+
+    def _record(
         self,
         call: Call,
         requested: int,
@@ -192,39 +235,34 @@ class Desk:
             )
         )
 
-    def _gate(self, call: Call, now: float) -> Gate:
-        family = self._setup.quotas.family(call.model)
-        key = (
-            call.organisation,
-            call.project if self._setup.quotas.project(call.project) else "",
-            family,
-        )
-        if key not in self._gates:
-            rules = self._setup.rules
-            pools = [self._pool((call.organisation, "", family), now)]
-            if key[1]:
-                pools.append(self._pool(key, now))
-            ramp = Ramp(self._setup.ramp_from) if rules.ramp else None
-            self._gates[key] = Gate(
-                pools,
+    def _admission(self, call: Call, now: float) -> Admission:
+        quotas, rules = self._setup.quotas, self._setup.rules
+        project = call.project if quotas.project(call.project) else ""
+        key = BucketKey(call.organisation, project, quotas.family(call.model))
+        if key not in self._admissions:
+            families = [self._family_buckets(key._replace(project=""), now)]
+            if project:
+                families.append(self._family_buckets(key, now))
+
+            self._admissions[key] = Admission(
+                families,
                 in_flight=rules.in_flight,
-                ramp=ramp,
+                ramp=RampGuard(self._setup.ramp_from) if rules.ramp else None,
                 refusals_cost_requests=self._setup.refusals_cost_requests,
             )
-        return self._gates[key]
 
-    def _pool(self, key: tuple[str, str, str], now: float) -> Pool:
-        if key not in self._pools:
-            _, project, family = key
-            quotas, setup = self._setup.quotas, self._setup
-            dimensions = quotas.project(project) if project else quotas.dimensions(family)
-            seed = f"neighbour {setup.seed} {key}"
-            self._pools[key] = Pool(
-                dimensions,
+        return self._admissions[key]
+
+    def _family_buckets(self, key: BucketKey, now: float) -> FamilyBuckets:
+        if key not in self._buckets:
+            setup, quotas = self._setup, self._setup.quotas
+            self._buckets[key] = FamilyBuckets(
+                quotas.project(key.project) if key.project else quotas.dimensions(key.family),
                 setup.rules,
                 level=setup.level,
                 hidden=setup.hidden_changes,
-                seed=seed,
+                seed=f"neighbour {setup.seed} {tuple(key)}",
                 now=now,
             )
-        return self._pools[key]
+
+        return self._buckets[key]

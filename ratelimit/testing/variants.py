@@ -1,59 +1,66 @@
 """What each kind of server does, as data.
 
-Owns: the letters P, I, A, B, C, D, E, F, G, H, J, K, L, M and the rules they stand for.
-What must never come in: numbers that change while a server runs, anything that
-enforces. A letter is either a base (how a call is charged and settled) or a modifier
-(what happens on top of it); `"F+P"`, `"H+L"` and `["C", "K"]` combine them.
+Owns the names P, I, A, B, C, E, M, nginx and windows of the bases (how a call is
+charged and settled), D, F, G, H, J, K and L of the modifiers (what happens on top of
+it), and the rules they stand for. Must never enforce anything or hold a number that
+changes while a server runs. `"F+P"`, `"H+L"` and `["C", "K"]` combine them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ratelimit.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Rules", "rules_of"]
+__all__ = ["HEADER_FAULTS", "Rules", "rules_of"]
 
 ChargeRule = Literal["input", "sum", "larger", "whole", "nothing"]
 SettleRule = Literal["never", "usage", "refund"]
-Window = Literal["period", "second", "fixed"]
-Style = Literal["openai", "azure", "groq", "mistral"]
+Window = Literal["period", "second", "burst", "fixed", "clock"]
+Style = Literal["openai", "azure", "groq", "mistral", "nginx", "litellm"]
 
-HEADER_FAULTS = ("missing", "-1", "stale", "project-only", "0s")
+HEADER_FAULTS: Final = ("missing", "-1", "stale", "project-only", "0s")
+"""The faults of variant L, as seen in the wild."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How one server counts.
-
-    `charge`: what a call takes when it arrives: its input (the recorded rule of today),
-    the sum of input and `max_tokens`, the larger of the two, the whole of input and
-    whichever bound the body has, or nothing. `settle`: what happens when it ends:
-    nothing, the charge is replaced by the usage, or the part of the most that was not
-    answered comes back. `window`: a bucket that drips over the whole period, the same
-    with the capacity of one second, or a window that empties at once when its time is
-    over. The other fields belong to single modifiers; their defaults switch them off.
-    """
+    """How one server counts; the defaults are those of variant P."""
 
     charge: ChargeRule = "input"
+    """What a call takes when it arrives: its input (the recorded rule of today), the
+    sum of input and `max_tokens`, the larger of the two, the whole of input and
+    whichever bound the body has, or nothing.
+    """
     settle: SettleRule = "usage"
-    window: Window = "period"  # of tokens; requests follow unless the field below says otherwise
+    """What happens when a call ends: nothing, its charge is replaced by its usage, or
+    the part of the bound that was not used is refunded.
+    """
+    window: Window = "period"
+    """How tokens are counted: a bucket with the capacity of the whole period, of one
+    second, or of a given burst; a window that starts with the first call and is empty
+    again when its time is over; or the same by the clock's minutes.
+    """
     request_window: Window = "period"
+    """How requests are counted."""
     style: Style = "openai"
-    neighbour: float = 0.0  # largest share of the limit that another tenant takes
-    # (seconds after the first call, factor on every limit)
+    """Whose headers and refusals are imitated."""
+    neighbour: float = 0.0
+    """Largest share of the limit that another tenant takes."""
     changes: tuple[tuple[float, float], ...] = ()
-    daily: bool = False  # a daily request limit exists even where none was given
+    """Seconds after the first call, and the factor on every limit from then on."""
+    daily: bool = False
+    """Whether a daily request limit exists even where none was given."""
     ramp: bool = False
     in_flight: int | None = None
     header_faults: tuple[str, ...] = ()
 
 
-_BASES = {
+_BASES: Final = {
     "P": Rules(),
     "I": Rules(settle="never"),
     "A": Rules(charge="sum", settle="never"),
@@ -61,10 +68,17 @@ _BASES = {
     "C": Rules(charge="whole", settle="refund"),
     "E": Rules(charge="sum", settle="never", window="fixed", request_window="fixed", style="azure"),
     "M": Rules(charge="nothing", settle="usage", window="fixed", style="mistral"),
+    # limit_req of nginx: a rate and a burst of requests, and a bare 429
+    "nginx": Rules(
+        charge="nothing", settle="never", window="burst", request_window="burst", style="nginx"
+    ),
+    # LiteLLM's proxy: windows by the clock's minute, and a 429 without any header
+    "windows": Rules(
+        charge="nothing", settle="usage", window="clock", request_window="clock", style="litellm"
+    ),
 }
 
-
-_MODIFIERS: dict[str, dict[str, Any]] = {
+_MODIFIERS: Final[dict[str, dict[str, Any]]] = {
     "D": {"window": "second", "request_window": "second"},
     "F": {"neighbour": 0.6},
     "G": {"changes": ((20.0, 0.5), (80.0, 2.0))},
@@ -76,28 +90,37 @@ _MODIFIERS: dict[str, dict[str, Any]] = {
 
 
 def rules_of(variant: str | Iterable[str]) -> Rules:
-    """The rules of `"P"`, `"F+P"`, `["H", "L"]`: at most one base (P when none is
-    named) and any modifiers.
+    """Return the rules of `"P"`, `"F+P"`, `"nginx"` or `["H", "L"]`.
 
-    Raises InvalidArgument for an unknown letter, a letter named twice or two bases; D
-    needs a base whose bucket drips.
+    :param variant: at most one base (P when none is named) and any modifiers, in any
+        order and case.
+
+    Raises InvalidArgument for an unknown name, a name given twice, two bases, or D with
+    a base that does not refill by the period.
     """
-    parts = variant.split("+") if isinstance(variant, str) else list(variant)
-    letters = [part.strip().upper() for part in parts]
-    if not letters or not set(letters) <= _BASES.keys() | _MODIFIERS.keys():
+    given = variant.split("+") if isinstance(variant, str) else list(variant)
+    known = {name.upper(): name for name in (*_BASES, *_MODIFIERS)}
+    names = [known.get(part.strip().upper(), "") for part in given]
+    if not names or not all(names):
         raise InvalidArgument(
-            f"variant {variant!r}: name letters out of P I A B C D E F G H J K L M, joined by '+'"
+            f"variant {variant!r}: write letters or names out of {' '.join(known.values())}, "
+            "joined by '+'"
         )
-    bases = [letter for letter in letters if letter in _BASES]
-    if len(set(letters)) < len(letters) or len(bases) > 1:
+
+    bases = [name for name in names if name in _BASES]
+    if len(set(names)) < len(names) or len(bases) > 1:
         raise InvalidArgument(
-            f"variant {variant!r}: name each letter once, and one of P I A B C E M at most"
+            f"variant {variant!r}: write each name once, and at most one of {' '.join(_BASES)}"
         )
+
     rules = _BASES[bases[0] if bases else "P"]
-    if "D" in letters and rules.window == "fixed":
+    if "D" in names and rules.window != "period":
         raise InvalidArgument(
-            f"variant {variant!r}: D shortens a bucket that drips; E and M have windows"
+            f"variant {variant!r}: D shortens a bucket that refills by the period, which "
+            f"{bases[0]} has not"
         )
-    for letter in letters:
-        rules = replace(rules, **_MODIFIERS.get(letter, {}))
+
+    for name in names:
+        rules = replace(rules, **_MODIFIERS.get(name, {}))
+
     return rules
