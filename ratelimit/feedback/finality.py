@@ -149,7 +149,7 @@ def too_large(limit: float | None, requested: float | None) -> str:
 
 
 def is_quota(codes: Collection[str]) -> bool:
-    """Tell whether an error with these codes is about a quota, of money or of a rate."""
+    """Tell whether an error with these codes is about a quota: of money, or a rate."""
     return not QUOTA_CODES.isdisjoint(codes)
 
 
