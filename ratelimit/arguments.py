@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, ParamSpec, TypeVar
 
 from ratelimit.errors import InvalidArgument
-from ratelimit.limits import Limits, amount_of
+from ratelimit.limits import Limits, amount_of, amounts_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -92,6 +92,27 @@ def limits_by_model(own: Limits, limits: Limits | Mapping[str, Limits] | None) -
 
 def _is_entry(entry: tuple[object, object]) -> bool:
     return isinstance(entry[0], str) and isinstance(entry[1], Limits)
+
+
+def cost_by_hand(tokens: object, requests: object, cost: object) -> dict[str, float]:
+    """Return the cost of a call that is described by amounts instead of a body.
+
+    :param tokens: tokens, or None for none.
+    :param requests: requests; 1 when None.
+    :param cost: a mapping with further dimensions, or None; ``requests`` counts before
+        its own.
+    """
+    paid: dict[str, float] = {"requests": 1}
+    if tokens is not None:
+        paid["tokens"] = amount_of(tokens, "tokens=")
+
+    if cost is not None:
+        paid.update(amounts_of(cost, "the cost"))
+
+    if requests is not None:
+        paid["requests"] = amount_of(requests, "requests=")
+
+    return paid
 
 
 def check_share(burst: object) -> None:

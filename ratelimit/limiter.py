@@ -17,6 +17,7 @@ from ratelimit.arguments import (
     check_level,
     check_output,
     check_share,
+    cost_by_hand,
     limits_by_model,
     similar,
     spelled,
@@ -29,7 +30,7 @@ from ratelimit.estimate import Estimate
 from ratelimit.integrations.decorator import decorator
 from ratelimit.integrations.transport import wrap
 from ratelimit.lease import Lease
-from ratelimit.limits import Limits, amount_of, amounts_of, cost_by_hand
+from ratelimit.limits import Limits, amount_of, amounts_of
 from ratelimit.reservation import Reservation, admit_by_hand, body_of, deadline_of
 from ratelimit.statistics import Statistics, family_statistics
 

@@ -32,25 +32,13 @@ MINUTE: Final = 60.0
 HOUR: Final = 3_600.0
 DAY: Final = 86_400.0
 MONTH: Final = 30 * DAY
-"""Seconds. A monthly limit refills over 30 days (recorded: 100,000 tokens a month come
-back one every 25.92 s).
-"""
+"""Seconds. A monthly limit refills over 30 days (recorded: 25.92 s a token)."""
 
 PERIODS: Final[Mapping[str, float]] = {
-    "s": SECOND,
-    "sec": SECOND,
-    "second": SECOND,
-    "seconds": SECOND,
-    "m": MINUTE,
-    "min": MINUTE,
-    "minute": MINUTE,
-    "minutes": MINUTE,
-    "h": HOUR,
-    "hour": HOUR,
-    "hours": HOUR,
-    "d": DAY,
-    "day": DAY,
-    "days": DAY,
+    **dict.fromkeys(("s", "sec", "second", "seconds"), SECOND),
+    **dict.fromkeys(("m", "min", "minute", "minutes"), MINUTE),
+    **dict.fromkeys(("h", "hour", "hours"), HOUR),
+    **dict.fromkeys(("d", "day", "days"), DAY),
     "month": MONTH,
 }
 """Seconds of a period by its name, as users, headers and refusals spell it."""
@@ -125,27 +113,6 @@ def read_amount(value: object, what: str) -> float:
             '"30k", "1.5M" or "30,000"'
         )
     return amount_of(_scaled(found["number"], found["scale"]), what)
-
-
-def cost_by_hand(tokens: object, requests: object, cost: object) -> dict[str, float]:
-    """Return the cost of a call that is described by amounts instead of a body.
-
-    :param tokens: tokens, or None for none.
-    :param requests: requests; 1 when None.
-    :param cost: a mapping with further dimensions, or None; ``requests`` counts before
-        its own.
-    """
-    paid: dict[str, float] = {"requests": 1}
-    if tokens is not None:
-        paid["tokens"] = amount_of(tokens, "tokens=")
-
-    if cost is not None:
-        paid.update(amounts_of(cost, "the cost"))
-
-    if requests is not None:
-        paid["requests"] = amount_of(requests, "requests=")
-
-    return paid
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
@@ -313,9 +280,8 @@ class Limits:
 
 def whole(amount: float) -> str:
     """Show an amount for people: ``30,000``, ``0.5``."""
-    if math.isfinite(amount) and amount == int(amount):
-        return f"{amount:,.0f}"
-    return f"{amount:,.4g}"
+    exact = math.isfinite(amount) and amount == int(amount)
+    return f"{amount:,.0f}" if exact else f"{amount:,.4g}"
 
 
 def _positive(value: object, what: str) -> float:
@@ -363,9 +329,7 @@ def _check_distinct(limits: Iterable[Limit]) -> None:
 
 def _plain(amount: float, separator: str = "_") -> str:
     """Write an amount as it can be read back, with ``separator`` between thousands."""
-    if amount == int(amount):
-        return f"{int(amount):{separator}}"
-    return repr(amount)
+    return f"{int(amount):{separator}}" if amount == int(amount) else repr(amount)
 
 
 def _shown(value: object) -> str:

@@ -423,7 +423,7 @@ def test_a_quota_that_may_be_a_rate_is_a_tokens_refusal_until_it_stays() -> None
     assert (final.hopeless, final.may_be_final, final.wait) == (True, False, None)
     assert "credit" in final.advice
     assert final.as_final() is final
-    assert (final.kind, final.code, final.message) == ("tokens", "insufficient_quota", ALLOCATED)
+    assert (final.kind, final.code, final.message) == (None, "insufficient_quota", ALLOCATED)
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit import InvalidArgument, Limit, Limits
+from ratelimit.arguments import cost_by_hand
 from ratelimit.families import pattern_of
 from ratelimit.limits import (
     LARGEST,
     PERIODS,
     amount_of,
     amounts_of,
-    cost_by_hand,
     read_amount,
     whole,
 )

@@ -124,7 +124,7 @@ def judge(status: int, codes: Collection[str], message: str, host: str) -> Verdi
     if status == 402 or any(code in FINAL_CODES or code.endswith(SPENT_SUFFIXES) for code in codes):
         return Verdict(Finality.FINAL, CREDIT_ADVICE)
 
-    if not QUOTA_CODES.intersection(codes):
+    if not is_quota(codes):
         return PASSES
 
     if _within(host, _FINAL_HOSTS):
@@ -146,6 +146,11 @@ def too_large(limit: float | None, requested: float | None) -> str:
         "prompt or lower max_tokens, split the request, use a model with a higher limit, or raise "
         "the usage tier."
     )
+
+
+def is_quota(codes: Collection[str]) -> bool:
+    """Tell whether an error with these codes is about a quota: of money, or a rate."""
+    return not QUOTA_CODES.isdisjoint(codes)
 
 
 def is_refusing(codes: Collection[str]) -> bool:

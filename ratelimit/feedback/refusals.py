@@ -18,9 +18,9 @@ from ratelimit.feedback.finality import (
     KIND_CODES,
     NO_ACCESS_ADVICE,
     OVERLOADED_CODES,
-    QUOTA_CODES,
     SLOW_DOWN_CODES,
     Finality,
+    is_quota,
     judge,
     too_large,
 )
@@ -86,7 +86,9 @@ class Refusal:
         """Return this refusal as one that no wait helps against."""
         if self.hopeless:
             return self
-        return _final(self, CREDIT_ADVICE if self.may_be_final else _LASTING_ADVICE)
+        if self.may_be_final:  # so it was money, and none of the limits
+            return _final(replace(self, kind=None, period=None), CREDIT_ADVICE)
+        return _final(self, _LASTING_ADVICE)
 
 
 def read_refusal(
@@ -114,7 +116,11 @@ def read_refusal(
     code = text(field(error, "code"), 100) or text(field(error, "type"), 100)
     said, details = read_message(message), read_details(error)
     readings = _readings(headers, details)
+    verdict = judge(status, codes, message, host)
     refusal = _limit_named(said, details, codes, readings)
+    if refusal.kind is None and verdict.finality is not Finality.FINAL and is_quota(codes):
+        # what remains of an unnamed quota is Alibaba's, which recovers within a minute
+        refusal = replace(refusal, kind="tokens", period=MINUTE)
     refusal = replace(
         refusal,
         wait=_wait(headers, said, details, refusal, readings),
@@ -127,7 +133,6 @@ def read_refusal(
         code=code,
         message=message,
     )
-    verdict = judge(status, codes, message, host)
     if verdict.finality is Finality.MAY_BE_FINAL:
         return replace(refusal, may_be_final=True)
 
@@ -182,8 +187,6 @@ def _limit_named(said: Said, details: Details, codes: set[str], readings: list[R
         kind = by_code[0]
     if period is None and by_code is not None and by_code[0] == kind:
         period = by_code[1]
-    if QUOTA_CODES.intersection(codes):  # Alibaba's recovers within a minute
-        kind, period = kind or "tokens", period or MINUTE
 
     limit = said.limit if said.limit is not None else details.limit
     empty = _empty(readings, kind, period)
