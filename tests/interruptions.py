@@ -171,6 +171,6 @@ def double_interruptions(act: Callable[[], object], *, step: int = 1) -> Iterato
                 act()
             if not interruption.came:
                 return
+            yield number, again
             if not interruption.came_again:
                 break
-            yield number, again
