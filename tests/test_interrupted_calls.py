@@ -203,7 +203,7 @@ def test_ctrl_c_leaves_a_queue_in_order(act: str, run: Runner) -> None:
     "run",
     [
         pytest.param(interruptions, id="once"),
-        pytest.param(partial(double_interruptions, step=17), id="twice"),
+        pytest.param(partial(double_interruptions, step=7), id="twice"),
     ],
 )
 @pytest.mark.parametrize("door", ["acquire_sync", "acquire_nowait", "with"])
@@ -237,6 +237,6 @@ def test_ctrl_c_anywhere_in_a_call_costs_no_slot(door: str, run: Runner) -> None
         assert store._buckets.deferred == 0
         assert len(queue) == 0
 
-    assert moments > 30
+    assert moments > 5
     lease = limiter.acquire_nowait(tokens=1)
     lease.close()
