@@ -31,7 +31,10 @@ def png(width: int, height: int) -> str:
 
 
 SEEDS: tuple[dict[str, Any], ...] = tuple(
-    map(json.loads, Path(__file__).with_name("estimate_bodies.jsonl").read_text("utf-8").splitlines())
+    map(
+        json.loads,
+        Path(__file__).with_name("estimate_bodies.jsonl").read_text("utf-8").splitlines(),
+    )
 )
 """One body, or a few, for every endpoint and every kind of content: what the recorded
 calls hold and what they do not."""
