@@ -83,14 +83,18 @@ def test_the_level_of_a_lone_caller_is_never_above_the_servers(
 
 
 def test_another_tenant_is_noticed_at_the_next_answer() -> None:
-    """After thirty requests of another client one answer brings the server's level."""
+    """After thirty requests of another client one answer brings the server's level.
+
+    The first answer is dated by its headers: our level is below the server's by up to
+    what refills until then.
+    """
     world = World()
     world.server = 1_030.0
     mark = world.admit(1_000.0)
     moved = world.observe(world.arrive(1_000.1), 1_000.0, 1_000.5, mark)
 
-    assert 28 <= moved <= 30
-    assert abs(world.ours - world.server) <= 1.1
+    assert 28 <= moved <= 31
+    assert 0 <= world.ours - world.server <= 1.1
 
 
 @pytest.mark.parametrize("seed", range(50))

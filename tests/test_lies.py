@@ -237,7 +237,7 @@ def test_a_limit_that_only_a_refusal_names_holds_beside_those_that_were_given() 
     held = RateLimiter(rpm=60, slack=0, clock=ThreadClock())
     spent = {
         "error": {
-            "message": "Rate limit reached on tokens per day (TPD): Limit 5000, Used 4000, Requested 2000. Please try again in 5h."
+            "message": "Rate limit reached on tokens per day (TPD): Limit 5000, Used 4000, Requested 2000. Please try again in 5s."
         }
     }
     held.acquire_sync(tokens=2_000).observe({}, status=429, body=spent)
@@ -252,13 +252,16 @@ def test_a_limit_that_only_a_refusal_names_holds_beside_those_that_were_given() 
     ]
 
 
-def test_a_tiny_limit_that_two_answers_name_refuses_what_can_never_pass() -> None:
-    """Then it is true: the call raises at once instead of being refused by the server."""
+def test_a_tiny_limit_that_answers_name_refuses_nothing_until_the_server_does() -> None:
+    """The call goes and asks; a server that refuses it twice is not asked again."""
     held = RateLimiter(clock=ThreadClock())
-    for tokens in (1, 10):
+    for tokens in (1, 10, 10):
         lease = held.acquire_sync(tokens=tokens)
         lease.observe(TINY)
         lease.close()
+    large = {"error": {"message": "Request too large on tokens per min (TPM): Limit 1."}}
+    for _ in range(2):
+        held.acquire_sync(tokens=10).observe(TINY, status=429, body=large)
 
     with pytest.raises(RequestTooLarge, match="limit is 1 tokens/min"):
         held.acquire_nowait(tokens=10)

@@ -64,7 +64,7 @@ class Controller:
         self._pause = Pause()
         self._quota = Quota()
         self._trust = Trust()
-        self._too_large: dict[str, tuple[float, float]] = {}  # limit, until when it is sure
+        self._too_large: dict[str, tuple[float, float, int]] = {}  # limit, until when, times
         self._in_transit = InTransit()
         self._forked_at = -inf
         # Reentrant: a finalizer or signal handler may settle a call, and so come here, in
@@ -148,8 +148,7 @@ class Controller:
             admission.store.ask_within = self._trust.seconds
             self._lower_limits(refusal, admitted, now)
             if refusal.hopeless:
-                if refusal.kind and refusal.limit:
-                    self._too_large[refusal.kind] = refusal.limit, now + TOO_LARGE_SECONDS
+                self._note_too_large(refusal, now)
                 return refusal
 
             named = refusal.wait or refusal.period or refusal.slow_down or refusal.overloaded
@@ -164,6 +163,14 @@ class Controller:
                 self._empty(refusal.kind, pause, now)
         admission.close(pause)
         return refusal
+
+    def _note_too_large(self, refusal: Refusal, now: float) -> None:
+        """Take note that the server refuses calls above a limit for good."""
+        if refusal.kind is None or refusal.limit is None:
+            return
+        _, until, times = self._too_large.get(refusal.kind, (0.0, -inf, 0))
+        times = times + 1 if now < until else 1
+        self._too_large[refusal.kind] = refusal.limit, now + TOO_LARGE_SECONDS, times
 
     def _empty(self, kind: str | None, pause: float, now: float) -> None:
         """Start slowly after a refusal that shows no level.
@@ -199,13 +206,13 @@ class Controller:
         """Drop limits below ``amount`` that answers have shown, unless they are sure.
 
         Returns whether a call of that amount fits now. It goes alone and asks: a server
-        that refuses it as too large is not asked again for `TOO_LARGE_SECONDS`.
+        that refuses twice as too large is not asked again for `TOO_LARGE_SECONDS`.
         """
         store = self._admission.store
         with self._lock:
             now = self._admission.now()
-            sure, until = self._too_large.get(name, (inf, -inf))
-            if now < until and amount > sure:
+            sure, until, times = self._too_large.get(name, (inf, -inf, 0))
+            if times > 1 and now < until and amount > sure:
                 return False
             retracted = self._seen.retract(name, amount)
             limits = self._limits(now)
