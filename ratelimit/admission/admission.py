@@ -105,14 +105,14 @@ class Admission:
         :param per: the limit's period in seconds; None: all periods of that dimension.
         :param after: in how many seconds that much is left.
         """
-        now = self.now() + after
+        now = self.now()
         for bucket in self.store.buckets_of(name):
             if per is not None and bucket.limit.per != per:
                 continue
 
             missing = max(bucket.burst - max(remaining, 0.0), 0.0)
             full_at = max(self.store.full_at(bucket), now)
-            late = now + missing * bucket.seconds_per_unit - full_at
+            late = now + after + missing * bucket.seconds_per_unit - full_at
             if late > 0:
                 self.store.correct(bucket, late, now)
 
