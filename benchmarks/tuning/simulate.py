@@ -105,7 +105,7 @@ class _Run:
         model = jobs[0].item.model
         given: dict[str, Any] = {**world.limits, **settings.arguments()}
         self._limiter = RateLimiter(**given, clock=clock)
-        self._engine = self._limiter._engine
+        self._engine = self._limiter._engine  # noqa: SLF001  # a count made before needs the engine
         self._family = self._engine.family(model)
         self._engine.estimator = Recalling(settings.output)
         self._engine.listen()
