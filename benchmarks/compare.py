@@ -1,23 +1,24 @@
-"""How do clients fare that have to live with a limit? A fair race of what people use
-today, against a lower bound that no client can beat.
+"""Compare clients that live with a limit, against a bound that no client can beat.
 
-    python benchmarks/compare.py --json out.json                      # the default set, a few minutes on two cores
-    python benchmarks/compare.py --quick                              # two workloads on P
-    python benchmarks/compare.py --variant C --workload tokens,short --only limiter,aiolimiter --plot out.png
-    python benchmarks/compare.py --all                                # every client, workload and promised variant
-    python benchmarks/compare.py --real-time --only limiter,semaphore --variant P --json out.json
-    python benchmarks/compare.py --calls ../shared/truth/calls.jsonl.gz --workload calls
+    python benchmarks/compare.py --json out.json
+    python benchmarks/compare.py --quick
+    python benchmarks/compare.py --variant C --workload tokens,short --plot out.png
+    python benchmarks/compare.py --all
+    python benchmarks/compare.py --real-time --only limiter,semaphore --variant P
+    python benchmarks/compare.py --calls calls.jsonl.gz --workload calls
 
-Everything runs on a virtual clock: the real SDK, the clients, and a server that
-enforces its limits. The same seed prints the same table, byte for byte; CPU and the
-longest callback, which depend on the machine, go to the standard error and into the
-JSON (`--deterministic` leaves them out). `--real-time` runs a minute of work over HTTP
-on loopback, each row beside the same row on the virtual clock, and says whether they
-agree.
+The default set takes a few minutes on two cores, --quick runs two workloads on P, --all
+every client, workload and promised variant. Everything runs on a virtual clock: the
+real SDK, the clients, and a server that enforces its limits. The same seed prints the
+same table, byte for byte; CPU and the longest callback, which depend on the machine, go
+to the standard error and into the JSON (`--deterministic` omits them). `--real-time`
+runs a minute of work over HTTP on loopback, each row beside the same row on the virtual
+clock, and shows whether they agree.
 
-Packages to race against are in the extras `bench` and `peers`: `pip install -e
-'.[bench,peers]'`. What is not installed is named and skipped. Read benchmarks/README.md
-for what each client is and was given.
+The packages are in the extras `bench` and `peers`: `pip install -e '.[bench,peers]'`.
+What is not installed is named and skipped. `race/clients.py` documents each client.
+
+Owns the choice of races and the exit status. Must never contain clients or arithmetic.
 
 Exit status: 0; 1 when ours falls short of its promise (nothing rejected, nothing
 failed, at most 1.10 times the bound on P, I, C and H), or real and virtual time
@@ -32,7 +33,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # as a script it sees its own folder only
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a script sees its own folder only
 
 from benchmarks.race.entries import (
     PROMISED,
@@ -46,7 +47,7 @@ from benchmarks.race.entries import (
     skipped,
 )
 from benchmarks.race.peers import REAL_TIME_ONLY
-from benchmarks.race.running import Row
+from benchmarks.race.results import Row
 from benchmarks.race.show import as_json, plot, promised, show
 from benchmarks.race.workloads import RECORDED, WORKLOADS
 from ratelimit.testing.variants import rules_of
@@ -170,9 +171,7 @@ def _entries(options: argparse.Namespace, clients: Sequence[str]) -> list[Entry]
 
 
 def _plotted(rows: Sequence[Row]) -> list[Row]:
-    """The rows of one variant and workload: the first that was run, "tokens" before
-    others.
-    """
+    """Choose the rows to plot: those of "tokens", or of the first workload."""
     first = next((row for row in rows if row.workload == "tokens"), rows[0])
     return [
         row
@@ -182,9 +181,7 @@ def _plotted(rows: Sequence[Row]) -> list[Row]:
 
 
 def _disagreeing(rows: Sequence[Row]) -> list[str]:
-    """A line for each row of real time whose verdict is not that of the virtual clock;
-    those that agree are printed.
-    """
+    """Name each row of real time that disagrees with virtual time; print the rest."""
     virtual = {
         (row.client, row.variant, row.workload): row.verdict
         for row in rows
@@ -197,11 +194,13 @@ def _disagreeing(rows: Sequence[Row]) -> list[str]:
             if row.verdict != other:
                 where = f"{row.client} on {row.variant}, {row.workload}"
                 lines.append(
-                    f"real and virtual time disagree: {where}: {row.verdict} in real time, {other} on the virtual clock"
+                    f"real and virtual time disagree: {where}: {row.verdict} in real time,"
+                    f" {other} on the virtual clock"
                 )
             else:
                 print(
-                    f"real and virtual time agree: {row.client} on {row.variant}, {row.workload}: {other}"
+                    f"real and virtual time agree: {row.client} on {row.variant}, {row.workload}:"
+                    f" {other}"
                 )
     return lines
 

@@ -1,136 +1,66 @@
-"""Whether the HTTP door sees every attempt, learns every server's limits, and costs
-next to nothing.
+"""Measure whether a wrapped client counts every attempt, and what that costs.
 
 Real openai clients, wrapped, against FakeOpenAI over loopback HTTP. Four questions;
 without a name all of them are answered:
 
-    attempts   500s, cut connections and 429s injected, from threads, asyncio and trio: did the limiter admit exactly what the server saw
-               (`uncounted_attempts` 0), and did a call through decorator and wrapped client at once pay once (`duplicate_charges` 0)?
-    learn      `RateLimiter()` without limits before servers of several dialects: are limit and period right (`learned_wrong` 0), was at most
-               one call under way before the first headers (`first_in_flight` 1), and was nothing refused (`rejected` 0)?
-    quota      how many attempts does a hopeless 429 cost (`attempts` 1; the bare SDK makes 3)?
-    overhead   CPU of the calling thread per call, beside the same client unwrapped in the same run, call by call in turns, each prompt of
-               1 KB new: the median ratio of neighbours (`overhead_ratio`). And beside a client that does only what cannot be left out:
-               read the body, count the prompt, find the usage in the answer (`least_ratio`; no limiter can cost less).
+    attempts   500s, cut connections and 429s are injected, from threads, asyncio and
+               trio: did the limiter admit exactly what the server saw
+               (`uncounted_attempts` 0), and did a call through decorator and wrapped
+               client at once pay once (`duplicate_charges` 0)?
+    learn      `RateLimiter()` without limits before servers of several dialects: are
+               limit and period right (`learned_wrong` 0), was at most one call under
+               way before the first headers (`first_in_flight` 1), and was nothing
+               refused (`rejected` 0)?
+    quota      how many attempts does a hopeless 429 cost (`attempts` 1; the bare SDK
+               makes 3)?
+    overhead   CPU of the calling thread per call, beside the same client unwrapped in
+               the same run, call by call in turns, each prompt of 1 KB new: the median
+               ratio of neighbours (`overhead_ratio`). And beside a client that does
+               only what cannot be left out: read the body, count the prompt, find the
+               usage in the answer (`least_ratio`; no limiter can cost less).
 
     python benchmarks/transport.py --json transport.json
     python benchmarks/transport.py learn quota
+
+Owns the four questions and their tables. Must never contain the limiter's inside.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import anyio
 import openai
 from rich.console import Console
 from rich.table import Table
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # as a script it sees its own folder only
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a script sees its own folder only
 
-from benchmarks.door_cost import MODEL, overhead, request
+from benchmarks.wrapped.asking import ENTRY_POINTS, ask_decorated, ask_tasks
+from benchmarks.wrapped.cost import MODEL, overhead, request
 from ratelimit import Limit, RateLimiter
 from ratelimit.testing import FakeOpenAI
+from ratelimit.testing.faults import FaultKind
 
-FAULTS = ("500", "drop", "429")
-
-
-def ask_threads(limiter: RateLimiter, url: str, calls: int, **options: Any) -> int:
-    """Make the calls from as many threads; return how many were answered."""
-    answered: list[object] = []
-    client = limiter.wrap(openai.OpenAI(api_key="none", base_url=url, **options))
-
-    def one() -> None:
-        # what the SDK gave up after its retries; the ledger knows each attempt
-        with contextlib.suppress(openai.APIError):
-            answered.append(client.chat.completions.create(**request()))
-
-    threads = [threading.Thread(target=one) for _ in range(calls)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    client.close()
-    return len(answered)
-
-
-def ask_tasks(backend: str) -> Callable[..., int]:
-    """Make the calls from as many tasks of this event loop."""
-
-    def ask(limiter: RateLimiter, url: str, calls: int, **options: Any) -> int:
-        answered: list[object] = []
-
-        async def main() -> None:
-            async with limiter.wrap(
-                openai.AsyncOpenAI(api_key="none", base_url=url, **options)
-            ) as client:
-
-                async def one() -> None:
-                    with contextlib.suppress(openai.APIError):
-                        answered.append(await client.chat.completions.create(**request()))
-
-                async with anyio.create_task_group() as group:
-                    for _ in range(calls):
-                        group.start_soon(one)
-
-        anyio.run(main, backend=backend)
-        return len(answered)
-
-    return ask
-
-
-def ask_decorated(limiter: RateLimiter, url: str, calls: int, **options: Any) -> int:
-    """Make the calls through the decorator and the wrapped client at once, from
-    threads.
-    """
-    answered: list[object] = []
-    client = limiter.wrap(openai.OpenAI(api_key="none", base_url=url, **options))
-
-    @limiter
-    def ask(**body: Any) -> object:
-        return client.chat.completions.create(**body)
-
-    def one() -> None:
-        with contextlib.suppress(openai.APIError):
-            answered.append(ask(**request()))
-
-    threads = [threading.Thread(target=one) for _ in range(calls)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    client.close()
-    return len(answered)
-
-
-DOORS: dict[str, Callable[..., int]] = {
-    "threads": ask_threads,
-    "asyncio": ask_tasks("asyncio"),
-    "trio": ask_tasks("trio"),
-    "decorator + wrap": ask_decorated,
-}
+FAULTS: Final[tuple[FaultKind, ...]] = ("500", "drop", "429")
+"""Faults that are injected into one call of five."""
 
 
 def attempts(console: Console, calls: int) -> dict[str, Any]:
-    """Count what the server saw and what the limiter admitted, for each door and each
-    fault.
-    """
+    """Count what the server saw and what the limiter admitted, fault by fault."""
     table = Table(
-        "door", "fault", "answered", "attempts seen", "admitted", "refused", title="attempts"
+        "through", "fault", "answered", "attempts seen", "admitted", "refused", title="attempts"
     )
     rows: list[dict[str, Any]] = []
-    for door, ask in DOORS.items():
-        for fault in ("", *FAULTS):
+    for entry_point, ask in ENTRY_POINTS.items():
+        for fault in (None, *FAULTS):
             server = FakeOpenAI(rpm=1_000_000, tpm=100_000_000, latency=0.01, output=20)
-            if fault:
-                server.inject(fault, probability=0.2)  # type: ignore[arg-type]  # one of FaultKind
+            if fault is not None:
+                server.inject(fault, probability=0.2)
             limiter = RateLimiter(rpm=1_000_000, tpm=100_000_000)
             with server.serve() as url:
                 answered = ask(limiter, url, calls)
@@ -138,24 +68,24 @@ def attempts(console: Console, calls: int) -> dict[str, Any]:
             seen = len(server.ledger)
             refused = sum(entry.status == 429 for entry in server.ledger)
             row = {
-                "door": door,
-                "fault": fault,
+                "through": entry_point,
+                "fault": fault or "",
                 "answered": answered,
                 "seen": seen,
                 "admitted": family.admitted,
                 "in_flight": family.in_flight,
             }
-            rows.append(row | {"refused": refused, "refused_heard": family.refused})
+            rows.append(row | {"refused": refused, "refused_counted": family.refused})
             table.add_row(
-                door,
+                entry_point,
                 fault or "-",
                 f"{answered}/{calls}",
                 str(seen),
                 str(family.admitted),
-                f"{refused} (heard {family.refused})",
+                f"{refused} (counted {family.refused})",
             )
     console.print(table)
-    twice = [row for row in rows if row["door"] == "decorator + wrap"]
+    twice = [row for row in rows if row["through"] == "decorator + wrap"]
     return {
         "attempts_rows": rows,
         "uncounted_attempts": sum(max(row["seen"] - row["admitted"], 0) for row in rows),
@@ -166,9 +96,7 @@ def attempts(console: Console, calls: int) -> dict[str, Any]:
 
 
 def overpaid() -> int:
-    """How many of ten calls through decorator and wrapped client were paid more than
-    their bill.
-    """
+    """Count the calls of ten through decorator and wrapped client that paid twice."""
     server = FakeOpenAI(rpm=1_000_000, tpm=100_000_000, latency=0.0, output=20)
     limiter = RateLimiter(tpd=50_000, slack=0)  # refills half a token while this runs
     with server.serve() as url:
@@ -178,7 +106,7 @@ def overpaid() -> int:
     return round(max(spent - billed, 0) / (billed / 10))
 
 
-DIALECTS: dict[str, tuple[dict[str, Any], list[Limit]]] = {
+DIALECTS: Final[dict[str, tuple[dict[str, Any], list[Limit]]]] = {
     "requests and tokens a minute": (
         {"rpm": 600, "tpm": 30_000},
         [Limit("requests", 600), Limit("tokens", 30_000)],
@@ -211,9 +139,7 @@ DIALECTS: dict[str, tuple[dict[str, Any], list[Limit]]] = {
 
 
 def learn(console: Console, calls: int) -> dict[str, Any]:
-    """Let a limiter that was given nothing find the limits of each dialect, with all
-    calls wanting to go at once.
-    """
+    """Let a limiter without limits find those of each dialect, all calls at once."""
     table = Table(
         "server", "limits found", "right", "before the first headers", "429s", title="learn"
     )
@@ -258,7 +184,8 @@ def learn(console: Console, calls: int) -> dict[str, Any]:
 def quota(console: Console) -> dict[str, Any]:
     """Count the attempts that an insufficient_quota answer costs, wrapped and not."""
     counts = {}
-    for wrapped in (True, False):
+    advice = ""
+    for wrapped in (False, True):  # the wrapped client's error is shown
         server = FakeOpenAI(latency=0.0)
         server.inject("quota")
         with server.serve() as url:
@@ -267,17 +194,15 @@ def quota(console: Console) -> dict[str, Any]:
             try:
                 client.chat.completions.create(**request())
             except openai.RateLimitError as error:
-                told = str(error)
+                advice = str(error)
             client.close()
         counts[wrapped] = len(server.ledger)
-        if wrapped:
-            advice = told
     table = Table("client", "attempts", title="quota")
     table.add_row("wrapped", str(counts[True]))
     table.add_row("not wrapped", str(counts[False]))
     console.print(table)
     console.print(advice, markup=False, style="dim")
-    return {"attempts": counts[True], "attempts_unwrapped": counts[False], "told": advice}
+    return {"attempts": counts[True], "attempts_unwrapped": counts[False], "advice": advice}
 
 
 def main() -> None:

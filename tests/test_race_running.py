@@ -16,7 +16,8 @@ import pytest
 from benchmarks import compare
 from benchmarks.race import entries, peers
 from benchmarks.race.clients import CLIENTS, OURS
-from benchmarks.race.running import Row, race
+from benchmarks.race.results import Row
+from benchmarks.race.running import race
 from benchmarks.race.servers import course_for, server_for, terms_of
 from benchmarks.race.show import as_json, plot, promised, show
 from benchmarks.race.workloads import WORKLOADS

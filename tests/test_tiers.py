@@ -23,7 +23,7 @@ def test_a_tier_stands_for_limits_by_model() -> None:
     ("tier", "model", "told"),
     [
         ("6", "gpt-6", "none of free, 1"),
-        ("5", "gpt-4o", "no limits for gpt-4o"),
+        ("5", "gpt-3", "no limits for gpt-3"),
         ("1", "", "without a model"),
     ],
 )
@@ -35,3 +35,12 @@ def test_what_the_table_does_not_know_is_not_guessed(tier: str, model: str, told
         limits_of(tier, [model])
 
     assert tier == "6" or str(AS_OF) in str(caught.value)
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "gpt-4.1", "gpt-4o-mini", "gpt-4.1-nano", "gpt-4"])
+def test_every_paid_tier_of_the_older_models_is_known(model: str) -> None:
+    """Tiers 1 to 5 are there for the models of the gpt-4 generation too, and grow."""
+    tpm = [limits_of(tier, [model])[model] for tier in "12345"]
+    amounts = [next(each.amount for each in limits if each.name == "tokens") for limits in tpm]
+
+    assert amounts == sorted(set(amounts))

@@ -17,6 +17,7 @@ from benchmarks.tuning.quota import limits_for, other_tiers, recorded
 from benchmarks.tuning.sources import arranged, described, read
 from benchmarks.tuning.traffic import Spread
 from ratelimit.errors import InvalidArgument
+from ratelimit.estimate import Estimator
 from ratelimit.testing import Latency
 
 EVERYTHING = 1e9
@@ -224,7 +225,38 @@ def test_next_tiers_are_those_of_the_table() -> None:
     multiples are.
     """
     assert list(other_tiers("3", "gpt-5.5", {"tpm": 1.0})) == ["tier 4", "tier 5"]
-    assert other_tiers("1", "gpt-4o", {"tpm": 3.0}) == {
+    assert list(other_tiers("1", "gpt-4o", {"tpm": 1.0})) == [f"tier {tier}" for tier in "2345"]
+    assert other_tiers("1", "gpt-3", {"tpm": 3.0}) == {
         "2 times the limits": {"tpm": 6.0},
         "10 times the limits": {"tpm": 30.0},
     }
+
+
+def test_search_results_are_not_charged_before_they_exist(tmp_path: Path) -> None:
+    """What a built-in tool adds to the bill is debited at the end: no server can charge
+    it when the call arrives.
+    """
+    body = {"model": "gpt-4o", "input": "Who wrote it?", "tools": [{"type": "file_search"}]}
+    usage = {"input_tokens": 5_000, "output_tokens": 10, "total_tokens": 5_010}
+    path = tmp_path / "calls.jsonl"
+    path.write_text(json.dumps({"request": body, "usage": usage}) + "\n", encoding="utf-8")
+
+    (item,) = read(path, model="gpt-4o", every_model=False, skip_bad=False, largest=1e9).items
+
+    assert item.prompt == 5_000
+    assert item.prompt - item.late == item.counted.prompt_tokens
+
+
+@pytest.mark.parametrize("date", [None, "2025-03-12T00:00:00Z"])
+def test_a_hidden_prompt_that_was_billed_is_charged_once(tmp_path: Path, date: str | None) -> None:
+    """In March 2025 the hidden prompt was part of the bill: the server adds it once."""
+    body = {"model": "gpt-4o", "input": "Who wrote it?"}
+    counted = Estimator().estimate(body, endpoint="responses").prompt_tokens
+    usage = {"input_tokens": counted + 18, "output_tokens": 10, "total_tokens": counted + 28}
+    line = {"request": body, "usage": usage} | ({} if date is None else {"date": date})
+    path = tmp_path / "calls.jsonl"
+    path.write_text(json.dumps(line) + "\n", encoding="utf-8")
+
+    (item,) = read(path, model="gpt-4o", every_model=False, skip_bad=False, largest=1e9).items
+
+    assert item.late == 19

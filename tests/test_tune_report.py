@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tune
+from benchmarks.tuning import plots
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or ""
 
@@ -115,3 +116,16 @@ def test_browser_has_nothing_to_complain_of(written: Path) -> None:
 
     assert console(page) == []
     assert console(spoilt) != []  # the browser would have told
+
+
+def test_the_legend_covers_no_value() -> None:
+    """Whatever is drawn in a plot, the names of its series stand above it."""
+    figure, axes = plots._axes(4.5, 3.0)
+    axes.plot([0, 1], [0, 1], label="rising")
+    axes.plot([0, 1], [1, 1], label="at the top")
+    plots.legend(axes)
+    figure.canvas.draw()
+    legend = axes.get_legend()
+
+    assert legend is not None
+    assert legend.get_window_extent().y0 >= axes.get_window_extent().y1

@@ -12,9 +12,9 @@ import pytest
 from benchmarks.tuning.advice import UNSEEN, advise
 from benchmarks.tuning.plans import Plan
 from benchmarks.tuning.search import Bench, Rating, descend, ladder, two_figures, values_of
-from benchmarks.tuning.simulate import Outcome, Settings, World
 from benchmarks.tuning.sources import arranged, described
 from benchmarks.tuning.words import code, document, sentences
+from benchmarks.tuning.world import Outcome, Settings, World
 
 SEEDS = (1, 2)
 
@@ -65,6 +65,36 @@ def outcome(makespan: float, rejected: int = 0) -> Rating:
 def test_a_429_outweighs_what_it_saves() -> None:
     """Faster with one refusal rates worse than slower without."""
     assert outcome(100, rejected=1).score > outcome(150).score
+
+
+def runs(*makespans: float, rejected: int = 0) -> Rating:
+    """One run a seed; `rejected`: of the first."""
+    return Rating(
+        [
+            Outcome(makespan, 0.0, 0 if number else rejected, 0, (1.0,), (), 1, {})
+            for number, makespan in enumerate(makespans)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "better"),
+    [
+        (runs(90, 91, 89, 90, 92, 90), True),
+        (runs(70, 120, 80, 110, 75, 115), False),
+        (runs(99.5, 99.4, 99.6, 99.5, 99.5, 99.4), False),
+        (runs(50, 51, 50, 51, 50, 51, rejected=1), False),
+    ],
+    ids=["faster on every seed", "faster by luck", "not worth it", "faster with a 429"],
+)
+def test_defaults_are_left_only_for_what_beats_them(found: Rating, *, better: bool) -> None:
+    """A recommendation is better by more than luck on the same seeds, and never brings
+    more 429s than the defaults.
+    """
+    default = runs(100, 101, 99, 100, 101, 100)
+
+    assert found.beats(default) is better
+    assert found.beats(runs(100, 100, 100, 100, 100, 100, rejected=2)) is True
 
 
 def test_ladder_goes_from_fast_to_safe() -> None:

@@ -13,9 +13,10 @@ import openai
 import pytest
 
 from benchmarks.tuning.plans import Plan, arithmetic, binding, bounds_of, miniature, work_of
-from benchmarks.tuning.simulate import Settings, World, simulate
+from benchmarks.tuning.simulate import simulate
 from benchmarks.tuning.sources import arranged, described
 from benchmarks.tuning.traffic import Job, Traffic
+from benchmarks.tuning.world import Settings, World
 from ratelimit import RateLimiter
 from ratelimit.testing import FakeOpenAI, Latency, VirtualClock
 

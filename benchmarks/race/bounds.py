@@ -1,13 +1,13 @@
 """The clairvoyant lower bound: no client, whatever it knows, can be done earlier.
 
-Owns: the arithmetic of the bound and its proof. What must never come in: clients,
+Owns the arithmetic of the bound and its proof. Must never contain clients,
 clocks, HTTP, the limiter's arithmetic, charge rules.
 
 The race ends, for every client, at its *finish*: all its answers are there and no
 bucket of the server is in debt. (A server that settles to the usage lets a client
 overdraw: flood it at the end, and a minute's worth of answers is still unpaid when the
-last of them arrives. Whoever comes next pays for that. So whoever leaves a debt
-finishes when it has dripped off.)
+last of them arrives. The next client pays for that. So a client that
+is in debt finishes when the debt has dripped off.)
 
 Let job i arrive at a(i) and be under way for `there` seconds at least. Let it take c(i)
 of a bucket when it is admitted, and have taken w(i) for good once it is settled; let
@@ -20,7 +20,9 @@ L + r * (a(j) - a(first)), since what is taken for good is not negative; and a l
 at most B, so M is at most B + the sum of max(0, c - w) over the jobs before j. From x
 on the bucket refills by r at most, nothing at all while it is full, so
 
-    level(t)  <=  M + r * (t - x) - (what jobs j, j+1, ... have taken until t),   for t >= x                                       (1)
+    level(t)  <=  M + r * (t - x) - (what jobs j, j+1, ... have taken until t)   (1)
+
+for t >= x.
 
 *All is paid for.* At the finish T each of them has taken w(i) and the level is not
 below zero. With (1):
@@ -28,11 +30,13 @@ below zero. With (1):
     T  >=  x + (sum of w(i) - M) / r
 
 *All is admitted.* Let l be the job of j, j+1, ... that is admitted last, at t. At t it
-holds c(l), and each of the others has taken c(i), or w(i) if it is settled already, so
+holds c(l), and each of the rest has taken c(i), or w(i) if it is settled already, so
 at least min(c(i), w(i)); and admission left the level at zero or above. With (1), since
 its answer takes h(l):
 
-    T  >=  x + (sum of min(c, w) over the others + c(l) - M) / r + h(l),  for that l, so at least for the l for which this is least
+    T  >=  x + (sum of min(c, w) over the rest + c(l) - M) / r + h(l)
+
+for that l, so at least for the l for which this is least.
 
 *Each one takes its time.*  T >= a(i) + there + h(i) for every i.
 
@@ -73,8 +77,9 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """One limit of the server: `limit` units in `period` seconds, `level` (0 to 1) full
-    at the start. `fixed`: a window that forgets.
+    """One limit of the server: `limit` units in `period` seconds.
+
+    `level`: how full it is at the start, 0 to 1. `fixed`: a fixed window.
     """
 
     name: str
@@ -92,8 +97,9 @@ def bound(
     there: float = 0.0,
     tails: Sequence[float] = (),
 ) -> float:
-    """The least seconds from the first arrival to the finish that this bucket allows;
-    see above for the proof.
+    """Return the least seconds from the first arrival to the finish on this bucket.
+
+    See above for the proof.
 
     :param arrivals: seconds, in order, the first at 0.
     :param demands: of each job on this bucket.

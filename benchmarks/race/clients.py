@@ -1,7 +1,7 @@
 """The clients of the race, and what each of them was given.
 
-Owns: how a client sends one job, ours and the simple ones that people write themselves;
-`peers.py` has the packages. What must never come in: workloads, measuring, knowledge of
+Owns how a client sends one job, ours and the simple ones that people write themselves;
+`peers.py` has the packages. Must never contain workloads, measuring, knowledge of
 a job's bill. A client sees the body, the limits, and what comes back.
 
 Everybody gets the same limits and the same fresh SDK client. A limiter that waits
@@ -42,8 +42,7 @@ Send = Callable[[Job], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What every client is given: the limits, the clock, an SDK client, and a stack
-    that closes what has to be closed.
+    """What every client is given: limits, a clock, an SDK client, a stack that closes.
 
     `level`: how full the server's buckets are at the start; only the decorator, which
     sees no headers, has a setting for it.
@@ -73,9 +72,7 @@ def asking(client: openai.AsyncOpenAI) -> Send:
 
 
 def reserve(body: Body, absent: int = ABSENT) -> int:
-    """Prompt tokens and the most the answer may have: what clients reserve that do not
-    learn.
-    """
+    """Return prompt tokens and the longest answer: the reserve of simple clients."""
     most = next(
         (
             body[name]
@@ -92,7 +89,7 @@ def prompt_of(body: Body) -> int:
     return count_prompt("chat.completions", body)
 
 
-# ---- ours -------------------------------------------------------------------------------------------------------------------------------------
+# ours
 
 ACCOUNTING: Final[Mapping[str, str]] = {"I": "charge", "A": "never_refund", "C": "refund"}
 """What a user of the decorator tells it of the server; headers do not reach a decorated
@@ -101,16 +98,14 @@ function, so it cannot find out.
 
 
 def accounting_of(variant: str) -> str:
-    """The decorator's setting for a variant; "reconcile" unless the server is known to
-    count otherwise.
-    """
+    """Return the decorator's accounting for a variant, "reconcile" by default."""
     return next(
         (ACCOUNTING[letter] for letter in variant.split("+") if letter in ACCOUNTING), "reconcile"
     )
 
 
 def decorator(ground: Ground) -> Send:
-    """`@limiter`: limits, accounting and the level at the start given, headers unseen."""
+    """`@limiter`: limits, accounting and the first level are given, headers unseen."""
     accounting: Any = accounting_of(ground.variant)
     limiter = RateLimiter(
         **_limits(ground), accounting=accounting, level=ground.level, clock=ground.clock
@@ -119,9 +114,7 @@ def decorator(ground: Ground) -> Send:
 
 
 def wrapped(ground: Ground) -> Send:
-    """`limiter.wrap(client)`: limits given, how the server counts found out from
-    headers.
-    """
+    """Send through `limiter.wrap(client)` ; limits are given."""
     return asking(RateLimiter(**_limits(ground), clock=ground.clock).wrap(ground.connect(2)))
 
 
@@ -134,7 +127,7 @@ def _limits(ground: Ground) -> dict[str, Any]:
     return dict(ground.limits)
 
 
-# ---- what people write themselves -------------------------------------------------------------------------------------------------------------
+# what people write themselves
 
 
 def semaphore(ground: Ground) -> Send:
@@ -154,8 +147,9 @@ def sdk(ground: Ground) -> Send:
 
 
 def backoff(ground: Ground) -> Send:
-    """Exponential back-off with jitter by tenacity, as OpenAI's guide shows it: 1 to 60
-    s, six attempts.
+    """Back off exponentially with jitter, as OpenAI's guide shows it with tenacity.
+
+    The wait is 1 to 60 s, there are six attempts.
     """
     patient = tenacity.retry(
         retry=tenacity.retry_if_exception_type(openai.RateLimitError),
@@ -182,14 +176,13 @@ def pair(ground: Ground) -> Send:
 
 
 class Cookbook:
-    """The loop of the cookbook's parallel request processor, written from its
-    description.
+    """The loop of the cookbook's parallel request processor, written anew.
 
     One loop hands out capacity that refills by elapsed time; the oldest job goes first
-    and waits for both limits; a failed call joins the line again, five attempts in all;
-    after a 429 nothing is sent for 15 s. It never gives back what was not used. The
-    original looks every millisecond; this one does not look where it knows that it
-    would find nothing: while the line is empty, and until the oldest job fits.
+    and waits for both limits; a failed call joins the queue again, five attempts in
+    all; after a 429 nothing is sent for 15 s. It never gives back what was not used.
+    The original looks every millisecond; this one does not look where it would find
+    nothing: while the queue is empty, and until the oldest job fits.
     """
 
     LOOK = 0.001
@@ -211,8 +204,10 @@ class Cookbook:
         ground.closing.callback(loop.cancel)
 
     async def __call__(self, job: Job) -> object:
-        """Join the line and wait for the answer. The original waits for ever for what
-        never fits; here that job fails, so that the race ends.
+        """Join the queue and wait for the answer.
+
+        The original never ends for a job that never fits; here that job fails, so that
+        the race ends.
         """
         if reserve(job.body, self.OUTPUT) > self._limits[1]:
             raise ValueError("this call never fits")

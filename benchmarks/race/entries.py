@@ -1,6 +1,6 @@
 """Which races are run: the default set, all of them, or what was asked for.
 
-Owns: the choice, and running it on two processes. What must never come in: how a race
+Owns the choice, and running it on two processes. Must never contain how a race
 works, tables.
 """
 
@@ -17,7 +17,8 @@ from typing import Final
 
 from benchmarks.race.clients import CLIENTS, OURS
 from benchmarks.race.peers import PEERS, missing
-from benchmarks.race.running import Row, race
+from benchmarks.race.results import Row
+from benchmarks.race.running import race
 from benchmarks.race.servers import course_for
 from benchmarks.race.workloads import RECORDED, WORKLOADS
 
@@ -64,8 +65,9 @@ class Entry:
 
 
 def clients_named(names: Sequence[str]) -> list[str]:
-    """The clients of these names, all for none; "limiter" means all three of its doors,
-    "aiolimiter" the pair.
+    """Return the clients of these names, all for none.
+
+    "limiter" means all three entry points of ours, "aiolimiter" the pair.
     """
     known = [*CLIENTS, *PEERS]
     if not names:
@@ -86,12 +88,11 @@ def clients_named(names: Sequence[str]) -> list[str]:
 def chosen(
     clients: Sequence[str], variants: Sequence[str], workloads: Sequence[str], *, everything: bool
 ) -> Iterator[tuple[str, str, str]]:
-    """Client, variant and workload of each race, by variant and workload, the clients
-    side by side.
+    """Return client, variant and workload of each race, the clients side by side.
 
-    What is named is run. Of what is not named the default set takes: every workload on
-    P for everybody; on the other promised variants every workload for ours and `WIDE`
-    for the peers; the other tenant on F.
+    What is named is run. Of what is not named the default set takes every workload on P
+    for all clients, every workload on the other promised variants for ours and `WIDE`
+    for the peers, and the other tenant on F.
     """
     for variant in variants or (*PROMISED, "F"):
         names = workloads or (

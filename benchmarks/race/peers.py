@@ -1,7 +1,7 @@
 """The packages of the race: each by its own public way, where it is installed.
 
-Owns: imports of packages that are nobody's dependency here, what brings them, and where
-their time comes from. What must never come in: what everybody shares (`clients.py`).
+Owns imports of packages that are nobody's dependency here, what brings them, and where
+their time comes from. Must never contain what everybody shares (`clients.py`).
 
 Whose time is a function they are handed, or the event loop's, runs on the virtual clock
 as it is. `token-throttle` reads `time.time()` and `time.monotonic()`: for the race both
@@ -59,9 +59,7 @@ def _module(client: str) -> Any:
 
 
 def token_throttle(ground: Ground) -> Send:
-    """`acquire_capacity` and `refund_capacity` around each call, in memory, one quota
-    for each limit, the usage given back as it came.
-    """
+    """Wait in `acquire_capacity` for each limit; give usage to `refund_capacity`."""
     library = _module("token-throttle")
     now = asyncio.get_running_loop().time
     for name, module in list(sys.modules.items()):
@@ -99,9 +97,7 @@ def token_throttle(ground: Ground) -> Send:
 
 
 def async_batch_llm(ground: Ground) -> Send:
-    """The quota gate inside the batch framework, with the estimate a user would hand it
-    and the usage reconciled.
-    """
+    """Wait in the batch framework's quota gate; reconcile the usage."""
     _module("async-batch-llm")
     admission: Any = importlib.import_module("async_batch_llm._internal.admission")
     estimates: Any = importlib.import_module("async_batch_llm.token_estimation")

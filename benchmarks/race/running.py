@@ -1,7 +1,7 @@
 """One race: one client, one course, one server, and what came of it.
 
-Owns: time (virtual or real), the arrivals, and what is read off the server's ledger
-afterwards. What must never come in: how a client works, how a course is drawn, tables.
+Owns time (virtual or real), the arrivals, and what is read off the server's ledger
+afterwards. Must never contain how a client works, how a course is drawn, tables.
 
 On the virtual clock everything runs in one event loop: the real SDK, the client's
 limiter, and the server in process. In real time the server runs in a thread of its own
@@ -17,14 +17,12 @@ import gc
 import random
 import re
 import statistics
-import threading
 import time
-from asyncio import events
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import httpx2
 import openai
@@ -32,111 +30,15 @@ import openai
 from benchmarks.race.bounds import bound
 from benchmarks.race.clients import CLIENTS, Ground
 from benchmarks.race.peers import PEERS, REAL_TIME_ONLY
+from benchmarks.race.results import Row, Trace
 from benchmarks.race.servers import server_for, terms_of
+from benchmarks.race.timing import RaceClock, longest_callback
 from benchmarks.race.workloads import WORKLOADS, Course
 from ratelimit.admission.clock import Clock
-from ratelimit.testing import FakeOpenAI, VirtualClock
+from ratelimit.testing import FakeOpenAI
 
-NEAR: Final = 1.10
-"""A client is as fast as can be expected when it takes no more than this multiple of
-the lower bound.
-"""
-TICK: Final = 1e-6
 VIRTUAL_URL: Final = "http://fake/v1"
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What a plot needs: moments (seconds from the start) and the level of the server's
-    token bucket after each decision, and the 429s.
-    """
-
-    limit: float
-    levels: list[tuple[float, float, float]]
-    """moment, level before and after"""
-    refused: list[float]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the result. Times in seconds; `rejected` counts every 429 the server
-    sent, retries included.
-    """
-
-    client: str
-    variant: str
-    workload: str
-    clock: str
-    calls: int
-    answered: int
-    rejected: int
-    failed: int
-    seconds: float
-    """from the first arrival until every call has its answer or its error and the
-    server's buckets are out of debt
-    """
-    bound: float
-    ratio: float
-    """seconds / bound; it means little where calls failed"""
-    debt: float
-    """seconds of `seconds` that the server's buckets still were in debt after the last
-    answer
-    """
-    wait_p50: float
-    """of the calls that were admitted: from arrival until the server let it in"""
-    wait_p99: float
-    wait_longest: float
-    error: str
-    """the first error that a call ended with"""
-    cpu_seconds: float
-    """of the process: client, SDK and, on the virtual clock, the server"""
-    stall_seconds: float
-    """CPU time of the longest callback: so long the event loop is kept from everything
-    else
-    """
-    trace: Trace | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def verdict(self) -> str:
-        """What is to be compared between clocks: clean (no 429, no failure) or not, and
-        near the bound or not.
-        """
-        clean = (
-            "clean"
-            if not (self.rejected or self.failed)
-            else "429s"
-            if not self.failed
-            else "failures"
-        )
-        return clean if self.failed else f"{clean}, {'near' if self.ratio <= NEAR else 'slow'}"
-
-
-MEASURED: Final = ("cpu_seconds", "stall_seconds")
-"""The fields that depend on the machine; the others are the same for the same seed,
-byte for byte.
-"""
-
-
-class RaceClock(VirtualClock):
-    """Virtual time in which each round of the event loop takes a microsecond, as it
-    does in real loops at the least.
-
-    A limiter with float levels (aiolimiter) is left with residues of 1e-13 tokens and
-    asks to be woken for them at a moment that is, in floats, now. Where rounds take no
-    time it would be woken now for ever.
-    """
-
-    def new_loop(self) -> asyncio.AbstractEventLoop:
-        """Make a loop that ticks."""
-        loop: Any = super().new_loop()
-        once = loop._run_once  # noqa: SLF001  # asyncio has no public hook for a round
-
-        def ticking() -> None:
-            self.jump(TICK)
-            once()
-
-        loop._run_once = ticking  # noqa: SLF001
-        return loop  # type: ignore[no-any-return]
+"""Base URL of a server in process."""
 
 
 @dataclass(slots=True)
@@ -160,7 +62,8 @@ def race(
     name: str = "",
 ) -> Row:
     """Let one client run one course; it must not be called inside an event loop.
-    `name`: the row's workload, if not the course's.
+
+    :param name: the row's workload, if not the course's.
     """
     _warm_up(client)
     server = server_for(course, variant, seed)
@@ -180,9 +83,7 @@ def race(
 
 @cache
 def _warm_up(client: str) -> None:
-    """Let a client make one call, so that what is loaded at the first use (vocabulary,
-    the SDK's types) is not measured.
-    """
+    """Let a client make one call, so that what is loaded then is not measured."""
     if client not in REAL_TIME_ONLY:
         course = WORKLOADS["tokens"].scaled(0, 1).course(0)
         clock = RaceClock()
@@ -225,7 +126,7 @@ async def _run(
                 result.answered += 1
 
         calls = []
-        with _longest_callback() as stall:
+        with longest_callback() as stall:
             for job in course.jobs:
                 delay = result.started + job.arrival - loop.time()
                 if delay > 0:
@@ -312,36 +213,3 @@ def _trace(course: Course, server: FakeOpenAI, result: _Result) -> Trace:
         if entry.status == 429:
             refused.append(moment)
     return Trace(course.limits["tpm"], levels, refused)
-
-
-@contextmanager
-def _longest_callback() -> Iterator[Callable[[], float]]:
-    """Measure every callback of this thread's event loop from now on; the fake server's
-    tasks are left out.
-
-    In seconds of the thread's CPU time: on a busy machine the wall clock would show
-    whoever was given the processor in between. `Handle._run` is asyncio's private way
-    to run one callback; there is no public one that sees them all.
-    """
-    longest, thread = 0.0, threading.get_ident()
-    handles: Any = events.Handle
-    run = handles._run  # noqa: SLF001
-
-    def timed(handle: Any) -> None:
-        nonlocal longest
-        began = time.thread_time()
-        run(handle)
-        passed = time.thread_time() - began
-        if passed > longest and threading.get_ident() == thread:
-            task = getattr(handle._callback, "__self__", None)  # noqa: SLF001
-            if not (
-                isinstance(task, asyncio.Task)
-                and "InProcess" in getattr(task.get_coro(), "__qualname__", "")
-            ):
-                longest = passed
-
-    handles._run = timed  # noqa: SLF001
-    try:
-        yield lambda: longest
-    finally:
-        handles._run = run  # noqa: SLF001

@@ -1,8 +1,7 @@
-"""The servers of the race: one latency for all, and what each call takes from each
-bucket by the server's own rules.
+"""The servers of the race: one latency for all, and what each call takes of a bucket.
 
-Owns: how FakeOpenAI is set up for a course, and the demands that the lower bound counts
-with. What must never come in: clients, clocks, the limiter's arithmetic.
+Owns how FakeOpenAI is set up for a course, and the demands that the lower bound counts
+with. Must never contain clients, clocks or the limiter's arithmetic.
 """
 
 from __future__ import annotations
@@ -34,8 +33,7 @@ def course_for(
     calls: Path | None = None,
     scale: tuple[float, float] = (1.0, 1.0),
 ) -> Course:
-    """Draw a workload for a variant: with daily limits where it has some, and as fast
-    as what it takes allows.
+    """Draw a workload for a variant, with its daily limits, as fast as they allow.
 
     :param calls: the file of the recorded workload.
     :param scale: factors on the number of calls and on the limits.
@@ -60,9 +58,7 @@ def server_for(course: Course, variant: str, seed: int) -> FakeOpenAI:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What one course is up against on one variant: every bucket with what each job
-    takes of it, and each job's times.
-    """
+    """What one variant demands of a course: from each bucket, and in time."""
 
     buckets: dict[Bucket, list[Demand]]
     there: float
@@ -72,8 +68,10 @@ class Terms:
 
 
 def terms_of(course: Course, variant: str) -> Terms:
-    """Read the server's rules for a course. For G, whose limits change, the highest of
-    them count; F's other tenant is taken to be idle.
+    """Read the server's rules for a course.
+
+    Of the limits of G, which change, the highest count; the other tenant of F is taken
+    to be idle.
     """
     rules = rules_of(variant)
     limits: dict[str, float | None] = {"rpm": None, "tpm": None, **course.limits}
@@ -101,9 +99,7 @@ def terms_of(course: Course, variant: str) -> Terms:
 
 
 def _tokens(body: Mapping[str, Any], usage: Usage, variant: str) -> Demand:
-    """What a call takes of a token bucket when it is admitted, and what it has taken in
-    the end.
-    """
+    """Return what a call takes of a token bucket at admission, and in the end."""
     rules = rules_of(variant)
     taken = charge("chat.completions", body, rules.charge, lambda: usage.prompt_tokens)
     if rules.settle == "never":

@@ -1,6 +1,6 @@
 """What the race shows: a table, a JSON, a picture.
 
-Owns: shapes on paper. What must never come in: running anything, deciding anything.
+Owns shapes on paper. Must never contain running anything, deciding anything.
 
 The table on the standard output holds what the seed decides, so the same seed prints
 the same bytes. What the machine decides (CPU, the longest callback) goes to the
@@ -20,22 +20,24 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.race.clients import OURS
-from benchmarks.race.running import MEASURED, NEAR, Row
+from benchmarks.race.results import MEASURED, NEAR, Row
 from benchmarks.race.workloads import WORKLOADS
 
 WIDTH: Final = 150
-CAPTION: Final = """\
-rejected: every 429 the server sent; failed: calls that ended with an error. seconds: until all is answered and no bucket of the server is in
-debt; bound: no client can be done earlier (benchmarks/race/bounds.py has the proof); ratio: seconds / bound, - where calls failed. wait: from a
-call's arrival until the server let it in. Everybody is given the same limits, bodies, arrivals and latency. Ours: decorator is told the limits,
-on I and C how the server counts (accounting="charge", "refund"), and on "half empty" the level at the start (level=0.5), since headers do not
-reach a decorated function; wrapped is told the limits; learned nothing."""
+CAPTION: Final = (
+    "rejected: every 429 the server sent; failed: calls that ended with an error. seconds: until"
+    " all is answered and no bucket of the server is in debt; bound: no client can be done earlier"
+    " (benchmarks/race/bounds.py has the proof); ratio: seconds / bound, - where calls failed."
+    " wait: from a call's arrival until the server let it in. Every client is given the same"
+    " limits, bodies, arrivals and latency. Ours: decorator is given the limits, on I and C how the"
+    ' server counts (accounting="charge", "refund"), and on "half empty" the level at the start'
+    " (level=0.5), since headers do not reach a decorated function; wrapped is given the limits;"
+    " learned nothing."
+)
 
 
 def show(rows: Sequence[Row], skipped: Mapping[str, str]) -> None:
-    """Print the tables: the race's to the standard output, the machine's to the
-    standard error.
-    """
+    """Print the race's tables to standard output, the machine's to standard error."""
     out = Console(width=WIDTH, highlight=False, soft_wrap=True)
     out.print(_race_table(rows))
     for client, why in skipped.items():
@@ -86,9 +88,7 @@ def _race_table(rows: Sequence[Row]) -> Table:
 
 
 def _machine_table(rows: Sequence[Row]) -> Table:
-    """By client, over all its rows: it is the machine's noise, not the workload, that
-    makes single rows differ.
-    """
+    """Sum up by client: single rows differ by the machine's noise, not by workload."""
     table = Table(title="What it cost (server and SDK included)", title_justify="left")
     table.add_column("client", no_wrap=True)
     for name in ("CPU ms a call", "longest callback, CPU ms, median of rows"):
@@ -128,11 +128,13 @@ def as_json(
 
 
 def promised(rows: Sequence[Row]) -> list[str]:
-    """What falls short of the promise: our rows on P, I, C and H that were refused
-    something, lost a call or took more than `NEAR` bounds.
+    """Return what falls short of the promise: our rows on P, I, C and H.
+
+    They must be refused nothing, lose no call and take at most `NEAR` bounds.
     """
     return [
-        f"{row.client} on {row.variant}, {row.workload}: {row.rejected} rejected, {row.failed} failed, ratio {row.ratio:.3f}"
+        f"{row.client} on {row.variant}, {row.workload}: {row.rejected} rejected, {row.failed}"
+        f" failed, ratio {row.ratio:.3f}"
         for row in rows
         if row.client in OURS
         and row.variant in {"P", "I", "C", "H"}
@@ -141,8 +143,9 @@ def promised(rows: Sequence[Row]) -> list[str]:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Draw the level of the server's token bucket and the 429s over time, one family a
-    client; rows need their traces.
+    """Draw the server's token bucket and the 429s of each client over time.
+
+    The rows need their traces.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - only who plots needs it
 
@@ -170,9 +173,13 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         family.set_ylim(-0.6, 1.05)
         family.set_yticks([0, 1], ["0", "full"])
         failed = f", {row.failed} failed" if row.failed else ""
-        title = f"{row.client} - {row.variant}, {row.workload}: {row.rejected} x 429{failed}, done after {row.seconds:.0f} s"
+        title = (
+            f"{row.client} - {row.variant}, {row.workload}: {row.rejected} x 429{failed}, done"
+            f" after {row.seconds:.0f} s"
+        )
         family.set_title(title, loc="left", fontsize=9)
     axes[-1].set_xlabel(
-        "seconds; blue and gray: tokens left at the server, red: a 429, green: no client can be done earlier"
+        "seconds; blue and gray: tokens left at the server, red: a 429, green: no client can be"
+        " done earlier"
     )
     figure.savefig(path, dpi=110, metadata={"Software": None})

@@ -1,11 +1,10 @@
-"""The work that every client of the race is given: the same bodies, arrivals and
-answers, drawn from one seed.
+"""The work of the race: the same bodies, arrivals and answers for every client.
 
-Owns: what is asked, when it arrives, and how many tokens it will be billed. What must
-never come in: clients, servers, clocks, measuring.
+Owns what is asked, when it arrives, and how many tokens it will be billed, all drawn
+from one seed. Must never contain clients, servers, clocks or measuring.
 
 A job carries its bill in the header `x-fake-usage`, so that the server bills every
-client the same and the lower bound knows it beforehand; no client reads that header.
+client the same and the lower bound can count with it; no client reads that header.
 Prompts are billed by tiktoken (or as recorded), answers are drawn here. Limits are
 small and calls few, so that ten to twenty minutes of waiting, in which start and end
 decide nothing, are simulated in a second or two.
@@ -26,7 +25,8 @@ from ratelimit.testing.prompts import count_prompt
 
 MODEL: Final = "gpt-4o"
 VOCABULARY: Final = (
-    "the of and to in is that for it as was with be by on not he his but at are this have from or had an they which "
+    "the of and to in is that for it as was with be by on not he his but at are this have from or"
+    " had an they which "
     "one you summary report customers"
 )
 """A text of these words is charged 1.05 times what it is billed; the median of 614
@@ -54,9 +54,7 @@ def in_full(_: Mapping[str, Any], usage: Usage) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One call: when it arrives (seconds after the start), what it asks, and what it
-    will be billed.
-    """
+    """One call: its arrival in seconds after the start, its body and its bill."""
 
     number: int
     arrival: float
@@ -75,9 +73,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """One workload, drawn: jobs in the order of arrival, the server's limits, and how
-    full its buckets are at the start.
-    """
+    """One workload, drawn: jobs in the order of arrival, limits, and levels."""
 
     name: str
     jobs: Sequence[Job]
@@ -250,8 +246,7 @@ RECORDED: Final = "calls"
 def recorded(
     path: Path, seed: int, *, daily: bool = False, taken: Taken = in_full, most: int = 400
 ) -> Course:
-    """Chat calls as they were recorded, in an order drawn from the seed, with their
-    recorded bill.
+    """Read recorded chat calls with their bill, in an order drawn from the seed.
 
     :param path: JSON lines, gzipped, each with `endpoint`, `request` and `usage`.
     :param most: take no more calls than that.

@@ -1,8 +1,7 @@
-"""The whole inquiry: search, check on unseen seeds, and what else a reader wants to
-know.
+"""The whole inquiry: the search, the check on unseen seeds, and what else to compare.
 
-Owns: which plans are made of a traffic, how many runs are spent on what, and the
-figures that come of it. What must never come in: words for people, files, the look.
+Owns which plans are made of a traffic, how many runs are spent on each, and the figures
+that come of them. Must never contain words for people, files or the look.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from benchmarks.tuning.search import (
     two_figures,
     values_of,
 )
-from benchmarks.tuning.simulate import Outcome, Settings
+from benchmarks.tuning.world import Outcome, Settings
 
 SEARCHED: Final = 300
 """Calls of a run of the search, at most."""
@@ -42,8 +41,9 @@ SERVERS: Final = ("P", "I", "A", "C")
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One value of one knob, the others as recommended. `makespan` of the search's
-    plan, in seconds; `cost`: share of the best score lost.
+    """One value of one option, the rest as recommended.
+
+    `makespan`: of the search's plan, in seconds. `cost`: share of the best score lost.
     """
 
     value: Any
@@ -67,9 +67,7 @@ class WhatIf:
 
 @dataclass(frozen=True, slots=True)
 class Smaller:
-    """What a smaller `max_tokens` gives: `cut`, the share of answers that it would cut
-    short.
-    """
+    """What a smaller `max_tokens` gives; `cut`: the share of answers cut short."""
 
     most: int
     cut: float
@@ -78,8 +76,9 @@ class Smaller:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """All that was found out. Seconds; ratings of `unseen` are of seeds that the search
-    did not use.
+    """All that was found out, in seconds.
+
+    The ratings `unseen` and `default` are of the same seeds, unseen by the search.
     """
 
     plan: Plan
@@ -112,8 +111,10 @@ def advise(
     *,
     processes: int | None = None,
 ) -> Advice:
-    """Find the settings for a plan; `tiers`: other limits to compare with; `ran`:
-    called after each run of some 200.
+    """Find the settings for a plan.
+
+    :param tiers: other limits to compare with, by name.
+    :param ran: called after each run, some 200 times.
     """
     plan = plan.spanned()
     whole, small = miniature(plan, WHOLE), miniature(plan, SEARCHED)
@@ -135,9 +136,8 @@ def advise(
     with Bench(plans, ran, processes=processes) as bench:
         best, rated = descend(bench, "small", values, SEEDS, Settings())
         candidates = ladder(rated, best)[:CANDIDATES]
-        best, unseen = _checked(bench, candidates)
+        best, unseen, default = _checked(bench, candidates)
         sensitivity = {knob: _points(bench, best, knob, values) for knob in values}
-        default = bench.rate("whole", [Settings()], UNSEEN)[0]
         beyond = bound - max(whole.bounds(0).values()) if whole is not plan else 0.0
         return Advice(
             plan=plan,
@@ -168,8 +168,9 @@ def advise(
 
 
 def _bounds(plan: Plan, whole: Plan) -> dict[str, float]:
-    """Of the whole traffic; the arithmetic of a great many calls is spared by what the
-    simulated part is short of it.
+    """Return the bounds of the whole traffic: means over seeds if it is simulated.
+
+    For a traffic above `WHOLE` calls one seed serves.
     """
     if whole is plan:
         bounds = [plan.bounds(seed) for seed in UNSEEN]
@@ -177,21 +178,29 @@ def _bounds(plan: Plan, whole: Plan) -> dict[str, float]:
     return plan.bounds(0)
 
 
-def _checked(bench: Bench, candidates: Sequence[Settings]) -> tuple[Settings, Rating]:
-    """The first candidate that no unseen seed refuses anything; each meets seeds of its
-    own. If there is none: the one refused least.
+def _checked(bench: Bench, candidates: Sequence[Settings]) -> tuple[Settings, Rating, Rating]:
+    """Choose the first candidate that is refused nothing on unseen seeds of its own.
+
+    If there is none, choose the one that is refused least. The defaults stay unless it
+    beats them on the same seeds. Return the settings, their rating, and that of the
+    defaults on the same seeds.
     """
-    tried: list[tuple[Settings, Rating]] = []
+    tried: list[tuple[Settings, Rating, Sequence[int]]] = []
     for number, settings in enumerate(candidates):
-        seen = bench.rate("whole", [settings], SEEDS)[0]
+        seeds: Sequence[int] = SEEDS
+        seen = bench.rate("whole", [settings], seeds)[0]
         if not (seen.rejected or seen.failed):
-            seen = bench.rate("whole", [settings], [seed + 10 * number for seed in UNSEEN])[0]
-            tried.insert(0, (settings, seen))
-            if not (seen.rejected or seen.failed):
-                break
-        else:
-            tried.append((settings, seen))
-    return min(tried, key=lambda each: each[1].score)
+            seeds = [seed + 10 * number for seed in UNSEEN]
+            seen = bench.rate("whole", [settings], seeds)[0]
+        tried.append((settings, seen, seeds))
+        if not (seen.rejected or seen.failed):
+            break
+
+    best, seen, seeds = min(tried, key=lambda each: (len(each[2]) == len(SEEDS), each[1].score))
+    default = bench.rate("whole", [Settings()], seeds)[0]
+    if best != Settings() and not seen.beats(default):
+        return Settings(), default, default
+    return best, seen, default
 
 
 def _points(
@@ -246,8 +255,9 @@ def _servers(plan: Plan) -> list[str]:
 
 
 def _caps(plan: Plan) -> list[tuple[int, float]]:
-    """Bounds to compare with, and the share of answers that each would cut: one that
-    cuts none, one that cuts one in twenty.
+    """Return values of max_tokens to compare, with the share of answers that each cuts.
+
+    One cuts none, one cuts one in twenty.
     """
     jobs = [job for job in plan.jobs(0) if job.item.answers and job.output]
     answers = [job.output / job.item.counted.choices for job in jobs]
@@ -266,9 +276,7 @@ def _caps(plan: Plan) -> list[tuple[int, float]]:
 
 
 def _utilisation(plan: Plan, rating: Rating) -> dict[str, float]:
-    """The share of what each limit let through until the end, full bucket included,
-    that was used.
-    """
+    """Return the share of each limit and its first full bucket that was used."""
     periods = {"s": 1.0, "m": 60.0, "d": 86_400.0}
     found = {}
     for name, limit in plan.world.limits.items():

@@ -1,9 +1,8 @@
-"""What is simulated: a traffic against a world, in full or in miniature, and the
-arithmetic that needs no simulation.
+"""What is simulated: a traffic against a world, in full or in miniature.
 
-Owns: the lower bound of a plan and what binds it, and how a large traffic becomes a
-small one that takes as long. What must never come in: settings that are searched,
-processes, tables.
+Owns the lower bound of a plan, the limit that binds it, and how a large traffic becomes
+a small one that takes as long. Must never contain settings that are searched, processes
+or tables.
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ from statistics import fmean
 from typing import Final
 
 from benchmarks.race.bounds import Bucket, Demand, bound
-from benchmarks.tuning.simulate import WINDOW, Outcome, Settings, World, simulate
+from benchmarks.tuning.simulate import simulate
 from benchmarks.tuning.traffic import Item, Job, Traffic
+from benchmarks.tuning.world import WINDOW, Outcome, Settings, World
 from ratelimit.testing.charges import charge
 from ratelimit.testing.quotas import Quotas
 from ratelimit.testing.variants import rules_of
@@ -33,8 +33,9 @@ NAMES: Final = {"rpm": "RPM", "tpm": "TPM", "rpd": "RPD", "tpd": "TPD", "rps": "
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A traffic against a world. `scale`: what the world's limits were multiplied by to
-    make a miniature; 1: the whole.
+    """A traffic against a world.
+
+    `scale`: the factor on the world's limits that makes a miniature; 1: the whole.
     """
 
     traffic: Traffic
@@ -54,11 +55,10 @@ class Plan:
         return self.traffic.jobs(seed, self.world.latency)
 
     def bounds(self, seed: int) -> dict[str, float]:
-        """Least seconds until all is answered and paid for, by what asks for them: each
-        limit, the arrivals, the answers.
+        """Return the least seconds until all is answered and paid for, by cause.
 
-        See `benchmarks/race/bounds.py` for the proof. "answers": each call takes its
-        time; "arrivals": the last one comes so late.
+        The causes are each limit, "arrivals" (when the last call comes) and "answers"
+        (each call takes its time). See `benchmarks/race/bounds.py` for the proof.
         """
         return bounds_of(self.jobs(seed), self.world)
 
@@ -67,9 +67,7 @@ class Plan:
         return replace(self, world=replace(self.world, limits=limits)).spanned()
 
     def spanned(self) -> Plan:
-        """The same with its urgent calls coming in for as long as the others keep the
-        limits busy, or nearly.
-        """
+        """Return the same with urgent calls for nearly as long as limits are busy."""
         seconds = max(
             arithmetic(work_of(self.traffic, self.world), self.world).values(), default=0.0
         )
@@ -97,9 +95,7 @@ def bounds_of(jobs: list[Job], world: World) -> dict[str, float]:
 
 
 def binding(bounds: Mapping[str, float]) -> str:
-    """What decides how long it takes: a limit by its name, unless the traffic or the
-    answers alone take as long.
-    """
+    """Name what decides how long it takes: a limit, the arrivals, or the answers."""
     limits = {
         name: seconds for name, seconds in bounds.items() if name not in {"arrivals", "answers"}
     }
@@ -110,17 +106,16 @@ def binding(bounds: Mapping[str, float]) -> str:
 
 
 def work_of(traffic: Traffic, world: World) -> dict[str, float]:
-    """What the calls take of each limit for good, by its name, in its unit; unknown
-    answers at their median.
+    """Return what the calls take of each limit for good, by its name, in its unit.
+
+    Unknown answers count at their median.
     """
     tokens = sum(_tokens(_typical(item, traffic), world).settled for item in traffic.items)
     return {name: float(len(traffic)) if name.startswith("r") else tokens for name in world.limits}
 
 
 def arithmetic(work: Mapping[str, float], world: World) -> dict[str, float]:
-    """The plain arithmetic: seconds in which each limit refills what exceeds its full
-    bucket.
-    """
+    """Return the seconds in which each limit refills what exceeds its full bucket."""
     return {
         name: max(0.0, work[name] - amount * world.level) / amount * PERIODS[name[-1]]
         for name, amount in world.limits.items()
@@ -135,11 +130,10 @@ def needed_in_flight(plan: Plan, seconds: float) -> float:
 
 
 def miniature(plan: Plan, calls: int) -> Plan:
-    """A sample of the calls against limits lowered so far that it takes as long as the
-    whole, `STEADY` seconds at most.
+    """Sample the calls, against limits so low that they take as long as the whole.
 
-    The largest call still fits `ROOM` times, so a miniature of few large calls takes
-    longer than that.
+    They take `STEADY` seconds at most. The largest call still fits `ROOM` times, so a
+    miniature of few large calls takes longer than that.
     """
     sample = plan.traffic.sample(calls)
     if sample is plan.traffic:
@@ -166,7 +160,8 @@ def miniature(plan: Plan, calls: int) -> Plan:
 
 def _tokens(job: Job, world: World) -> Demand:
     rules = rules_of(world.variant)
-    taken = charge(job.item.endpoint, job.item.body, rules.charge, lambda: job.item.prompt)
+    arriving = job.item.prompt - job.item.late
+    taken = charge(job.item.endpoint, job.item.body, rules.charge, lambda: arriving)
     usage = job.item.prompt + job.output
     settled = {
         "never": taken.tokens,

@@ -1,6 +1,6 @@
 """The plots of the report, each as one SVG element that needs nothing beside it.
 
-Owns: axes, colours, marks. What must never come in: figures that the advice does not
+Owns axes, colours, marks. Must never contain figures that the advice does not
 hold, HTML around them.
 """
 
@@ -41,7 +41,7 @@ STYLE: Final[Any] = {
 
 
 def levels(advice: Advice, limit: str) -> str:
-    """What the server has left of one limit and what the limiter counts on, over time."""
+    """Draw the levels of one limit, the server's and the limiter's, over time."""
     trace = [(moment, *found[limit]) for moment, found in advice.trace.trace if limit in found]
     figure, axes = _axes(9.2, 2.6)
     unit, name = _unit(advice.trace.seconds)
@@ -60,12 +60,12 @@ def levels(advice: Advice, limit: str) -> str:
     axes.set_xlabel(f"{name} since the start")
     axes.set_ylabel("requests" if limit.startswith("r") else "tokens")
     axes.yaxis.set_major_formatter(_thousands)
-    axes.legend(frameon=False, loc="upper right", ncols=2)
+    legend(axes)
     return _svg(figure, f"Level of the {limit} bucket over time, right after each admission")
 
 
 def waits(advice: Advice) -> str:
-    """Which share of the calls was let in after so many seconds."""
+    """Draw the share of the calls that was let in, by seconds waited."""
     figure, axes = _axes(4.5, 3.0)
     every = sorted(wait for outcome in advice.unseen.outcomes for wait in outcome.waits)
     urgent = sorted(wait for outcome in advice.unseen.outcomes for wait in outcome.urgent)
@@ -87,13 +87,14 @@ def waits(advice: Advice) -> str:
     axes.set_xlim(left=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     if urgent:
-        axes.legend(frameon=False, loc="lower right")
+        legend(axes)
     return _svg(figure, "Share of the calls that waited at most so long")
 
 
 def knob(points: Sequence[Point], chosen: object, *, urgent: bool = False) -> str:
-    """What each value of a knob costs; the recommended one is blue. `urgent`: in what
-    95 % of the interactive calls wait at most.
+    """Draw what each value of an option costs; the recommended one is blue.
+
+    `urgent`: the cost is the wait within which 95 % of the interactive calls stay.
     """
     figure, axes = _axes(4.5, 0.55 + 0.32 * len(points))
     costs = [point.urgent if urgent else point.makespan for point in points]
@@ -104,13 +105,13 @@ def knob(points: Sequence[Point], chosen: object, *, urgent: bool = False) -> st
         if point.value == chosen:
             bar.set_color(BLUE)
         refused = point.rejected or point.failed
-        told = (
+        label = (
             takes(cost)
             + (f", {point.rejected} 429s" if refused else "")
             + (f", {point.failed} failed" if point.failed else "")
         )
         axes.annotate(
-            told,
+            label,
             (bar.get_width(), bar.get_y() + bar.get_height() / 2),
             xytext=(4, 0),
             textcoords="offset points",
@@ -160,8 +161,20 @@ def tiers(advice: Advice) -> str:
     axes.invert_yaxis()
     axes.grid(visible=False)
     axes.set_xlabel(name)
-    axes.legend(frameon=False, loc="lower right", fontsize=8.5)
+    legend(axes)
     return _svg(figure, "Makespan under other limits")
+
+
+def legend(axes: Axes) -> None:
+    """Name the series above the axes, where nothing is drawn that it could cover."""
+    axes.legend(
+        frameon=False,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        borderaxespad=0,
+        ncols=2,
+        fontsize=8.5,
+    )
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
@@ -171,9 +184,7 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """The drawing as an element of a page: without the XML prolog and its address of a
-    document type.
-    """
+    """Return the drawing as an element of a page, without prolog and document type."""
     out = io.StringIO()
     with mpl.rc_context(STYLE):
         figure.savefig(

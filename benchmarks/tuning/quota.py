@@ -1,9 +1,7 @@
-"""Which limits hold: given as numbers, looked up by tier and model, or read from the
-headers of a recorded answer.
+"""The limits that hold: given as numbers, by tier and model, or by recorded headers.
 
-Owns: short names of limits, {"rpm": 500.0, "tpm": 30_000.0}, and what comes of them.
-What must never come in: guesses; a limit that nobody knows is asked for in one
-sentence.
+Owns short names of limits, {"rpm": 500.0, "tpm": 30_000.0}, and how they are found.
+Must never guess: a limit that is not known is asked for in one sentence.
 """
 
 from __future__ import annotations
@@ -31,9 +29,7 @@ Named = Mapping[str, float]
 
 
 def named(limits: Iterable[Limit]) -> dict[str, float]:
-    """Limits by their short names; those that have none (images, other periods) are
-    left out.
-    """
+    """Return limits by their short names, without those that have none (images)."""
     return {
         _SHORT[limit.name, limit.per]: limit.amount
         for limit in limits
@@ -44,8 +40,9 @@ def named(limits: Iterable[Limit]) -> dict[str, float]:
 def limits_for(
     given: Mapping[str, float | None], tier: str | None, model: str | None, headers: Path | None
 ) -> dict[str, float]:
-    """What holds: numbers first, then the headers, then the tier's table. Raises
-    `InvalidArgument` where nothing is known.
+    """Return what holds: numbers first, then the headers, then the tier's table.
+
+    Raises `InvalidArgument` where nothing is known.
     """
     found: dict[str, float] = {}
     if tier is not None:
@@ -61,8 +58,9 @@ def limits_for(
 
 
 def recorded(path: Path) -> dict[str, float]:
-    """Read the limits out of one answer's headers: lines "x-ratelimit-limit-requests:
-    500", or a JSON object of them.
+    """Read the limits out of one answer's headers.
+
+    They are lines such as "x-ratelimit-limit-requests: 500", or a JSON object.
     """
     text = b"".join(
         raw if raw.endswith(b"\n") else raw + b"\n" for _, raw in read_lines(path)
@@ -81,14 +79,17 @@ def recorded(path: Path) -> dict[str, float]:
     found = named(known)
     if not found:
         raise InvalidArgument(
-            f'{path} holds no rate-limit headers; lines such as "x-ratelimit-limit-tokens: 30000" are expected'
+            f'{path} holds no rate-limit headers; lines such as "x-ratelimit-limit-tokens: 30000"'
+            " are expected"
         )
     return found
 
 
 def other_tiers(tier: str | None, model: str, limits: Named) -> dict[str, dict[str, float]]:
-    """What else could hold, by name: the tiers above that the table knows for the
-    model; where it knows none, multiples of what holds.
+    """Return further limits to compare, by name.
+
+    They are the tiers above that the table has for the model; where it has none,
+    multiples of what holds.
     """
     above = {}
     for name in TIERS:

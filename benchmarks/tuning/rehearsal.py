@@ -1,15 +1,14 @@
-"""The proof in real time: the recommended settings, the real SDK, HTTP, and `ratelimit
-serve` in a process of its own.
+"""The proof in real time: the recommended settings, the real SDK, and HTTP.
 
-Owns: the scaled-down workload and what it is expected to take, and running it. What
-must never come in: searching; texts of anybody's calls (a rehearsal keeps sizes only,
-and says words of its own).
+Owns the scaled-down workload, its prediction, and its run against `ratelimit serve` in
+a process of its own. Must never contain searching or the texts of calls: a rehearsal
+keeps sizes only and sends words of its own.
 
 A rehearsal is a sample of the calls, all at once, against limits lowered until it takes
-about half a minute. In so short a time the luck of one long answer would decide
-everything, if it came last, or if it were the first, for whose headers all others wait.
-So the shortest answer is asked for first, then the longest and so on. What is predicted
-and what is measured is the time from the first call to the last answer.
+about half a minute. In so short a time one long answer would decide everything if it
+came last, or if it were the first, because all calls wait for the first headers. So the
+shortest answer is asked for first, then the longest and so on. The time from the first
+call to the last answer is predicted and measured.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from typing import Any, Final
 import openai
 
 from benchmarks.tuning.plans import PERIODS, Plan, arithmetic, work_of
-from benchmarks.tuning.simulate import Settings
 from benchmarks.tuning.traffic import Item, Traffic
+from benchmarks.tuning.world import Settings
 from ratelimit import RateLimiter
 from ratelimit.errors import InvalidArgument
 from ratelimit.estimate import Estimator
@@ -54,7 +53,7 @@ source: 4 to 6 ms a call with openai 3.57.
 
 @dataclass(frozen=True, slots=True)
 class Rehearsed:
-    """How it went: seconds, 429s that the limiter heard of, calls that failed."""
+    """How it went: seconds, 429s that the limiter counted, calls that failed."""
 
     seconds: float
     rejected: int
@@ -62,9 +61,7 @@ class Rehearsed:
 
 
 def rehearsal(plan: Plan, settings: Settings) -> dict[str, Any]:
-    """Draw a rehearsal of a plan and predict it; what comes back is JSON, for
-    `rehearse`.
-    """
+    """Draw a rehearsal of a plan and predict it; return JSON for `rehearse`."""
     jobs = plan.jobs(SEEDS[0])
     chosen = random.Random(0).sample(jobs, min(CALLS, len(jobs)))
     sizes = sorted(
@@ -76,7 +73,8 @@ def rehearsal(plan: Plan, settings: Settings) -> dict[str, Any]:
     traffic = Traffic([_item(model, *size) for size in sizes], pace=None)
     if not sizes:
         raise InvalidArgument(
-            "a rehearsal needs calls that get text back, and these are embeddings only; leave --validate out"
+            "a rehearsal needs calls that get text back, and these are embeddings only; leave"
+            " --validate out"
         )
     world = replace(plan.world, latency=SERVED, client=CLIENT, level=1.0)
     work = work_of(traffic, world)
@@ -196,11 +194,11 @@ def _serving(limits: Mapping[str, float], variant: str) -> Iterator[str]:
         try:
             if process.stdout is None:
                 raise InvalidArgument("ratelimit serve has no output to read its address from")
-            told = process.stdout.readline()
-            found = re.search(r"http://\S+", told)
+            line = process.stdout.readline()
+            found = re.search(r"http://\S+", line)
             if found is None:
                 raise InvalidArgument(
-                    f"ratelimit serve did not start: {told.strip() or 'what it said stands above'}"
+                    f"ratelimit serve did not start: {line.strip() or 'what it said stands above'}"
                 )
             yield found[0]
         finally:

@@ -1,7 +1,7 @@
-"""The report: one page that holds everything it shows, and asks nobody for anything.
+"""The report: one page that holds everything it shows and loads nothing.
 
-Owns: the order of what is said, and the look. What must never come in: scripts,
-addresses of other files, figures of its own.
+Owns the order of the page, and the look. Must never contain scripts, addresses of other
+files or figures of its own.
 """
 
 from __future__ import annotations
@@ -16,19 +16,25 @@ from benchmarks.tuning.plans import NAMES
 from benchmarks.tuning.words import KNOBS, code, limits, sensitivity, sentences, servers, takes
 
 LOOK: Final = """
-:root { color-scheme: light; --ink: #1d2026; --soft: #5b616b; --line: #d8dbe0; --blue: #2563a8; --warm: #c2571a; }
+:root { color-scheme: light; --ink: #1d2026; --soft: #5b616b; --line: #d8dbe0;
+  --blue: #2563a8; --warm: #c2571a; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 62rem; padding: 2.5rem 1.5rem 4rem; color: var(--ink); background: #fff;
+body { margin: 0 auto; max-width: 62rem; padding: 2.5rem 1.5rem 4rem; color: var(--ink);
+  background: #fff;
   font: 16px/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
 h3 { font-size: 1rem; margin: 0; } h3 + p { margin: .1rem 0 .4rem; }
 p, li { max-width: 46rem; } .soft { color: var(--soft); }
-pre { background: #f4f5f7; border-left: 3px solid var(--blue); padding: .8rem 1rem; overflow-x: auto; font-size: .95rem; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); gap: 1px; background: var(--line);
+pre { background: #f4f5f7; border-left: 3px solid var(--blue); padding: .8rem 1rem;
+  overflow-x: auto; font-size: .95rem; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr));
+  gap: 1px; background: var(--line);
   border: 1px solid var(--line); margin: 1.4rem 0; }
-.figures div { background: #fff; padding: .8rem 1rem; } .figures b { display: block; font-size: 1.35rem; font-weight: 600; }
+.figures div { background: #fff; padding: .8rem 1rem; } .figures b { display: block;
+  font-size: 1.35rem; font-weight: 600; }
 .figures span { color: var(--soft); font-size: .9rem; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(25rem, 1fr)); gap: 1.6rem 2rem; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(25rem, 1fr));
+  gap: 1.6rem 2rem; }
 svg { width: 100%; height: auto; display: block; }
 table { border-collapse: collapse; font-size: .95rem; }
 td, th { text-align: left; padding: .35rem 1rem .35rem 0; border-bottom: 1px solid var(--line);
@@ -38,38 +44,48 @@ td, th { text-align: left; padding: .35rem 1rem .35rem 0; border-bottom: 1px sol
 """
 
 _NOTHING_ELSE: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""The browser itself forbids the page every request, and would say so on its console.
-"""
-_OF_LEVELS: Final = "One run, after each admission: while the limiter counts on no more than the server has, nothing is refused."
+"""The browser refuses the page every request, and reports one on its console."""
+_OF_LEVELS: Final = (
+    "One run, after each admission: while the limiter counts on no more than the server has,"
+    " nothing is refused."
+)
 _OF_SAMPLE: Final = (
     f" Simulated is a sample of {WHOLE:,} calls, against limits that were lowered in proportion."
 )
 _OF_BOUND: Final = (
-    "What each limit makes it take at least, whoever the client is: what exceeds a full bucket, at the rate at which it refills, and the last"
-    " call's own time."
+    "What each limit makes it take at least, with any client: what exceeds a full bucket, at the"
+    " rate at which it refills, and the last call's own time."
 )
 _OF_KNOBS: Final = (
-    "The others stay as recommended (blue). Times are of the workload of the search, a sample of the calls against limits that were lowered with"
-    " it, two runs each; 429s in orange."
+    "The rest stay as recommended (blue). Times are of the workload of the search, a sample of the"
+    " calls against limits that were lowered with it, two runs each; 429s in orange."
 )
-_OF_PAGE: Final = "Made by benchmarks/tune.py with the limiter itself on a virtual clock. Nothing on this page is loaded from anywhere."
+_OF_PAGE: Final = (
+    "Made by benchmarks/tune.py with the limiter itself on a virtual clock. Nothing on this page is"
+    " loaded from anywhere."
+)
 
 
 def page(advice: Advice) -> str:
     """The whole page."""
     traffic, world = advice.plan.traffic, advice.plan.world
-    told = sentences(advice)
+    found = sentences(advice)
     return "\n".join(
         [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f'<meta http-equiv="Content-Security-Policy" content="{_NOTHING_ELSE}">',
             '<link rel="icon" href="data:,">',  # without it a browser asks for favicon.ico
-            f"<title>{len(traffic):,} calls: settings for the rate limiter</title><style>{LOOK}</style></head><body>",
+            f"<title>{len(traffic):,} calls: settings for the rate limiter</title>",
+            f"<style>{LOOK}</style></head><body>",
             f"<h1>{len(traffic):,} calls in {escape(takes(advice.makespan))}</h1>",
-            f'<p class="soft">against {escape(limits(world.limits))}; server variant {escape(world.variant)}; {advice.runs} simulated runs</p>',
+            _soft(
+                f"against {limits(world.limits)}; server variant {world.variant};"
+                f" {advice.runs} simulated runs"
+            ),
             f"<pre>{escape(code(advice))}</pre>",
             _figures(advice),
-            "<ul>" + "".join(f"<li>{_marked(each)}</li>" for each in told) + "</ul>",
+            "<ul>" + "".join(f"<li>{_marked(each)}</li>" for each in found) + "</ul>",
             "<h2>The buckets over time</h2>",
             _soft(_OF_LEVELS + (_OF_SAMPLE if len(traffic) > WHOLE else "")),
             *_levels(advice),
@@ -149,7 +165,8 @@ def _knobs(advice: Advice) -> Iterable[str]:
         points = advice.sensitivity[name]
         if len(points) > 1:
             drawn = plots.knob(points, getattr(advice.settings, name), urgent=name == "patience")
-            yield f'<section><h3>{name} = {escape(chosen)}</h3><p class="soft">{escape(KNOBS[name])}</p>{drawn}</section>'
+            heading = f"<h3>{name} = {escape(chosen)}</h3>{_soft(KNOBS[name])}"
+            yield f"<section>{heading}{drawn}</section>"
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, texts: int) -> str:

@@ -1,7 +1,7 @@
 """The search: which settings finish soonest with no 429.
 
-Owns: the values that each knob may take, how runs are spread over processes, and the
-order of the search. What must never come in: how a run is simulated, words, tables.
+Owns the values that each knob may take, how runs are spread over processes, and the
+order of the search. Must never contain how a run is simulated, words, tables.
 
 The knobs work on different things - what is reserved, when a debit is dated, how much
 goes at once - so their effects nearly add up, and going from the defaults along one
@@ -14,6 +14,7 @@ to paste is short.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,7 +25,7 @@ from types import TracebackType
 from typing import Any, Final, get_args
 
 from benchmarks.tuning.plans import Plan, needed_in_flight
-from benchmarks.tuning.simulate import Outcome, Settings
+from benchmarks.tuning.world import Outcome, Settings
 from ratelimit.control.pricing import Accounting
 
 REFUSED: Final = 60.0
@@ -32,6 +33,8 @@ REFUSED: Final = 60.0
 FAILED: Final = 600.0
 WORTH: Final = 0.01
 """A knob leaves its default for a gain of this share at least."""
+SURE: Final = 3.36
+"""Student's t of 99 %, one-sided, for paired runs on six seeds."""
 STEP: Final = 0.005
 """So much slower is the next of those that are asked when the best fails."""
 ROUNDS: Final = 4
@@ -81,11 +84,29 @@ class Rating:
 
     @property
     def score(self) -> float:
-        """What is made small: the makespan, what urgent calls wait, and nearly
-        infinitely more for a 429.
-        """
+        """Return what is minimised: makespan, urgent waits, and a minute for a 429."""
         refused = (REFUSED * self.rejected + FAILED * self.failed) / len(self.outcomes)
         return self.makespan + self.wait(0.95, urgent=True) + refused
+
+    def beats(self, other: Rating) -> bool:
+        """Compare with other settings that ran on the same seeds.
+
+        Settings with more 429s or failures never win. With as many they must gain more
+        than `WORTH`, and more than the luck of the seeds explains (Student's t, 99 %).
+        """
+        refused = self.failed, self.rejected
+        before = other.failed, other.rejected
+        if self.failed > other.failed or self.rejected > other.rejected:
+            return False
+        if refused != before:
+            return True
+
+        gains = [
+            Rating([theirs]).score - Rating([ours]).score
+            for ours, theirs in zip(self.outcomes, other.outcomes, strict=True)
+        ]
+        luck = stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
+        return fmean(gains) > max(WORTH * other.score, SURE * luck)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -108,8 +129,9 @@ def _work(run: Run) -> Outcome:
 
 
 class Bench:
-    """Runs settings on plans, each only once, on all processors. `ran` is called after
-    each run.
+    """Runs settings on plans, each only once, on all processors.
+
+    `ran` is called after each run.
     """
 
     def __init__(
@@ -173,8 +195,9 @@ class Bench:
 
 
 def values_of(plan: Plan, seconds: float) -> dict[str, list[Any]]:
-    """What each knob is tried at, for a whole plan that takes `seconds`: the defaults
-    first.
+    """Return the values that each option is tried at, the default first.
+
+    `seconds`: how long the whole plan takes.
     """
     answers = [job.output for job in plan.jobs(0) if job.item.answers]
     tokens = sorted(
@@ -220,8 +243,9 @@ def descend(
     seeds: Sequence[int],
     start: Settings,
 ) -> tuple[Settings, dict[Settings, Rating]]:
-    """Go from `start` along one knob at a time until none helps; return where that
-    ends, and all that was rated on the way.
+    """Go from `start` along one option at a time until none helps.
+
+    Return where that ends, and all ratings on the way.
     """
     best, rated = start, dict(zip([start], bench.rate(plan, [start], seeds), strict=True))
     for _ in range(ROUNDS):
@@ -252,8 +276,9 @@ def _without_needless(
 
 
 def ladder(rated: Mapping[Settings, Rating], best: Settings) -> list[Settings]:
-    """Whom to ask, one after the other, when the best fails on other seeds: the best
-    without a 429 at each step of slowness.
+    """Return what to try in turn when the best fails on other seeds.
+
+    At each step of slowness it is the best that got no 429.
     """
     found, step = [best], rated[best].score
     for each in sorted(

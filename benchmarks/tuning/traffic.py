@@ -1,8 +1,8 @@
 """Whose calls are to be tuned for, and how a seed arranges them.
 
-Owns: what is known of each call (its body, its bill, when it comes, how urgent it is)
+Owns what is known of each call (its body, its bill, when it comes, how urgent it is)
 and what chance decides (the order, answers that nobody recorded, how long answers and
-the network take). What must never come in: where calls come from (`sources.py`),
+the network take). Must never contain where calls come from (`sources.py`),
 limits, servers, clocks, settings of the limiter.
 
 A seed decides everything random beforehand and call by call, so two settings that are
@@ -25,9 +25,7 @@ BOUNDS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A lognormal length in tokens: its median, and the standard deviation of its
-    logarithm.
-    """
+    """A lognormal length in tokens: median, and standard deviation of the logarithm."""
 
     median: float
     sigma: float
@@ -50,20 +48,26 @@ USUAL: Final = Spread(120, 0.6)
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One call. `answer`: billed output tokens, None: not known. `most`: what its body
-    allows for one answer, in tokens.
-    """
+    """One call of the traffic."""
 
     body: Mapping[str, Any]
     endpoint: str
     model: str
     counted: Estimate
+    """The limiter's estimate of the body, made once."""
     prompt: int
+    """Billed prompt tokens."""
     answer: int | None = None
+    """Billed output tokens; None: not known."""
     most: int | None = None
+    """Tokens that the body allows for one answer."""
     moment: float | None = None
+    """Recorded arrival, in seconds; None: not known."""
     priority: str = "normal"
     origin: str = ""
+    """Line and file, for messages."""
+    late: int = 0
+    """Billed prompt tokens that the server cannot charge when the call arrives."""
 
     @property
     def answers(self) -> bool:
@@ -72,9 +76,7 @@ class Item:
 
     @property
     def reserve(self) -> int:
-        """Tokens that it needs at least: its prompt and the most it may answer, or what
-        the server takes at admission.
-        """
+        """Tokens that it needs at least: prompt and longest answer, or the charge."""
         return max(
             self.prompt + (self.answer or 0),
             self.counted.charge,
@@ -82,7 +84,7 @@ class Item:
         )
 
     def capped(self, most: int) -> Item:
-        """The same call with at most `most` tokens for an answer; a longer one is cut."""
+        """Return the same call with at most `most` tokens for an answer."""
         if not self.answers or (self.most is not None and self.most <= most):
             return self
         name = next(
@@ -101,9 +103,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One call as a seed has it: when it comes, what it will be billed, and the seconds
-    it spends on the way there, at work, and back.
-    """
+    """One call as a seed draws it, times in seconds."""
 
     number: int
     arrival: float
@@ -154,7 +154,7 @@ class Traffic:
         return [replace(job, number=number) for number, job in enumerate(jobs)]
 
     def sample(self, count: int, seed: int = 0) -> Traffic:
-        """`count` of the calls, drawn without order; all of them if there are no more."""
+        """Draw `count` of the calls; all of them if there are no more."""
         if count >= len(self.items):
             return self
         chosen = sorted(random.Random(f"sample {seed}").sample(range(len(self.items)), count))

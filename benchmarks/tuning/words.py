@@ -1,8 +1,7 @@
-"""The advice in words: the code to paste, sentences, rows of tables, and the document
-for programs.
+"""The advice in words: the code to paste, sentences, rows of tables, and a document.
 
-Owns: how figures are said. What must never come in: simulating, files, the look.
-Terminal and page say the same because both take it from here.
+Owns how figures are put into words, the same for terminal and page. Must never contain
+simulating, files or the look.
 """
 
 from __future__ import annotations
@@ -94,15 +93,21 @@ def _makespan(advice: Advice) -> str:
         if advice.beyond < 1
         else f", of which {takes(advice.beyond)} beyond the simulated part are arithmetic"
     )
-    return f"Expect {len(advice.plan.traffic):,} calls to take {takes(advice.makespan)}, give or take {takes(spread)} ({simulated}{tail})."
+    return (
+        f"Expect {len(advice.plan.traffic):,} calls to take {takes(advice.makespan)}, give or"
+        f" take {takes(spread)} ({simulated}{tail})."
+    )
 
 
 def _refused(advice: Advice) -> list[str]:
     unseen = advice.unseen
     if not (unseen.rejected or unseen.failed):
         return ["None of them got a 429, and none failed."]
-    told = f"WARNING: {unseen.rejected} 429s and {unseen.failed} failed calls in these {len(UNSEEN)} runs: no setting of the limiter fits"
-    return [told + " this server and this traffic; give limits some per cent below the real ones."]
+    text = (
+        f"WARNING: {unseen.rejected} 429s and {unseen.failed} failed calls in these {len(UNSEEN)}"
+        " runs: no setting of the limiter fits"
+    )
+    return [text + " this server and this traffic; give limits some per cent below the real ones."]
 
 
 def _bound(advice: Advice) -> str:
@@ -124,10 +129,16 @@ def _bound(advice: Advice) -> str:
 
 def _waits(advice: Advice) -> str:
     unseen = advice.unseen
-    told = f"A call waits {takes(unseen.wait(0.5))} (median), {takes(unseen.wait(0.95))} (95 %), {takes(unseen.wait(1.0))} (longest) to be let in"
+    text = (
+        f"A call waits {takes(unseen.wait(0.5))} (median), {takes(unseen.wait(0.95))} (95 %),"
+        f" {takes(unseen.wait(1.0))} (longest) to be let in"
+    )
     if advice.plan.traffic.two_classes:
-        told += f"; an interactive one {takes(unseen.wait(0.5, urgent=True))} (median), {takes(unseen.wait(0.95, urgent=True))} (95 %)"
-    return told + "."
+        text += (
+            f"; an interactive one {takes(unseen.wait(0.5, urgent=True))} (median),"
+            f" {takes(unseen.wait(0.95, urgent=True))} (95 %)"
+        )
+    return text + "."
 
 
 def _default(advice: Advice) -> list[str]:
@@ -136,7 +147,10 @@ def _default(advice: Advice) -> list[str]:
     default = advice.default
     took = takes(default.makespan + advice.beyond)
     return [
-        f"The defaults take {took}, with {default.rejected} 429s and {default.failed} failed calls in these runs."
+        (
+            f"The defaults take {took}, with {default.rejected} 429s and {default.failed} failed"
+            " calls in these runs."
+        )
     ]
 
 
@@ -146,7 +160,8 @@ def _tiers(advice: Advice) -> list[str]:
         share = 1 - each.makespan / advice.makespan
         gain = f"saves {share:.0%}" if share > 0.02 else "changes nothing"
         found.append(
-            f"{each.name[0].upper()}{each.name[1:]} ({limits(each.limits)}): {takes(each.makespan)}, {gain}."
+            f"{each.name[0].upper()}{each.name[1:]} ({limits(each.limits)}):"
+            f" {takes(each.makespan)}, {gain}."
         )
     return found
 
@@ -154,7 +169,10 @@ def _tiers(advice: Advice) -> list[str]:
 def _smaller(advice: Advice) -> list[str]:
     if not advice.smaller:
         return [
-            "A smaller max_tokens would cut answers and give nothing else: it is as small as they are long."
+            (
+                "A smaller max_tokens would cut answers and give nothing else: it is as small as"
+                " they are long."
+            )
         ]
     found = []
     for each in advice.smaller:
@@ -176,11 +194,11 @@ def limits(named: Mapping[str, float]) -> str:
 
 
 def sensitivity(advice: Advice) -> list[tuple[str, str, str]]:
-    """A row for each knob: its name, its recommended value, and what other values cost."""
+    """Make a row for each option: its recommended value, and what others cost."""
     rows = []
     for knob, points in advice.sensitivity.items():
         chosen = getattr(advice.settings, knob)
-        told = []
+        costs_of = []
         for point in points:
             if point.value == chosen:
                 continue
@@ -192,8 +210,8 @@ def sensitivity(advice: Advice) -> list[tuple[str, str, str]]:
                 if knob == "patience"
                 else f"{point.makespan / own - 1:+.1%}"
             )
-            told.append(f"{said(point.value)}: {costs}{refused}{failed}")
-        rows.append((knob, said(chosen), "; ".join(told)))
+            costs_of.append(f"{said(point.value)}: {costs}{refused}{failed}")
+        rows.append((knob, said(chosen), "; ".join(costs_of)))
     return rows
 
 

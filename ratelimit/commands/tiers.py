@@ -27,21 +27,42 @@ _FLAGSHIP: Final = {
     "4": Limits(rpm=10_000, tpm=4_000_000),
     "5": Limits(rpm=15_000, tpm=40_000_000),
 }
+_GPT_4O: Final = {
+    "1": Limits(rpm=500, tpm=30_000),
+    "2": Limits(rpm=5_000, tpm=450_000),
+    "3": Limits(rpm=5_000, tpm=800_000),
+    "4": Limits(rpm=10_000, tpm=2_000_000),
+    "5": Limits(rpm=10_000, tpm=30_000_000),
+}
+_GPT_4O_MINI: Final = {
+    "1": Limits(rpm=500, tpm=200_000, rpd=10_000),
+    "2": Limits(rpm=5_000, tpm=2_000_000),
+    "3": Limits(rpm=5_000, tpm=4_000_000),
+    "4": Limits(rpm=10_000, tpm=10_000_000),
+    "5": Limits(rpm=30_000, tpm=150_000_000),
+}
+_BY_MODEL: Final[Mapping[str, Mapping[str, Limits]]] = {
+    "gpt-5.5": _FLAGSHIP,
+    "gpt-5.6": _FLAGSHIP,
+    "gpt-6": _FLAGSHIP,
+    # the pages of 2025; the recorded headers, until 2026-08, show no other pair
+    "gpt-4o": _GPT_4O,
+    "gpt-4.1": _GPT_4O,
+    "gpt-4o-mini": {"free": Limits(rpm=3, rpd=200), **_GPT_4O_MINI},
+    "gpt-4.1-mini": _GPT_4O_MINI,
+    "gpt-4.1-nano": _GPT_4O_MINI,
+    "gpt-4": {
+        "1": Limits(rpm=500, tpm=10_000, rpd=10_000),
+        "2": Limits(rpm=5_000, tpm=40_000),
+        "3": Limits(rpm=5_000, tpm=80_000),
+        "4": Limits(rpm=10_000, tpm=300_000),
+        "5": Limits(rpm=10_000, tpm=1_000_000),
+    },
+}
 
 TIERS: Final[Mapping[str, Mapping[str, Limits]]] = {
-    "free": {"gpt-4o-mini": Limits(rpm=3, rpd=200)},
-    **{
-        tier: {"gpt-5.5": limits, "gpt-5.6": limits, "gpt-6": limits}
-        for tier, limits in _FLAGSHIP.items()
-    },
-    "1": {
-        "gpt-5.5": _FLAGSHIP["1"],
-        "gpt-5.6": _FLAGSHIP["1"],
-        "gpt-6": _FLAGSHIP["1"],
-        "gpt-4o": Limits(rpm=500, tpm=30_000),
-        "gpt-4o-mini": Limits(rpm=500, tpm=200_000, rpd=10_000),
-        "gpt-4": Limits(rpm=500, tpm=10_000, rpd=10_000),
-    },
+    tier: {model: tiers[tier] for model, tiers in _BY_MODEL.items() if tier in tiers}
+    for tier in ("free", "1", "2", "3", "4", "5")
 }
 """Limits by tier and model; each model has buckets of its own, which its dated
 snapshots share.

@@ -1,8 +1,7 @@
-"""What the HTTP door costs: CPU of the calling thread per call, wrapped and not, in
-turns, beside the least that any limiter must do.
+"""Measure the CPU that wrapping costs a call, beside the least that any limiter costs.
 
-Owns the request body that `transport.py` sends, its prompts, and the three clients
-compared. Must never come in: faults, limits that bind.
+Owns the request body that `transport.py` sends, its prompts, and the three clients that
+are compared, call by call in turns. Must never contain faults or limits that bind.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import random
 import statistics
 import time
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Final
 
 import openai
 from rich.console import Console
@@ -26,10 +25,15 @@ from ratelimit.feedback import read_usage
 from ratelimit.integrations.bodies import MeteredBody
 from ratelimit.testing import FakeOpenAI
 
-MODEL = "gpt-4o"
-WORDS = """the of and to in is that for it as was with be by on not he his but at are this have from or had an they which one you were all
- her she there would their we him been has when who will no more if out so up said what its about than into them can only other time new some
- could these two may first then do any like my now over such our man me even most made after also did many before must through"""
+MODEL: Final = "gpt-4o"
+WORDS: Final = (
+    "the of and to in is that for it as was with be by on not he his but at are this have "
+    "from or had an they which one you were all her she there would their we him been has "
+    "when who will no more if out so up said what its about than into them can only other "
+    "time new some could these two may first then do any like my now over such our man me "
+    "even most made after also did many before must through"
+)
+"""What prompts are made of: one token each."""
 
 
 def request(text: str = "Hello, who are you?") -> dict[str, Any]:
@@ -69,9 +73,7 @@ class _Usage:
 
 
 class _Least:
-    """A transport that does what no limiter with a tokenizer can leave out, and limits
-    nothing.
-    """
+    """A transport that does only what no limiter with a tokenizer can leave out."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -94,8 +96,9 @@ def _counting(client: openai.OpenAI) -> openai.OpenAI:
 
 
 def overhead(console: Console, calls: int) -> dict[str, Any]:
-    """Measure the CPU of one thread per call, wrapped and not in turns, with the server
-    in a process of its own.
+    """Measure the CPU of one thread per call, wrapped and not in turns.
+
+    The server has a process of its own.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
