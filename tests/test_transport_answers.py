@@ -14,7 +14,7 @@ import pytest
 from ratelimit import EstimateWarning, LimiterWarning, RateLimiter, RequestTooLarge, WaitTimeout
 from ratelimit.admission.clock import Clock
 from ratelimit.feedback import JsonReader, Usage
-from ratelimit.integrations import metering
+from ratelimit.integrations import requests, settlement
 
 MODEL = "gpt-4o"
 MESSAGES: Any = [{"role": "user", "content": "Hello, who are you?"}]
@@ -232,8 +232,8 @@ def test_a_stream_without_usage_settles_by_its_text() -> None:
     assert server.spent() == (1, 13 + 2)
 
 
-def test_a_stream_closed_early_settles_by_what_was_said() -> None:
-    """Whoever has heard enough does not pay for the rest."""
+def test_a_stream_closed_early_keeps_its_reserve() -> None:
+    """What the server goes on to generate for nobody is not known."""
     server = Server(
         answer(
             sse(CHUNKS[0]), sse(CHUNKS[1]), sse(USED, "[DONE]"), content_type="text/event-stream"
@@ -243,12 +243,12 @@ def test_a_stream_closed_early_settles_by_what_was_said() -> None:
     next(iter(stream))
     stream.close()
 
-    assert server.spent() == (1, 13 + 1)
+    assert server.spent() == (1, RESERVE)
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_an_async_stream_closed_early_settles_by_what_was_said(backend: str) -> None:
-    """The same for async streams, also when the task is cancelled in the middle."""
+def test_an_async_stream_closed_early_keeps_its_reserve(backend: str) -> None:
+    """The same for async streams, when the task is cancelled in the middle."""
     server = Server(
         answer(
             sse(CHUNKS[0]), sse(CHUNKS[1]), sse(USED, "[DONE]"), content_type="text/event-stream"
@@ -268,18 +268,18 @@ def test_an_async_stream_closed_early_settles_by_what_was_said(backend: str) -> 
 
     anyio.run(main, backend=backend)
 
-    assert server.spent() == (1, 13 + 1)
+    assert server.spent() == (1, RESERVE)
 
 
-def test_a_stream_that_breaks_off_settles_by_what_was_said() -> None:
-    """A lost connection in the middle of a stream: what came until then was generated."""
+def test_a_stream_that_breaks_off_keeps_its_reserve() -> None:
+    """After a lost connection nobody sees what the server still generates."""
     server = Server(
         answer(sse(*CHUNKS), error=httpx2.ReadError("cut"), content_type="text/event-stream")
     )
     with pytest.raises(openai.APIConnectionError):
         list(server.client.chat.completions.create(**ASK, stream=True))
 
-    assert server.spent() == (1, 13 + 2)
+    assert server.spent() == (1, RESERVE)
 
 
 def test_a_json_answer_that_breaks_off_keeps_its_reserve() -> None:
@@ -480,14 +480,19 @@ def test_what_no_model_answers_passes_unmetered() -> None:
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("/v1/chat/completions", ("chat.completions", "")),
-        ("/v1/completions", ("completions", "")),
-        ("/v1/responses", ("responses", "")),
-        ("/openai/deployments/my-gpt/chat/completions", ("chat.completions", "my-gpt")),
-        ("/openai/deployments/e/embeddings/", ("embeddings", "e")),
-        ("/openai/v1/audio/transcriptions", ("audio", "")),
-        ("/v1/images/edits", ("images", "")),
-        ("/v1/moderations", ("moderations", "")),
+        ("/v1/chat/completions", "chat.completions"),
+        ("/v1/completions", "completions"),
+        ("/v1/responses", "responses"),
+        ("/v1/responses/compact", "responses"),
+        ("/openai/deployments/my-gpt/chat/completions", "chat.completions"),
+        ("/openai/deployments/e/embeddings/", "embeddings"),
+        ("/openai/v1/audio/transcriptions", "audio"),
+        ("/v1/images/edits", "images"),
+        ("/v1/moderations", "moderations"),
+        ("/v1/files", "files"),
+        ("/openai/files", "files"),
+        ("/v1/vector_stores/vs_1/files", None),
+        ("/v1/containers/c_1/files", None),
         ("/v1/models", None),
         ("/v1/responses/resp_1/cancel", None),
         ("/v1/chat/completions/abc", None),
@@ -498,7 +503,7 @@ def test_what_no_model_answers_passes_unmetered() -> None:
 )
 def test_the_path_tells_what_a_call_is(path: str, expected: object) -> None:
     """Any host, version and deployment before the end of the path."""
-    assert metering.endpoint_of(path) == expected
+    assert requests.endpoint_of_path(path) == expected
 
 
 def test_a_form_tells_its_model() -> None:
@@ -507,17 +512,16 @@ def test_a_form_tells_its_model() -> None:
         "POST", "http://x", data={"model": "whisper-1", "n": "2"}, files={"file": b"sound"}
     )
 
-    assert metering.body_of(request, "audio", "") == {"model": "whisper-1", "n": 2}
+    assert requests.body_of(request, "audio") == {"model": "whisper-1", "n": 2}
 
 
 def test_a_deployment_stands_in_for_the_model() -> None:
     """Azure names the model in the path when the body does not."""
-    assert (
-        metering.body_of(
-            httpx2.Request("POST", "http://x", json={"input": "a"}), "embeddings", "mine"
-        )["model"]
-        == "mine"
+    request = httpx2.Request(
+        "POST", "http://x/openai/deployments/mine/embeddings", json={"input": "a"}
     )
+
+    assert requests.metered_call(request) == ("embeddings", "mine", {"input": "a", "model": "mine"})
 
 
 def test_a_body_that_cannot_be_read_is_sent_with_one_warning(
@@ -526,7 +530,7 @@ def test_a_body_that_cannot_be_read_is_sent_with_one_warning(
     """A streamed or broken body is admitted as a guess; the call goes through, and only
     the first one warns.
     """
-    monkeypatch.setattr(metering, "_warned", set())
+    monkeypatch.setattr(settlement, "_warned", set())
     server = Server(as_json(CHAT))
     client = server.limiter.wrap(httpx2.Client(transport=httpx2.MockTransport(server.handle)))
     with pytest.warns(EstimateWarning, match="could not be read"):
@@ -543,7 +547,7 @@ def test_an_encoding_that_cannot_be_read_is_not_asked_for(monkeypatch: pytest.Mo
     """The client asks for what the taps can read; a server that sends br all the same
     costs the settlement, not the call.
     """
-    monkeypatch.setattr(metering, "_warned", set())
+    monkeypatch.setattr(settlement, "_warned", set())
     server = Server(answer(b"???", content_encoding="br"))
     given = httpx2.Client(
         transport=httpx2.MockTransport(server.handle),
@@ -565,7 +569,7 @@ def test_a_body_that_lies_about_its_encoding_is_passed_on(monkeypatch: pytest.Mo
     """The tap gives up where the bytes make no sense; the client gets them as they
     came.
     """
-    monkeypatch.setattr(metering, "_warned", set())
+    monkeypatch.setattr(settlement, "_warned", set())
     body = gzip.compress(json.dumps(CHAT).encode())
     server = Server(answer(body[:20], b"nonsense" * 20, content_encoding="gzip"))
     client = server.limiter.wrap(httpx2.Client(transport=httpx2.MockTransport(server.handle)))

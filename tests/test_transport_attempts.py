@@ -1,4 +1,5 @@
 import asyncio
+import multiprocessing
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ import httpx2
 import openai
 import pytest
 
-from ratelimit import Lease, RateLimiter
+from ratelimit import Lease, RateLimiter, RequestTooLarge, WaitTimeout
 from ratelimit.testing import FakeOpenAI
 
 ASK: dict[str, Any] = {
@@ -256,6 +257,42 @@ def test_cancelled_while_waiting_nothing_is_sent_or_paid(fake: tuple[FakeOpenAI,
 
     assert len(server.ledger) - before == 2
     assert limiter.statistics().families["*"].waiting == 0
+
+
+def too_large() -> None:
+    """Ask, in another process, for what the limit can never hold."""
+    http = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(200)))
+    client = openai.OpenAI(api_key="none", base_url="http://x/v1", http_client=http)
+    body = ASK | {"messages": [{"role": "user", "content": "Hello " * 500}]}
+    RateLimiter(tpm=100).wrap(client).chat.completions.create(**body)
+
+
+def too_late() -> None:
+    """Wait, in another process, for longer than the timeout."""
+    http = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(200, json={})))
+    client = openai.OpenAI(api_key="none", base_url="http://x/v1", http_client=http)
+    wrapped = RateLimiter(rpm=1).wrap(client, timeout=0)
+    for _ in range(2):
+        wrapped.chat.completions.create(**ASK)
+
+
+@pytest.mark.parametrize(("ask", "kind"), [(too_large, RequestTooLarge), (too_late, WaitTimeout)])
+def test_an_error_of_a_worker_process_arrives_with_its_figures(
+    ask: Callable[[], None], kind: type[Exception]
+) -> None:
+    """Both kinds of error that it is, the limiter's and the SDK's, pass a pool's pipe."""
+    with (
+        multiprocessing.get_context("spawn").Pool(1) as pool,
+        pytest.raises(kind) as raised,
+    ):
+        pool.apply(ask)
+    error: Any = raised.value
+
+    assert isinstance(error, openai.OpenAIError)
+    if isinstance(error, RequestTooLarge):
+        assert (error.name, error.limit) == ("tokens", 100)
+    else:
+        assert 0 < error.retry_after <= 60
 
 
 def test_a_lease_of_another_limiter_is_not_used() -> None:
