@@ -54,7 +54,7 @@ def run(function: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> A
     return VirtualClock().run(functools.partial(function, *args, **kwargs))
 
 
-# ---- kinds --------------------------------------------------------------------------------------------------------------------------------
+# ---- kinds --------------------------------------------------------------------------
 
 
 def test_an_async_function_stays_one_and_settles() -> None:
@@ -198,7 +198,7 @@ def test_an_async_function_behind_a_plain_wrapper_waits_without_blocking_the_loo
     assert clock.now() == pytest.approx(15)
 
 
-# ---- arguments ----------------------------------------------------------------------------------------------------------------------------
+# ---- arguments ----------------------------------------------------------------------
 
 
 def test_positional_arguments_and_defaults_are_part_of_the_request() -> None:
@@ -250,9 +250,9 @@ def test_wrong_arguments_raise_as_ever_and_keep_no_slot() -> None:
         lambda: ask_now(nothing=1),  # type: ignore[call-arg]
     ]
     for attempt in attempts:
-        with pytest.raises(TypeError, match="argument") as told:
+        with pytest.raises(TypeError, match="argument") as raised:
             attempt()
-        kept.append(told.value)  # and with it the frames in which it happened
+        kept.append(raised.value)  # and with it the frames in which it happened
         assert in_flight(held) == 0
 
 
@@ -288,20 +288,20 @@ def test_arguments_that_are_no_request_are_told_once_for_each_function() -> None
         return question
 
     first, second, third = held(ask), held(ask), held(ask_later)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as given:
         warnings.simplefilter("always")
         for _ in range(2):
             assert first("why?") == second(question="why?") == ("why?", "gpt-4o")
             assert run(third, "why?") == "why?"
 
-    assert [warning.category for warning in told] == [EstimateWarning] * 3
-    assert [warning.filename for warning in told[:2]] == [__file__] * 2
+    assert [warning.category for warning in given] == [EstimateWarning] * 3
+    assert [warning.filename for warning in given[:2]] == [__file__] * 2
     assert all(
         re.search(
             r"arguments of .*ask(_later)?\(question.* no messages, input or prompt.*request=",
             str(one.message),
         )
-        for one in told
+        for one in given
     )
 
 
@@ -398,7 +398,7 @@ def test_the_timeout_and_the_priority_of_the_decorator_hold() -> None:
     assert entered == []
 
 
-# ---- errors -------------------------------------------------------------------------------------------------------------------------------
+# ---- errors -------------------------------------------------------------------------
 
 
 class Refused(Exception):
@@ -407,7 +407,10 @@ class Refused(Exception):
     def __init__(self, used: int | None = None) -> None:
         super().__init__("429")
         self.status_code = 429
-        text = f"Rate limit reached for m in organization on tokens per min (TPM): Limit 1000, Used {used}, Requested 9. Please try again in 1s"
+        text = (
+            "Rate limit reached for m in organization on tokens per min (TPM): Limit 1000,"
+            f" Used {used}, Requested 9. Please try again in 1s"
+        )
         self.body = (
             None
             if used is None
@@ -464,16 +467,16 @@ def test_an_error_settles_by_what_is_known_in_every_kind_of_function(
         "async generator": lambda: run(all_of, held(generate_async)(**BODY)),
         "awaitable": lambda: run(held(returning_awaitable), **BODY),
     }
-    with pytest.raises(type(error)) as told:
+    with pytest.raises(type(error)) as raised:
         calls[kind]()
-    assert told.value is error
+    assert raised.value is error
     assert in_flight(held) == 0
     assert held.statistics().refused == refused
     assert spent(held) == (kept if kept > 1 else pytest.approx(308, abs=10) if kept else 0)
 
 
 def test_a_cancelled_call_keeps_its_reserve_and_its_slot_falls_free(loop_clock: LoopClock) -> None:
-    """What was sent may have been counted; nobody behind it waits for ever."""
+    """What was sent may have been counted; no call behind it is held up."""
     clock = loop_clock()
     held = limiter(clock, concurrency=1)
 
@@ -492,7 +495,7 @@ def test_a_cancelled_call_keeps_its_reserve_and_its_slot_falls_free(loop_clock: 
     assert spent(held) == pytest.approx(2 * 308 - 2 * 1_000 / 60, abs=20)
 
 
-# ---- generators ---------------------------------------------------------------------------------------------------------------------------
+# ---- generators ---------------------------------------------------------------------
 
 
 def conversation(**_: Any) -> Generator[Any, Any, str]:
@@ -612,7 +615,7 @@ def test_generators_of_chunks_settle_by_usage_or_by_the_text_that_passed(
 
 
 def test_a_stream_left_early_keeps_its_reserve() -> None:
-    """What the server goes on to generate for nobody is not known, so it stays debited."""
+    """What the server still generates is not known, so it stays debited."""
     held = limiter()
 
     @held

@@ -1,5 +1,6 @@
-"""What the result of a decorated function settles: usage, a text, an HTTP response, or
-nothing, of which it is said once what helps.
+"""What the result of a decorated function settles.
+
+Usage, a text, an HTTP response, or nothing; then it is said once what helps.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ def test_what_settles_is_said_by_name() -> None:
     ],
 )
 def test_a_streams_text_counts_only_where_it_is_the_whole_answer(model: str, whole: bool) -> None:
-    """A model that reasons, or that nobody knows, has used more than it shows."""
+    """A model that reasons, or is not known, may have used more than it shows."""
     held = limiter()
     asked = BODY | {"model": model}
     estimate = held.estimate(asked)
@@ -421,8 +422,8 @@ def test_a_429_that_is_returned_is_counted_and_obeyed(send: Callable[..., Any]) 
 def test_a_response_settles_by_its_status_and_by_its_error(
     response: Any, tokens: float, refused: int
 ) -> None:
-    """Refusals are counted, and cost no tokens where they name the level; redirects cost
-    nothing. Each is handed on as it came.
+    """Refusals are counted, and cost no tokens where they name the level; redirects
+    cost nothing. Each is handed on as it came.
     """
     held = limiter()
 
@@ -535,7 +536,7 @@ def test_a_lease_is_used_for_its_model(asked: str, sent: str, admitted: int) -> 
     assert held.statistics().families["*"].admitted == admitted
 
 
-def test_a_lease_that_has_ended_is_used_by_nobody() -> None:
+def test_a_lease_that_has_ended_is_not_used_any_more() -> None:
     """A task that outlives the call it was started in pays for what it sends."""
     held = limiter()
     http = httpx2.Client(transport=httpx2.MockTransport(answer))

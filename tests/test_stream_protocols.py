@@ -1,5 +1,6 @@
-"""What a decorated function returns keeps its protocols, exactly: for web frameworks, for
-`isinstance`, `hasattr` and the language.
+"""What a decorated function returns keeps its protocols, exactly.
+
+For web frameworks, for `isinstance`, `hasattr` and the language.
 """
 
 from __future__ import annotations
@@ -167,8 +168,8 @@ NAMES = [
     "make", [generator, async_generator, Chunks, AsyncChunks, Pending, Iterable, lambda: iter([1])]
 )
 def test_a_proxy_has_exactly_the_protocols_of_what_it_stands_for(make: Any) -> None:
-    """Whoever asks what it is gets the same answers as from the thing itself, and whoever
-    looks at its class finds the same special methods.
+    """Every check gives the same answer as for the thing itself, and its class has the
+    same special methods.
     """
     inner = make()
     proxy: Any = limiter()(lambda **_: inner)(**BODY)

@@ -161,7 +161,7 @@ def test_a_json_answer_settles_by_its_usage(encode: Callable[[bytes], bytes], co
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_an_async_answer_settles_by_its_usage(backend: str) -> None:
-    """The async door hears what the sync one hears, on both event loops."""
+    """Async clients settle as sync ones do, on both event loops."""
     server = Server(as_json(CHAT))
 
     async def main() -> Any:
@@ -172,7 +172,7 @@ def test_an_async_answer_settles_by_its_usage(backend: str) -> None:
 
 
 def test_raw_and_streaming_responses_settle() -> None:
-    """with_raw_response and with_streaming_response go through the same door."""
+    """with_raw_response and with_streaming_response are metered alike."""
     server = Server(as_json(CHAT))
     raw = server.client.chat.completions.with_raw_response.create(**ASK)
     assert raw.parse().usage is not None
@@ -184,7 +184,7 @@ def test_raw_and_streaming_responses_settle() -> None:
 
 
 def test_a_response_of_bytes_settles_without_being_read() -> None:
-    """Mocks and caches answer with a body that nobody iterates."""
+    """Mocks and caches answer with a body that is never iterated."""
     server = Server(lambda _: httpx2.Response(200, json=CHAT))
     server.client.chat.completions.create(**ASK)
 
@@ -233,7 +233,7 @@ def test_a_stream_without_usage_settles_by_its_text() -> None:
 
 
 def test_a_stream_closed_early_keeps_its_reserve() -> None:
-    """What the server goes on to generate for nobody is not known."""
+    """What the server still generates is not known."""
     server = Server(
         answer(
             sse(CHUNKS[0]), sse(CHUNKS[1]), sse(USED, "[DONE]"), content_type="text/event-stream"
@@ -272,7 +272,7 @@ def test_an_async_stream_closed_early_keeps_its_reserve(backend: str) -> None:
 
 
 def test_a_stream_that_breaks_off_keeps_its_reserve() -> None:
-    """After a lost connection nobody sees what the server still generates."""
+    """What the server still generates after a lost connection is not known."""
     server = Server(
         answer(sse(*CHUNKS), error=httpx2.ReadError("cut"), content_type="text/event-stream")
     )
@@ -307,7 +307,7 @@ def test_a_responses_stream_settles_by_its_completion() -> None:
     assert server.spent() == (1, 53)
 
 
-def test_a_refusal_inside_a_stream_is_heard() -> None:
+def test_a_refusal_inside_a_stream_is_counted() -> None:
     """A 200 that fails inside with rate_limit_exceeded is a 429: it is counted and
     closes the line.
     """
@@ -375,8 +375,8 @@ def test_answers_that_carry_no_usage_keep_their_reserve() -> None:
 def test_a_hopeless_refusal_costs_one_attempt_and_says_what_helps(
     code: str, message: str, word: str, coding: str
 ) -> None:
-    """The SDK would try three times; it is told not to, and its exception says in plain
-    words what to do.
+    """The SDK would try three times; a header keeps it from that, and its exception says
+    in plain words what to do.
     """
     body = json.dumps(
         {"error": {"message": message, "type": code, "param": None, "code": code}}
@@ -403,7 +403,8 @@ def test_a_refusal_closes_the_line_and_is_tried_again() -> None:
     pause everybody.
     """
     error = {
-        "message": "on tokens per min (TPM): Limit 100000, Used 100000, Requested 100. Please try again in 60ms.",
+        "message": "on tokens per min (TPM): Limit 100000, Used 100000, Requested 100. "
+        "Please try again in 60ms.",
         "type": "tokens",
         "code": "rate_limit_exceeded",
     }
@@ -507,7 +508,7 @@ def test_the_path_tells_what_a_call_is(path: str, expected: object) -> None:
 
 
 def test_a_form_tells_its_model() -> None:
-    """Audio and picture edits come as multipart forms, whose model decides the limits."""
+    """Audio and picture edits come as multipart forms, and name their model there."""
     request = httpx2.Request(
         "POST", "http://x", data={"model": "whisper-1", "n": "2"}, files={"file": b"sound"}
     )
@@ -566,7 +567,7 @@ def test_an_encoding_that_cannot_be_read_is_not_asked_for(monkeypatch: pytest.Mo
 
 
 def test_a_body_that_lies_about_its_encoding_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tap gives up where the bytes make no sense; the client gets them as they
+    """The meter gives up where the bytes make no sense; the client gets them as they
     came.
     """
     monkeypatch.setattr(settlement, "_warned", set())

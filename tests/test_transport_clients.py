@@ -1,5 +1,6 @@
-"""Which clients can be wrapped: patched ones, subclasses and wrappers survive whole, or
-are refused with a way out.
+"""Which clients can be wrapped.
+
+Patched ones, subclasses and wrappers survive whole, or are refused with a way out.
 """
 
 from __future__ import annotations
@@ -201,8 +202,8 @@ class Eager(openai.OpenAI):
 
 
 def test_a_subclass_with_its_own_constructor_survives() -> None:
-    """Its constructor is not called, its attributes are there, and all that leads to the
-    client leads to the copy.
+    """Its constructor is not called, its attributes are there, and all that leads to
+    the client leads to the copy.
     """
     limiter = RateLimiter(rpm=1_000)
     registry: dict[str, Any] = {}

@@ -1,5 +1,6 @@
-"""The connections belong to the client that was given: its copies come and go beside it,
-over real HTTP on loopback.
+"""The connections belong to the given client, whatever becomes of its copies.
+
+Over real HTTP on loopback.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""Which requests of a wrapped HTTP client are metered: OpenAI's endpoints exactly, other
-APIs by what they name, redirects as the call they lead to.
+"""Which requests of a wrapped HTTP client are metered.
+
+OpenAI's endpoints exactly, other APIs by what they name, redirects as the call that
+they lead to.
 """
 
 from __future__ import annotations
@@ -276,7 +278,7 @@ def test_a_redirect_costs_nothing_and_leads_to_the_call(
     assert family.refused == 0
 
 
-def test_a_redirect_that_nobody_follows_costs_nothing() -> None:
+def test_a_redirect_that_is_not_followed_costs_nothing() -> None:
     """An HTTP client hands it on by default."""
     held = limiter()
     server = Redirecting(307)

@@ -122,8 +122,9 @@ def _named(name: str, signature: inspect.Signature) -> BodyMaker:
 
 
 def _body_among(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the one argument that is a whole request body, as of ``ask(request)`` or
-    ``ask(session, request)``; None without one.
+    """Return the one argument that is a whole request body; None without one.
+
+    As of ``ask(request)`` or ``ask(session, request)``.
     """
     bodies = [
         value

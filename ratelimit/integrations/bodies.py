@@ -1,5 +1,6 @@
-"""The bodies that a metered transport puts in place of an answer's own: one that is
-metered while it passes, and one that was read before.
+"""The bodies that a metered transport puts in place of an answer's own.
+
+One is metered while it passes; the other was read before and passes once more.
 
 Owns their passing for what they replace, and their ends. Must never know what the bytes
 mean (`metering.py` does), or import an HTTP library.
@@ -18,7 +19,7 @@ LARGEST_ERROR: Final = 1_000_000
 
 
 class MeteredBody(TransparentProxy):
-    """A body whose bytes a meter sees pass, for sync clients."""
+    """A body that is metered while it passes, for sync clients."""
 
     def __init__(self, inner: Any, meter: BodyMeter) -> None:
         self.metered_inner = inner
@@ -47,7 +48,7 @@ class MeteredBody(TransparentProxy):
 
 
 class AsyncMeteredBody(TransparentProxy):
-    """A body whose bytes a meter sees pass, for async clients."""
+    """A body that is metered while it passes, for async clients."""
 
     def __init__(self, inner: Any, meter: BodyMeter) -> None:
         self.metered_inner = inner
@@ -76,8 +77,9 @@ class AsyncMeteredBody(TransparentProxy):
 
 
 class BodyStart:
-    """What was read of a refusal's body: up to `LARGEST_ERROR` bytes, or up to the
-    error that broke it off.
+    """What was read of a refusal's body.
+
+    Up to `LARGEST_ERROR` bytes, or up to the error that broke it off.
     """
 
     def __init__(self) -> None:
@@ -101,8 +103,9 @@ class BodyStart:
 
 
 class ReplayedBody(TransparentProxy):
-    """A refusal's body, once more for a sync client: what was read, then the rest or
-    the error that broke it off.
+    """A refusal's body, once more for a sync client.
+
+    What was read comes first, then the rest or the error that broke it off.
     """
 
     def __init__(self, inner: Any, start: BodyStart, rest: Iterator[bytes]) -> None:

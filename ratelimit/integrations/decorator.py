@@ -33,8 +33,9 @@ def decorator(
     patience: float,
     settle: SettleBy = "usage",
 ) -> Callable[[F], F]:
-    """Make the decorator for these settings; it keeps the function's kind and
-    signature. The parameters are those of `RateLimiter.limit`.
+    """Make a decorator that keeps the function's kind and signature.
+
+    The parameters are those of `RateLimiter.limit`.
     """
     if request is not None and not callable(request):
         raise InvalidArgument(
@@ -58,8 +59,9 @@ def decorator(
 
 
 class Results:
-    """Settles the calls of one function by what it returns, and warns once where that
-    says nothing of what a call used.
+    """Settles the calls of one function by what it returns.
+
+    Warns once where that does not show what a call used.
     """
 
     def __init__(self, name: str, by: SettleBy) -> None:
@@ -68,8 +70,9 @@ class Results:
         self._warned = False
 
     def settled(self, lease: Lease, result: Any) -> Any:
-        """Settle by a result, and return it, or what stands for it until it is known
-        what the call used.
+        """Settle by a result and return it.
+
+        Where its call is not over yet, return what stands for it and settles later.
         """
         if hasattr(result, "add_done_callback"):
             # A future or a task stays what it is: its own callback settles.
@@ -105,8 +108,9 @@ class Results:
             self._unsettled(lease)
 
     def _unsettled(self, lease: Lease) -> None:
-        """Keep the reserve of a call of which nothing is known; say so once, where a
-        limit waits for its tokens.
+        """Keep the reserve of a call that shows no usage.
+
+        Say so once, where tokens of a limit stay taken for it.
         """
         if not self._warned and holds_output(lease):
             self._warned = True

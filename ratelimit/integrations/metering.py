@@ -1,4 +1,4 @@
-"""The meters of answers: readers that see an answer's bytes pass and settle its lease.
+"""The meters of answers: they read the bytes that pass, and settle the lease.
 
 Owns how a body's usage is found, whole or streamed, and the undoing of its encoding.
 Must never wait, use the network, or import an HTTP library: headers are raw pairs.
@@ -28,7 +28,7 @@ decode the whole list for every name.
 
 
 class BodyMeter:
-    """Sees one answer's body pass and settles its lease at the end, see `settlement.py`.
+    """Reads one answer's body while it passes, and settles its lease at the end.
 
     `feed` takes the bytes as they came from the network; then `end` or `fail`, of which
     the first call counts.
@@ -50,7 +50,7 @@ class BodyMeter:
             self._reader.feed(self._inflate.feed(piece))
 
     def end(self, *, complete: bool = False) -> None:
-        """Settle: the body came to its end (`complete`), or its reader has left it."""
+        """Settle a body that came to its end (`complete`) or was left."""
         if self._done:
             return
 
@@ -79,8 +79,9 @@ class BodyMeter:
         lease.close()
 
     def fail(self, error: BaseException) -> None:
-        """Settle a body that broke off: a stream by what is known of it, else the
-        reserve is kept.
+        """Settle a body that broke off.
+
+        A stream settles by what is known of it; any other body keeps the reserve.
         """
         if isinstance(self._reader, SSEUsage):
             self.end()
@@ -100,8 +101,9 @@ def _settle_json(lease: Lease, reader: JsonReader) -> None:
 
 
 class Decompressor:
-    """Undoes gzip and deflate in passing; what cannot be undone becomes nothing, with
-    one warning.
+    """Undoes gzip and deflate in passing.
+
+    What cannot be undone becomes nothing, with one warning.
     """
 
     __slots__ = ("_begun", "_zlib")
@@ -174,8 +176,9 @@ def plain_body(raw: bytes, headers: Mapping[str, str]) -> bytes:
 
 
 def explained(body: bytes, refusal: Refusal) -> bytes | None:
-    """Add the advice to the message of a hopeless refusal's body, where the SDK shows
-    it; None when the body has no such place.
+    """Add the advice to the message in a hopeless refusal's body.
+
+    The SDK shows it there. None when the body has no message.
     """
     try:
         answer = json.loads(body)

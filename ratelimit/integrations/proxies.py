@@ -28,12 +28,12 @@ _NOT_FORWARDED: Final = frozenset(dir(object)) | {
 
 
 class TransparentProxy:
-    """Passes for `inner`, also with ``isinstance``: HTTP clients and web frameworks
-    check the classes and protocols of what they are given.
+    """Passes for `inner`, also with ``isinstance``.
 
-    Python looks for special methods on the class alone, so `proxy_for` makes a class
-    with those that the class of `inner` has. A subclass overrides one of them by a
-    method whose name is the special one's behind "metered": ``metered__iter__``.
+    HTTP clients and web frameworks check the classes and protocols of what they are
+    given. Python looks for special methods on the class alone, so `proxy_class` makes a
+    class with those that the class of `inner` has. A subclass overrides ``__iter__``
+    by a method named ``metered__iter__``.
     """
 
     def __init__(self, inner: Any) -> None:

@@ -54,9 +54,7 @@ class Rebinding:
             self._copied.__dict__[name] = fresh
 
     def method(self, name: str, value: Any) -> Any:
-        """Return what stands for `value`, which replaces the method `name` on the given
-        instance.
-        """
+        """Return for the copy what replaces a method of the given instance."""
         if not self._leads_back(value):
             return value
 
@@ -75,8 +73,9 @@ class Rebinding:
         raise self._lost(name)
 
     def _carry(self, value: Any, fresh: Any, path: str) -> None:
-        """Compare a field with the copy's own; carry over what was added to it, and
-        refuse what would be lost.
+        """Carry over what was added to a field, and refuse what would be lost.
+
+        The copy's own field shows what an unchanged one looks like.
         """
         if type(value) is not type(fresh):
             raise self._lost(path)
@@ -146,8 +145,9 @@ def _reaches(value: Any, target: object, seen: set[int], depth: int) -> bool:
 
 
 def _held_by(value: Any) -> list[Any]:
-    """List what a value holds: a function's closure and defaults, a method's object,
-    elements, fields.
+    """List what a value holds.
+
+    A function's closure and defaults, a method's object, elements, fields.
     """
     held: list[Any] = []
     if isinstance(value, MethodType):

@@ -1,5 +1,4 @@
-"""What an HTTP request asks for: the endpoint, the model and the body of a call that
-costs something.
+"""What an HTTP request asks for: its endpoint, its model and its body.
 
 Owns which requests are metered, and the reading of their bodies. Must never wait, or
 import an HTTP library: requests are used by their names only.
@@ -70,7 +69,7 @@ _FREE_ENDS: Final = frozenset({"cancel", "input_tokens", "count_tokens", "countT
 """Last words of paths that count or cancel, and use no tokens."""
 
 _STORED: Final = frozenset({"responses", "completions"})
-"""Collections whose members may be changed by a POST to their id, at no cost."""
+"""Collections in which a POST to a member's id changes the member, at no cost."""
 
 _MODEL_IN_PATH: Final = re.compile(r"/(?:models?|deployments|engines)/([^/:]+)")
 """Where Gemini, Vertex, Bedrock and Azure name the model."""
@@ -143,9 +142,7 @@ def metered_call(request: Any) -> MeteredCall | None:
 
 @lru_cache(maxsize=512)
 def endpoint_of_path(path: str) -> str | None:
-    """Return the endpoint of OpenAI's API at the end of a URL's path; None for another
-    path.
-    """
+    """Return the endpoint of OpenAI's API that a path ends with; None without."""
     parts = path.strip("/").split("/")
     for length in (2, 1):
         endpoint = ENDPOINTS.get("/".join(parts[-length:])) if len(parts) >= length else None
@@ -170,8 +167,9 @@ def _model_in(path: str) -> str:
 
 
 def _other_call(request: Any, path: str) -> MeteredCall | None:
-    """Read a call to an API that is not OpenAI's: Anthropic's messages, Gemini's
-    contents, a rerank.
+    """Read a call to an API that is not OpenAI's.
+
+    Such as Anthropic's messages, Gemini's contents, a rerank.
     """
     content = _content(request)
     body = _json(content) if content else None
@@ -225,8 +223,9 @@ def _text_of(turn: Mapping[str, Any]) -> str:
 
 
 def body_of(request: Any, endpoint: str) -> Mapping[str, Any]:
-    """Read a request's JSON, or the fields of its form; warn once, and return nothing,
-    when it cannot be read.
+    """Read a request's JSON, or the fields of its form.
+
+    Warn once, and return no fields, when it cannot be read.
     """
     content = _content(request)
     body = _json(content) if content else None
@@ -269,8 +268,9 @@ def _json(content: bytes) -> object:
 
 
 def _form(request: Any) -> dict[str, Any] | None:
-    """Read the small fields of a multipart form, as the library keeps them until it
-    sends; None when there are none.
+    """Read the small fields of a multipart form; None when the request is no form.
+
+    The libraries keep them apart until they send.
     """
     fields = getattr(getattr(request, "stream", None), "fields", None)
     if not isinstance(fields, list):
@@ -282,8 +282,9 @@ def _form(request: Any) -> dict[str, Any] | None:
 
 
 def _form_of_bytes(content: bytes) -> dict[str, Any]:
-    """Read the small fields of a multipart form that is bytes already, as one that is
-    sent again after a redirect.
+    """Read the small fields of a multipart form that is bytes already.
+
+    As one that is sent again after a redirect.
     """
     return _readable_fields(
         (found["name"].decode(), found["value"]) for found in _PART.finditer(content)
@@ -303,8 +304,9 @@ def _readable_fields(fields: Iterable[tuple[object, object]]) -> dict[str, Any]:
 
 
 def readable(accepted: str) -> str:
-    """Return an accept-encoding without what meters cannot read: the standard library
-    inflates gzip and deflate, but not br and zstd.
+    """Return an accept-encoding without what meters cannot read.
+
+    The standard library inflates gzip and deflate, but not br and zstd.
     """
     kept = [
         coding.strip()

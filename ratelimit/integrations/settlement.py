@@ -34,7 +34,7 @@ text that a function returns or yields.
 
 _ANSWERS_IN_TEXT: Final = re.compile(r"gpt-3\.5|gpt-4|chatgpt-4|gpt-5[0-9.]*-chat|davinci|babbage")
 """Models that bill the text they answer with, and nothing beside it: OpenAI's that do
-not reason. Of any other model's text nobody knows what came before it.
+not reason. Any other model may have used more than it shows.
 """
 
 _MORE_THAN_TEXT: Final = ("audio", "realtime", "search", "transcribe", "tts")
@@ -44,8 +44,9 @@ _warned: set[str] = set()
 
 
 def warn_once(kind: str, message: str, category: type[LimiterWarning] = EstimateWarning) -> None:
-    """Warn once per kind and process: what is wrong with one body is wrong with the
-    next thousand.
+    """Warn once per kind and process.
+
+    What is wrong with one body is wrong with the next thousand.
     """
     if kind not in _warned and len(_warned) < 1_000:
         _warned.add(kind)
@@ -59,8 +60,10 @@ def settle_stream(
     complete: bool,
     by: SettleBy = "usage",
 ) -> bool:
-    """Settle a stream that has ended or was left; return False, and leave the lease
-    open, where a complete stream does not say what it used.
+    """Settle a stream that has ended or was left.
+
+    Return False, and leave the lease open, where a complete stream does not show what
+    it used.
 
     :param complete: whether the stream came to its end; a stream that was left after
         its last word is complete as well.
@@ -93,8 +96,7 @@ def settle_stream(
 
 
 def settle_answer(lease: Lease, answer: object, *, by: SettleBy = "usage") -> bool:
-    """Settle by a whole answer, as far as it says what the call used; return whether it
-    does.
+    """Settle by a whole answer; return whether it shows what the call used.
 
     An HTTP response is read by its status as well: a refusal is counted, a redirect
     costs nothing.
@@ -127,8 +129,9 @@ def settle_answer(lease: Lease, answer: object, *, by: SettleBy = "usage") -> bo
 
 
 def _http_status(answer: object) -> int | None:
-    """Return the status of an HTTP library's response, of an SDK's raw one too; None for
-    anything else.
+    """Return the status of an HTTP library's response, or of an SDK's raw one.
+
+    None for anything else.
     """
     if field(answer, "headers") is None:
         return None
@@ -146,7 +149,7 @@ def is_http_reply(answer: object) -> bool:
 
 
 def holds_output(lease: Lease) -> bool:
-    """Tell whether a limit waits for tokens that this lease still holds for an answer."""
+    """Tell whether this lease still holds tokens of a limit for its answer."""
     if lease.ended or lease.estimate is None:
         return False
 
@@ -156,9 +159,7 @@ def holds_output(lease: Lease) -> bool:
 
 
 def _is_whole_answer(lease: Lease) -> bool:
-    """Tell whether a complete stream's text is all that the call is billed for, beside
-    its prompt.
-    """
+    """Tell whether a call is billed for its prompt and its text alone."""
     estimate: Any = lease.estimate
     if estimate is None or estimate.endpoint not in {"chat.completions", "completions"}:
         return False

@@ -1,9 +1,8 @@
-"""What a decorated function returns before its call is over: a stream, an awaitable, a
-context manager around one of them.
+"""What a decorated function returns before its call is over.
 
-Owns the proxies that meter them: what passes is read, nothing is changed or kept back.
-Must never know how chunks are read (`feedback/` does) or what settles
-(`settlement.py` does).
+A stream, an awaitable, or one that is a context manager as well. Owns the proxies that
+meter them: what passes is read, nothing is changed or kept back. Must never know how
+chunks are read (`feedback/` does) or what settles (`settlement.py` does).
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class StreamMeter:
             self._done = settle_answer(self.lease, answer, by=self.by)
 
     def end(self, *, complete: bool = False) -> None:
-        """Settle: the stream came to its end (`complete`), or its reader has left it."""
+        """Settle a stream that came to its end (`complete`) or was left."""
         if self._done:
             return
 

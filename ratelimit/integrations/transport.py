@@ -1,11 +1,11 @@
-"""The metered transports of a client: every attempt, the SDK's own retries included, is
-admitted by the limiter, and every answer corrects it.
+"""The metered transports of a client.
 
-Owns the two transports, for threads and for tasks, which only translate: admit, send,
-read the answer. Imports no HTTP library: any transport of httpx's or httpx2's shape is
-used by its names (`handle_request` or `handle_async_request`, `close` or `aclose`).
-Must never calculate, wait by itself, or know what a body means (`requests.py` and
-`metering.py` do).
+Every attempt, the SDK's own retries included, is admitted by the limiter, and every
+answer corrects it. Owns the two transports, for threads and for tasks, which only
+translate: admit, send, read the answer. Imports no HTTP library: any transport of
+httpx's or httpx2's shape is used by its names (`handle_request` or
+`handle_async_request`, `close` or `aclose`). Must never calculate, wait by itself, or
+know what a body means (`requests.py` and `metering.py` do).
 
 Realtime and Responses over WebSocket do not use HTTP, so they pass unmetered.
 """
@@ -48,8 +48,10 @@ moment, as virtual clocks have them, are all read.
 
 @dataclass(frozen=True, slots=True)
 class HTTPMetering:
-    """What all transports of one client share: the limiter's engine, how long and how
-    urgently an attempt waits, and what an answer settles.
+    """What all transports of one client share.
+
+    The limiter's engine, how long and how urgently an attempt waits, and what an answer
+    settles.
     """
 
     engine: Engine
@@ -59,8 +61,9 @@ class HTTPMetering:
     """Seconds by which later attempts of less patience may overtake."""
 
     def admission(self, request: Any) -> Reservation | Lease | None:
-        """Find what admits a request: a reservation to wait for, a lease that was taken
-        for it, or None when it costs nothing.
+        """Find what admits a request; None when it costs nothing.
+
+        A lease that was taken for it, or a reservation that has to be waited for.
         """
         call = metered_call(request)
         if call is None:
@@ -93,7 +96,8 @@ class HTTPMetering:
         )
 
     def answered(self, lease: Lease, response: Any) -> BodyMeter | None:
-        """Read the head of an answer that is no refusal; return the meter of its body,
+        """Read the head of an answer that is no refusal; return the meter of its body.
+
         None when no body will pass.
         """
         status: int = response.status_code
@@ -129,8 +133,9 @@ class HTTPMetering:
         return None
 
     def refused(self, lease: Lease, response: Any, raw: bytes) -> bytes:
-        """Settle a refusal; return the body to hand on, which is `raw` unless there is
-        advice to add.
+        """Settle a refusal; return the body to hand on.
+
+        It is `raw` unless there is advice to add.
         """
         headers = response.headers
         body = plain_body(raw, headers)
@@ -171,14 +176,15 @@ def as_sdk_error(error: LimiterError) -> LimiterError:
 
 @lru_cache(maxsize=16)
 def _sdk_kind(kind: type[LimiterError], sdk: type[BaseException]) -> type[LimiterError]:
-    """Return the class that is both; pickling takes it apart again, see `LimiterError`."""
+    """Return the class that is both kinds; see `LimiterError` for its pickling."""
     namespace = {"__module__": kind.__module__, "__doc__": kind.__doc__}
     return type(kind.__name__, (kind, sdk), namespace)
 
 
 def _read_already(response: Any) -> bytes | None:
-    """Return the plain body of an answer that no client will iterate: a mock's or a
-    cache's, made of bytes.
+    """Return the plain body of an answer that no client will iterate.
+
+    A mock's or a cache's, made of bytes; None where the body is still to come.
     """
     content = response.content
     return content if isinstance(content, bytes) else None
@@ -263,8 +269,10 @@ class Transport:
 
 
 class AsyncTransport:
-    """Meters an async transport; any object with `handle_async_request` and `aclose`
-    can be one. The parameters are those of `Transport`.
+    """Meters an async transport.
+
+    Any object with `handle_async_request` and `aclose` can be one. The parameters are
+    those of `Transport`.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ C = TypeVar("C")
 
 
 def wrap(engine: Engine, client: C, *, timeout: float | None, patience: float) -> C:
-    """Return a client of the same type whose every HTTP attempt waits for its turn.
+    """Return a client of the same type that waits for its turn at every attempt.
 
     The client that was given stays as it was, unmetered. The copy shares its
     connections, which belong to the given client: a copy that is forgotten closes
@@ -51,8 +51,8 @@ def wrap(engine: Engine, client: C, *, timeout: float | None, patience: float) -
     else:
         raise InvalidArgument(
             f"wrap() takes an OpenAI or AsyncOpenAI client, or an httpx or httpx2 client, not"
-            f" {type(client).__name__}. If that holds an OpenAI client, wrap the client and build it"
-            " around the wrapped one; other clients use the decorator or limiter.reserve(...)"
+            f" {type(client).__name__}. If that holds an OpenAI client, wrap the client and build"
+            " it around the wrapped one; other clients use the decorator or limiter.reserve(...)"
         )
 
     engine.listen()
@@ -67,8 +67,9 @@ def _is_http_client(client: object) -> bool:
 
 
 def _is_sdk_client(client: object) -> bool:
-    """Tell an SDK's client from an object that passes look-ups on to one, whose own
-    behaviour a copy of that client would lose.
+    """Tell an SDK's client from an object that only passes look-ups on to one.
+
+    A copy of the client inside would lose what such an object does.
     """
     fields = getattr(client, "__dict__", {})
     return (
@@ -79,8 +80,9 @@ def _is_sdk_client(client: object) -> bool:
 
 
 def _metered_http_client(client: Any, metering: HTTPMetering) -> Any:
-    """Copy an HTTP client and put a metering transport before each of its transports;
-    return the client itself when all of them are there.
+    """Copy an HTTP client and put a metering transport before each of its transports.
+
+    Return the client itself when all of them are there already.
     """
     transports = [client._transport, *filter(None, client._mounts.values())]  # noqa: SLF001  # httpx has no public way to its transports
     if all(_meters(transport, metering) for transport in transports):
@@ -117,8 +119,9 @@ def _meters(transport: Any, metering: HTTPMetering) -> bool:
 def _before(
     transport: Any, client: Any, metering: HTTPMetering, connections: SharedConnections
 ) -> Transport | AsyncTransport:
-    """Put a metering transport before `transport`, in place of one of this limiter with
-    other settings: an attempt pays once.
+    """Put a metering transport before `transport`.
+
+    It takes the place of one of this limiter with other settings: an attempt pays once.
     """
     sender = transport
     if (
