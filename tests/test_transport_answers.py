@@ -436,12 +436,13 @@ def test_a_refusal_with_a_broken_body_is_still_one(error: Exception | None) -> N
 
 
 def test_too_large_a_request_never_leaves() -> None:
-    """What the limit can never hold is told before it is sent, in a class of its own
+    """A prompt that the limit can never hold is refused before it is sent, by an error
     that the SDK does not retry.
     """
     server = Server(as_json(CHAT), tpm=50)
+    long: Any = [{"role": "user", "content": "Hello, who are you? " * 50}]
     with pytest.raises(RequestTooLarge) as caught:
-        server.client.chat.completions.create(**ASK)
+        server.client.chat.completions.create(**ASK | {"messages": long})
 
     assert server.seen == []
     # which no version of the SDK from 3.3 on tries again
@@ -504,7 +505,7 @@ def test_what_no_model_answers_passes_unmetered() -> None:
 )
 def test_the_path_tells_what_a_call_is(path: str, expected: object) -> None:
     """Any host, version and deployment before the end of the path."""
-    assert requests.endpoint_of_path(path) == expected
+    assert requests.endpoint_of(path) == expected
 
 
 def test_a_form_tells_its_model() -> None:

@@ -331,8 +331,8 @@ def test_an_error_in_a_200_is_a_refusal_or_a_failure(error: Any, refused: int) -
     wrapped(held, {"error": error}).post("/v1/chat/completions", json=ASK)
     family = held.statistics().families["gpt-4o*"]
 
-    assert (family.refused, family.in_flight) == (refused, 0)
-    assert taken(held)["gpt-4o*"] == (1, 1, 113)
+    assert (family.admitted, family.refused, family.in_flight) == (1, refused, 0)
+    assert taken(held)["gpt-4o*"][2] == 113
 
 
 def test_a_wrapped_stream_without_usage_says_once_what_helps(url: str) -> None:

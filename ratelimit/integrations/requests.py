@@ -14,29 +14,10 @@ from typing import Any, Final, NamedTuple
 
 from ratelimit.errors import LimiterWarning
 from ratelimit.estimate import Estimate
-from ratelimit.estimate.models import family
+from ratelimit.estimate.endpoints import endpoint_of_path
+from ratelimit.estimate.models import traits_of
 from ratelimit.families import base_model
 from ratelimit.integrations.settlement import warn_once
-
-ENDPOINTS: Final[Mapping[str, str]] = {
-    "chat/completions": "chat.completions",
-    "responses": "responses",
-    "responses/compact": "responses",
-    "embeddings": "embeddings",
-    "completions": "completions",
-    "images/generations": "images",
-    "images/edits": "images",
-    "images/variations": "images",
-    "audio/speech": "audio",
-    "audio/transcriptions": "audio",
-    "audio/translations": "audio",
-    "moderations": "moderations",
-    "files": "files",
-    "uploads": "files",
-}
-"""Ends of the paths of OpenAI's endpoints that cost, below any host, version or Azure
-deployment. Only a POST costs.
-"""
 
 UNMETERED: Final = frozenset(
     {
@@ -110,7 +91,7 @@ class MeteredCall(NamedTuple):
         if self.endpoint is not None and estimate.endpoint not in {"other", self.endpoint}:
             return False
 
-        expected, named = family(estimate.model), family(self.model)
+        expected, named = traits_of(estimate.model), traits_of(self.model)
         if not (expected.openai and named.openai):
             return True
         return base_model(expected.name) == base_model(named.name)
@@ -127,7 +108,7 @@ def metered_call(request: Any) -> MeteredCall | None:
         return None
 
     path: str = request.url.path
-    endpoint = endpoint_of_path(path)
+    endpoint = endpoint_of(path)
     if endpoint == "files":
         return MeteredCall("files", "", None)
     if endpoint is not None:
@@ -141,15 +122,14 @@ def metered_call(request: Any) -> MeteredCall | None:
 
 
 @lru_cache(maxsize=512)
-def endpoint_of_path(path: str) -> str | None:
-    """Return the endpoint of OpenAI's API that a path ends with; None without."""
+def endpoint_of(path: str) -> str | None:
+    """Return the endpoint of OpenAI's API that a path ends with; None without.
+
+    Below a collection that no model answers for there is none: a POST to
+    "/vector_stores/{id}/files" adds a file to a store, and uploads nothing.
+    """
     parts = path.strip("/").split("/")
-    for length in (2, 1):
-        endpoint = ENDPOINTS.get("/".join(parts[-length:])) if len(parts) >= length else None
-        if endpoint is not None:
-            # "/vector_stores/{id}/files" adds a file to a store, and uploads none.
-            return None if UNMETERED.intersection(parts[:-length]) else endpoint
-    return None
+    return None if UNMETERED.intersection(parts[:-1]) else endpoint_of_path(path)
 
 
 @lru_cache(maxsize=512)

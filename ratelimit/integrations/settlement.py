@@ -14,7 +14,7 @@ import re
 from typing import Any, Final, Literal
 
 from ratelimit.errors import EstimateWarning, LimiterWarning, caution
-from ratelimit.estimate.models import family
+from ratelimit.estimate.models import traits_of
 from ratelimit.feedback import (
     SSEUsage,
     StreamUsage,
@@ -32,7 +32,7 @@ SettleBy = Literal["usage", "text"]
 text that a function returns or yields.
 """
 
-_ANSWERS_IN_TEXT: Final = re.compile(r"gpt-3\.5|gpt-4|chatgpt-4|gpt-5[0-9.]*-chat|davinci|babbage")
+_ANSWERS_IN_TEXT: Final = re.compile(r"gpt-3\.?5|gpt-4|chatgpt-4|gpt-5[0-9.]*-chat|davinci|babbage")
 """Models that bill the text they answer with, and nothing beside it: OpenAI's that do
 not reason. Any other model may have used more than it shows.
 """
@@ -164,7 +164,7 @@ def _is_whole_answer(lease: Lease) -> bool:
     if estimate is None or estimate.endpoint not in {"chat.completions", "completions"}:
         return False
 
-    name = family(estimate.model).name
+    name = traits_of(estimate.model).name
     return _ANSWERS_IN_TEXT.match(name) is not None and not any(
         part in name for part in _MORE_THAN_TEXT
     )

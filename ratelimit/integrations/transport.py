@@ -144,7 +144,7 @@ class HTTPMetering:
             lease.close()
             return raw
 
-        lease.refuse(refusal)
+        refusal = lease.refuse(refusal)
         if not refusal.hopeless:
             return raw
 
