@@ -28,7 +28,8 @@ from ratelimit.control.slack import FIRST_SLACK
 from ratelimit.errors import InvalidArgument
 from ratelimit.estimate import Estimate
 from ratelimit.integrations.decorator import decorator
-from ratelimit.integrations.transport import wrap
+from ratelimit.integrations.settlement import SettleBy
+from ratelimit.integrations.wrapping import wrap
 from ratelimit.lease import Lease
 from ratelimit.limits import Limits, amount_of, amounts_of
 from ratelimit.reservation import Reservation, admit_by_hand, body_of, deadline_of
@@ -128,6 +129,7 @@ class RateLimiter:
         request: Callable[..., Any] | None = None,
         timeout: float | None = None,
         priority: str | float = "normal",
+        settle: SettleBy = "usage",
     ) -> Callable[[F], F]:
         """Decorate an async function, a function, a generator or an async generator.
 
@@ -137,9 +139,13 @@ class RateLimiter:
             arguments themselves, by their names, are the body.
         :param timeout: seconds to wait at most; see `reserve`.
         :param priority: see `reserve`.
+        :param settle: "usage" settles by the usage that an answer or the last chunk of a
+            stream carries, and keeps the reserve where there is none; "text" says that
+            the texts which the function returns or yields are the whole answer, and
+            counts them where there is no usage.
         """
         deadline_of(timeout, 0.0)
-        return decorator(self._engine, request, timeout, self._engine.patience(priority))
+        return decorator(self._engine, request, timeout, self._engine.patience(priority), settle)
 
     def reserve(
         self,
@@ -294,7 +300,7 @@ class RateLimiter:
     ) -> C:
         """Return a client of the same type whose every HTTP attempt waits for its turn.
 
-        SDK retries included; see `ratelimit.integrations.transport`.
+        SDK retries included; see `ratelimit.integrations.wrapping`.
 
         :param client: `openai.OpenAI`, `AsyncOpenAI`, their Azure forms, or a bare httpx
             or httpx2 client.

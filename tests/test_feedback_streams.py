@@ -216,3 +216,39 @@ def test_garbage_in_a_stream_never_raises(pieces: list[bytes]) -> None:
     reader.close()
 
     assert reader.usage is None
+
+
+def choice(index: int, reason: str | None = None) -> dict[str, object]:
+    """Make one choice of a chat chunk."""
+    return {"index": index, "delta": {"content": "a"}, "finish_reason": reason}
+
+
+@pytest.mark.parametrize(
+    ("events", "finished"),
+    [
+        ([], False),
+        ([{"choices": []}], False),
+        ([word("a"), word("b")], False),
+        ([word("a"), {"choices": [choice(0, "stop")]}], True),
+        ([word("a"), {"choices": [choice(0, "stop")]}, {"choices": [], "usage": CHAT}], True),
+        ([{"choices": [choice(0), choice(1)]}, {"choices": [choice(0, "stop")]}], False),
+        (
+            [
+                {"choices": [choice(0), choice(1)]},
+                {"choices": [choice(0, "stop")]},
+                {"choices": [choice(1, "length")]},
+            ],
+            True,
+        ),
+        ([{"type": "response.output_text.delta", "delta": "a"}], False),
+        ([{"type": "response.completed", "response": {}}], True),
+        ([{"type": "message_stop"}], True),
+        ([word("a"), "[DONE]"], True),
+    ],
+)
+def test_a_stream_is_finished_with_its_last_word(events: list[object], finished: bool) -> None:
+    """Whoever leaves it then has read the whole answer; of several choices, all of them."""
+    stream = SSEUsage()
+    stream.feed(sse(*events))
+
+    assert stream.finished == finished

@@ -14,7 +14,7 @@ import pytest
 from ratelimit import EstimateWarning, LimiterWarning, RateLimiter, RequestTooLarge, WaitTimeout
 from ratelimit.admission.clock import Clock
 from ratelimit.feedback import JsonReader, Usage
-from ratelimit.integrations import metering
+from ratelimit.integrations import requests, settlement
 
 MODEL = "gpt-4o"
 MESSAGES: Any = [{"role": "user", "content": "Hello, who are you?"}]
@@ -161,7 +161,7 @@ def test_a_json_answer_settles_by_its_usage(encode: Callable[[bytes], bytes], co
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_an_async_answer_settles_by_its_usage(backend: str) -> None:
-    """The async door hears what the sync one hears, on both event loops."""
+    """Async clients settle as sync ones do, on both event loops."""
     server = Server(as_json(CHAT))
 
     async def main() -> Any:
@@ -172,7 +172,7 @@ def test_an_async_answer_settles_by_its_usage(backend: str) -> None:
 
 
 def test_raw_and_streaming_responses_settle() -> None:
-    """with_raw_response and with_streaming_response go through the same door."""
+    """with_raw_response and with_streaming_response are metered alike."""
     server = Server(as_json(CHAT))
     raw = server.client.chat.completions.with_raw_response.create(**ASK)
     assert raw.parse().usage is not None
@@ -184,7 +184,7 @@ def test_raw_and_streaming_responses_settle() -> None:
 
 
 def test_a_response_of_bytes_settles_without_being_read() -> None:
-    """Mocks and caches answer with a body that nobody iterates."""
+    """Mocks and caches answer with a body that is never iterated."""
     server = Server(lambda _: httpx2.Response(200, json=CHAT))
     server.client.chat.completions.create(**ASK)
 
@@ -232,8 +232,8 @@ def test_a_stream_without_usage_settles_by_its_text() -> None:
     assert server.spent() == (1, 13 + 2)
 
 
-def test_a_stream_closed_early_settles_by_what_was_said() -> None:
-    """Whoever has heard enough does not pay for the rest."""
+def test_a_stream_closed_early_keeps_its_reserve() -> None:
+    """What the server still generates is not known."""
     server = Server(
         answer(
             sse(CHUNKS[0]), sse(CHUNKS[1]), sse(USED, "[DONE]"), content_type="text/event-stream"
@@ -243,12 +243,12 @@ def test_a_stream_closed_early_settles_by_what_was_said() -> None:
     next(iter(stream))
     stream.close()
 
-    assert server.spent() == (1, 13 + 1)
+    assert server.spent() == (1, RESERVE)
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_an_async_stream_closed_early_settles_by_what_was_said(backend: str) -> None:
-    """The same for async streams, also when the task is cancelled in the middle."""
+def test_an_async_stream_closed_early_keeps_its_reserve(backend: str) -> None:
+    """The same for async streams, when the task is cancelled in the middle."""
     server = Server(
         answer(
             sse(CHUNKS[0]), sse(CHUNKS[1]), sse(USED, "[DONE]"), content_type="text/event-stream"
@@ -268,18 +268,18 @@ def test_an_async_stream_closed_early_settles_by_what_was_said(backend: str) -> 
 
     anyio.run(main, backend=backend)
 
-    assert server.spent() == (1, 13 + 1)
+    assert server.spent() == (1, RESERVE)
 
 
-def test_a_stream_that_breaks_off_settles_by_what_was_said() -> None:
-    """A lost connection in the middle of a stream: what came until then was generated."""
+def test_a_stream_that_breaks_off_keeps_its_reserve() -> None:
+    """What the server still generates after a lost connection is not known."""
     server = Server(
         answer(sse(*CHUNKS), error=httpx2.ReadError("cut"), content_type="text/event-stream")
     )
     with pytest.raises(openai.APIConnectionError):
         list(server.client.chat.completions.create(**ASK, stream=True))
 
-    assert server.spent() == (1, 13 + 2)
+    assert server.spent() == (1, RESERVE)
 
 
 def test_a_json_answer_that_breaks_off_keeps_its_reserve() -> None:
@@ -307,7 +307,7 @@ def test_a_responses_stream_settles_by_its_completion() -> None:
     assert server.spent() == (1, 53)
 
 
-def test_a_refusal_inside_a_stream_is_heard() -> None:
+def test_a_refusal_inside_a_stream_is_counted() -> None:
     """A 200 that fails inside with rate_limit_exceeded is a 429: it is counted and
     closes the line.
     """
@@ -375,8 +375,8 @@ def test_answers_that_carry_no_usage_keep_their_reserve() -> None:
 def test_a_hopeless_refusal_costs_one_attempt_and_says_what_helps(
     code: str, message: str, word: str, coding: str
 ) -> None:
-    """The SDK would try three times; it is told not to, and its exception says in plain
-    words what to do.
+    """The SDK would try three times; a header keeps it from that, and its exception says
+    in plain words what to do.
     """
     body = json.dumps(
         {"error": {"message": message, "type": code, "param": None, "code": code}}
@@ -403,7 +403,8 @@ def test_a_refusal_closes_the_line_and_is_tried_again() -> None:
     pause everybody.
     """
     error = {
-        "message": "on tokens per min (TPM): Limit 100000, Used 100000, Requested 100. Please try again in 60ms.",
+        "message": "on tokens per min (TPM): Limit 100000, Used 100000, Requested 100. "
+        "Please try again in 60ms.",
         "type": "tokens",
         "code": "rate_limit_exceeded",
     }
@@ -435,12 +436,13 @@ def test_a_refusal_with_a_broken_body_is_still_one(error: Exception | None) -> N
 
 
 def test_too_large_a_request_never_leaves() -> None:
-    """What the limit can never hold is told before it is sent, in a class of its own
+    """A prompt that the limit can never hold is refused before it is sent, by an error
     that the SDK does not retry.
     """
     server = Server(as_json(CHAT), tpm=50)
+    long: Any = [{"role": "user", "content": "Hello, who are you? " * 50}]
     with pytest.raises(RequestTooLarge) as caught:
-        server.client.chat.completions.create(**ASK)
+        server.client.chat.completions.create(**ASK | {"messages": long})
 
     assert server.seen == []
     # which no version of the SDK from 3.3 on tries again
@@ -480,14 +482,19 @@ def test_what_no_model_answers_passes_unmetered() -> None:
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("/v1/chat/completions", ("chat.completions", "")),
-        ("/v1/completions", ("completions", "")),
-        ("/v1/responses", ("responses", "")),
-        ("/openai/deployments/my-gpt/chat/completions", ("chat.completions", "my-gpt")),
-        ("/openai/deployments/e/embeddings/", ("embeddings", "e")),
-        ("/openai/v1/audio/transcriptions", ("audio", "")),
-        ("/v1/images/edits", ("images", "")),
-        ("/v1/moderations", ("moderations", "")),
+        ("/v1/chat/completions", "chat.completions"),
+        ("/v1/completions", "completions"),
+        ("/v1/responses", "responses"),
+        ("/v1/responses/compact", "responses"),
+        ("/openai/deployments/my-gpt/chat/completions", "chat.completions"),
+        ("/openai/deployments/e/embeddings/", "embeddings"),
+        ("/openai/v1/audio/transcriptions", "audio"),
+        ("/v1/images/edits", "images"),
+        ("/v1/moderations", "moderations"),
+        ("/v1/files", "files"),
+        ("/openai/files", "files"),
+        ("/v1/vector_stores/vs_1/files", None),
+        ("/v1/containers/c_1/files", None),
         ("/v1/models", None),
         ("/v1/responses/resp_1/cancel", None),
         ("/v1/chat/completions/abc", None),
@@ -498,26 +505,25 @@ def test_what_no_model_answers_passes_unmetered() -> None:
 )
 def test_the_path_tells_what_a_call_is(path: str, expected: object) -> None:
     """Any host, version and deployment before the end of the path."""
-    assert metering.endpoint_of(path) == expected
+    assert requests.endpoint_of(path) == expected
 
 
 def test_a_form_tells_its_model() -> None:
-    """Audio and picture edits come as multipart forms, whose model decides the limits."""
+    """Audio and picture edits come as multipart forms, and name their model there."""
     request = httpx2.Request(
         "POST", "http://x", data={"model": "whisper-1", "n": "2"}, files={"file": b"sound"}
     )
 
-    assert metering.body_of(request, "audio", "") == {"model": "whisper-1", "n": 2}
+    assert requests.body_of(request, "audio") == {"model": "whisper-1", "n": 2}
 
 
 def test_a_deployment_stands_in_for_the_model() -> None:
     """Azure names the model in the path when the body does not."""
-    assert (
-        metering.body_of(
-            httpx2.Request("POST", "http://x", json={"input": "a"}), "embeddings", "mine"
-        )["model"]
-        == "mine"
+    request = httpx2.Request(
+        "POST", "http://x/openai/deployments/mine/embeddings", json={"input": "a"}
     )
+
+    assert requests.metered_call(request) == ("embeddings", "mine", {"input": "a", "model": "mine"})
 
 
 def test_a_body_that_cannot_be_read_is_sent_with_one_warning(
@@ -526,7 +532,7 @@ def test_a_body_that_cannot_be_read_is_sent_with_one_warning(
     """A streamed or broken body is admitted as a guess; the call goes through, and only
     the first one warns.
     """
-    monkeypatch.setattr(metering, "_warned", set())
+    monkeypatch.setattr(settlement, "_warned", set())
     server = Server(as_json(CHAT))
     client = server.limiter.wrap(httpx2.Client(transport=httpx2.MockTransport(server.handle)))
     with pytest.warns(EstimateWarning, match="could not be read"):
@@ -543,7 +549,7 @@ def test_an_encoding_that_cannot_be_read_is_not_asked_for(monkeypatch: pytest.Mo
     """The client asks for what the taps can read; a server that sends br all the same
     costs the settlement, not the call.
     """
-    monkeypatch.setattr(metering, "_warned", set())
+    monkeypatch.setattr(settlement, "_warned", set())
     server = Server(answer(b"???", content_encoding="br"))
     given = httpx2.Client(
         transport=httpx2.MockTransport(server.handle),
@@ -562,10 +568,10 @@ def test_an_encoding_that_cannot_be_read_is_not_asked_for(monkeypatch: pytest.Mo
 
 
 def test_a_body_that_lies_about_its_encoding_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tap gives up where the bytes make no sense; the client gets them as they
+    """The meter gives up where the bytes make no sense; the client gets them as they
     came.
     """
-    monkeypatch.setattr(metering, "_warned", set())
+    monkeypatch.setattr(settlement, "_warned", set())
     body = gzip.compress(json.dumps(CHAT).encode())
     server = Server(answer(body[:20], b"nonsense" * 20, content_encoding="gzip"))
     client = server.limiter.wrap(httpx2.Client(transport=httpx2.MockTransport(server.handle)))

@@ -1,4 +1,5 @@
 import asyncio
+import multiprocessing
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ import httpx2
 import openai
 import pytest
 
-from ratelimit import Lease, RateLimiter
+from ratelimit import Lease, RateLimiter, RequestTooLarge, WaitTimeout
 from ratelimit.testing import FakeOpenAI
 
 ASK: dict[str, Any] = {
@@ -115,7 +116,7 @@ def reserved(limiter: RateLimiter, url: str, count: int) -> list[object]:
     return answers
 
 
-DOORS = pytest.mark.parametrize(
+WAYS = pytest.mark.parametrize(
     "ask",
     [sync, tasks("asyncio"), tasks("trio"), decorated, reserved],
     ids=["sync", "asyncio", "trio", "decorated", "reserved"],
@@ -132,7 +133,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ratelimit.control.pause.FIRST_PAUSE", 0.01)
 
 
-@DOORS
+@WAYS
 @pytest.mark.parametrize("fault", [None, "500", "503", "drop", "429"])
 def test_every_attempt_is_admitted_once(fake: tuple[FakeOpenAI, str], ask: Ask, fault: Any) -> None:
     """The SDK sends up to three requests per call: the limiter has admitted as many as
@@ -153,8 +154,8 @@ def test_every_attempt_is_admitted_once(fake: tuple[FakeOpenAI, str], ask: Ask, 
     assert fault in {"429", "503"} or family.refused == 0
 
 
-@DOORS
-def test_an_attempt_is_paid_once_by_all_doors_together(
+@WAYS
+def test_an_attempt_is_paid_once_by_all_ways_together(
     fake: tuple[FakeOpenAI, str], ask: Ask
 ) -> None:
     """Ten answers cost what the server billed for ten, with decorator, context manager
@@ -172,7 +173,7 @@ def test_an_attempt_is_paid_once_by_all_doors_together(
 
 
 @pytest.mark.parametrize("ask", [decorated, reserved])
-def test_a_refusal_is_heard_once_by_all_doors_together(
+def test_a_refusal_is_counted_once_by_all_ways_together(
     fake: tuple[FakeOpenAI, str], ask: Ask
 ) -> None:
     """The transport sees the answer and the decorator the exception it becomes: one 429
@@ -256,6 +257,40 @@ def test_cancelled_while_waiting_nothing_is_sent_or_paid(fake: tuple[FakeOpenAI,
 
     assert len(server.ledger) - before == 2
     assert limiter.statistics().families["*"].waiting == 0
+
+
+def too_large() -> None:
+    """Ask, in another process, for what the limit can never hold."""
+    http = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(200)))
+    client = openai.OpenAI(api_key="none", base_url="http://x/v1", http_client=http)
+    body = ASK | {"messages": [{"role": "user", "content": "Hello " * 500}]}
+    RateLimiter(tpm=100).wrap(client).chat.completions.create(**body)
+
+
+def too_late() -> None:
+    """Wait, in another process, for longer than the timeout."""
+    http = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(200, json={})))
+    client = openai.OpenAI(api_key="none", base_url="http://x/v1", http_client=http)
+    wrapped = RateLimiter(rpm=1).wrap(client, timeout=0)
+    for _ in range(2):
+        wrapped.chat.completions.create(**ASK)
+
+
+@pytest.mark.parametrize(("ask", "kind"), [(too_large, RequestTooLarge), (too_late, WaitTimeout)])
+def test_an_error_of_a_worker_process_arrives_with_its_figures(
+    ask: Callable[[], None], kind: type[Exception]
+) -> None:
+    """It is the limiter's error and the SDK's, and passes a pool's pipe as both."""
+    with (
+        multiprocessing.get_context("spawn").Pool(1) as pool,
+        pytest.raises(kind) as raised,
+    ):
+        pool.apply(ask)
+    error: Any = raised.value
+    figures = error.limit if kind is RequestTooLarge else error.retry_after
+
+    assert isinstance(raised.value, openai.OpenAIError)
+    assert figures > 1
 
 
 def test_a_lease_of_another_limiter_is_not_used() -> None:

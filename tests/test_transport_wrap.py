@@ -14,7 +14,7 @@ URL = "http://127.0.0.1:9/v1"
 
 
 class Quiet:
-    """An inner transport of nobody's class."""
+    """An inner transport of no library's class."""
 
     def __init__(self) -> None:
         self.seen: list[Any] = []
@@ -47,7 +47,7 @@ class Quiet:
 
 
 def quiet() -> Any:
-    """Make one; the libraries' types ask for their own base class, which is not needed."""
+    """Make one; only the libraries' types ask for their own base class."""
     return Quiet()
 
 
@@ -132,7 +132,7 @@ def test_proxies_are_metered() -> None:
 
 
 def test_wrapping_twice_meters_once() -> None:
-    """The same limiter does not make a call pay twice, another limiter has its own say."""
+    """One limiter does not make a call pay twice; another one is paid as well."""
     limiter = RateLimiter(rpm=60)
     once = limiter.wrap(httpx2.Client(transport=quiet()))
     twice = limiter.wrap(once)
@@ -144,14 +144,14 @@ def test_wrapping_twice_meters_once() -> None:
 
 @pytest.mark.parametrize("thing", [None, "client", 5, object(), openai, ratelimit], ids=repr)
 def test_what_cannot_be_wrapped_is_told(thing: Any) -> None:
-    """A mistake is told at once, with what would do."""
+    """A mistake is said at once, with what would do."""
     with pytest.raises(InvalidArgument, match="OpenAI"):
         RateLimiter().wrap(thing)
 
 
 @pytest.mark.parametrize("options", [{"timeout": -1}, {"timeout": "soon"}, {"priority": "urgent"}])
 def test_bad_options_are_told_when_wrapping(options: dict[str, Any]) -> None:
-    """A wrong timeout or priority is told before the first call."""
+    """A wrong timeout or priority is said before the first call."""
     with pytest.raises(InvalidArgument):
         RateLimiter(rpm=60).wrap(httpx2.Client(), **options)
 

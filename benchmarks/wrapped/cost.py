@@ -61,15 +61,13 @@ def _serve(pipe: Connection) -> None:
 class _Usage:
     """Finds the usage in a body that passes."""
 
-    done = False
-
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self.feed = self._parts.append
 
-    def end(self) -> None:
-        self.done = True
-        read_usage(b"".join(self._parts))
+    def end(self, *, complete: bool = False) -> None:
+        if complete:
+            read_usage(b"".join(self._parts))
 
 
 class _Least:
@@ -82,7 +80,7 @@ class _Least:
         body = json.loads(request.content)
         count(body["messages"][0]["content"], "o200k_base")
         response = self._inner.handle_request(request)
-        response.stream = MeteredBody(response.stream, _Usage())  # type: ignore[arg-type]  # the three names of a tap that are used
+        response.stream = MeteredBody(response.stream, _Usage())  # type: ignore[arg-type]  # the names of a meter that are used
         return response
 
     def close(self) -> None:

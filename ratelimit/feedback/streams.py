@@ -21,6 +21,17 @@ MOST_TEXT: Final = 1_000_000
 LONGEST_LINE: Final = 1_000_000
 """Bytes of a line that is decoded whole; a Responses event may carry a picture."""
 
+_LAST_EVENTS: Final = frozenset(
+    {
+        "response.completed",
+        "response.incomplete",
+        "response.failed",
+        "response.cancelled",
+        "message_stop",
+    }
+)
+"""Events after which a stream of Responses or of Anthropic's messages sends nothing."""
+
 _TEXTS: Final = ("content", "reasoning_content", "reasoning", "refusal")
 """Where chat's delta holds generated text."""
 
@@ -36,6 +47,11 @@ class StreamUsage:
 
         Its `message`, `code` and `type`, and what details it carries.
         """
+        self.finished = False
+        """Whether the last word has come: whoever leaves the stream now misses nothing
+        but, at most, its usage.
+        """
+        self._unfinished: set[int] = set()
         self._parts: list[str] = []
         self._length = 0
 
@@ -66,6 +82,7 @@ class StreamUsage:
             elif delta is not None:  # Anthropic's content_block_delta
                 self._add(field(delta, "text"))
                 self._add(field(delta, "partial_json"))
+            self.finished = self.finished or kind in _LAST_EVENTS
 
         self.add_usage(read_usage(chunk))
         self._add_error(chunk, kind)
@@ -103,6 +120,14 @@ class StreamUsage:
 
     def _add_choice(self, choice: object) -> None:
         """Take the text of one choice: chat's delta, or a legacy completion's text."""
+        index = field(choice, "index")
+        number = index if isinstance(index, int) else 0
+        if field(choice, "finish_reason") is None:
+            self._unfinished.add(number)
+        else:
+            self._unfinished.discard(number)
+        self.finished = not self._unfinished
+
         delta = field(choice, "delta")
         if delta is None:
             self._add(field(choice, "text"))
@@ -144,6 +169,11 @@ class SSEUsage:
         return self._stream.error
 
     @property
+    def finished(self) -> bool:
+        """Whether the last word has come."""
+        return self._stream.finished
+
+    @property
     def text(self) -> str:
         """The generated text so far, at most `MOST_TEXT` characters."""
         return self._stream.text
@@ -183,9 +213,13 @@ class SSEUsage:
         line = bytes(self._line)
         self._line.clear()
         if line.startswith(b"data:"):
+            data = line[5:].strip()
+            if data == b"[DONE]":
+                self._stream.finished = True
+                return
             try:
-                event: object = json.loads(line[5:])
-            except (ValueError, RecursionError):  # "[DONE]"; the client reads the rest itself
+                event: object = json.loads(data)
+            except (ValueError, RecursionError):  # the client reads the same bytes itself
                 return
             if isinstance(event, Mapping):
                 self._stream.feed(event)

@@ -1,120 +1,136 @@
-"""The bodies that the HTTP door puts in place of an answer's own: one that is seen
-passing, one that was read before.
+"""The bodies that a metered transport puts in place of an answer's own.
 
-Owns their passing for what they replace, and their ends. Must never come in: what the
-bytes mean (`transport_metering.py`), HTTP libraries.
+One is metered while it passes; the other was read before and passes once more.
+
+Owns their passing for what they replace, and their ends. Must never know what the bytes
+mean (`metering.py` does), or import an HTTP library.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, Final
 
 from ratelimit.integrations.metering import BodyMeter
+from ratelimit.integrations.proxies import TransparentProxy
 
-LARGEST_ERROR = 1_000_000
-"""Bytes of a refusal's body that are read for its text; the rest is left to the client.
-"""
-
-
-class TransparentProxy:
-    """Passes for the object it stands before, also with `isinstance`: HTTP clients
-    check their streams' base class.
-    """
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-
-    @property
-    def __class__(self) -> type:
-        return type(self._inner)
-
-    @__class__.setter
-    def __class__(self, value: type) -> None:
-        raise TypeError("a stream in disguise keeps its class")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
+LARGEST_ERROR: Final = 1_000_000
+"""Bytes of a refusal's body that are read for its text; the client reads the rest."""
 
 
 class MeteredBody(TransparentProxy):
-    """A body that the tap sees pass."""
+    """A body that is metered while it passes, for sync clients."""
 
-    def __init__(self, inner: Any, tap: BodyMeter) -> None:
-        self._inner = inner
-        self._tap = tap
+    def __init__(self, inner: Any, meter: BodyMeter) -> None:
+        self.metered_inner = inner
+        self._meter = meter
 
     def __iter__(self) -> Iterator[bytes]:
-        feed = self._tap.feed
+        meter = self._meter
+        feed = meter.feed
         try:
-            for chunk in self._inner:
+            for chunk in self.metered_inner:
                 feed(chunk)
                 yield chunk
+            meter.end(complete=True)
         except Exception as error:
-            self._tap.fail(error)
+            meter.fail(error)
             raise
         finally:
-            self._tap.end()
+            meter.end()
 
     def close(self) -> None:
-        """Close the body; settle by what has passed."""
+        """Close the body; settle by what is known of it."""
         try:
-            self._inner.close()
+            self.metered_inner.close()
         finally:
-            if not self._tap.done:
-                self._tap.end()
+            self._meter.end()
 
 
 class AsyncMeteredBody(TransparentProxy):
-    """A body that the tap sees pass."""
+    """A body that is metered while it passes, for async clients."""
 
-    def __init__(self, inner: Any, tap: BodyMeter) -> None:
-        self._inner = inner
-        self._tap = tap
+    def __init__(self, inner: Any, meter: BodyMeter) -> None:
+        self.metered_inner = inner
+        self._meter = meter
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        feed = self._tap.feed
+        meter = self._meter
+        feed = meter.feed
         try:
-            async for chunk in self._inner:
+            async for chunk in self.metered_inner:
                 feed(chunk)
                 yield chunk
+            meter.end(complete=True)
         except Exception as error:
-            self._tap.fail(error)
+            meter.fail(error)
             raise
         finally:
-            self._tap.end()
+            meter.end()
 
     async def aclose(self) -> None:
-        """Close the body; settle by what has passed."""
+        """Close the body; settle by what is known of it."""
         try:
-            await self._inner.aclose()
+            await self.metered_inner.aclose()
         finally:
-            self._tap.end()
+            self._meter.end()
+
+
+class BodyStart:
+    """What was read of a refusal's body.
+
+    Up to `LARGEST_ERROR` bytes, or up to the error that broke it off.
+    """
+
+    def __init__(self) -> None:
+        self.broken: BaseException | None = None
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    def is_full_with(self, chunk: bytes) -> bool:
+        """Take the next bytes; return whether they were enough."""
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        return self._size > LARGEST_ERROR
+
+    def read(self) -> bytes:
+        """Return what was read."""
+        return b"".join(self._chunks)
+
+    def replace(self, body: bytes) -> None:
+        """Hand on `body` instead."""
+        self._chunks = [body]
 
 
 class ReplayedBody(TransparentProxy):
-    """A refusal's body, once more for the client: what was read, then the rest or the
-    error that broke it off.
+    """A refusal's body, once more for a sync client.
+
+    What was read comes first, then the rest or the error that broke it off.
     """
 
-    def __init__(
-        self, inner: Any, read: list[bytes], rest: Any, broken: BaseException | None
-    ) -> None:
-        super().__init__(inner)
-        self._read = read
+    def __init__(self, inner: Any, start: BodyStart, rest: Iterator[bytes]) -> None:
+        self.metered_inner = inner
+        self._start = start
         self._rest = rest
-        self._broken = broken
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._read
-        if self._broken is not None:
-            raise self._broken
+        yield self._start.read()
+        if self._start.broken is not None:
+            raise self._start.broken
         yield from self._rest
 
+
+class AsyncReplayedBody(TransparentProxy):
+    """A refusal's body, once more for an async client."""
+
+    def __init__(self, inner: Any, start: BodyStart, rest: AsyncIterator[bytes]) -> None:
+        self.metered_inner = inner
+        self._start = start
+        self._rest = rest
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        for chunk in self._read:
-            yield chunk
-        if self._broken is not None:
-            raise self._broken
+        yield self._start.read()
+        if self._start.broken is not None:
+            raise self._start.broken
         async for chunk in self._rest:
             yield chunk

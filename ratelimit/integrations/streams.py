@@ -1,154 +1,271 @@
-"""A stream that settles its lease when it ends.
+"""What a decorated function returns before its call is over.
 
-Owns the proxy around iterators and async iterators of chunks (SDK streams, generators):
-what passes is read, nothing is changed or kept back.
+A stream, an awaitable, or one that is a context manager as well. Owns the proxies that
+meter them: what passes is read, nothing is changed or kept back. Must never know how
+chunks are read (`feedback/` does) or what settles (`settlement.py` does).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 from ratelimit.feedback import StreamUsage
+from ratelimit.integrations.proxies import TransparentProxy, proxy_class
+from ratelimit.integrations.settlement import SettleBy, settle_answer, settle_stream
 from ratelimit.lease import AdmittedLease as Lease
 
 
-class MeteredStream:
-    """Behaves as the stream it wraps, also for ``isinstance``; settles by the usage in
-    the last chunk, else by the text that passed.
+class StreamMeter:
+    """Reads the chunks of one call and settles its lease at their end.
 
-    A stream closed early settles by what passed until then; one that raises, by the
-    exception; one that is forgotten keeps its reserve.
+    :param by: what settles a stream without usage.
+    :param unsettled: called at the end of a stream that keeps its reserve.
     """
 
-    def __init__(self, stream: Any, lease: Lease) -> None:
-        self._stream = stream
-        self._lease = lease
-        self._meter = StreamUsage()
+    def __init__(self, lease: Lease, by: SettleBy, unsettled: Callable[[Lease], None]) -> None:
+        self.lease = lease
+        self.by = by
+        self._unsettled = unsettled
+        self._usage = StreamUsage()
         self._done = False
 
+    def feed(self, chunk: object) -> None:
+        """Read a chunk; one that is a text counts where texts settle."""
+        if self.by == "text" and isinstance(chunk, str):
+            chunk = {"choices": [{"text": chunk}]}
+        self._usage.feed(chunk)
+
+    def settle(self, answer: object) -> None:
+        """Settle by a whole answer, if it says what the call used."""
+        if not self._done:
+            self._done = settle_answer(self.lease, answer, by=self.by)
+
+    def end(self, *, complete: bool = False) -> None:
+        """Settle a stream that came to its end (`complete`) or was left."""
+        if self._done:
+            return
+
+        self._done = True
+        if not settle_stream(self.lease, self._usage, complete=complete, by=self.by):
+            self._unsettled(self.lease)
+
+    def fail(self, error: BaseException) -> None:
+        """Settle by an exception that ended the stream."""
+        if not self._done:
+            self._done = True
+            self.lease.fail(error)
+
+
+def is_stream(answer: object) -> bool:
+    """Tell whether an answer comes in chunks: an iterator or async iterator."""
+    return hasattr(type(answer), "__next__") or hasattr(type(answer), "__anext__")
+
+
+def metered(inner: Any, meter: StreamMeter, settle: Callable[[Any], Any]) -> Any:
+    """Return what stands for `inner`, with exactly its protocols.
+
+    :param settle: settles by what an awaitable gives or a context manager hands out,
+        and returns it, or what stands for it.
+    """
+    return proxy_class(MeteredStream, inner)(inner, meter, settle)
+
+
+class MeteredStream(TransparentProxy):
+    """Stands for an iterator, generator, awaitable or context manager.
+
+    A stream that came to its end settles by its usage, or by its text where that is
+    the whole answer; one that raises, by the exception; one that was left or forgotten
+    keeps its reserve.
+    """
+
+    def __init__(self, inner: Any, meter: StreamMeter, settle: Callable[[Any], Any]) -> None:
+        self.metered_inner = inner
+        self.metered_by = meter
+        self.metered_settle = settle
+        self.metered_entered: Any = None
+
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        found = getattr(self.metered_inner, name)
+        if name in {"send", "throw"}:
+            return partial(self.metered_step, found)
+        if name in {"asend", "athrow"}:
+            return partial(self.metered_step_async, found)
+        if name in {"close", "aclose"} and callable(found):
+            is_async = inspect.iscoroutinefunction(found) or name == "aclose"
+            return partial(self.metered_close_async if is_async else self.metered_close, found)
+        return found
 
-    @property  # as unittest.mock does: isinstance(proxy, openai.Stream) holds
-    def __class__(self) -> type:
-        return type(self._stream)
-
-    @__class__.setter
-    def __class__(self, value: type) -> None:
-        raise TypeError("the class of a metered stream is its stream's")
-
-    def _finish(self) -> None:
-        if not self._done:
-            self._done = True
-            if self._meter.usage is not None:
-                self._lease.settle(self._meter.usage)
-            else:
-                self._lease.settle_by_text(self._meter.text)
-
-    def _fail(self, error: BaseException) -> None:
-        if not self._done:
-            self._done = True
-            self._lease.fail(error)
-
-    def _step(self, step: Callable[..., Any], *args: Any) -> Any:
+    def metered_step(self, step: Callable[..., Any], *args: Any) -> Any:
+        """Take the next chunk, by a method of the stream's own."""
+        meter = self.metered_by
         try:
-            with self._lease.current():
+            with meter.lease.current():
                 chunk = step(*args)
         except StopIteration:
-            self._finish()
+            meter.end(complete=True)
             raise
         except BaseException as error:
-            self._fail(error)
+            meter.fail(error)
             raise
-        self._meter.feed(chunk)
-        return chunk
 
-    async def _step_async(self, step: Callable[..., Any], *args: Any) -> Any:
+        return self.metered_read(chunk)
+
+    async def metered_step_async(self, step: Callable[..., Any], *args: Any) -> Any:
+        """Take the next chunk, by an async method of the stream's own."""
+        meter = self.metered_by
         try:
-            with self._lease.current():
+            with meter.lease.current():
                 chunk = await step(*args)
         except StopAsyncIteration:
-            self._finish()
+            meter.end(complete=True)
             raise
         except BaseException as error:
-            self._fail(error)
+            meter.fail(error)
             raise
-        self._meter.feed(chunk)
+
+        return self.metered_read(chunk)
+
+    def metered_read(self, chunk: Any) -> Any:
+        """Read a chunk; a failure to read one ends the call by that error."""
+        try:
+            self.metered_by.feed(chunk)
+        except BaseException as error:
+            self.metered_by.fail(error)
+            raise
+
         return chunk
 
-    def __iter__(self) -> MeteredStream:
-        return self
-
-    def __next__(self) -> Any:
-        return self._step(self._stream.__next__)
-
-    def send(self, value: Any) -> Any:
-        """As a generator's."""
-        return self._step(self._stream.send, value)
-
-    def throw(self, *error: Any) -> Any:
-        """As a generator's."""
-        return self._step(self._stream.throw, *error)
-
-    def close(self) -> Any:
-        """Close the stream and settle by what has passed."""
+    def metered_close(self, close: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Close the stream and settle by what is known of it."""
         try:
-            return self._stream.close()
+            return close(*args, **kwargs)
         finally:
-            self._finish()
+            self.metered_by.end()
 
-    def __aiter__(self) -> MeteredStream:
-        return self
-
-    async def __anext__(self) -> Any:
-        return await self._step_async(self._stream.__anext__)
-
-    async def asend(self, value: Any) -> Any:
-        """As an async generator's."""
-        return await self._step_async(self._stream.asend, value)
-
-    async def athrow(self, *error: Any) -> Any:
-        """As an async generator's."""
-        return await self._step_async(self._stream.athrow, *error)
-
-    async def aclose(self) -> None:
-        """Close the stream and settle by what has passed."""
-        await self._close_async("aclose")
-
-    async def _close_async(self, name: str) -> None:
+    async def metered_close_async(
+        self, close: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Close the stream and settle by what is known of it."""
         try:
-            await getattr(self._stream, name)()
+            return await close(*args, **kwargs)
         finally:
-            self._finish()
+            self.metered_by.end()
 
-    def __enter__(self) -> MeteredStream:
-        self._stream.__enter__()
-        return self
+    def metered__iter__(self) -> Any:
+        """Iterate over the stream by `metered__next__`, or over what it makes."""
+        if hasattr(type(self.metered_inner), "__next__"):
+            return self
+        return self._chunks(iter(self.metered_inner))
 
-    def __exit__(
+    def _chunks(self, chunks: Iterator[Any]) -> Iterator[Any]:
+        stream = metered(chunks, self.metered_by, self.metered_settle)
+        try:
+            yield from stream
+        finally:
+            self.metered_by.end()
+
+    def metered__next__(self) -> Any:
+        """Take the next chunk."""
+        return self.metered_step(self.metered_inner.__next__)
+
+    def metered__aiter__(self) -> Any:
+        """Iterate over the stream by `metered__anext__`, or over what it makes."""
+        if hasattr(type(self.metered_inner), "__anext__"):
+            return self
+        return self._chunks_async(aiter(self.metered_inner))
+
+    async def _chunks_async(self, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        try:
+            async for chunk in metered(chunks, self.metered_by, self.metered_settle):
+                yield chunk
+        finally:
+            self.metered_by.end()
+
+    async def metered__anext__(self) -> Any:
+        """Take the next chunk."""
+        return await self.metered_step_async(self.metered_inner.__anext__)
+
+    def metered__await__(self) -> Generator[Any, Any, Any]:
+        """Await the result and settle by it."""
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> Any:
+        meter = self.metered_by
+        try:
+            with meter.lease.current():
+                result = await self.metered_inner
+        except BaseException as error:
+            meter.fail(error)
+            raise
+
+        return self.metered_settle(result)
+
+    def metered__enter__(self) -> Any:
+        """Enter, and meter what is handed out."""
+        meter = self.metered_by
+        try:
+            with meter.lease.current():
+                entered = self.metered_inner.__enter__()
+        except BaseException as error:
+            meter.fail(error)
+            raise
+
+        return self._entered(entered)
+
+    def metered__exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> Any:
+        """Leave, and settle by what is known by then."""
         try:
-            return self._stream.__exit__(kind, error, trace)
+            return self.metered_inner.__exit__(kind, error, trace)
         finally:
-            self._finish()
+            self._exited(error)
 
-    async def __aenter__(self) -> MeteredStream:
-        await self._stream.__aenter__()
-        return self
+    async def metered__aenter__(self) -> Any:
+        """Enter, and meter what is handed out."""
+        meter = self.metered_by
+        try:
+            with meter.lease.current():
+                entered = await self.metered_inner.__aenter__()
+        except BaseException as error:
+            meter.fail(error)
+            raise
 
-    async def __aexit__(
+        return self._entered(entered)
+
+    async def metered__aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> Any:
+        """Leave, and settle by what is known by then."""
         try:
-            return await self._stream.__aexit__(kind, error, trace)
+            return await self.metered_inner.__aexit__(kind, error, trace)
         finally:
-            self._finish()
+            self._exited(error)
+
+    def _entered(self, entered: Any) -> Any:
+        if entered is self.metered_inner:
+            return self
+        if is_stream(entered):
+            return metered(entered, self.metered_by, self.metered_settle)
+
+        self.metered_entered = entered
+        return entered
+
+    def _exited(self, error: BaseException | None) -> None:
+        meter = self.metered_by
+        if self.metered_entered is not None and error is None:
+            meter.settle(self.metered_entered)
+        if error is not None:
+            meter.fail(error)
+        else:
+            meter.end()

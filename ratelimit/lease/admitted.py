@@ -78,6 +78,16 @@ class AdmittedLease(Lease):
         self._abandoned = True
         self.close()
 
+    def redirect(self) -> None:
+        """End an HTTP attempt that was answered by a redirect, which costs nothing.
+
+        The request that follows it uses the admission of the decorator around both.
+        """
+        if self._claimed:
+            self._claimed = False
+        else:
+            self.cancel()
+
     def refuse(self, refusal: Refusal) -> Refusal:
         """End the call by a refusal: count it, pause the queue, and return it as judged.
 

@@ -1,0 +1,86 @@
+"""Objects that pass for the one they stand before.
+
+Owns which protocols a proxy has: exactly those of its object, for `isinstance`,
+`hasattr` and the language alike. Must never know what passes through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final, TypeVar
+
+_NOT_FORWARDED: Final = frozenset(dir(object)) | {
+    "__getattr__",
+    "__del__",
+    "__class_getitem__",
+    "__set_name__",
+    "__copy__",
+    "__deepcopy__",
+    "__getstate__",
+    "__setstate__",
+    "__getnewargs__",
+    "__getnewargs_ex__",
+    "__instancecheck__",
+    "__subclasscheck__",
+}
+"""Special methods that make, copy or describe an object: a proxy has its own."""
+
+
+class TransparentProxy:
+    """Passes for `inner`, also with ``isinstance``.
+
+    HTTP clients and web frameworks check the classes and protocols of what they are
+    given. Python looks for special methods on the class alone, so `proxy_class` makes a
+    class with those that the class of `inner` has. A subclass overrides ``__iter__``
+    by a method named ``metered__iter__``.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self.metered_inner = inner
+
+    @property
+    def __class__(self) -> type:
+        return type(self.metered_inner)
+
+    @__class__.setter
+    def __class__(self, value: type) -> None:
+        raise TypeError("the class of a proxy is that of the object it stands for")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.metered_inner, name)
+
+
+P = TypeVar("P", bound=TransparentProxy)
+
+
+def proxy_class(kind: type[P], inner: Any) -> type[P]:
+    """Return the subclass of `kind` with the protocols of `inner`."""
+    names = _special_methods(type(inner))  # type: ignore[arg-type]  # classes can be hashed
+    return _proxy_class(kind, names)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=512)
+def _special_methods(kind: type) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name in dir(kind)
+        if name.startswith("__")
+        and name.endswith("__")
+        and name not in _NOT_FORWARDED
+        and callable(getattr(kind, name, None))
+    )
+
+
+@lru_cache(maxsize=512)
+def _proxy_class(kind: type[P], names: tuple[str, ...]) -> type[P]:
+    methods = {name: getattr(kind, "metered" + name, None) or _forward(name) for name in names}
+    return type(kind.__name__, (kind,), methods | {"__module__": kind.__module__})
+
+
+def _forward(name: str) -> Callable[..., Any]:
+    def forwarded(self: TransparentProxy, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.metered_inner, name)(*args, **kwargs)
+
+    forwarded.__name__ = name
+    return forwarded

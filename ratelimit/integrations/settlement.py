@@ -1,0 +1,170 @@
+"""What an answer settles, by one rule for all integrations.
+
+Owns when usage, a text, a refusal or nothing takes the place of a lease's reserve, and
+the warnings that are given once. Must never read the network or count tokens.
+
+The rule: usage settles. Without usage the reserve stays, unless the text that passed is
+known to be the whole answer, or the user has said that it is. What a stream that was
+broken off may have used is not known: the server may go on without its reader.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, Literal
+
+from ratelimit.errors import EstimateWarning, LimiterWarning, caution
+from ratelimit.estimate.models import traits_of
+from ratelimit.feedback import (
+    SSEUsage,
+    StreamUsage,
+    read_error,
+    read_error_answer,
+    read_response,
+    read_usage,
+)
+from ratelimit.feedback.streams import MOST_TEXT
+from ratelimit.feedback.untrusted import field
+from ratelimit.lease import AdmittedLease as Lease
+
+SettleBy = Literal["usage", "text"]
+"""What settles a call: the usage that its answer carries, or, where there is none, the
+text that a function returns or yields.
+"""
+
+_ANSWERS_IN_TEXT: Final = re.compile(r"gpt-3\.?5|gpt-4|chatgpt-4|gpt-5[0-9.]*-chat|davinci|babbage")
+"""Models that bill the text they answer with, and nothing beside it: OpenAI's that do
+not reason. Any other model may have used more than it shows.
+"""
+
+_MORE_THAN_TEXT: Final = ("audio", "realtime", "search", "transcribe", "tts")
+"""Parts of the names of those models that answer or read in other ways as well."""
+
+_warned: set[str] = set()
+
+
+def warn_once(kind: str, message: str, category: type[LimiterWarning] = EstimateWarning) -> None:
+    """Warn once per kind and process.
+
+    What is wrong with one body is wrong with the next thousand.
+    """
+    if kind not in _warned and len(_warned) < 1_000:
+        _warned.add(kind)
+        caution(message, category, stacklevel=3)
+
+
+def settle_stream(
+    lease: Lease,
+    stream: StreamUsage | SSEUsage,
+    *,
+    complete: bool,
+    by: SettleBy = "usage",
+) -> bool:
+    """Settle a stream that has ended or was left.
+
+    Return False, and leave the lease open, where a complete stream does not show what
+    it used.
+
+    :param complete: whether the stream came to its end; a stream that was left after
+        its last word is complete as well.
+    """
+    complete = complete or stream.finished
+    usage, error = stream.usage, stream.error
+    counted = lease.ended
+    if usage is not None and complete:
+        lease.settle(usage)
+    if error is not None:
+        refusal = read_error(error)
+        if refusal is not None and not counted:
+            lease.refuse(refusal)
+        lease.close()
+        return True
+    if usage is not None:
+        lease.close()
+        return True
+
+    if 0 < len(stream.text) < MOST_TEXT and (
+        by == "text" or (complete and _is_whole_answer(lease))
+    ):
+        lease.settle_by_text(stream.text)
+        return True
+    if complete:
+        return False
+
+    lease.close()
+    return True
+
+
+def settle_answer(lease: Lease, answer: object, *, by: SettleBy = "usage") -> bool:
+    """Settle by a whole answer; return whether it shows what the call used.
+
+    An HTTP response is read by its status as well: a refusal is counted, a redirect
+    costs nothing.
+    """
+    status = _http_status(answer)
+    if status is not None and not lease.ended and not 200 <= status < 300:
+        refusal = read_response(answer)
+        if refusal is not None:
+            lease.refuse(refusal)
+        elif 300 <= status < 400:
+            lease.cancel()
+        lease.close()
+        return True
+
+    counted = lease.ended
+    usage = read_usage(answer)
+    if usage is not None:
+        lease.settle(usage)
+    failure = read_error_answer(answer)
+    if failure is not None and not counted:
+        if failure.refusal is not None:
+            lease.refuse(failure.refusal)
+        lease.close()
+    if usage is not None or failure is not None:
+        return True
+    if by == "text" and isinstance(answer, str) and not lease.ended:
+        lease.settle_by_text(answer)
+        return True
+    return False
+
+
+def _http_status(answer: object) -> int | None:
+    """Return the status of an HTTP library's response, or of an SDK's raw one.
+
+    None for anything else.
+    """
+    if field(answer, "headers") is None:
+        return None
+
+    for name in ("status_code", "status"):
+        status = field(answer, name)
+        if type(status) is int:
+            return status
+    return None
+
+
+def is_http_reply(answer: object) -> bool:
+    """Tell whether an answer is an HTTP library's response."""
+    return _http_status(answer) is not None
+
+
+def holds_output(lease: Lease) -> bool:
+    """Tell whether this lease still holds tokens of a limit for its answer."""
+    if lease.ended or lease.estimate is None:
+        return False
+
+    limits = lease.family.admission.store.limits
+    limited = any(limit.name in {"tokens", "output_tokens"} for limit in limits)
+    return limited and lease.family.pricing.settles and lease.estimate.output_tokens > 0
+
+
+def _is_whole_answer(lease: Lease) -> bool:
+    """Tell whether a call is billed for its prompt and its text alone."""
+    estimate: Any = lease.estimate
+    if estimate is None or estimate.endpoint not in {"chat.completions", "completions"}:
+        return False
+
+    name = traits_of(estimate.model).name
+    return _ANSWERS_IN_TEXT.match(name) is not None and not any(
+        part in name for part in _MORE_THAN_TEXT
+    )
