@@ -102,13 +102,12 @@ class House:
         return []
 
     def folders(self) -> dict[str, int]:
-        """Return how many files each folder holds; "" is the root."""
+        """Return how many files each folder holds besides its `__init__`; "" is the root."""
         found: dict[str, int] = {}
         for module in self.lines:
-            folder = module.rpartition(".")[0] if "." in module else ""
-            if (ROOT / module.replace(".", "/")).is_dir():
-                folder = module
-            found[folder] = found.get(folder, 0) + 1
+            if not (ROOT / module.replace(".", "/")).is_dir():
+                folder = module.rpartition(".")[0]
+                found[folder] = found.get(folder, 0) + 1
         return found
 
 

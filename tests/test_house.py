@@ -31,7 +31,7 @@ SILENT = ("errors", "limits", "families", "locks", "arguments", "estimate", "fee
 LONGEST_FILE = 350
 """Lines; about 300 are a file."""
 MOST_FILES = 12
-"""Files of one folder, but in the two rooms of many small ones."""
+"""Files of one folder besides its `__init__`, but in the two rooms of many small ones."""
 
 
 def foreign(module: str) -> set[str]:

@@ -42,7 +42,7 @@ class Play:
         """One call; its answer or its error."""
         messages = [{"role": "user", "content": "Tell me of rivers. " * words}]
         try:
-            return await client.chat.completions.create(
+            return await client.chat.completions.create(  # type: ignore[call-overload]
                 **{"model": "gpt-4o", "messages": messages, "max_tokens": 50} | body
             )
         except Exception as error:  # noqa: BLE001  # the test looks at it

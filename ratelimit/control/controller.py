@@ -27,9 +27,9 @@ from typing import Final
 from ratelimit.admission.admission import Admission
 from ratelimit.control.admitted import Admitted
 from ratelimit.control.concurrency import ConcurrencyEstimate
-from ratelimit.control.drift import Drift, Observation
 from ratelimit.control.evidence import AccountingEvidence
-from ratelimit.control.limits_seen import DIMENSIONS, Key, LimitsOfModels, level_of
+from ratelimit.control.levels import Levels
+from ratelimit.control.limits_seen import DIMENSIONS, LimitsOfModels
 from ratelimit.control.pause import Pause, Quota, Trust
 from ratelimit.control.pricing import Pricing
 from ratelimit.control.slack import InTransit, Slack
@@ -58,8 +58,8 @@ class Controller:
         self._slack = slack
         self._given = given
         self._seen = LimitsOfModels()
-        self._drifts: dict[Key, Drift] = {}
         self._evidence = AccountingEvidence(pricing)
+        self._levels = Levels(admission, pricing, slack, self._evidence)
         self._concurrency = ConcurrencyEstimate()
         self._pause = Pause()
         self._quota = Quota()
@@ -73,8 +73,11 @@ class Controller:
         self._cold = False
         self.refused = 0
         """429s that happened all the same."""
-        self.corrected: dict[str, float] = {}
-        """By how much headers have moved each level in all, by "tokens/60s"-like labels."""
+
+    @property
+    def corrected(self) -> dict[str, float]:
+        """By how much headers have moved each level in all, by labels like "tokens/60s"."""
+        return self._levels.corrected
 
     def listen(self) -> None:
         """Expect headers from now on: keep marks, and start with one call."""
@@ -229,12 +232,13 @@ class Controller:
         changed = self._seen.of(admitted.model).on_headers(readings, now) is not None
         limits = self._limits(now) if changed else None
         if limits is None:
-            self._follow(admitted, readings, now)
+            if admitted.payment.admitted_at > self._forked_at:  # else its buckets are gone
+                self._levels.follow(admitted, readings, now)
             return
         store = self._admission.store
         before = {(limit.name, limit.per) for limit in store.limits}
         store.replace(limits, now)
-        self._start(admitted, readings, before, now)
+        self._levels.start(admitted, readings, before, now)
 
     def _limits(self, now: float) -> Limits | None:
         """Return the limits to hold by what is known now; None if they are held already.
@@ -252,72 +256,6 @@ class Controller:
             known = [*lowered, *refused]
         limits = Limits(*known, concurrency=held.concurrency)
         return None if limits == held else limits
-
-    def _start(
-        self, admitted: Admitted, readings: Sequence[Reading], known: set[Key], now: float
-    ) -> None:
-        """Fill the buckets of newly learned limits to the server's level.
-
-        Less what this call has reserved beyond its charge.
-        """
-        admission = self._admission
-        for limit in admission.store.limits:
-            level = level_of(readings, limit.name, limit.per)
-            if (limit.name, limit.per) in known:
-                if level is not None:
-                    admission.cap_level(limit.name, limit.per, level)
-                continue
-
-            if limit.name == "tokens" and level is not None:
-                self._evidence.on_level(admitted, limit.amount - level)
-            for bucket in admission.store.buckets_of(limit.name):
-                if bucket.limit.per == limit.per:
-                    missing = 0 if level is None else max(bucket.burst - level, 0)
-                    late = (admitted.excess(limit.name) + missing) * bucket.seconds_per_unit
-                    admission.store.correct(bucket, late, now)
-
-    def _follow(self, admitted: Admitted, readings: Sequence[Reading], now: float) -> None:
-        """Move each level to what the headers show, as far as `Drift` is sure."""
-        payment, store = admitted.payment, self._admission.store
-        if payment.admitted_at <= self._forked_at:  # the parent's call: its buckets are gone
-            return
-        shown = {
-            (DIMENSIONS.get(reading.name), reading.period): reading.limit for reading in readings
-        }
-        for bucket, full_at in payment.marks:
-            name, per = key = bucket.name, bucket.limit.per
-            level = level_of(readings, name, per)
-            corrected = store.corrected(bucket)
-            if level is None or corrected is None:
-                continue
-
-            limit = shown.get(key, shown.get((name, None)))
-            if name == "tokens" and limit is not None:
-                self._evidence.on_level(admitted, limit - level)
-            seen = Observation(
-                level=level,
-                burst=bucket.burst,
-                seconds_per_unit=bucket.seconds_per_unit,
-                admitted_at=payment.admitted_at,
-                headers_at=min(now, payment.admitted_at + self._slack.seconds),
-                full_at=full_at,
-                corrected=corrected,
-                above_burst=max(bucket.limit.amount - bucket.burst, 0.0),
-                excess=admitted.excess(name) if self._pricing.reconciles else 0.0,
-                refundable=admitted.refundable(name),
-                in_transit=admitted.in_transit.get(name, 0),
-                admitted_since=store.admitted - payment.serial,
-                was_alone=payment.in_flight == 1,
-                input_only=self._pricing.charges_input_only,
-            )
-            seconds = self._drifts.setdefault(key, Drift()).observe(seen)
-            if seconds > 0 or (seconds < 0 and limit == bucket.limit.amount):
-                store.correct(bucket, seconds, now)
-                amount = -seconds / bucket.seconds_per_unit
-                if name == "tokens":
-                    self._evidence.on_correction(amount, bucket.limit.amount)
-                label = f"{name}/{per:g}s"
-                self.corrected[label] = self.corrected.get(label, 0.0) + amount
 
     def _lower_limits(self, refusal: Refusal, admitted: Admitted, now: float) -> None:
         """Hold no more than the limit that a refusal names.

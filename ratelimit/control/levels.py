@@ -1,0 +1,99 @@
+"""Moves the levels of one family's buckets to what headers show.
+
+Owns the drift of each bucket and what has been corrected in all. Must never decide which
+limits hold (`limits_seen.py` does) or read a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ratelimit.admission.admission import Admission
+from ratelimit.control.admitted import Admitted
+from ratelimit.control.drift import Drift, Observation
+from ratelimit.control.evidence import AccountingEvidence
+from ratelimit.control.limits_seen import DIMENSIONS, Key, level_of
+from ratelimit.control.pricing import Pricing
+from ratelimit.control.slack import Slack
+from ratelimit.feedback import Reading
+
+
+class Levels:
+    """What headers have shown of the levels of one family's buckets."""
+
+    def __init__(
+        self, admission: Admission, pricing: Pricing, slack: Slack, evidence: AccountingEvidence
+    ) -> None:
+        self._admission = admission
+        self._pricing = pricing
+        self._slack = slack
+        self._evidence = evidence
+        self._drifts: dict[Key, Drift] = {}
+        self.corrected: dict[str, float] = {}
+        """By how much headers have moved each level in all, by labels like "tokens/60s"."""
+
+    def start(
+        self, admitted: Admitted, readings: Sequence[Reading], known: set[Key], now: float
+    ) -> None:
+        """Fill the buckets of newly learned limits to the server's level.
+
+        Less what this call has reserved beyond its charge.
+        """
+        admission = self._admission
+        for limit in admission.store.limits:
+            level = level_of(readings, limit.name, limit.per)
+            if (limit.name, limit.per) in known:
+                if level is not None:
+                    admission.cap_level(limit.name, limit.per, level)
+                continue
+
+            if limit.name == "tokens" and level is not None:
+                self._evidence.on_level(admitted, limit.amount - level)
+            for bucket in admission.store.buckets_of(limit.name):
+                if bucket.limit.per == limit.per:
+                    missing = 0 if level is None else max(bucket.burst - level, 0)
+                    late = (admitted.excess(limit.name) + missing) * bucket.seconds_per_unit
+                    admission.store.correct(bucket, late, now)
+
+    def follow(self, admitted: Admitted, readings: Sequence[Reading], now: float) -> None:
+        """Move each level to what the headers show, as far as `Drift` is sure."""
+        payment, store = admitted.payment, self._admission.store
+        shown = {
+            (DIMENSIONS.get(reading.name), reading.period): reading.limit for reading in readings
+        }
+        for bucket, full_at in payment.marks:
+            name, per = key = bucket.name, bucket.limit.per
+            level = level_of(readings, name, per)
+            corrected = store.corrected(bucket)
+            limit = shown.get(key, shown.get((name, None)))
+            if level is None or corrected is None:
+                continue
+            if limit is not None and limit < bucket.limit.amount:  # another model's bucket
+                continue
+
+            if name == "tokens" and limit is not None:
+                self._evidence.on_level(admitted, limit - level)
+            seen = Observation(
+                level=level,
+                burst=bucket.burst,
+                seconds_per_unit=bucket.seconds_per_unit,
+                admitted_at=payment.admitted_at,
+                headers_at=min(now, payment.admitted_at + self._slack.seconds),
+                full_at=full_at,
+                corrected=corrected,
+                above_burst=max(bucket.limit.amount - bucket.burst, 0.0),
+                excess=admitted.excess(name) if self._pricing.reconciles else 0.0,
+                refundable=admitted.refundable(name),
+                in_transit=admitted.in_transit.get(name, 0),
+                admitted_since=store.admitted - payment.serial,
+                was_alone=payment.in_flight == 1,
+                input_only=self._pricing.charges_input_only,
+            )
+            seconds = self._drifts.setdefault(key, Drift()).observe(seen)
+            if seconds > 0 or (seconds < 0 and limit == bucket.limit.amount):
+                store.correct(bucket, seconds, now)
+                amount = -seconds / bucket.seconds_per_unit
+                if name == "tokens":
+                    self._evidence.on_correction(amount, bucket.limit.amount)
+                label = f"{name}/{per:g}s"
+                self.corrected[label] = self.corrected.get(label, 0.0) + amount
