@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import httpx2
 import pytest
-from openai import APIConnectionError, AuthenticationError, RateLimitError
+from openai import AuthenticationError, RateLimitError
 
 import ratelimit
 from ratelimit import RateLimiter
@@ -41,14 +41,9 @@ def broke(_: int) -> httpx2.Response:
     )
 
 
-def away(_: int) -> httpx2.Response:
-    """Nobody listens."""
-    raise httpx2.ConnectError("connection refused")
-
-
 @pytest.mark.parametrize(
     ("reply", "error"),
-    [(refused, AuthenticationError), (broke, RateLimitError), (away, APIConnectionError)],
+    [(refused, AuthenticationError), (broke, RateLimitError)],
 )
 def test_what_would_befall_every_request_ends_the_run(
     loop_clock: LoopClock, let_go: list[int], reply: Reply, error: type[Exception]

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from ratelimit import InvalidArgument
 from ratelimit.batch import Request, Result
 from ratelimit.batch.journal import Done, Journal
-from ratelimit.batch.locking import FileLock
 from ratelimit.batch.requests import key_of
 from ratelimit.batch.results import OPENING, read_result
 
@@ -267,57 +266,76 @@ def test_two_runs_do_not_write_to_one_file(tmp_path: Path) -> None:
     assert names(path) == ["a"]
 
 
-HOLD_A_LOCK = """
+HOLD_A_JOURNAL = """
 import sys, time
-from contextlib import suppress
 from pathlib import Path
-from ratelimit.batch.locking import FileLock
+from ratelimit.batch.journal import Journal
 
-with FileLock(Path(sys.argv[1])):
+with Journal(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
 def test_a_killed_run_holds_no_lock(tmp_path: Path) -> None:
-    """SIGKILL leaves the lock file, and nobody locked out by it."""
+    """The lock of a run ends with its process, also by SIGKILL, and leaves no file."""
     path = tmp_path / "results"
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD_A_LOCK, path], stdout=subprocess.PIPE
+        [sys.executable, "-c", HOLD_A_JOURNAL, path], stdout=subprocess.PIPE
     ) as holder:  # ourselves
         assert holder.stdout is not None
         holder.stdout.readline()
-        with pytest.raises(InvalidArgument, match="another run"), FileLock(path):
+        with pytest.raises(InvalidArgument, match="another run"), Journal(path):
             pass
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    left = list(tmp_path.iterdir())
-    with FileLock(path):
+    with Journal(path):
         pass
 
-    assert left == [tmp_path / "results.lock"]
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_lock_on_a_removed_file_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who opened the lock file just before its holder removed it must not hold a lock
-    that nobody else can see.
-    """
+@pytest.mark.parametrize("kind", ["symbolic link", "hard link", "relative", "dotted"])
+def test_two_names_of_one_file_are_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A second run that names the same output in another way is kept out."""
+    path, other = tmp_path / "results", tmp_path / "other"
+    path.touch()
+    monkeypatch.chdir(tmp_path)
+    if kind == "symbolic link":
+        other.symlink_to(path)
+    elif kind == "hard link":
+        other.hardlink_to(path)
+    else:
+        other = (
+            Path("results") if kind == "relative" else tmp_path / ".." / tmp_path.name / "results"
+        )
+
+    with Journal(path), pytest.raises(InvalidArgument, match="another run"), Journal(other):
+        pass
+
+
+def test_a_file_that_was_replaced_while_it_was_opened_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock on a file that has lost its name just then would keep no other run out."""
     path, real = tmp_path / "results", os.open
-    first = FileLock(path)
-    first.__enter__()
+    path.touch()
 
     def late(name: Any, flags: int, mode: int = 0o777) -> int:
         descriptor = real(name, flags, mode)
-        first.__exit__()  # between its open and its lock
+        monkeypatch.undo()
+        path.unlink()  # as the last holder does, between the open and the lock
         return descriptor
 
     monkeypatch.setattr(os, "open", late)
-    with FileLock(path) as held:
-        monkeypatch.undo()
-        assert held.path.exists()
-        with pytest.raises(InvalidArgument), FileLock(path):
+    with Journal(path) as journal:
+        journal.write(result("a").line())
+        with pytest.raises(InvalidArgument, match="another run"), Journal(path):
             pass
+
+    assert names(path) == ["a"]
 
 
 def test_a_failed_start_leaves_things_as_they_were(tmp_path: Path) -> None:
@@ -371,7 +389,7 @@ def test_a_read_only_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path.write_bytes(result("a").line())
 
     def refuse(name: Any, flags: int, mode: int = 0o777) -> int:
-        if name == path:
+        if name == path and flags & os.O_RDWR:
             raise PermissionError(errno.EACCES, "Permission denied", str(name))
         return real(name, flags, mode)
 

@@ -99,7 +99,8 @@ def test_every_form_of_a_request_is_read(line: dict[str, Any], endpoint: str) ->
         ([], "no JSON object"),
         ({}, "no request"),
         ({"model": "gpt-4o"}, "no request"),
-        ({"body": CHAT, "url": "/v1/files"}, "/v1/files"),
+        ({"body": CHAT, "url": "/v1/chat/completion"}, "/v1/chat/completions is"),
+        ({"body": CHAT, "url": "chat-completions"}, "no endpoint"),
         ({"body": CHAT, "url": "/v1/chat/completions", "method": "GET"}, "GET"),
         ({"messages": CHAT["messages"]}, 'no "model"'),
         ({"model": "gpt-4o", "messages": []}, 'no "messages"'),
@@ -125,7 +126,7 @@ def test_any_json_is_a_request_or_refused(line: object) -> None:
         return
 
     assert request.custom_id
-    assert request.path in PATHS.values()
+    assert request.path.startswith("/")
 
 
 def test_a_request_without_a_name_gets_the_same_one_in_every_run() -> None:

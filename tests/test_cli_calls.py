@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ratelimit import InvalidArgument
 from ratelimit.commands.calls import Call, read_calls, with_answers
-from ratelimit.commands.workload import make_calls
+from ratelimit.commands.demo.workload import make_calls
 
 BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
 

@@ -116,9 +116,10 @@ def test_a_missing_extra_is_named(
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda module: None if module == "rich" else object()
     )
+    monkeypatch.setattr("ratelimit.cli.install_command", lambda extra: f"install {extra}")
 
     assert status_of("demo") == 2
-    assert "needs rich: pip install 'ratelimit-openai[cli]'" in capsys.readouterr().err
+    assert "needs rich: install cli" in capsys.readouterr().err
 
 
 INTERRUPTED = """
@@ -135,7 +136,7 @@ sys.meta_path.insert(0, CtrlC())
 known = set(sys.modules)
 from ratelimit.cli import main
 loaded = {name for name in sys.modules.keys() - known if name.startswith(("ratelimit", "openai", "rich"))}
-assert loaded == {"ratelimit.cli", "ratelimit.commands"}, loaded
+assert loaded == {"ratelimit.cli", "ratelimit.commands", "ratelimit.commands.arguments", "ratelimit.installation"}, loaded
 sys.exit(main(["estimate", "no-such-file"]))
 """
 
@@ -160,7 +161,7 @@ def test_ctrl_c_while_the_arguments_are_read_is_silent(
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ratelimit.cli._parser", interrupted)
+    monkeypatch.setattr("ratelimit.cli.make_parser", interrupted)
 
     assert status_of("estimate", "no-such-file") == 130
     assert capsys.readouterr() == ("", "")
@@ -170,7 +171,10 @@ def test_only_what_a_command_names_is_needed() -> None:
     """`estimate` and `run` ask for rich alone, so they start without what the demo and
     the fake server import.
     """
-    program = "import sys; sys.modules.update(dict.fromkeys(['tenacity', 'uvicorn'])); import ratelimit.commands.estimate, ratelimit.commands.run"
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(['tenacity', 'uvicorn']));"
+        "import ratelimit.commands.estimate, ratelimit.commands.run.command"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )  # ourselves

@@ -13,20 +13,21 @@ import pytest
 from openai import AsyncOpenAI
 
 from ratelimit import RateLimiter
-from ratelimit.commands.backend import server_settles, taken
 from ratelimit.commands.calls import Call, with_answers
-from ratelimit.commands.clients import CLIENTS, IN_FLIGHT, Tally, run_client
-from ratelimit.commands.plan import Plan, least_seconds, make_plan
-from ratelimit.commands.workload import make_calls
+from ratelimit.commands.demo.backend import server_settles, taken
+from ratelimit.commands.demo.clients import CLIENTS, IN_FLIGHT, ClientFigures, run_client
+from ratelimit.commands.demo.plan import Plan, make_plan
+from ratelimit.commands.demo.workload import make_calls
+from ratelimit.commands.refill import least_seconds
 from ratelimit.testing import FakeOpenAI, Latency, VirtualClock
 
 CALLS = with_answers(make_calls(80, seed=3), seed=3)
 
 
-def raced(name: str, calls: Sequence[Call], plan: Plan) -> tuple[Tally, FakeOpenAI]:
+def raced(name: str, calls: Sequence[Call], plan: Plan) -> tuple[ClientFigures, FakeOpenAI]:
     """One client against a fresh server, in no time."""
     random.seed(0)
-    clock, tally = VirtualClock(), Tally(name, len(calls))
+    clock, figures = VirtualClock(), ClientFigures(name, len(calls))
     server = FakeOpenAI(plan.variant, rpm=plan.rpm, tpm=plan.tpm, latency=Latency(0.2, 0.002, 0.3))
     limiter = RateLimiter(
         rpm=plan.rpm, tpm=plan.tpm, concurrency=IN_FLIGHT, accounting=plan.accounting, clock=clock
@@ -37,10 +38,10 @@ def raced(name: str, calls: Sequence[Call], plan: Plan) -> tuple[Tally, FakeOpen
             client = AsyncOpenAI(
                 base_url="http://fake/v1", api_key="any", max_retries=0, http_client=http
             )
-            await run_client(tally, calls, client, limiter)
+            await run_client(figures, calls, client, limiter)
 
     clock.run(main)
-    return tally, server
+    return figures, server
 
 
 @pytest.mark.parametrize("variant", ["P", "I", "A"])
@@ -50,13 +51,13 @@ def test_the_limiter_is_never_refused_and_gets_every_answer(variant: str) -> Non
     """
     plan = make_plan(CALLS, variant, None, None)
 
-    tally, server = raced("limiter", CALLS, plan)
+    figures, server = raced("limiter", CALLS, plan)
 
-    assert (tally.answered, tally.failed, tally.rejected) == (len(CALLS), 0, 0)
+    assert (figures.answered, figures.failed, figures.rejected) == (len(CALLS), 0, 0)
     assert not server.ledger.refused
-    assert 0.5 * plan.seconds < tally.longest_wait < plan.seconds + 5
+    assert 0.5 * plan.seconds < figures.longest_wait < plan.seconds + 5
     used = sum(taken(entry, settled=server_settles(variant)) for entry in server.ledger)
-    assert used > 0.75 * plan.tpm * (1 + tally.seconds / 60)
+    assert used > 0.75 * plan.tpm * (1 + figures.seconds / 60)
 
 
 @pytest.mark.parametrize("variant", ["P", "I", "A"])
@@ -64,18 +65,18 @@ def test_a_semaphore_is_refused_and_loses_calls(variant: str) -> None:
     """The limits that the demo chooses are really exceeded: who does not wait gets
     429s, and without retries they are lost.
     """
-    tally, server = raced("semaphore", CALLS, make_plan(CALLS, variant, None, None))
+    figures, server = raced("semaphore", CALLS, make_plan(CALLS, variant, None, None))
 
-    assert tally.rejected == tally.failed == len(server.ledger.refused) > 0
-    assert tally.answered + tally.failed == len(CALLS)
+    assert figures.rejected == figures.failed == len(server.ledger.refused) > 0
+    assert figures.answered + figures.failed == len(CALLS)
 
 
 def test_backoff_is_refused_and_tries_again() -> None:
     """Back-off sees 429s, gets most answers after all, and gives up after six attempts."""
-    tally, server = raced("backoff", CALLS, make_plan(CALLS, "P", None, None))
+    figures, server = raced("backoff", CALLS, make_plan(CALLS, "P", None, None))
 
-    assert tally.rejected == len(server.ledger.refused) > 0
-    assert tally.answered > 0.9 * len(CALLS)
+    assert figures.rejected == len(server.ledger.refused) > 0
+    assert figures.answered > 0.9 * len(CALLS)
 
     hopeless, server = raced("backoff", CALLS[:1], make_plan(CALLS, "P", 100, 1))
     assert (hopeless.failed, hopeless.rejected, len(server.ledger.refused)) == (1, 6, 6)
@@ -107,7 +108,7 @@ def test_the_slots_are_shared_fairly() -> None:
                     base_url="http://fake/v1", api_key="any", max_retries=0, http_client=http
                 )
                 await run_client(
-                    Tally(name, len(calls)),
+                    ClientFigures(name, len(calls)),
                     calls,
                     client,
                     RateLimiter(concurrency=IN_FLIGHT, clock=clock),
@@ -132,10 +133,10 @@ def test_whatever_fails_is_counted_with_its_reason() -> None:
         ),
     ]
 
-    tally, _ = raced("limiter", odd, make_plan(CALLS, "P", None, None))
+    figures, _ = raced("limiter", odd, make_plan(CALLS, "P", None, None))
 
-    assert (tally.answered, tally.failed) == (1, 2)
-    assert sorted(reason.partition(":")[0] for reason in tally.reasons) == [
+    assert (figures.answered, figures.failed) == (1, 2)
+    assert sorted(reason.partition(":")[0] for reason in figures.reasons) == [
         "BadRequestError",
         "UnicodeEncodeError",
     ]
@@ -145,7 +146,7 @@ def test_cancelling_leaves_the_figures() -> None:
     """A race that is broken off keeps what was counted, so that the partial table can
     be shown.
     """
-    plan, tally = make_plan(CALLS, "P", None, None), Tally("limiter", len(CALLS))
+    plan, figures = make_plan(CALLS, "P", None, None), ClientFigures("limiter", len(CALLS))
     server, clock = FakeOpenAI(rpm=plan.rpm, tpm=plan.tpm), VirtualClock()
 
     async def main() -> None:
@@ -155,7 +156,7 @@ def test_cancelling_leaves_the_figures() -> None:
             )
             race = asyncio.create_task(
                 run_client(
-                    tally, CALLS, client, RateLimiter(rpm=plan.rpm, tpm=plan.tpm, clock=clock)
+                    figures, CALLS, client, RateLimiter(rpm=plan.rpm, tpm=plan.tpm, clock=clock)
                 )
             )
             await asyncio.sleep(6)
@@ -165,9 +166,9 @@ def test_cancelling_leaves_the_figures() -> None:
 
     clock.run(main)
 
-    assert 0 < tally.answered < len(CALLS)
-    assert tally.failed == 0
-    assert 5 < tally.seconds < 7
+    assert 0 < figures.answered < len(CALLS)
+    assert figures.failed == 0
+    assert 5 < figures.seconds < 7
 
 
 def test_limits_are_chosen_so_that_somebody_has_to_wait() -> None:

@@ -152,7 +152,7 @@ def test_failures_are_written_and_only_sent_again_when_asked(
     --retry-failed sends it and nothing else.
     """
     output = tmp_path / "out"
-    monkeypatch.setattr("ratelimit.commands.run.RETRIES", 0)  # the SDK waits between them
+    monkeypatch.setattr("ratelimit.commands.run.session.RETRIES", 0)  # the SDK waits between them
     server.inject("500", count=2)
     assert run(write(tmp_path / "in", 10), "-o", output, "--concurrency", 1) == 1
     failed = {
@@ -208,7 +208,7 @@ def test_broken_lines_stop_before_anything_is_sent(
         (("none", "-o", "out"), "cannot read none: No such file"),
         (("in",), "Give -o FILE"),
         (("in", "-o", "."), "no ordinary file"),
-        (("in", "-o", "in"), "no line of results"),
+        (("in", "-o", "in"), "in is the file of requests"),
         (("in", "-o", "nowhere/out"), "No such file"),
         (("in", "-o", "out", "--base-url", "127.0.0.1:8000"), "http://"),
         (("in", "-o", "out", "--tier", "9"), "tier '9' is none of"),
@@ -285,7 +285,7 @@ def test_a_server_that_is_away_ends_the_run(
 ) -> None:
     """What was done is kept; the sentence says what cannot be reached."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr("ratelimit.commands.run.RETRIES", 0)
+    monkeypatch.setattr("ratelimit.commands.run.session.RETRIES", 0)
     assert (
         run(
             write(tmp_path / "in", 5), "-o", tmp_path / "out", "--base-url", "http://127.0.0.1:9/v1"
@@ -293,7 +293,7 @@ def test_a_server_that_is_away_ends_the_run(
         == 1
     )
 
-    assert "cannot reach http://127.0.0.1:9/v1/" in capfd.readouterr().err
+    assert "cannot reach http://127.0.0.1:9/v1: " in capfd.readouterr().err
 
 
 def test_a_used_up_account_ends_the_run(

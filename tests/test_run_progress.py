@@ -8,8 +8,10 @@ from rich.console import Console
 
 from ratelimit import RateLimiter
 from ratelimit.batch import Request, Result
-from ratelimit.commands import progress
-from ratelimit.commands.progress import Meter, Prices, display
+from ratelimit.commands.run import display as shown
+from ratelimit.commands.run import meter as metering
+from ratelimit.commands.run.display import display, status
+from ratelimit.commands.run.meter import Meter, Prices
 
 
 class Time:
@@ -26,7 +28,8 @@ class Time:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
     """A clock that is set by hand, of the meter and of its limiter."""
     clock = Time()
-    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(metering, "time", clock)
+    monkeypatch.setattr(shown, "time", clock)
     return clock
 
 
@@ -50,7 +53,8 @@ class Hand(Meter):
         for _ in range(count):
             self.clock.seconds += seconds / count
             self.limiter.acquire_nowait(tokens=30).close()
-            self.hear(
+            self.on_response()
+            self.record(
                 Result(Request("a", "chat.completions", {}), 200 if ok else 500, body if ok else {})
             )
             self.sample()
@@ -68,7 +72,7 @@ def test_what_was_used_is_that_of_the_last_minute(clock: Time) -> None:
         ("RPM", 30, 600),
         ("TPM", 900, 30_000),
     ]
-    assert (meter.done, meter.failed, meter.admitted, meter.tokens) == (150, 0, 150, 4_500)
+    assert (meter.done, meter.failed, meter.answered, meter.tokens) == (150, 0, 150, 4_500)
 
 
 def test_the_share_of_a_limit_counts_its_full_bucket(clock: Time) -> None:
@@ -119,8 +123,8 @@ def test_money_is_counted_where_prices_are_known(clock: Time) -> None:
     meter.go(1, 1, ok=False)
 
     assert meter.cost == pytest.approx(2 * (10 * 1_000 + 20 * 10_000) / 1e6)
-    assert "1 failed, 0 429s" in meter.told()
-    assert "cost 0.42" in meter.told()
+    assert "1 failed, 0 429s" in status(meter)
+    assert "cost 0.42" in status(meter)
     assert Hand(clock).cost is None
 
 

@@ -1,22 +1,28 @@
 """The file of results: what is done already, and one whole line more for each result.
 
-Owns resuming, healing and appending. A line is written by one call at the end of the
-file, and cut away again where the disk takes only a part of it; a run that is killed
-leaves at most one broken line, its last, which the next one heals. Must never come in:
-asking, what a result means beyond "answered or failed".
+Owns resuming, repairing and appending, and the lock that keeps a second run out. Must
+never ask for an answer, or judge a result beyond "answered or failed".
+
+A line is written at the end of the file and cut away again where the disk takes only a
+part of it. A run that is killed leaves at most one broken line, the last, which the
+next run cuts off. The lock is on the file itself, so it holds for every name of the
+file, and the operating system lifts it when its process ends, however that ends.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from ratelimit.batch.locking import FileLock
+from filelock import lock_descriptor
+
+from ratelimit.batch.files import replacement, write_whole
 from ratelimit.batch.requests import key_of
 from ratelimit.batch.results import OPENING, read_result
 from ratelimit.errors import InvalidArgument
@@ -25,53 +31,64 @@ _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0
 
 
 class Done:
-    """What a file of results holds: for each of its names, in 16 bytes (see `key_of`),
-    whether it was answered or only failed.
+    """Which requests a file of results holds, answered or failed.
 
-    `tail`: where a last line without an end begins, in bytes, or None; `tail_is_whole`:
-    it lacks nothing but its end.
+    Names are kept as 16 bytes each, see `key_of`.
     """
 
     def __init__(self) -> None:
         self.answered: set[bytes] = set()
         self.failed: set[bytes] = set()
         self.tail: int | None = None
+        """Where a last line without an end begins, in bytes."""
         self.tail_is_whole = False
+        """Whether that line lacks nothing but its end."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a file, line by line, changing nothing; one that is not there holds
-        nothing. Raises `InvalidArgument` for any other file.
+        """Read a file line by line, changing nothing; a missing file holds nothing.
+
+        Raises `InvalidArgument` for a file of anything else.
         """
+        return cls.of(_lines(path), path)
+
+    @classmethod
+    def of(cls, lines: Iterator[bytes], path: Path) -> Self:
+        """Read the `lines` of a file; `path` is named where one is no result."""
         found = cls()
         place = 0
-        for number, raw in enumerate(_lines(path), 1):
+        for number, raw in enumerate(lines, 1):
             try:
-                name, ok = read_result(raw)
+                name, is_answered = read_result(raw)
             except InvalidArgument:
-                if raw.endswith(b"\n") or not (
-                    number > 1 or OPENING.startswith(raw[: len(OPENING)])
-                ):
+                if raw.endswith(b"\n") or not _may_be_cut_off(raw, number):
                     raise InvalidArgument(
-                        f"line {number} of {path} is no line of results; is this the right file? Nothing was changed in it"
+                        f"line {number} of {path} is no line of results; is this the right"
+                        " file? Nothing was changed in it"
                     ) from None
                 found.tail = place
                 break
-            (found.answered if ok else found.failed).add(key_of(name))
+
+            (found.answered if is_answered else found.failed).add(key_of(name))
             if not raw.endswith(b"\n"):
-                found.tail, found.tail_is_whole = place, True
+                found.tail = place
+                found.tail_is_whole = True
             place += len(raw)
+
         found.failed -= found.answered
         return found
+
+
+def _may_be_cut_off(raw: bytes, number: int) -> bool:
+    """Return whether a last line may be the beginning of one of ours."""
+    return number > 1 or OPENING.startswith(raw[: len(OPENING)])
 
 
 def _lines(path: Path) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InvalidArgument(
-                    f"{path} is no ordinary file; results are appended to one, and read again to go on"
-                )
+                raise _unusual(path)
             yield from file
     except FileNotFoundError:
         return
@@ -79,71 +96,47 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise InvalidArgument(f"cannot read {path}: {error.strerror or error}") from None
 
 
-class Journal:
-    """A file of results, open for one more; a context manager. Raises `InvalidArgument`
-    where the file cannot be used.
+def _unusual(path: Path) -> InvalidArgument:
+    return InvalidArgument(
+        f"{path} is no ordinary file; results are appended to one, and read again to go on"
+    )
 
-    `done` is what it held at the start; `healed` says what became of a half-written
-    last line, "" if there was none. Who leaves by an exception before the first result
-    leaves no file that was not there.
+
+class Journal:
+    """A file of results, open for one more; a context manager.
+
+    An exception before the first result leaves no file that was not there. Raises
+    `InvalidArgument` where the file cannot be used.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.done = Done()
+        """What the file held at the start."""
         self.healed = ""
+        """What became of a half-written last line; empty if there was none."""
+        self._place = path
         self._descriptor = -1
         self._size = 0
-        self._found = False
+        self._was_there = False
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             try:
                 if self.path.exists() and not self.path.is_file():
-                    raise InvalidArgument(
-                        f"{self.path} is no ordinary file; results are appended to one, and read again to go on"
-                    )
-                stack.enter_context(FileLock(self.path))
-                self.done = Done.read(self.path)
-                self._found = self.path.exists()
-                stack.push(self._clear)
+                    raise _unusual(self.path)
+                self._place = self.path.resolve()
+                self._was_there = self._place.exists()
                 stack.callback(self._detach)
                 self._attach()
+                stack.push(self._clear)
+                self.done = Done.of(self._read(), self.path)
                 self._heal()
             except OSError as error:
-                raise InvalidArgument(
-                    f"cannot write {self.path}: {error.strerror or error}"
-                ) from None
+                raise self._refused(error) from None
             self._open = stack.pop_all()
         return self
-
-    def _attach(self) -> None:
-        self._descriptor = os.open(self.path, _FLAGS, 0o666)
-        self._size = os.fstat(self._descriptor).st_size
-
-    def _detach(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor < 0:
-            return
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def _clear(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and not self._found and not self._size:
-            self.path.unlink(missing_ok=True)
-
-    def _heal(self) -> None:
-        if self.done.tail is None:
-            return
-        if self.done.tail_is_whole:
-            self.write(b"\n")
-            return
-        self.healed = f"the last line of {self.path} was half-written: it is cut off, and its request is sent again"
-        os.ftruncate(self._descriptor, self.done.tail)
-        self._size = self.done.tail
 
     def __exit__(
         self,
@@ -154,33 +147,113 @@ class Journal:
         self._open.__exit__(kind, error, trace)
 
     def write(self, line: bytes) -> None:
-        """Append one line, whole or not at all. Raises OSError when the disk does not
-        take it.
-        """
-        rest = memoryview(line)
+        """Append one line, whole or not at all; raise OSError when the disk refuses."""
         try:
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
+            write_whole(self._descriptor, line)
         except BaseException:
             os.ftruncate(self._descriptor, self._size)
             raise
+
         self._size += len(line)
 
     def forget_failures(self) -> None:
-        """Leave out of the file all that only failed, so that it can be asked again;
-        the file is replaced in one step, or not at all.
+        """Leave out of the file all that only failed, so that it can be asked again.
+
+        The file is replaced in one step, or not at all.
         """
-        beside = self.path.with_name(self.path.name + ".tmp")
-        try:
-            with beside.open("wb") as file:
-                file.writelines(raw for raw in _lines(self.path) if read_result(raw)[1])
-                file.flush()
-                os.fsync(file.fileno())
-            self._detach()  # some systems replace no file that is open
+        with ExitStack() as stack:
             try:
-                beside.replace(self.path)
+                with replacement(self.path) as new:
+                    for raw in self._read():
+                        if read_result(raw)[1]:
+                            write_whole(new, raw)
+                    if sys.platform == "win32":  # which replaces no file that is open
+                        self._detach()
+                    else:
+                        _lock(new, self.path)
+                        kept = os.dup(new)
+                        stack.callback(os.close, kept)
+            except OSError as error:
+                raise self._refused(error) from None
             finally:
-                self._attach()
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise InvalidArgument(f"cannot write {self.path}: {error.strerror or error}") from None
+                if self._descriptor < 0:
+                    self._attach()
+            if sys.platform != "win32":
+                stack.pop_all()
+                os.close(self._descriptor)
+                self._descriptor = kept
+            self._size = os.fstat(self._descriptor).st_size
+
+    def _attach(self) -> None:
+        """Open the file and lock it; raise `InvalidArgument` where a run holds it."""
+        while self._descriptor < 0:
+            descriptor = os.open(self._place, _FLAGS, 0o666)
+            try:
+                _lock(descriptor, self.path)
+                # What was locked may have been replaced or removed by its last holder
+                # between the two steps.
+                stands = _is_at(descriptor, self._place)
+            except BaseException:
+                os.close(descriptor)
+                raise
+
+            if stands:
+                self._descriptor = descriptor
+                self._size = os.fstat(descriptor).st_size
+            else:
+                os.close(descriptor)
+
+    def _detach(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor < 0:
+            return
+
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _clear(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or self._was_there or self._size:
+            return
+
+        with suppress(PermissionError):  # Windows removes no file that is open
+            self._place.unlink(missing_ok=True)
+
+    def _read(self) -> Iterator[bytes]:
+        """Read all lines through the descriptor that holds the lock."""
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+            yield from file
+
+    def _heal(self) -> None:
+        if self.done.tail is None:
+            return
+
+        if self.done.tail_is_whole:
+            self.write(b"\n")
+            return
+
+        self.healed = (
+            f"the last line of {self.path} was half-written: it is cut off, and its request"
+            " is sent again"
+        )
+        os.ftruncate(self._descriptor, self.done.tail)
+        self._size = self.done.tail
+
+    def _refused(self, error: OSError) -> InvalidArgument:
+        return InvalidArgument(f"cannot write {self.path}: {error.strerror or error}")
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    if not lock_descriptor(descriptor, blocking=False):
+        raise InvalidArgument(
+            f"another run is writing to {path}; wait for its end, or give this one another output"
+        )
+
+
+def _is_at(descriptor: int, place: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), place.stat())
+    except FileNotFoundError:
+        return False

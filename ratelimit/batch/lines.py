@@ -1,7 +1,7 @@
 """Lines of JSON out of a file of any size, plain or gzip.
 
-Owns reading, and the words for what cannot be read. Must never come in: what the lines
-mean.
+Owns reading, and the words for what cannot be read. Must never give the lines a
+meaning.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import IO, Any, Final
 from ratelimit.errors import InvalidArgument
 
 LONGEST_LINE: Final = 100_000_000
-"""Bytes. A body with pictures in it is long; a line beyond this is a disk image, not a
-request.
-"""
+"""Bytes. Bodies with pictures are long; a line beyond this is a disk image."""
+
+_KINDS: Final = {list: "list", str: "string", bool: "boolean", type(None): "null"}
+"""JSON's names for what is no object and no number."""
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield (line number from 1, bytes) of every line that is not blank, reading no
-    further than asked.
+    """Yield (line number from 1, bytes) of every line that is not blank.
 
-    Raises `InvalidArgument` in words that name the file, and the line where there is
-    one.
+    Reads no further than asked. Raises `InvalidArgument` in words that name the file,
+    and the line where there is one.
     """
     number = 0
     try:
@@ -35,7 +35,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 number += 1
                 if len(raw) == LONGEST_LINE:
                     raise InvalidArgument(
-                        f"line {number} of {path} is longer than {LONGEST_LINE:,} bytes; is this a file with one request a line?"
+                        f"line {number} of {path} is longer than {LONGEST_LINE:,} bytes; is this"
+                        " a file with one request a line?"
                     )
                 if raw.strip(b" \t\r\n\xef\xbb\xbf"):
                     yield number, raw
@@ -51,14 +52,17 @@ def _open(path: Path) -> IO[bytes]:
     file = path.open("rb")
     if file.read(2) == b"\x1f\x8b":
         file.close()
+
         return gzip.open(path, "rb")  # type: ignore[return-value]  # it reads bytes like any file
+
     file.seek(0)
     return file
 
 
 def parse_line(raw: bytes, where: str) -> dict[str, Any]:
-    """Read one line as a JSON object; raise `InvalidArgument` that says what it is
-    instead.
+    """Read one line as a JSON object.
+
+    Raises `InvalidArgument` that says what the line is instead.
     """
     try:
         line = json.loads(raw.decode("utf-8-sig"))
@@ -67,15 +71,15 @@ def parse_line(raw: bytes, where: str) -> dict[str, Any]:
             f"{where} is not UTF-8 text; a file of requests has one JSON object a line"
         ) from None
     except ValueError as error:
-        told = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise InvalidArgument(f"{where} is not JSON: {told}") from None
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise InvalidArgument(f"{where} is not JSON: {reason}") from None
     except RecursionError:
         raise InvalidArgument(f"{where} is nested too deeply to be a request") from None
+
     if not isinstance(line, dict):
-        kind = {list: "list", str: "string", bool: "boolean", type(None): "null"}.get(
-            type(line), "number"
-        )
+        kind = _KINDS.get(type(line), "number")
         raise InvalidArgument(
             f"{where} is a JSON {kind}; it should be an object with a request body"
         )
+
     return line

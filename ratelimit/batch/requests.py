@@ -1,72 +1,108 @@
-"""What is to be asked: one `Request` for each line of a file, or for each item of an
-iterable.
+"""One `Request` for each line of a file, or for each item of an iterable.
 
 Owns the forms in which people have requests, the refusal of what is none, and the
-stable names of those that came without one. Must never come in: files, sending,
-counting.
+stable names of those that came without one. Must never read files, send or count.
 
 A request is a body (``{"model", "messages", ...}``), a line of the Batch API
 (``{"custom_id", "method", "url", "body"}``), or a recorded call (``{"request",
-"endpoint", ...}``). Its endpoint is what the line says, else what the keys of its body
-say.
+"endpoint", ...}``). Its endpoint is the one that the line names, else the one that the
+caller names for all lines, else the one that the keys of its body suggest.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 from ratelimit.errors import InvalidArgument
-from ratelimit.estimate.endpoints import PATHS as ALL_PATHS
 from ratelimit.estimate.endpoints import endpoint_of
 
 PATHS: Final[Mapping[str, str]] = {
-    endpoint: path
-    for endpoint, path in ALL_PATHS.items()
-    if endpoint not in {"images", "audio", "files"}
+    "chat.completions": "/chat/completions",
+    "responses": "/responses",
+    "embeddings": "/embeddings",
+    "completions": "/completions",
+    "moderations": "/moderations",
+    "images": "/images/generations",
 }
-"""The endpoints a file may ask for, and their paths below the API's base URL."""
+"""The endpoints with names of their own, and their paths below the API's base URL."""
 
 _NEEDED: Final = {
     "chat.completions": ("messages", "model"),
     "embeddings": ("input", "model"),
     "completions": ("prompt", "model"),
     "moderations": ("input",),
+    "images": ("prompt",),
 }
+"""Fields without which a body is no request for its endpoint."""
+
 _STREAMING: Final = frozenset({"stream", "stream_options"})
+_ENVELOPE: Final = frozenset({"custom_id", "method", "url"})
+"""Fields of the Batch API's lines, which no body has."""
+
+_MISSPELLED: Final = 0.88
+"""Likeness, of `difflib`, from which a path counts as a misspelling of a known one."""
+
+_PATH: Final = re.compile(r"(/[\w.:-]+)+", re.ASCII)
+"""A path below the base URL."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Request:
-    """One request: its name, the endpoint ("chat.completions"), and the body as it is
-    sent.
+    """One request: its name, its endpoint, and the body as it is sent.
 
-    `given`: what it was made of, as it was handed over. A body's ``stream`` is left
-    out: an answer that is kept whole need not come in pieces, and it costs the same.
+    A body's ``stream`` is left out: an answer that is kept whole need not come in
+    pieces, and it costs the same.
     """
 
     custom_id: str
     endpoint: str
+    """A name ("chat.completions"), or a path below the base URL ("/audio/speech")."""
     body: Mapping[str, Any]
-    given: Mapping[str, Any] = field(repr=False, default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """What it was made of, as it was handed over."""
 
     @property
     def path(self) -> str:
         """Below the base URL: "/chat/completions"."""
-        return PATHS[self.endpoint]
+        endpoint = read_endpoint(self.endpoint)
+        return PATHS.get(endpoint, endpoint)
 
     @property
     def model(self) -> str:
-        """The model's name; "" where the body leaves it to the server."""
+        """The model's name; empty where the body leaves it to the server."""
         model = self.body.get("model")
         return model if isinstance(model, str) else ""
 
+    def __repr__(self) -> str:
+        return f"<Request {self.custom_id!r} for {self.endpoint}>"
+
+
+class _Line(NamedTuple):
+    """An item taken apart."""
+
+    body: Mapping[str, Any]
+    named: object
+    """The endpoint's name or URL, where the item has one."""
+    model: object
+    """The model that a recorded call names beside its body."""
+    custom_id: object
+    method: object
+
 
 def read_request(
-    item: object, number: int, *, where: str = "", model: str | None = None
+    item: object,
+    number: int,
+    *,
+    where: str = "",
+    model: str | None = None,
+    endpoint: str | None = None,
 ) -> Request:
     """Read one request; raise `InvalidArgument`, naming `where`, for what is none.
 
@@ -74,78 +110,129 @@ def read_request(
         iterable. With the body's hash it names a request that has no ``custom_id``, so
         the name is the same in every run over the same file.
     :param model: sent in place of the model that the body names.
+    :param endpoint: of an item that names none itself; a name or path, see
+        `read_endpoint`.
     """
     where = where or f"request {number}"
     if not isinstance(item, Mapping):
         raise InvalidArgument(
             f"{where} is no JSON object; a request is the body of one, or a line of the Batch API"
         )
-    given = body_in(item)
-    held = given is not item
-    named = item.get("url", item.get("endpoint")) if held else None
-    body = {name: value for name, value in given.items() if name not in _STREAMING}
-    endpoint = _endpoint(named, body, where)
+
+    line = _take_apart(item)
+    body = {name: value for name, value in line.body.items() if name not in _STREAMING}
+    chosen = _endpoint(line.named or endpoint, body, where)
     if model is not None:
         body["model"] = model
     # recorded from Azure, where the path names the model
-    elif "model" not in body and held and "model" in item:
-        body["model"] = item["model"]
-    if str(item.get("method", "POST")).upper() != "POST":
-        raise InvalidArgument(
-            f"{where} asks for the method {item['method']!r}; only POST makes sense"
-        )
-    for name in _NEEDED.get(endpoint, ()):
+    elif "model" not in body and line.model is not None:
+        body["model"] = line.model
+
+    if str(line.method).upper() != "POST":
+        raise InvalidArgument(f"{where} asks for the method {line.method!r}; only POST makes sense")
+
+    for name in _NEEDED.get(chosen, ()):
         if not body.get(name):
-            raise InvalidArgument(f'{where} has no "{name}", which {PATHS[endpoint]} needs')
-    return Request(_custom_id(item, given, number, where), endpoint, body, item)
+            raise InvalidArgument(f'{where} has no "{name}", which {PATHS[chosen]} needs')
+
+    return Request(_custom_id(line, number, where), chosen, body, item)
+
+
+@lru_cache(maxsize=256)
+def read_endpoint(named: str) -> str:
+    """Read an endpoint: a name of `PATHS`, or the path below the API's version.
+
+    A URL or path is shortened to its name or to what follows "/v1". Raises
+    `InvalidArgument` for what is neither, and for what is nearly one of `PATHS`.
+    """
+    if named in PATHS:
+        return named
+
+    path = "/" + named.partition("?")[0].replace(".", "/").strip("/")
+    for name, tail in PATHS.items():
+        if path.endswith(tail):
+            return name
+
+    below = "/" + named.partition("?")[0].partition("/v1/")[2].strip("/")
+    if below == "/":
+        below = named.partition("?")[0].rstrip("/")
+    near = difflib.get_close_matches(
+        below if below.startswith("/") else path, PATHS.values(), 1, _MISSPELLED
+    )
+    if near:
+        raise InvalidArgument(f"{named!r} is no endpoint; /v1{near[0]} is")
+
+    if not _PATH.fullmatch(below):
+        known = ", ".join("/v1" + tail for tail in PATHS.values())
+        raise InvalidArgument(
+            f"{named!r} is no endpoint; name one of {known}, or another one by its path"
+        )
+
+    return below
 
 
 def body_in(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The request body that a line holds: under "body" in the Batch API's form, under
-    "request" in a recorded call's, else the line itself.
+    """Return the request body that a line holds.
+
+    It stands under "body" in the Batch API's form, under "request" in a recorded
+    call's; else it is the line itself.
     """
-    return next(
-        (item[key] for key in ("body", "request") if isinstance(item.get(key), Mapping)), item
-    )
+    return _take_apart(item).body
+
+
+def _take_apart(item: Mapping[str, Any]) -> _Line:
+    for key in ("body", "request"):
+        body = item.get(key)
+        if isinstance(body, Mapping):
+            return _Line(
+                body,
+                item.get("url", item.get("endpoint")),
+                item.get("model"),
+                item.get("custom_id"),
+                item.get("method", "POST"),
+            )
+
+    if not _ENVELOPE & item.keys():
+        return _Line(item, None, None, None, "POST")
+
+    bare = {name: value for name, value in item.items() if name not in _ENVELOPE}
+    return _Line(bare, item.get("url"), None, item.get("custom_id"), item.get("method", "POST"))
 
 
 def _endpoint(named: object, body: Mapping[str, Any], where: str) -> str:
     if isinstance(named, str) and named:
-        path = "/" + named.partition("?")[0].replace(".", "/").strip("/")
-        for endpoint, tail in PATHS.items():
-            if path.endswith(tail):
-                return endpoint
-        raise InvalidArgument(
-            f"{where} asks for {named!r}; it can be one of {', '.join('/v1' + tail for tail in PATHS.values())}"
-        )
+        try:
+            return read_endpoint(named)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"{where}: {error}") from None
+
     endpoint = endpoint_of(body)
-    if endpoint not in PATHS and endpoint != "other":
-        raise InvalidArgument(
-            f"{where} is a request for {endpoint}, which a file of requests cannot ask for; it can"
-            f" ask for {', '.join(PATHS)}"
-        )
     if endpoint not in PATHS:
         raise InvalidArgument(
-            f'{where} is no request: it has neither "messages" nor "input" nor "prompt"'
+            f'{where} is no request: it has neither "messages" nor "input" nor "prompt";'
+            ' if its endpoint takes other fields, name it: "url" in the line, or endpoint='
         )
     return endpoint
 
 
-def _custom_id(item: Mapping[str, Any], given: Mapping[str, Any], number: int, where: str) -> str:
-    custom_id = item.get("custom_id") if given is not item else None
-    if custom_id is None:
+def _custom_id(line: _Line, number: int, where: str) -> str:
+    if line.custom_id is None:
         try:
-            written = json.dumps(given, sort_keys=True, separators=(",", ":"))
+            written = json.dumps(line.body, sort_keys=True, separators=(",", ":"))
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidArgument(f"{where} cannot be written as JSON: {error}") from None
         return f"{number}-{hashlib.blake2b(written.encode(), digest_size=6).hexdigest()}"
-    if not isinstance(custom_id, str) or not custom_id:
-        raise InvalidArgument(f'{where}: "custom_id" should be a text, not {custom_id!r}')
-    return custom_id
+
+    if not isinstance(line.custom_id, str) or not line.custom_id:
+        raise InvalidArgument(
+            f'{where}: "custom_id" should be a text, not a {type(line.custom_id).__name__}'
+        )
+    return line.custom_id
 
 
 def key_of(custom_id: str) -> bytes:
-    """16 bytes that stand for a name, so that a set of millions of them fits into
-    memory (about 80 bytes each); no two names share them.
+    """Return 16 bytes that stand for a name; no two names share them.
+
+    A set of millions of them fits into memory (about 80 bytes each).
     """
     return hashlib.blake2b(custom_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()

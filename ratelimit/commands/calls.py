@@ -1,9 +1,8 @@
-"""Calls out of a file, for those who want to know what they were billed, or have to
-invent it.
+"""Calls out of a file, with what they were billed, or a length made up for it.
 
 Owns the bill that a recorded call brings along, and the invented length of answers that
-nobody recorded. Must never come in: the forms of requests and of files (`batch/` has
-them), sending, counting, limits.
+were not recorded. Must never know the forms of requests and files (`batch/` has them),
+send, count, or know limits.
 """
 
 from __future__ import annotations
@@ -12,27 +11,30 @@ import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ratelimit.batch.lines import parse_line, read_lines
 from ratelimit.batch.requests import body_in, read_request
 
-USUAL_ANSWER = 120  # tokens, the median of the answers we invent
-ANSWER_SPREAD = 0.6  # of its logarithm
+USUAL_ANSWER: Final = 120
+"""Tokens: the median of invented answers."""
+
+ANSWER_SPREAD: Final = 0.6
+"""The standard deviation of their logarithm."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request body, where it came from ("line 12"), and what it was billed in
-    tokens as far as that is known.
-    """
+    """One request body, and what is known about it."""
 
-    body: Mapping[str, Any]
+    body: Mapping[str, Any] = field(repr=False)
     endpoint: str | None = None
     origin: str = ""
+    """Where it came from: "line 12 of FILE"."""
     usage: Mapping[str, int] | None = None
+    """What it was billed in tokens, as far as that is known."""
 
     @property
     def is_chat(self) -> bool:
@@ -41,8 +43,9 @@ class Call:
 
 
 def read_calls(path: Path) -> Iterator[Call]:
-    """Yield the calls of a file, reading no further than asked; raise InvalidArgument
-    in words that name the line.
+    """Yield the calls of a file, reading no further than asked.
+
+    Raises `InvalidArgument` in words that name the line.
     """
     for number, raw in read_lines(path):
         where = f"line {number} of {path}"
@@ -57,6 +60,7 @@ def read_calls(path: Path) -> Iterator[Call]:
 def _bill(usage: object) -> Mapping[str, int] | None:
     if not isinstance(usage, dict):
         return None
+
     bill = {
         name: usage[name]
         for name in ("prompt_tokens", "completion_tokens")
@@ -66,8 +70,10 @@ def _bill(usage: object) -> Mapping[str, int] | None:
 
 
 def with_answers(calls: Sequence[Call], seed: int) -> list[Call]:
-    """Give each call whose answer nobody knows a length: lognormal, within what its
-    body allows, the same in every run of one seed.
+    """Give a length to each answer that was not recorded.
+
+    The lengths are lognormal, within what the body allows, and the same in every run of
+    one seed.
     """
     return [
         call if call.usage and "completion_tokens" in call.usage else _invented(call, seed)
@@ -84,6 +90,7 @@ def _invented(call: Call, seed: int) -> Call:
         most = call.body.get(name)
         if isinstance(most, int) and most > 0:
             length = min(length, most)
+
     count = call.body.get("n")
     length *= count if isinstance(count, int) and count > 0 else 1
     return replace(call, usage={**(call.usage or {}), "completion_tokens": length})

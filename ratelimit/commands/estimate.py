@@ -1,84 +1,89 @@
 """`ratelimit estimate`: what a file of calls costs, and how long limits make it take.
 
-Owns the sums and their table. Must never come in: counting tokens (`ratelimit.estimate`
-does), sending anything.
+Owns the sums and their table. Must never count tokens (the limiter does) or send
+anything.
 """
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from rich.console import Console
+from rich.table import Table
 
-from ratelimit.commands import CommandError, check_writable
+from ratelimit import Estimate, RateLimiter
+from ratelimit.commands import CommandError
 from ratelimit.commands.calls import Call, read_calls
-from ratelimit.commands.plan import least_seconds
-from ratelimit.commands.show import duration, table
-from ratelimit.estimate import Estimate, Estimator
+from ratelimit.commands.figures import check_writable, write_figures
+from ratelimit.commands.refill import least_seconds
+from ratelimit.commands.show import duration, say, table
 
-COLUMNS = ("calls", "prompt", "answer", "both", "charge")
-CAPTION = (
-    "Tokens. Prompt: what will be billed for the input. Answer: the bound that the body sets, else what such calls usually need. Charge: what"
-    " the server's limiter takes at admission, until the call ends and its usage is known."
+COLUMNS: Final = ("calls", "prompt", "answer", "both", "charge")
+CAPTION: Final = (
+    "Tokens. Prompt: what will be billed for the input. Answer: the bound that the body sets, else"
+    " what such calls usually need. Charge: what the server's limiter takes at admission, until"
+    " the call ends and its usage is known."
 )
+
+
+class Sums(NamedTuple):
+    """What several calls come to, in tokens."""
+
+    calls: int
+    prompt: int
+    answer: int
+    charge: int
+
+    @classmethod
+    def of(cls, made: Sequence[Estimate]) -> Sums:
+        """Add up estimates."""
+        return cls(
+            len(made),
+            sum(one.prompt_tokens for one in made),
+            sum(one.output_tokens for one in made),
+            sum(one.charge for one in made),
+        )
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the cells of its row, in the order of `COLUMNS`."""
+        amounts = (self.calls, self.prompt, self.answer, self.prompt + self.answer, self.charge)
+        return tuple(f"{amount:,}" for amount in amounts)
 
 
 def estimate(
     path: Path, *, rpm: float | None, tpm: float | None, each: bool, json_path: Path | None
 ) -> int:
     """Show tokens by model or by call, the totals and the time; return 0."""
-    check_writable(json_path)
-    estimator = Estimator()
+    check_writable(json_path, path)
+    limiter = RateLimiter()
     found = [
-        (call, estimator.estimate(call.body, endpoint=call.endpoint)) for call in read_calls(path)
+        (call, limiter.estimate(call.body, endpoint=call.endpoint)) for call in read_calls(path)
     ]
     if not found:
         raise CommandError(f"{path} holds no requests")
+
     console = Console()
-    total = _sums([made for _, made in found])
-    if each:
-        rows = [
-            (call.origin.partition(" of ")[0], made.model or "?", *_figures(_sums([made]))[1:])
-            for call, made in found
-        ]
-        console.print(
-            table(
-                "",
-                ("line", "model", *COLUMNS[1:]),
-                [*rows, ("all", "", *_figures(total)[1:])],
-                CAPTION,
-                texts=2,
-            )
-        )
-    else:
-        console.print(
-            table("", ("model", *COLUMNS), [*_by_model(found), ("all", *_figures(total))], CAPTION)
-        )
-    _tell_time(console, total, found, rpm, tpm)
-    if json_path is not None:
-        json_path.write_text(
-            json.dumps(_document(found, total, rpm, tpm), indent=2) + "\n", encoding="utf-8"
-        )
+    total = Sums.of([made for _, made in found])
+    console.print(_each_call(found, total) if each else _each_model(found, total))
+    _show_time(console, total, found, rpm, tpm)
+    write_figures(json_path, _document(found, total, rpm, tpm))
     return 0
 
 
-def _sums(made: Sequence[Estimate]) -> tuple[int, int, int, int]:
-    """Calls, prompt tokens, answer tokens, charge."""
-    return (
-        len(made),
-        sum(one.prompt_tokens for one in made),
-        sum(one.output_tokens for one in made),
-        sum(one.charge for one in made),
-    )
+def _each_call(found: Sequence[tuple[Call, Estimate]], total: Sums) -> Table:
+    rows = [
+        (call.origin.partition(" of ")[0], made.model or "?", *Sums.of([made]).cells()[1:])
+        for call, made in found
+    ]
+    columns = ("line", "model", *COLUMNS[1:])
+    return table("", columns, [*rows, ("all", "", *total.cells()[1:])], CAPTION, texts=2)
 
 
-def _figures(sums: tuple[int, int, int, int]) -> tuple[str, ...]:
-    calls, prompt, answer, charge = sums
-    return tuple(f"{amount:,}" for amount in (calls, prompt, answer, prompt + answer, charge))
+def _each_model(found: Sequence[tuple[Call, Estimate]], total: Sums) -> Table:
+    return table("", ("model", *COLUMNS), [*_by_model(found), ("all", *total.cells())], CAPTION)
 
 
 def _by_model(found: Sequence[tuple[Call, Estimate]]) -> list[tuple[str, ...]]:
@@ -86,50 +91,47 @@ def _by_model(found: Sequence[tuple[Call, Estimate]]) -> list[tuple[str, ...]]:
     for _, made in found:
         models[made.model or "?"].append(made)
     return [
-        (model, *_figures(_sums(models[model])))
+        (model, *Sums.of(models[model]).cells())
         for model in sorted(models, key=lambda name: -len(models[name]))
     ]
 
 
-def _tell_time(
+def _show_time(
     console: Console,
-    total: tuple[int, int, int, int],
+    total: Sums,
     found: Sequence[tuple[Call, Estimate]],
     rpm: float | None,
     tpm: float | None,
 ) -> None:
     if rpm is None and tpm is None:
-        console.print("Give --rpm and --tpm to hear how long that takes.", soft_wrap=True)
+        say(console, "Give --rpm and --tpm to see how long that takes.")
         return
-    calls, prompt, answer, _ = total
+
     limits = " and ".join(
         f"{amount:,.12g} {name}"
         for amount, name in ((rpm, "requests"), (tpm, "tokens"))
         if amount is not None
     )
-    time = duration(least_seconds(prompt + answer, tpm, calls, rpm))
-    console.print(
+    time = duration(least_seconds(total.prompt + total.answer, tpm, total.calls, rpm))
+    say(
+        console,
         f"At {limits} per minute, from full buckets: {time} until the last call may be sent.",
-        highlight=False,
-        soft_wrap=True,
     )
     largest = max(found, key=lambda pair: pair[1].prompt_tokens + pair[1].output_tokens)
     tokens = largest[1].prompt_tokens + largest[1].output_tokens
     if tpm is not None and tokens > tpm:
-        console.print(
-            f"{largest[0].origin} needs {tokens:,} tokens, more than the limit: it is refused for ever.",
-            highlight=False,
-            soft_wrap=True,
+        say(
+            console,
+            f"{largest[0].origin} needs {tokens:,} tokens, more than the limit: no wait helps it.",
         )
 
 
 def _document(
     found: Sequence[tuple[Call, Estimate]],
-    total: tuple[int, int, int, int],
+    total: Sums,
     rpm: float | None,
     tpm: float | None,
 ) -> dict[str, Any]:
-    calls, prompt, answer, charge = total
     return {
         "calls": [
             {
@@ -144,10 +146,10 @@ def _document(
             for call, made in found
         ],
         "total": {
-            "calls": calls,
-            "prompt_tokens": prompt,
-            "output_tokens": answer,
-            "charge": charge,
+            "calls": total.calls,
+            "prompt_tokens": total.prompt,
+            "output_tokens": total.answer,
+            "charge": total.charge,
         },
-        "seconds": least_seconds(prompt + answer, tpm, calls, rpm),
+        "seconds": least_seconds(total.prompt + total.answer, tpm, total.calls, rpm),
     }

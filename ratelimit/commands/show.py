@@ -1,7 +1,7 @@
 """What the commands print: progress while it runs, tables when it has run.
 
-Owns the look. Must never come in: deciding or measuring anything. On a terminal the
-progress lives in place; elsewhere it is plain lines.
+Owns the look: on a terminal the progress stays in place, elsewhere it is plain lines.
+Must never decide or measure anything.
 """
 
 from __future__ import annotations
@@ -9,44 +9,54 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from ratelimit.commands.clients import Tally  # which imports what only the demo needs
+    # it imports what only the demo needs
+    from ratelimit.commands.demo.clients import ClientFigures
 
-PLAIN_EVERY = 5.0  # seconds between two plain lines
+PLAIN_EVERY: Final = 5.0
+"""Seconds between two plain lines."""
+
+
+def say(console: Console, sentence: str) -> None:
+    """Print a sentence as it is, on one line, however wide the console."""
+    console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
-def watching(console: Console, tally: Tally) -> Iterator[Callable[[], None]]:
-    """Yield the function to call now and then, which shows how far a client has come;
-    the last state is shown at the end.
+def watching(console: Console, figures: ClientFigures) -> Iterator[Callable[[], None]]:
+    """Yield a function to call now and then, which shows how far a client has come.
+
+    The last state is shown at the end.
     """
-    look, end = _live(console, tally) if console.is_terminal else _plain(console, tally)
+    look, end = _live(console, figures) if console.is_terminal else _plain(console, figures)
     try:
         yield look
     finally:
         end()
 
 
-def _live(console: Console, tally: Tally) -> tuple[Callable[[], None], Callable[[], None]]:
+def _live(
+    console: Console, figures: ClientFigures
+) -> tuple[Callable[[], None], Callable[[], None]]:
     columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[told]}"),
+        TextColumn("{task.fields[status]}"),
         TimeElapsedColumn(),
     )
     progress = Progress(*columns, console=console)
-    bar = progress.add_task(tally.name, total=tally.calls, told="")
+    bar = progress.add_task(figures.name, total=figures.calls, status="")
     progress.start()
 
     def look() -> None:
-        progress.update(bar, completed=tally.answered, told=_told(tally))
+        progress.update(bar, completed=figures.answered, status=_status(figures))
 
     def end() -> None:
         look()
@@ -55,13 +65,15 @@ def _live(console: Console, tally: Tally) -> tuple[Callable[[], None], Callable[
     return look, end
 
 
-def _plain(console: Console, tally: Tally) -> tuple[Callable[[], None], Callable[[], None]]:
+def _plain(
+    console: Console, figures: ClientFigures
+) -> tuple[Callable[[], None], Callable[[], None]]:
     started = last = time.monotonic()
 
     def line() -> None:
         passed = time.monotonic() - started
-        told = f"{tally.name:<10} {tally.answered:>4} of {tally.calls} answered, {_told(tally)}, {passed:.1f} s"
-        console.print(told, highlight=False, soft_wrap=True)
+        done = f"{figures.name:<10} {figures.answered:>4} of {figures.calls} answered"
+        say(console, f"{done}, {_status(figures)}, {passed:.1f} s")
 
     def look() -> None:
         nonlocal last
@@ -72,8 +84,8 @@ def _plain(console: Console, tally: Tally) -> tuple[Callable[[], None], Callable
     return look, line
 
 
-def _told(tally: Tally) -> str:
-    return f"{tally.rejected} 429s, {tally.failed} failed"
+def _status(figures: ClientFigures) -> str:
+    return f"{figures.rejected} 429s, {figures.failed} failed"
 
 
 def table(
@@ -84,7 +96,7 @@ def table(
     *,
     texts: int = 1,
 ) -> Table:
-    """A table whose first `texts` columns are text and whose others are figures."""
+    """Make a table of `texts` columns of text, followed by columns of figures."""
     made = Table(
         title=title,
         caption=caption,
@@ -106,7 +118,7 @@ def table(
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: "12 s", "3 min 20 s", "2 h 5 min", "1 day 6 h"."""
+    """Show seconds for people: "12 s", "3 min 20 s", "2 h 5 min", "1 day 6 h"."""
     whole = max(round(seconds), 0)
     days = "day" if whole < 2 * 86_400 else "days"
     for size, unit, smaller, subunit in (
@@ -117,4 +129,5 @@ def duration(seconds: float) -> str:
         if whole >= size:
             rest = whole % size // smaller
             return f"{whole // size} {unit}" + (f" {rest} {subunit}" if rest else "")
+
     return f"{whole} s"

@@ -1,8 +1,8 @@
 """OpenAI's usage tiers: the limits that `--tier` stands for.
 
-Owns one table, as of the day it names. Must never come in: what is not in it - a limit
-that is guessed brings 429s or wastes the quota; leave the limits out, and they are
-learned from the first answer's headers.
+Owns one table, as of the day it names. Must never guess a limit that is not in it: that
+brings 429s or wastes the quota. Limits that are left out are learned from the first
+answer's headers.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from ratelimit.families import pattern_of
 from ratelimit.limits import Limits
 
 AS_OF: Final = dt.date(2026, 8, 1)
-"""The day up to which the figures were collected. Source: OpenAI's model pages and
-recorded rate-limit headers of api.openai.com.
+"""The day up to which the figures were collected.
+
+Source: OpenAI's model pages and recorded rate-limit headers of api.openai.com.
 """
 
 _FLAGSHIP: Final = {
@@ -64,25 +65,27 @@ TIERS: Final[Mapping[str, Mapping[str, Limits]]] = {
     tier: {model: tiers[tier] for model, tiers in _BY_MODEL.items() if tier in tiers}
     for tier in ("free", "1", "2", "3", "4", "5")
 }
-"""Limits by tier and model; each model has buckets of its own, which its dated
-snapshots share.
-"""
+"""Limits by tier and model. A model's dated snapshots share its buckets."""
 
 
 def limits_of(tier: str, models: Iterable[str]) -> dict[str, Limits]:
-    """Look up the limits of `models` at a tier, by the table's model names; raise
-    `InvalidArgument` for what the table does not know.
+    """Look up the limits of `models` at a tier, by the table's model names.
+
+    Raises `InvalidArgument` for what the table does not know.
     """
     table = TIERS.get(tier)
     if table is None:
         raise InvalidArgument(f"tier {tier!r} is none of {', '.join(TIERS)}")
+
     found = {}
     for model in models:
         family = pattern_of(model, table)
         if family is None:
             raise InvalidArgument(
-                f"the table of tiers (as of {AS_OF}) has no limits for {model or 'a request without a model'} at tier {tier}; give --rpm and"
-                " --tpm, or leave all limits out: they are then learned from the server's headers"
+                f"the table of tiers (as of {AS_OF}) has no limits for"
+                f" {model or 'a request without a model'} at tier {tier}; give --rpm and --tpm, or"
+                " leave all limits out: they are then learned from the server's headers"
             )
+
         found[family] = table[family]
     return found

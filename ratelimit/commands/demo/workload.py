@@ -1,8 +1,7 @@
-"""A workload of our own writing, for those who have none at hand: the calls of a small
-support desk.
+"""A workload for users who have none at hand: the calls of a small support desk.
 
 Owns the texts and their mixture: many short questions, some long documents, a few with
-tools, a few streamed, answers bounded and not. Must never come in: sending, limits. The
+tools, a few streamed, answers bounded and not. Must never send, or know limits. The
 same seed makes the same calls.
 """
 
@@ -18,11 +17,11 @@ BOUNDS: Final = (None, 60, 150, 300, 600)
 
 QUESTIONS: Final = (
     "My parcel was due on {day} and the tracking page still says {state}. What can I do?",
-    "Please translate into French: the {thing} you ordered is {state} and will leave our warehouse on {day}.",
+    "Please translate into French: the {thing} you ordered is {state}; it comes on {day}.",
     "Is the {thing} suitable for a child of {number} years? Answer with yes or no and one reason.",
-    "Write a friendly reply to a customer whose {thing} arrived {state}. Offer a refund or a new one by {day}.",
-    "How many days lie between {day} the {number}th and the end of the month, and is a return of a {thing} still free?",
-    "Classify this message as complaint, question or praise: 'The {thing} is {state}, and nobody called me back since {day}!'",
+    "Write a friendly reply to a customer: the {thing} arrived {state}. Offer a refund by {day}.",
+    "How many days lie between {day} the {number}th and the month's end? Is a return still free?",
+    "Classify as complaint, question or praise: 'My {thing} is {state}, no call since {day}!'",
 )
 SENTENCES: Final = (
     "The customer wrote on {day} that the {thing} was {state} and asked for a call back.",
@@ -73,8 +72,9 @@ TOOLS: Final[list[dict[str, Any]]] = [
 
 
 def make_calls(count: int, seed: int) -> list[Call]:
-    """Write `count` calls: seven of ten short questions, two of ten letters, one of ten
-    a whole file of notes to sum up.
+    """Write `count` calls.
+
+    Seven of ten are short questions, two are letters, one is a file of notes to sum up.
     """
     chance = random.Random(f"workload {seed}")
     return [_call(chance, f"call {number + 1}") for number in range(count)]

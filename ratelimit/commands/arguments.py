@@ -1,0 +1,305 @@
+"""The arguments of the command line.
+
+Owns their names, their help and the reading of amounts and durations; a misspelled one
+is an error that names the right one. Must never import what a bare installation lacks,
+or do what a command does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from ratelimit.installation import version
+
+LARGEST: Final = 1e15
+"""No limit is larger; see `ratelimit.limits.LARGEST`."""
+
+_SCALES: Final = {"k": 1e3, "m": 1e6}
+_PERIODS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d|)")
+_UNKNOWN: Final = re.compile(r"unrecognized arguments: (?P<argument>--?[\w-]+)")
+_CHOICE: Final = re.compile(r"invalid choice: '(?P<given>[^']*)' \(choose from (?P<known>.*)\)")
+
+CALLS_HELP: Final = "JSONL of request bodies or Batch API lines, plain or gzip"
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose errors are one sentence, which names what was meant."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+        self.commands: dict[str, Parser] = {}
+
+    def parse_args(  # type: ignore[override]  # without a namespace of the caller's
+        self, args: Sequence[str] | None = None, namespace: None = None
+    ) -> argparse.Namespace:
+        """Parse; an unknown option is the error of the command that it was given to."""
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            parser = self.commands.get(getattr(found, "command", ""), self)
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        """Print the sentence and exit with 2."""
+        meant = self._meant(message)
+        self.exit(2, f"{self.prog}: {message}{meant} (see {self.prog} --help)\n")
+
+    def _meant(self, message: str) -> str:
+        """Return a guess at what was meant by an unknown option or choice."""
+        option = _UNKNOWN.match(message)
+        choice = _CHOICE.search(message)
+        near: list[str] = []
+        if option is not None:
+            near = difflib.get_close_matches(option["argument"], self._option_string_actions, 1)
+        elif choice is not None:
+            known = re.findall(r"[\w.-]+", choice["known"])
+            near = difflib.get_close_matches(choice["given"], known, 1)
+        return f"; did you mean {near[0]}?" if near else ""
+
+
+def make_parser() -> Parser:
+    """Make the parser of the whole command line."""
+    parser = Parser(
+        prog="ratelimit",
+        description="Client-side rate limiting for the OpenAI API: calls wait instead of getting"
+        " a 429.",
+    )
+    parser.add_argument("--version", action="version", version=f"ratelimit {version()}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="command", parser_class=Parser
+    )
+    _add_demo(commands)
+    _add_estimate(commands)
+    _add_run(commands)
+    _add_serve(commands)
+    parser.commands = dict(commands.choices)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="send one workload three ways to a server that enforces its limits",
+        description="Send one workload to a local server that enforces OpenAI's limits, three"
+        " times: through a semaphore, with exponential back-off, and through the limiter. Nothing"
+        " leaves this machine.",
+    )
+    demo.add_argument(
+        "--calls", type=Path, metavar="FILE", help=f"your own calls: {CALLS_HELP}; ours by default"
+    )
+    demo.add_argument(
+        "--limit",
+        type=_whole(1),
+        default=200,
+        metavar="N",
+        help="send at most N calls of the file, or of ours (default: 200)",
+    )
+    _add_limits(
+        demo,
+        ("--rpm", "requests per minute (default: such that the calls exceed a full bucket)", None),
+        ("--tpm", "tokens per minute (default: likewise)", None),
+    )
+    demo.add_argument(
+        "--variant",
+        choices=("P", "I", "A"),
+        default="P",
+        help="how the server counts: P charges the input and settles to the usage (OpenAI today,"
+        " the default); I charges the input; A charges input and max_tokens permanently (Azure's"
+        " documentation)",
+    )
+    _add_seed(demo)
+    _add_json(demo, "write the figures there")
+
+
+def _add_estimate(commands: Any) -> None:
+    estimate = commands.add_parser(
+        "estimate",
+        help="say what a file of calls costs, and how long limits make it take",
+        description="Count the tokens of a file of calls, sending nothing.",
+    )
+    estimate.add_argument("file", type=Path, metavar="FILE", help=CALLS_HELP)
+    _add_limits(
+        estimate,
+        ("--rpm", "requests per minute, for the time", None),
+        ("--tpm", "tokens per minute, for the time", None),
+    )
+    estimate.add_argument(
+        "--each", action="store_true", help="show each call, not only the sum of each model"
+    )
+    _add_json(estimate, "write the figures of each call there")
+
+
+def _add_serve(commands: Any) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="run the fake server, for any client of yours",
+        description="Serve an OpenAI API with invented answers and limits that are really"
+        " enforced, until Ctrl-C.",
+    )
+    serve.add_argument(
+        "--variant",
+        default="P",
+        help="letters joined by +, see ratelimit.testing.variants (default: P)",
+    )
+    _add_limits(
+        serve,
+        ("--rpm", "requests per minute (default: 500)", 500.0),
+        ("--tpm", "tokens per minute (default: 30000)", 30_000.0),
+        ("--rpd", "requests per day (default: no limit)", None),
+        ("--tpd", "tokens per day (default: no limit)", None),
+    )
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)"
+    )
+    serve.add_argument(
+        "--port",
+        type=_whole(0, 65_535),
+        default=8_080,
+        metavar="N",
+        help="port, 0 for any free one (default: 8080)",
+    )
+    _add_seed(serve)
+
+
+def _add_run(commands: Any) -> None:
+    run = commands.add_parser(
+        "run",
+        help="ask all requests of a file, at the full rate of the limits",
+        description="Ask every request of a file and append the answers to another, in the form of"
+        " the Batch API. Run the same command again to go on where it ended, however it ended. The"
+        " API key is read from OPENAI_API_KEY.",
+    )
+    run.add_argument("file", type=Path, metavar="FILE", help=CALLS_HELP)
+    run.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="results are appended there, one line each",
+    )
+    learned = "of all models together (default: learned from the server)"
+    _add_limits(
+        run,
+        ("--rpm", f"requests per minute, {learned}", None),
+        ("--tpm", f"tokens per minute, {learned}", None),
+        ("--rpd", f"requests per day, {learned}", None),
+        ("--tpd", f"tokens per day, {learned}", None),
+    )
+    run.add_argument(
+        "--tier",
+        help="limits of an OpenAI usage tier: free, 1 to 5; see ratelimit/commands/tiers.py for"
+        " what it knows",
+    )
+    run.add_argument(
+        "--model", metavar="NAME", help="send this in place of the model that each request names"
+    )
+    run.add_argument(
+        "--endpoint",
+        metavar="NAME",
+        help="where bodies are asked that do not show it, such as embeddings or /v1/rerank; a line"
+        ' with a "url" keeps its own',
+    )
+    run.add_argument(
+        "--base-url", metavar="URL", help="the API (default: OPENAI_BASE_URL, else OpenAI)"
+    )
+    run.add_argument(
+        "--concurrency",
+        type=_whole(1),
+        metavar="N",
+        help="send at most N requests at once (default: as the limits ask for)",
+    )
+    run.add_argument(
+        "--priority",
+        choices=("interactive", "normal", "batch"),
+        default="batch",
+        help="patience with other calls (default: batch)",
+    )
+    run.add_argument(
+        "--patience",
+        type=_seconds,
+        metavar="TIME",
+        help="wait so long for a server that is away, such as 90s, 10m or 2h (default: 10m once it"
+        " has answered; before that the run ends at once)",
+    )
+    run.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="send what failed before once more, and only that",
+    )
+    run.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="send nothing; say what it takes in tokens, money and time",
+    )
+    run.add_argument(
+        "--price-in",
+        type=_amount,
+        metavar="P",
+        help="price of a million prompt tokens, to show the cost",
+    )
+    run.add_argument(
+        "--price-out", type=_amount, metavar="P", help="price of a million output tokens"
+    )
+    _add_json(run, "write the figures there")
+
+
+def _add_limits(parser: Parser, *options: tuple[str, str, float | None]) -> None:
+    for name, text, default in options:
+        parser.add_argument(name, type=_amount, default=default, metavar="N", help=text)
+
+
+def _add_seed(parser: Parser) -> None:
+    parser.add_argument(
+        "--seed", type=_whole(0), default=0, metavar="N", help="of everything random (default: 0)"
+    )
+
+
+def _add_json(parser: Parser, text: str) -> None:
+    parser.add_argument("--json", dest="json_path", type=Path, metavar="FILE", help=text)
+
+
+def _amount(text: str) -> float:
+    """Read a limit: "500", "30_000", "30k", "1.5m"."""
+    scale = _SCALES.get(text[-1:].lower(), 1)
+    try:
+        value = float(text[:-1] if scale != 1 else text) * scale
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= LARGEST:
+        raise argparse.ArgumentTypeError(
+            f"a limit is a number above 0, such as 500 or 30k, not {text!r}"
+        )
+
+    return value
+
+
+def _seconds(text: str) -> float:
+    """Read a duration: "90", "90s", "10m", "2h"."""
+    found = _DURATION.fullmatch(text.strip().lower())
+    if found is None or float(found[1]) * _PERIODS[found[2]] > LARGEST:
+        raise argparse.ArgumentTypeError(f"expected a time such as 90s, 10m or 2h, not {text!r}")
+
+    return float(found[1]) * _PERIODS[found[2]]
+
+
+def _whole(least: int, most: int | None = None) -> Callable[[str], Any]:
+    bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least or (most is not None and value > most):
+            raise argparse.ArgumentTypeError(f"expected a whole number {bounds}, not {text!r}")
+
+        return value
+
+    return read

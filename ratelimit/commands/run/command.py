@@ -1,0 +1,112 @@
+"""The order of things: is the file usable, what is left to do, ask, sum up.
+
+Owns that order. Must never know how requests are asked or results kept (`batch/`), or
+how a run is shown.
+
+Exit statuses: 0 every request has its answer, 1 some failed or the run could not go on
+(what was done is kept), 2 the input or the arguments cannot be used (nothing was sent),
+130 interrupted (what was done is kept).
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from ratelimit.batch.files import same_file
+from ratelimit.batch.journal import Done, Journal
+from ratelimit.batch.requests import read_endpoint
+from ratelimit.batch.survey import Source, Survey
+from ratelimit.commands import CommandError
+from ratelimit.commands.figures import check_writable
+from ratelimit.commands.run.forecast import show_forecast
+from ratelimit.commands.run.session import Session
+from ratelimit.commands.run.settings import RunSettings, make_limiter
+from ratelimit.commands.run.summary import show_nothing_to_do
+from ratelimit.commands.secrets import Address, Secrets, proxy_passwords, read_key
+from ratelimit.commands.show import say
+
+
+def run(settings: RunSettings) -> int:
+    """Do what the settings say; return the exit status."""
+    settings.check()
+    check_writable(settings.json_path, settings.file, settings.output)
+    if settings.endpoint is not None:
+        read_endpoint(settings.endpoint)  # says what is wrong with it, before the file is read
+    if settings.dry_run:
+        return _forecast(settings)
+
+    if settings.output is None:
+        raise CommandError(
+            "where should the results go? Give -o FILE (or --dry-run, which sends nothing)"
+        )
+    if same_file(settings.file, settings.output):
+        raise CommandError(
+            f"{settings.output} is the file of requests; give the results a file of their own"
+        )
+
+    key = read_key()
+    address = Address.read(settings.base_url or os.environ.get("OPENAI_BASE_URL"))
+    secrets = Secrets([key, *address.secrets, *proxy_passwords(os.environ)])
+    console = Console(stderr=True)
+    with _masked_warnings(secrets), Journal(settings.output) as journal:
+        source = _source(settings, journal.done)
+        survey = _usable(source.survey())
+        limiter = make_limiter(settings, survey)
+        if journal.healed:
+            say(console, journal.healed)
+        if not survey.left:
+            return show_nothing_to_do(settings, survey, journal.done)
+
+        if settings.retry_failed:
+            journal.forget_failures()
+        session = Session(settings, journal, source, survey, limiter, console, address, secrets)
+        return session.run(key)
+
+
+def _forecast(settings: RunSettings) -> int:
+    done = Done.read(settings.output) if settings.output is not None else Done()
+    source = _source(settings, done)
+    survey = _usable(source.survey())
+    limiter = make_limiter(settings, survey)
+    return show_forecast(source, limiter, settings.prices, settings.json_path)
+
+
+def _source(settings: RunSettings, done: Done) -> Source:
+    return Source(
+        settings.file,
+        done,
+        model=settings.model,
+        endpoint=settings.endpoint,
+        retry=settings.retry_failed,
+    )
+
+
+def _usable(survey: Survey) -> Survey:
+    if survey.broken:
+        hidden = survey.broken - len(survey.problems)
+        more = f"; and {hidden} more like these" if hidden else ""
+        raise CommandError("; ".join(survey.problems) + more + ". Nothing was sent")
+
+    return survey
+
+
+@contextmanager
+def _masked_warnings(secrets: Secrets) -> Iterator[None]:
+    """Let warnings quote no secret while the block runs."""
+    show = warnings.showwarning
+
+    def masked(
+        message: Warning | str, category: type[Warning], *arguments: object, **options: object
+    ) -> None:
+        show(category(secrets.mask(str(message))), category, *arguments, **options)  # type: ignore[arg-type]  # handed through
+
+    warnings.showwarning = masked
+    try:
+        yield
+    finally:
+        warnings.showwarning = show

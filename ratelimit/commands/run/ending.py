@@ -1,0 +1,126 @@
+"""Why a run cannot go on, in one sentence that says what to do.
+
+Owns these sentences. They never repeat what a server says of the key. Must never decide
+whether a run goes on.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ratelimit.batch import Request
+from ratelimit.batch.failures import Kind, kind_of_exception
+from ratelimit.batch.outage import Outage
+from ratelimit.batch.results import UNREADABLE
+from ratelimit.commands.secrets import Address
+from ratelimit.commands.show import duration
+from ratelimit.errors import LimiterError
+from ratelimit.feedback import read_exception
+
+AGAIN: Final = "; what was done is kept, run the command again to go on"
+
+LONGEST_REASON: Final = 300
+"""Characters that are shown of what a server says."""
+
+
+def explain(
+    error: Exception, request: Request | None, address: Address, outage: Outage | None
+) -> str:
+    """Explain the error that has ended a run.
+
+    :param request: the one that showed the error.
+    :param outage: the wait for the server that has just ended in vain.
+    """
+    return _sentence(error, request, address, outage) + AGAIN
+
+
+def _sentence(
+    error: Exception, request: Request | None, address: Address, outage: Outage | None
+) -> str:
+    if getattr(error, "status_code", None) == 401:
+        return f"{address.shown} refuses the API key; set OPENAI_API_KEY to a valid one"
+
+    outcome = read_exception(error)
+    if outcome.refusal is not None and outcome.refusal.advice:
+        return outcome.refusal.advice.rstrip(".")
+
+    if outage is not None:
+        waited = duration(outage.patience)
+        return f"{why_away(error, address)}, for {waited}; a longer --patience waits longer"
+
+    if isinstance(error, LimiterError):
+        return _of_ours(error, address)
+
+    kind = kind_of_exception(error)
+    if kind is Kind.ACCESS:
+        return _no_access(error, request, address)
+
+    return why_away(error, address) if kind is Kind.UNREACHABLE else _repeated(error, kind)
+
+
+def _of_ours(error: LimiterError, address: Address) -> str:
+    reason = str(error)[:LONGEST_REASON]
+    if UNREADABLE in reason:
+        return (
+            f"{address.shown} answers, but not with JSON: check that --base-url (or"
+            f" OPENAI_BASE_URL) is the API's, which usually ends in /v1 ({reason})"
+        )
+
+    return reason
+
+
+def _no_access(error: Exception, request: Request | None, address: Address) -> str:
+    reason = _reason(error)
+    path = request.path if request is not None else ""
+    model = request.model if request is not None else ""
+    if getattr(error, "status_code", None) == 403:
+        return (
+            f"{address.shown} refuses access to {model or path} ({reason}); check what the key's"
+            " project may use, or give another --model"
+        )
+
+    if getattr(error, "code", None) == "model_not_found":
+        return (
+            f"{address.shown} has no model {model!r} for this key ({reason}); correct the file, or"
+            " give another one with --model"
+        )
+
+    return (
+        f"{address.shown} does not serve {model or 'the request'} at {path} ({reason}); check the"
+        " model, --base-url (which usually ends in /v1), and --endpoint"
+    )
+
+
+def _repeated(error: Exception, kind: Kind) -> str:
+    """Explain a failure that several requests in a row have met."""
+    reason = _reason(error)
+    if kind is Kind.BODY:
+        return (
+            f"all requests so far failed alike ({reason}); their failures are written down, mend"
+            " the file and send them again with --retry-failed"
+        )
+
+    if kind is Kind.SERVER:
+        return f"several requests in a row failed by the server ({reason}); try again later"
+
+    return reason
+
+
+def why_away(error: Exception, address: Address) -> str:
+    """Return what is wrong with a server that the run waits for."""
+    if isinstance(getattr(error, "status_code", None), int):
+        return f"{address.shown} fails every request ({_reason(error)})"
+
+    return f"cannot reach {address.shown}: {error.__cause__ or error}"
+
+
+def _reason(error: Exception) -> str:
+    """Return what a server says of a failure, on one line."""
+    status = getattr(error, "status_code", None)
+    body = getattr(error, "body", None)
+    message = body.get("message") if isinstance(body, dict) else None
+    if status is None:
+        return f"{type(error).__name__}: {error}"[:LONGEST_REASON]
+
+    shown = " ".join(str(message or "").split())
+    return (f"HTTP {status}" + (f": {shown}" if shown else ""))[:LONGEST_REASON]

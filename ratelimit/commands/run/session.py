@@ -1,0 +1,240 @@
+"""The run itself, from the first request to the summary.
+
+Owns the signals, what is written when, and the silence about the API key. Must never
+know how requests are asked (`batch/`) or what the summary looks like.
+
+Failures that may turn out to be every request's are written once a success has shown
+that they are not, or at the end. A run that ends by them leaves them out, so that the
+same command sends those requests again when the reason is mended.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Final
+
+import anyio
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+from rich.console import Console
+
+from ratelimit import RateLimiter
+from ratelimit.batch import Result
+from ratelimit.batch.failures import may_concern_all
+from ratelimit.batch.journal import Journal
+from ratelimit.batch.outage import Outage
+from ratelimit.batch.running import Batch
+from ratelimit.batch.survey import Source, Survey
+from ratelimit.commands import CommandError
+from ratelimit.commands.run.display import display
+from ratelimit.commands.run.ending import explain, why_away
+from ratelimit.commands.run.meter import Meter
+from ratelimit.commands.run.settings import RunSettings
+from ratelimit.commands.run.summary import Outcome, show_summary
+from ratelimit.commands.secrets import Address, Secrets
+from ratelimit.commands.show import duration, say
+
+RETRIES: Final = 3
+"""The SDK's own, of one request."""
+
+LOOK_EVERY: Final = 0.2
+"""Seconds between two looks at the figures."""
+
+MOST_HELD: Final = 1_000
+"""Failures that wait for a success before they are written."""
+
+MOST_REASONS: Final = 100
+"""Reasons of failures that are counted apart; the rest is counted together."""
+
+
+class Session:
+    """One run of the command; `run` it once."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        journal: Journal,
+        source: Source,
+        survey: Survey,
+        limiter: RateLimiter,
+        console: Console,
+        address: Address,
+        secrets: Secrets,
+    ) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._source = source
+        self._survey = survey
+        self._limiter = limiter
+        self._console = console
+        self._address = address
+        self._secrets = secrets
+        self._earlier = survey.total - survey.left
+        self._held: list[Result] = []
+        self._succeeded: set[str] = set()
+        self._reasons: Counter[str] = Counter()
+        self._interrupted = False
+        self._problem = ""
+        self._outage: Outage | None = None
+        self.meter = Meter(limiter, survey.left, self._earlier, survey.models, settings.prices)
+
+    def run(self, key: str) -> int:
+        """Ask what is left; return the exit status."""
+        if self._earlier:
+            say(
+                self._console,
+                f"{self._earlier} of {self._survey.total} requests have their results already.",
+            )
+        anyio.run(self._ask, key)
+        failed_earlier = 0 if self._settings.retry_failed else len(self._journal.done.failed)
+        try:
+            show_summary(
+                self._settings,
+                self.meter,
+                Outcome(self._journal.path, self._earlier, failed_earlier, self._reasons),
+            )
+        except CommandError as error:  # the figures could not be written
+            self._problem = self._problem or str(error)
+        if self._problem:
+            print(f"ratelimit run: {self._problem}", file=sys.stderr)
+            return 1
+
+        if self._interrupted:
+            return 130
+
+        return 1 if self.meter.failed or failed_earlier else 0
+
+    async def _ask(self, key: str) -> None:
+        async def on_response(_: object) -> None:
+            self.meter.on_response()
+
+        # Every answer is counted, those to the SDK's retries included.
+        http = DefaultAsyncHttpxClient(
+            auth=self._address.login, event_hooks={"response": [on_response]}
+        )
+        async with AsyncOpenAI(
+            api_key=key, base_url=self._address.url, max_retries=RETRIES, http_client=http
+        ) as client:
+            batch = Batch(
+                self._source,
+                client,
+                self._limiter,
+                concurrency=self._settings.concurrency,
+                priority=self._settings.priority,
+                patience=self._settings.patience,
+            )
+            with display(self._console, self.meter, self._away) as look:
+                async with anyio.create_task_group() as watchers:
+                    watchers.start_soon(self._handle_signals, batch)
+                    watchers.start_soon(self._watch, batch, look)
+                    async with aclosing(batch):
+                        await self._keep(batch)
+                    watchers.cancel_scope.cancel()
+
+    async def _keep(self, batch: Batch) -> None:
+        """Write the results as they come, and find out why the run ends."""
+        try:
+            async for result in batch:
+                self._take(result)
+            self._write_held()
+        except _DiskRefused as error:
+            self._problem = str(error)
+        except Exception as error:  # noqa: BLE001  # it ends the run: shown in one sentence, after the summary of what is kept
+            sentence = explain(error, batch.culprit, self._address, batch.outage)
+            self._problem = self._secrets.mask(sentence)
+
+    def _take(self, result: Result) -> None:
+        model = result.request.model
+        if result.ok:
+            if model not in self._succeeded:
+                self._succeeded.add(model)
+                self._write_held()
+        elif self._may_concern_all(result):
+            self._held.append(result)
+            if len(self._held) > MOST_HELD:
+                self._write_held()
+            return
+
+        self._write(result)
+
+    def _may_concern_all(self, result: Result) -> bool:
+        """Whether a failure has to wait for a success, of its model at least."""
+        if not may_concern_all(result) or result.request.model in self._succeeded:
+            return False
+
+        is_access = result.status is not None and result.status < 500
+        return is_access or not self._succeeded
+
+    def _write_held(self) -> None:
+        held, self._held = self._held, []
+        for result in held:
+            self._write(result)
+
+    def _write(self, result: Result) -> None:
+        masked = self._secrets.mask_result(result)
+        try:
+            self._journal.write(masked.line())
+        except OSError as error:
+            raise _DiskRefused(
+                f"cannot write {self._journal.path}: {error.strerror or error}; the answers of the"
+                " calls in flight are lost, run the command again when there is room"
+            ) from None
+
+        self.meter.record(result)
+        if not result.ok:
+            reason = masked.reason[:300]
+            if reason not in self._reasons and len(self._reasons) >= MOST_REASONS:
+                reason = "other reasons"
+            self._reasons[reason] += 1
+
+    async def _handle_signals(self, batch: Batch) -> None:
+        """Ctrl-C once: finish what is in flight; twice: stop now.
+
+        Where the system has no such signals, once is at once.
+        """
+        if sys.platform == "win32":
+            return
+
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                if self._interrupted:
+                    batch.cancel()
+                    return
+
+                self._interrupted = True
+                batch.stop()
+                say(self._console, "finishing what is in flight; once more to stop now")
+
+    async def _watch(self, batch: Batch, look: Callable[[], None]) -> None:
+        while True:
+            self._watch_outage(batch)
+            look()
+            await anyio.sleep(LOOK_EVERY)
+
+    def _watch_outage(self, batch: Batch) -> None:
+        """Show when the server goes away, and when it is back."""
+        before, self._outage = self._outage, batch.outage
+        if before is None and self._outage is not None:
+            reason = self._secrets.mask(why_away(self._outage.error, self._address))
+            say(
+                self._console,
+                f"{reason}; trying again for up to {duration(self._outage.patience)}"
+                " (--patience), Ctrl-C ends the run",
+            )
+        elif before is not None and self._outage is None and not self._interrupted:
+            away = duration(anyio.current_time() - before.since)
+            say(self._console, f"{self._address.shown} answers again after {away}")
+
+    def _away(self) -> str:
+        """Return what the progress shows while the server is away."""
+        if self._outage is None:
+            return ""
+
+        return f"server away for {duration(anyio.current_time() - self._outage.since)}"
+
+
+class _DiskRefused(Exception):
+    """A line of results could not be written; the message is the sentence to print."""

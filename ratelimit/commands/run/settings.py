@@ -1,0 +1,73 @@
+"""The arguments of `ratelimit run`, and the limiter that they ask for.
+
+Owns the two. Must never send or read files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ratelimit import Limits, RateLimiter
+from ratelimit.batch.survey import Survey
+from ratelimit.commands import CommandError
+from ratelimit.commands.run.meter import Prices
+from ratelimit.commands.tiers import limits_of
+from ratelimit.families import pattern_of
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """The arguments of the command; see `ratelimit run --help`."""
+
+    file: Path
+    output: Path | None = None
+    rpm: float | None = None
+    tpm: float | None = None
+    rpd: float | None = None
+    tpd: float | None = None
+    tier: str | None = None
+    model: str | None = None
+    endpoint: str | None = None
+    base_url: str | None = field(default=None, repr=False)
+    concurrency: int | None = None
+    priority: str = "batch"
+    patience: float | None = None
+    retry_failed: bool = False
+    dry_run: bool = False
+    price_in: float | None = None
+    price_out: float | None = None
+    json_path: Path | None = None
+
+    @property
+    def prices(self) -> Prices:
+        """Of a million tokens."""
+        return Prices(self.price_in, self.price_out)
+
+    def check(self) -> None:
+        """Raise `CommandError` for arguments that contradict each other."""
+        limits = (self.rpm, self.tpm, self.rpd, self.tpd)
+        if self.tier is not None and any(limit is not None for limit in limits):
+            raise CommandError("give a tier or limits, not both")
+
+
+def make_limiter(settings: RunSettings, survey: Survey) -> RateLimiter:
+    """Make the limiter of the limits that were given, or of those of a tier.
+
+    Without either it learns the limits from the server, of each model family apart.
+    """
+    if settings.tier is not None:
+        if not survey.models:
+            return RateLimiter()
+        return RateLimiter(limits=limits_of(settings.tier, survey.models))
+
+    given = Limits(rpm=settings.rpm, tpm=settings.tpm, rpd=settings.rpd, tpd=settings.tpd)
+    families: list[str] = []
+    # "gpt-4o" before its snapshots, which share its limits
+    for model in sorted(survey.models, key=len):
+        if pattern_of(model, families) is None:
+            families.append(model)
+    if len(given) or len(families) < 2:
+        return RateLimiter(limits=given)
+
+    return RateLimiter(limits={family: Limits() for family in families})

@@ -1,0 +1,140 @@
+"""What a run has come to, shown at its end and written as figures.
+
+Owns the closing table, the sentences below it and the JSON. Must never ask or count.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from ratelimit.batch.journal import Done
+from ratelimit.batch.survey import Survey
+from ratelimit.commands.figures import write_figures
+from ratelimit.commands.run.meter import Meter
+from ratelimit.commands.run.settings import RunSettings
+from ratelimit.commands.show import duration, say, table
+
+CAPTION: Final = (
+    "limits: what was used of a full bucket and its refill, from the first answer to the last"
+    " sending."
+)
+
+SHOWN_REASONS: Final = 10
+"""Reasons of failures that are spelled out; the rest is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the meter does not count."""
+
+    output: Path
+    earlier: int
+    """Requests that had their results before."""
+    failed_earlier: int
+    """Failures among those."""
+    reasons: Counter[str]
+    """Why requests of this run failed."""
+
+
+def show_summary(settings: RunSettings, meter: Meter, outcome: Outcome) -> None:
+    """Print the table and what is to be known about failures; write the figures."""
+    rows = [
+        ("answered", f"{meter.done - meter.failed:,}"),
+        ("failed", f"{meter.failed:,}"),
+        ("results from before", f"{outcome.earlier:,}"),
+        ("left for another run", f"{meter.left - meter.done:,}"),
+        ("429s", f"{meter.refused:,}"),
+        ("time", duration(meter.seconds)),
+        ("tokens in", f"{meter.prompt_tokens:,}"),
+        ("tokens out", f"{meter.output_tokens:,}"),
+    ]
+    shares = meter.share()
+    rows += [
+        (f"of the limit of {name} per {duration(per)}", f"{share:.0%}")
+        for (name, per), share in shares.items()
+    ]
+    cost = meter.cost
+    if cost is not None:
+        rows.append(("cost", f"{cost:,.2f}"))
+    console = Console()
+    console.print(table(str(outcome.output), ("", ""), rows, CAPTION if shares else ""))
+    _show_failures(console, meter, outcome)
+    write_figures(settings.json_path, _figures(meter, outcome.earlier))
+
+
+def _show_failures(console: Console, meter: Meter, outcome: Outcome) -> None:
+    reasons = outcome.reasons.most_common()
+    for reason, count in reasons[:SHOWN_REASONS]:
+        say(console, f"{count} failed by {reason}")
+    if len(reasons) > SHOWN_REASONS:
+        rest = sum(count for _, count in reasons[SHOWN_REASONS:])
+        say(
+            console,
+            f"{rest} failed for {len(reasons) - SHOWN_REASONS} other reasons; {outcome.output} has"
+            " the reason of each",
+        )
+    if outcome.failed_earlier and not meter.failed:
+        say(
+            console,
+            f"{outcome.failed_earlier} results from before are failures; --retry-failed sends them"
+            " again",
+        )
+
+
+def show_nothing_to_do(settings: RunSettings, survey: Survey, done: Done) -> int:
+    """Say why nothing is sent; return the exit status."""
+    failed = len(done.failed)
+    if not survey.total:
+        sentence = f"{settings.file} holds no requests; nothing was sent."
+    elif settings.retry_failed:
+        sentence = (
+            f"No request of {settings.file} has failed in {settings.output}; nothing was sent."
+        )
+    else:
+        sentence = (
+            f"All {survey.total:,} requests of {settings.file} have their results in"
+            f" {settings.output}; nothing was sent."
+        )
+        if failed:
+            sentence += f" {failed:,} of the results are failures; --retry-failed sends them again."
+    say(Console(), sentence)
+    write_figures(settings.json_path, _no_figures(survey.total))
+    return 1 if failed and not settings.retry_failed else 0
+
+
+def _figures(meter: Meter, earlier: int) -> dict[str, Any]:
+    return {
+        "answered": meter.done - meter.failed,
+        "failed": meter.failed,
+        "earlier": earlier,
+        "rejected": meter.refused,
+        "seconds": round(meter.seconds, 3),
+        "prompt_tokens": meter.prompt_tokens,
+        "output_tokens": meter.output_tokens,
+        "utilization": _shares(meter, whole=False),
+        "utilization_of_the_whole_time": _shares(meter, whole=True),
+    }
+
+
+def _shares(meter: Meter, *, whole: bool) -> dict[str, float]:
+    shares = meter.share(whole=whole)
+    return {f"{name}/{per:g}s": round(share, 4) for (name, per), share in shares.items()}
+
+
+def _no_figures(earlier: int) -> dict[str, Any]:
+    return {
+        "answered": 0,
+        "failed": 0,
+        "earlier": earlier,
+        "rejected": 0,
+        "seconds": 0.0,
+        "prompt_tokens": 0,
+        "output_tokens": 0,
+        "utilization": {},
+        "utilization_of_the_whole_time": {},
+    }

@@ -1,0 +1,162 @@
+"""Secrets that no output may show: the API key, and passwords in addresses.
+
+Owns finding them, and masking them in texts and in JSON. Must never print or send.
+
+A key of any length is masked wherever it stands alone in an error, a warning or a
+failed result. In answers it is masked too unless it is a short plain word, such as the
+"any" that servers without keys are given: masking that would change what the model
+said.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from ratelimit.batch import Result
+from ratelimit.commands import CommandError
+
+MASK: Final = "***"
+
+SHORTEST_WORD: Final = 12
+"""Letters. A key of letters alone that is shorter may be a word of any answer."""
+
+_SECRET_FIELD: Final = re.compile(r"key|token|secret|sig|pass|auth", re.IGNORECASE)
+"""Names of query fields whose values are secrets."""
+
+
+def read_key() -> str:
+    """Read the API key; raise `CommandError` for one that is missing or cannot be."""
+    key = os.environ.get("OPENAI_API_KEY", "")
+    if not key:
+        raise CommandError(
+            "there is no API key: set OPENAI_API_KEY (to any text for a server that asks for none)"
+        )
+
+    # it would not fit into a header, and the error about that would show it
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise CommandError(
+            "OPENAI_API_KEY holds a space, a line break or another sign that no key has"
+        )
+    return key
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """The base URL of an API, taken apart so that its password stands nowhere else."""
+
+    url: str | None
+    """Without name and password; None: the SDK's own."""
+    shown: str
+    """Without anything that may be secret."""
+    login: tuple[str, str] | None = field(default=None, repr=False)
+    """Name and password, for HTTP's basic authentication."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def read(cls, text: str | None) -> Address:
+        """Read a base URL; raise `CommandError`, without its secrets, for what is none."""
+        if not text:
+            return cls(None, "https://api.openai.com/v1/")
+
+        try:
+            parts = urlsplit(text)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            host = None
+        if not text.startswith(("http://", "https://")) or not host:
+            raise CommandError(
+                "the base URL should begin with http:// or https:// and a host, such as"
+                f" http://127.0.0.1:8000/v1, not {_without_login(text)!r}"
+            )
+
+        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+        login = None
+        if parts.username or parts.password:
+            login = (unquote(parts.username or ""), unquote(parts.password or ""))
+        fields = (pair.partition("=") for pair in parts.query.split("&"))
+        secrets = [unquote(value) for name, _, value in fields if _SECRET_FIELD.search(name)]
+        if login is not None:
+            secrets.append(login[1])
+        shown = urlunsplit(bare._replace(query="", fragment=""))
+        return cls(urlunsplit(bare), shown, login, tuple(filter(None, secrets)))
+
+
+def _without_login(text: str) -> str:
+    """Drop what stands before the last "@", and any query, of what is no URL."""
+    scheme, slashes, rest = text.rpartition("://")
+    kept = rest.rpartition("@")[2].partition("?")[0]
+    return scheme + slashes + kept
+
+
+def proxy_passwords(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the passwords in the addresses of the HTTP client's proxies."""
+    found = []
+    for name, value in environment.items():
+        if name.lower() in {"http_proxy", "https_proxy", "all_proxy"}:
+            try:
+                password = urlsplit(value).password
+            except ValueError:
+                continue
+            if password:
+                found.append(unquote(password))
+    return tuple(found)
+
+
+class Secrets:
+    """Texts to be masked, in every form in which an output may quote them."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        texts = [text for text in texts if text]
+        self._anywhere = _pattern(text for text in texts if not _is_plain_word(text))
+        self._alone = _pattern(texts)
+
+    def mask(self, text: str) -> str:
+        """Mask the secrets in a sentence about an error or a warning."""
+        return self._alone.sub(MASK, text) if self._alone is not None else text
+
+    def mask_result(self, result: Result) -> Result:
+        """Mask the secrets in what came back; the request keeps its name."""
+        pattern = self._anywhere if result.ok else self._alone
+        if pattern is None:
+            return result
+
+        return replace(
+            result, body=_masked(result.body, pattern), error=_masked(result.error, pattern)
+        )
+
+
+def _is_plain_word(text: str) -> bool:
+    return text.isalpha() and len(text) < SHORTEST_WORD
+
+
+def _pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
+    """Compile what finds the texts, short ones only where they stand alone."""
+    choices = []
+    for text in sorted(texts, key=len, reverse=True):
+        for form in {text, json.dumps(text)[1:-1], repr(text)[1:-1], quote(text, safe="")}:
+            found = re.escape(form)
+            if len(text) < SHORTEST_WORD:
+                found = f"(?<![A-Za-z0-9]){found}(?![A-Za-z0-9])"
+            choices.append(found)
+    return re.compile("|".join(choices)) if choices else None
+
+
+def _masked(value: Any, pattern: re.Pattern[str]) -> Any:
+    if isinstance(value, str):
+        return pattern.sub(MASK, value)
+
+    if isinstance(value, list):
+        return [_masked(item, pattern) for item in value]
+
+    if isinstance(value, Mapping):
+        return {
+            pattern.sub(MASK, str(name)): _masked(item, pattern) for name, item in value.items()
+        }
+
+    return value
