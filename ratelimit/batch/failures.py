@@ -66,7 +66,7 @@ def kind_of_exception(error: Exception) -> Kind:
 
     outcome = read_exception(error)
     if outcome.refusal is not None:
-        return Kind.EVERYTHING if _ends_all(outcome.refusal, status) else Kind.REQUEST
+        return _kind_of_refusal(outcome.refusal, status)
 
     if isinstance(error, LimiterError):
         return Kind.REQUEST if isinstance(error, RequestTooLarge) else Kind.EVERYTHING
@@ -96,7 +96,7 @@ def kind_of_result(result: Result) -> Kind:
     error = error_in(result.body)
     refusal = read_error(error)
     if refusal is not None:
-        return Kind.EVERYTHING if _ends_all(refusal, result.status) else Kind.REQUEST
+        return _kind_of_refusal(refusal, result.status)
 
     code = result.code
     if code in {"server_error", "internal_error", "internal_server_error"} or code.startswith("5"):
@@ -108,12 +108,15 @@ def kind_of_result(result: Result) -> Kind:
     return Kind.BODY
 
 
-def _ends_all(refusal: Refusal, status: int | None) -> bool:
-    """Return whether a refusal is that of the account, which no wait helps.
+def _kind_of_refusal(refusal: Refusal, status: int | None) -> Kind:
+    """Tell an account's end from a request that is larger than its limit.
 
-    A request larger than its limit is hopeless, too; it names that limit.
+    No wait helps either; the latter names the limit.
     """
-    return refusal.hopeless and refusal.kind is None and status != 413
+    if refusal.hopeless and refusal.kind is None and status != 413:
+        return Kind.EVERYTHING
+
+    return Kind.SERVER if refusal.overloaded else Kind.REQUEST
 
 
 def _kind_of_status(status: int) -> Kind:
