@@ -1,18 +1,29 @@
 # Everything runs in .venv, built here from pyproject.toml; needs Python >= 3.11 and pip.
+# The demo needs the extra `cli` alone; tests and benchmarks need all of `dev`.
 PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: setup demo test bench clean
 
-setup: .venv/.done
+setup: .venv/.dev
 
-.venv/.done: pyproject.toml
+.venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@echo "Making a virtual environment in .venv ..."
+	@$(PYTHON) -m venv .venv
 	@touch $@
 
-demo: setup
+.venv/.cli: pyproject.toml | .venv/.python
+	@echo "Installing ratelimit and what its commands need into .venv (about 100 MB, once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cli]'
+	@touch $@
+
+.venv/.dev: pyproject.toml | .venv/.python
+	@echo "Installing what tests and benchmarks need into .venv (about 500 MB, once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch .venv/.cli $@
+
+demo: .venv/.cli
 	$(BIN)/ratelimit demo
 
 test: setup
