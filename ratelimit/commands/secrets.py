@@ -10,6 +10,7 @@ said.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -82,7 +83,8 @@ class Address:
         fields = (pair.partition("=") for pair in parts.query.split("&"))
         secrets = [unquote(value) for name, _, value in fields if _SECRET_FIELD.search(name)]
         if login is not None:
-            secrets.append(login[1])
+            encoded = base64.b64encode(":".join(login).encode()).decode()
+            secrets += [login[1], encoded]
         shown = urlunsplit(bare._replace(query="", fragment=""))
         return cls(urlunsplit(bare), shown, login, tuple(filter(None, secrets)))
 
