@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -101,6 +102,18 @@ def test_a_file_without_chat_calls_is_refused(
     assert status_of("demo", "--calls", str(path), "--json", str(out)) == 2
     assert str(path) in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize("limits", [("--tpm", "1"), ("--rpm", "0.01"), ("--tpm", "500")])
+def test_a_demo_that_would_take_days_is_refused(
+    limits: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sentence says how long it would take, and what to change."""
+    assert status_of("demo", *limits) == 2
+
+    out, err = capsys.readouterr()
+    assert not out
+    assert re.search(r"the demo would take .*(day|h|min).*; raise --rpm or --tpm", err)
 
 
 def test_the_version_is_the_distribution_s(capsys: pytest.CaptureFixture[str]) -> None:

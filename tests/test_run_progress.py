@@ -45,7 +45,14 @@ class Hand(Meter):
         own.now = clock.monotonic
         self.limiter = RateLimiter(clock=own, slack=0, **limits)
         self.clock = clock
+        self.amounts: dict[str, float] = {}
+        """Limits per minute in place of the limiter's."""
         super().__init__(self.limiter, left, 0, ["gpt-4o"], prices or Prices())
+
+    def limits(self) -> dict[tuple[str, float], float]:
+        """The limiter's, or those that a test sets."""
+        changed = {(name, 60.0): amount for name, amount in self.amounts.items()}
+        return changed or super().limits()
 
     def go(self, count: int, seconds: float, *, ok: bool = True) -> None:
         """So many calls of 10 tokens in, 20 out, evenly over so many seconds."""
@@ -87,6 +94,69 @@ def test_the_share_of_a_limit_counts_its_full_bucket(clock: Time) -> None:
 
     assert meter.share()["requests", 60.0] == pytest.approx(1, abs=0.01)
     assert meter.share(whole=True)["requests", 60.0] == pytest.approx(120 / (60 + 90), abs=0.01)
+
+
+def test_a_full_bucket_is_told_apart_from_the_rate(clock: Time) -> None:
+    """A server lets a full bucket through at once, and refills it meanwhile: 237 in the
+    first minute are no more than a limit of 200 allows, and are shown so.
+    """
+    meter = Hand(clock, rpm=200)
+    meter.go(200, 0.001)
+    meter.go(37, 11.1)
+
+    assert "200/200 RPM and 37 of the full bucket" in status(meter)
+    assert meter.share()["requests", 60.0] == pytest.approx(1, abs=0.01)
+    for _ in range(70):
+        clock.seconds += 1
+        meter.sample()
+    meter.go(10, 3)
+    assert "10/200 RPM" in status(meter)
+
+
+def test_a_steady_rate_is_no_more_than_the_limit(clock: Time) -> None:
+    """Samples are a second apart: what lies beyond the minute is not counted."""
+    meter = Hand(clock, rpm=200)
+    meter.go(200, 0.001)
+    meter.go(600, 180)
+
+    assert "200/200 RPM," in status(meter)
+
+
+def test_attempts_that_reach_no_server_are_not_counted(clock: Time) -> None:
+    """Retries in an outage have used nothing of a limit."""
+    meter = Hand(clock, rpm=200)
+    meter.go(20, 6)
+    for _ in range(150):
+        clock.seconds += 0.1
+        meter.limiter.acquire_nowait(tokens=30).cancel()
+        meter.sample()
+
+    assert "20/200 RPM" in status(meter)
+    assert meter.share()["requests", 60.0] < 0.11
+
+
+def test_a_limit_that_falls_has_allowed_what_it_allowed(clock: Time) -> None:
+    """The share follows the limit that held at each moment: a server that lowers it
+    late in the run does not make it 269 %.
+    """
+    meter = Hand(clock, rpm=600)
+    meter.go(600, 0.001)
+    meter.go(600, 60)
+    meter.amounts = {"requests": 60.0}
+    meter.go(10, 10)
+
+    assert meter.share()["requests", 60.0] == pytest.approx(1, abs=0.02)
+
+
+def test_a_limit_that_is_learned_late_is_not_overused(clock: Time) -> None:
+    """What went before its first header was not under it."""
+    meter = Hand(clock)
+    meter.go(1_000, 60)
+    meter.amounts = {"requests": 60.0}
+    meter.sample()
+    meter.go(60, 60)
+
+    assert meter.share()["requests", 60.0] <= 1
 
 
 def test_nothing_is_said_of_the_limits_before_an_answer(clock: Time) -> None:

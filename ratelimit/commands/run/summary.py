@@ -97,11 +97,11 @@ def show_nothing_to_do(settings: RunSettings, survey: Survey, done: Done) -> int
         )
     else:
         sentence = (
-            f"All {survey.total:,} requests of {settings.file} have their results in"
-            f" {settings.output}; nothing was sent."
+            f"Every request of {settings.file} has its result in {settings.output}; nothing was"
+            " sent."
         )
         if failed:
-            sentence += f" {failed:,} of the results are failures; --retry-failed sends them again."
+            sentence += f" Failures among them: {failed:,}; --retry-failed sends them again."
     say(Console(), sentence)
     write_figures(settings.json_path, _no_figures(survey.total))
     return 1 if failed and not settings.retry_failed else 0
