@@ -1,16 +1,18 @@
-"""How long does a file of requests take, and what is lost on the way? `ratelimit.run`
-beside the two ways in which people do it today.
+"""Tell how long a file of requests takes, and what is lost on the way.
 
-Owns the rivals, written anew from what is published of them, and the table. All send
-the same bodies through the same client of the openai library to a server that enforces
-the same limits from full buckets, in a process of its own; its ledger tells the 429s.
+Owns the rivals of `ratelimit.run`, written anew from what is published of them, and the
+table. Must never share code between the rivals and the limiter.
+
+All send the same bodies through the same client of the openai library to a server that
+enforces the same limits from full buckets, in a process of its own; the 429s are those
+in its ledger.
 
 * `cookbook`: the algorithm of the OpenAI cookbook's parallel processor. A loop every
   millisecond takes the next request, a failed one first, when one capacity each for
   requests and tokens has room for it; both are refilled by the time that has passed,
   and nothing is given back. Tokens are counted by cl100k_base, and an answer without a
   bound as 15 tokens. Five attempts. A 429 pauses the loop for 15 s when its code is
-  "429"; the server's says "rate_limit_exceeded".
+  "429"; the server's is "rate_limit_exceeded".
 * `gather`: `asyncio.gather` over all of them, each with exponential back-off as the
   cookbook recommends: waits of 1 to 60 s, six attempts.
 * `ratelimit`: as it is.
@@ -31,7 +33,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import tenacity
 from openai import AsyncOpenAI, RateLimitError
@@ -47,10 +49,16 @@ from ratelimit.commands.demo.workload import make_calls
 from ratelimit.commands.refill import least_seconds
 from ratelimit.estimate.tokenizer import count
 
-RECORDED = Path(__file__).parents[1] / "../shared/truth/calls.jsonl.gz"
-ATTEMPTS_COOKBOOK, ATTEMPTS_BACKOFF = 5, 6
-PAUSE = 15.0  # seconds, of the cookbook after a 429 it recognises
-DEFAULT_ANSWER = 15  # tokens, of the cookbook
+RECORDED: Final = Path(__file__).parents[1] / "../shared/truth/calls.jsonl.gz"
+
+ATTEMPTS_COOKBOOK: Final = 5
+ATTEMPTS_BACKOFF: Final = 6
+
+PAUSE: Final = 15.0
+"""Seconds for which the cookbook pauses after a 429 that it recognises."""
+
+DEFAULT_ANSWER: Final = 15
+"""Tokens for which the cookbook takes an answer without a bound."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,10 @@ async def by_ratelimit(client: AsyncOpenAI, job: Job) -> Count:
     """The function under test."""
     counted = Count()
     async for result in ratelimit.run(job.requests, client, RateLimiter(rpm=job.rpm, tpm=job.tpm)):
-        counted.answered += result.ok
-        counted.failed += not result.ok
+        if result.ok:
+            counted.answered += 1
+        else:
+            counted.failed += 1
     return counted
 
 
@@ -184,8 +194,9 @@ def recorded(path: Path, wanted: int) -> list[Request]:
 
 
 def prepare(path: Path, wanted: int) -> tuple[Job, str]:
-    """Choose the requests, and limits that they exceed: both have a say, every request
-    fits. Counting them loads the vocabularies.
+    """Choose the requests, and limits that they exceed.
+
+    Both limits matter, and every request fits. Counting them loads the vocabularies.
     """
     if path.exists():
         requests, source = recorded(path, wanted), "recorded"
@@ -209,7 +220,7 @@ def prepare(path: Path, wanted: int) -> tuple[Job, str]:
 
 
 async def race(way: Way, job: Job, base_url: str) -> tuple[Count, float, float]:
-    """Let one client run; what it counted, its seconds and the seconds of its CPU."""
+    """Let one client run; return its counts, its seconds and its seconds of CPU."""
     async with AsyncOpenAI(
         base_url=base_url, api_key="none", max_retries=3 if way is by_ratelimit else 0, timeout=600
     ) as client:

@@ -85,4 +85,4 @@ def _note(message: Warning | str, *_: object, **__: object) -> None:
 def _need(*modules: str) -> None:
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
-        raise CommandError(f"this command needs {' and '.join(missing)}: {install_command('cli')}")
+        raise CommandError(f"this command needs {', '.join(missing)}: {install_command('cli')}")

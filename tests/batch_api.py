@@ -81,7 +81,7 @@ def client_of(api: Api, retries: int = 0) -> AsyncOpenAI:
 
 
 def bodies(count: int) -> Iterator[dict[str, Any]]:
-    """Make so many request bodies."""
+    """Make `count` request bodies."""
     for number in range(count):
         yield {
             "model": "gpt-4o",

@@ -71,8 +71,8 @@ def test_what_would_befall_every_request_ends_the_run(
 
 
 def test_an_error_of_the_requests_is_raised_after_what_was_sent(loop_clock: LoopClock) -> None:
-    """The caller's own source may break: he gets its error, and every result that was
-    paid for.
+    """The caller's own source may break: its error is raised after every result that
+    was paid for.
     """
 
     def source() -> Iterator[Any]:
@@ -104,8 +104,8 @@ def living() -> int:
 
 @pytest.fixture
 def let_go(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many requests the limits had let go at each moment at which a run was told to
-    end, softly or at once.
+    """How many requests the limits had let go at each moment at which a run was asked
+    to end, softly or at once.
     """
     seen: list[int] = []
     for name in ("stop", "cancel"):
@@ -152,8 +152,8 @@ def test_closing_early_leaves_nothing_behind(loop_clock: LoopClock, let_go: list
 
 
 def test_a_forgotten_generator_leaves_nothing_behind() -> None:
-    """On asyncio not even `aclose` is needed: the loop closes a generator that nobody
-    holds any more.
+    """On asyncio not even `aclose` is needed: the loop closes a generator that is
+    collected.
     """
     api, clock = Api(), VirtualClock()
 
@@ -190,8 +190,8 @@ def test_cancelling_who_iterates_leaves_nothing_behind(loop_clock: LoopClock) ->
 
 
 def test_stopping_finishes_what_was_sent(loop_clock: LoopClock, let_go: list[int]) -> None:
-    """A stop forgets who waits for the limits, and waits for the answers that are paid
-    already.
+    """A stop drops calls that wait for the limits, and waits for the answers that are
+    paid already.
     """
     api, clock = Api(seconds=20), loop_clock()
     results: list[Result] = []
@@ -252,7 +252,7 @@ def test_what_was_just_being_let_go_is_not_sent_after_the_end(
 
 
 def test_nothing_is_taken_after_the_end(loop_clock: LoopClock) -> None:
-    """A result frees a slot as it is handed over; who stops at it finds in his source
+    """A result frees a slot as it is handed over; after a stop the source still holds
     all that comes after.
     """
     clock = loop_clock()
@@ -270,7 +270,7 @@ def test_nothing_is_taken_after_the_end(loop_clock: LoopClock) -> None:
             aclosing(Batch(source(), client, RateLimiter(clock=clock), concurrency=1)) as batch,
         ):
             async for _ in batch:
-                if not batch._stopped:
+                if not batch._asker.stopped:
                     before = taken
                     batch.stop()
         return before

@@ -1,12 +1,11 @@
+"""The file of results: resumed, repaired and appended to, and never broken."""
+
 from __future__ import annotations
 
 import collections
 import errno
 import json
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +19,6 @@ from ratelimit import InvalidArgument
 from ratelimit.batch import Request, Result
 from ratelimit.batch.journal import Done, Journal
 from ratelimit.batch.requests import key_of
-from ratelimit.batch.results import OPENING, read_result
 
 
 def result(name: str, status: int | None = 200, body: Any = None) -> Result:
@@ -38,67 +36,6 @@ def result(name: str, status: int | None = 200, body: Any = None) -> Result:
 def names(path: Path) -> list[str]:
     """What a file holds, by whole lines."""
     return [json.loads(raw)["custom_id"] for raw in path.read_bytes().split(b"\n") if raw]
-
-
-def test_a_line_is_the_batch_apis() -> None:
-    """Whoever reads the Batch API's results reads these, whatever he takes for a line
-    end.
-    """
-    raw = result("a").line()
-    line = json.loads(raw)
-
-    assert raw.startswith(OPENING)
-    assert raw.isascii()
-    assert len(raw.decode().splitlines()) == 1
-    assert set(line) == {"id", "custom_id", "response", "error"}
-    assert line["response"] == {
-        "status_code": 200,
-        "request_id": "req_1",
-        "body": {"text": "é\n\u2028 ok"},
-    }
-    assert line["error"] is None
-    assert json.loads(result("b", None).line())["response"] is None
-    assert result("a").line() != raw  # each has an id of its own
-
-
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        (result("a").line(), ("a", True)),
-        (result("a", 400).line(), ("a", False)),
-        (result("a", None).line(), ("a", False)),
-        (
-            b'{"id": "batch_req_1", "custom_id": "a", "response": {"status_code": 200, "body": {}}, "error": null}',
-            ("a", True),
-        ),
-        (
-            b'{"id": "batch_req_1", "custom_id": "a", "response": null, "error": {"code": "batch_expired"}}',
-            ("a", False),
-        ),
-    ],
-)
-def test_results_are_told_from_failures(line: bytes, told: tuple[str, bool]) -> None:
-    """Ours and the Batch API's own lines say whether there is an answer."""
-    assert read_result(line) == told
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"",
-        b"[]",
-        b"{}",
-        b"null",
-        b'{"custom_id": "a"}',
-        b'{"custom_id": 1, "response": null}',
-        b"\xff",
-        b"[" * 99_999,
-    ],
-)
-def test_other_lines_are_refused(line: bytes) -> None:
-    """A file of something else is not taken for results."""
-    with pytest.raises(InvalidArgument):
-        read_result(line)
 
 
 def test_what_was_written_is_done(tmp_path: Path) -> None:
@@ -252,92 +189,6 @@ def test_failures_stay_when_the_file_cannot_be_replaced(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_two_runs_do_not_write_to_one_file(tmp_path: Path) -> None:
-    """The second is told so, and comes in when the first has ended."""
-    path = tmp_path / "results"
-    with Journal(path):
-        with pytest.raises(InvalidArgument, match="another run is writing"), Journal(path):
-            pass
-        with Journal(tmp_path / "other"):
-            pass
-    with Journal(path) as journal:
-        journal.write(result("a").line())
-
-    assert names(path) == ["a"]
-
-
-HOLD_A_JOURNAL = """
-import sys, time
-from pathlib import Path
-from ratelimit.batch.journal import Journal
-
-with Journal(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_killed_run_holds_no_lock(tmp_path: Path) -> None:
-    """The lock of a run ends with its process, also by SIGKILL, and leaves no file."""
-    path = tmp_path / "results"
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD_A_JOURNAL, path], stdout=subprocess.PIPE
-    ) as holder:  # ourselves
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        with pytest.raises(InvalidArgument, match="another run"), Journal(path):
-            pass
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
-    with Journal(path):
-        pass
-
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("kind", ["symbolic link", "hard link", "relative", "dotted"])
-def test_two_names_of_one_file_are_one_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    """A second run that names the same output in another way is kept out."""
-    path, other = tmp_path / "results", tmp_path / "other"
-    path.touch()
-    monkeypatch.chdir(tmp_path)
-    if kind == "symbolic link":
-        other.symlink_to(path)
-    elif kind == "hard link":
-        other.hardlink_to(path)
-    else:
-        other = (
-            Path("results") if kind == "relative" else tmp_path / ".." / tmp_path.name / "results"
-        )
-
-    with Journal(path), pytest.raises(InvalidArgument, match="another run"), Journal(other):
-        pass
-
-
-def test_a_file_that_was_replaced_while_it_was_opened_is_opened_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A lock on a file that has lost its name just then would keep no other run out."""
-    path, real = tmp_path / "results", os.open
-    path.touch()
-
-    def late(name: Any, flags: int, mode: int = 0o777) -> int:
-        descriptor = real(name, flags, mode)
-        monkeypatch.undo()
-        path.unlink()  # as the last holder does, between the open and the lock
-        return descriptor
-
-    monkeypatch.setattr(os, "open", late)
-    with Journal(path) as journal:
-        journal.write(result("a").line())
-        with pytest.raises(InvalidArgument, match="another run"), Journal(path):
-            pass
-
-    assert names(path) == ["a"]
-
-
 def test_a_failed_start_leaves_things_as_they_were(tmp_path: Path) -> None:
     """No file where there was none, an empty one where there was one; after the first
     result, and without an exception, it stays.
@@ -363,21 +214,21 @@ def test_a_failed_start_leaves_things_as_they_were(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "told"),
+    ("place", "expected"),
     [
         (lambda path: path, "no ordinary file"),
         (lambda path: path / "nowhere" / "results", "No such file"),
         (lambda _: Path("/dev/full"), "no ordinary file"),
         (lambda _: Path("/proc/results"), "cannot write"),
     ],
-    ids=["a directory", "in no directory", "a device", "where nobody may write"],
+    ids=["a directory", "in no directory", "a device", "where no file can be made"],
 )
 def test_an_output_that_cannot_be_written_is_told(
-    tmp_path: Path, place: Callable[[Path], Path], told: str
+    tmp_path: Path, place: Callable[[Path], Path], expected: str
 ) -> None:
     """One sentence, with the name, before anything is sent."""
     path = place(tmp_path)
-    with pytest.raises(InvalidArgument, match=told) as caught, Journal(path):
+    with pytest.raises(InvalidArgument, match=expected) as caught, Journal(path):
         pass
 
     assert str(path) in str(caught.value)

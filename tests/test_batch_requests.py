@@ -1,3 +1,5 @@
+"""Requests: every form is read, and what is none is refused in a sentence."""
+
 from __future__ import annotations
 
 import gzip
@@ -94,7 +96,7 @@ def test_every_form_of_a_request_is_read(line: dict[str, Any], endpoint: str) ->
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "expected"),
     [
         ([], "no JSON object"),
         ({}, "no request"),
@@ -109,9 +111,9 @@ def test_every_form_of_a_request_is_read(line: dict[str, Any], endpoint: str) ->
         ({"model": "gpt-4o", "messages": [object()]}, "JSON"),
     ],
 )
-def test_what_is_no_request_is_told(line: object, told: str) -> None:
+def test_what_is_no_request_is_told(line: object, expected: str) -> None:
     """A bad line is refused with its place and the reason, before anything is sent."""
-    with pytest.raises(InvalidArgument, match=told) as caught:
+    with pytest.raises(InvalidArgument, match=expected) as caught:
         read_request(line, 7)
 
     assert str(caught.value).startswith("request 7")
@@ -186,19 +188,19 @@ def test_files_that_cannot_be_read_are_told_in_a_sentence(
     packed = tmp_path / "cut.gz"
     packed.write_bytes(gzip.compress(json.dumps(CHAT).encode() * 100)[:-20])
     monkeypatch.setattr(lines, "LONGEST_LINE", 10_000)
-    for path, told in (
+    for path, expected in (
         (tmp_path / "none", "No such file"),
         (tmp_path, "directory"),
         (packed, "broken gzip file"),
         (write(tmp_path / "long", b"x" * 20_000), "longer than 10,000 bytes"),
     ):
-        with pytest.raises(InvalidArgument, match=told) as caught:
+        with pytest.raises(InvalidArgument, match=expected) as caught:
             list(read_lines(path))
         assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("raw", "told"),
+    ("raw", "expected"),
     [
         (b"{", "not JSON"),
         (b"\xff\xfe", "not UTF-8"),
@@ -208,15 +210,15 @@ def test_files_that_cannot_be_read_are_told_in_a_sentence(
         (b"[" * 100_000, "nested too deeply"),
     ],
 )
-def test_broken_lines_are_told_in_a_sentence(raw: bytes, told: str) -> None:
+def test_broken_lines_are_told_in_a_sentence(raw: bytes, expected: str) -> None:
     """What a line is instead of a JSON object."""
-    with pytest.raises(InvalidArgument, match=f"^line 3 is (a )?{told}"):
+    with pytest.raises(InvalidArgument, match=f"^line 3 is (a )?{expected}"):
         parse_line(raw, "line 3")
 
 
 def test_a_survey_tells_what_is_wrong_and_what_is_left(tmp_path: Path) -> None:
-    """All broken lines are counted, the first few told; two requests of one name are a
-    problem, two equal bodies are not.
+    """All broken lines are counted, the first few spelled out; two requests of one name
+    are a problem, two equal bodies are not.
     """
     named = {"custom_id": "twice", "body": CHAT}
     path = write(tmp_path / "requests", CHAT, CHAT, named, named, *[b"{\n"] * 7)
@@ -246,7 +248,7 @@ def test_a_source_leaves_out_what_is_done(tmp_path: Path) -> None:
 
 
 def test_a_request_can_be_made_by_hand() -> None:
-    """Who has a name and a body of his own needs no line of a file."""
+    """A name and a body are enough; no line of a file is needed."""
     assert Request("mine", "responses", {"model": "gpt-4o", "input": "Hi"}).path == "/responses"
 
 

@@ -80,9 +80,7 @@ def test_each_endpoint_is_asked_at_its_path(loop_clock: LoopClock) -> None:
 
 
 def test_requests_may_come_from_an_async_iterable(loop_clock: LoopClock) -> None:
-    """Who makes requests while others run, and names them himself, need not collect
-    them first.
-    """
+    """Requests that are made and named while others run need not be collected first."""
 
     async def source() -> AsyncIterator[Request]:
         for number, body in enumerate(bodies(5)):
@@ -178,7 +176,7 @@ def test_slots_grow_where_nothing_else_holds_requests_back(loop_clock: LoopClock
 
 def test_a_failure_is_the_result_of_its_request_alone(loop_clock: LoopClock) -> None:
     """An HTTP error, a broken connection, an answer that is no JSON and a request
-    beyond its limit: each is told, the rest goes on.
+    beyond its limit: each is a result, the rest goes on.
     """
 
     def reply(number: int) -> httpx2.Response:
@@ -262,6 +260,6 @@ def test_another_client_is_told_at_once(client: Any) -> None:
     [("text", {}), (5, {}), ([], {"concurrency": 0}), ([], {"concurrency": True})],
 )
 def test_unusable_arguments_are_told_at_once(requests: Any, options: dict[str, Any]) -> None:
-    """A mistake is told where it is made."""
+    """A mistake is refused where it is made."""
     with pytest.raises(InvalidArgument):
         ratelimit.run(requests, AsyncOpenAI(api_key="none"), RateLimiter(), **options)

@@ -72,7 +72,7 @@ def test_azure_bodies_take_the_model_of_their_line(tmp_path: Path) -> None:
 
 
 def test_no_more_is_read_than_asked_for(tmp_path: Path) -> None:
-    """A broken line behind the last call that is wanted disturbs nobody."""
+    """A broken line behind the last call that is wanted does no harm."""
     calls = read_calls(written(tmp_path, BODY, "{broken"))
 
     assert next(calls).body == BODY
@@ -81,7 +81,7 @@ def test_no_more_is_read_than_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "expected"),
     [
         ("{oops", "is not JSON"),
         ("[1]", "is a JSON list"),
@@ -98,12 +98,12 @@ def test_no_more_is_read_than_asked_for(tmp_path: Path) -> None:
         ("9" * 5_000, "is not JSON"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path: Path, line: str, told: str) -> None:
+def test_a_bad_line_is_named(tmp_path: Path, line: str, expected: str) -> None:
     """What is no request is said with its line, before anything is sent."""
     with pytest.raises(InvalidArgument, match="line 2 of ") as caught:
         list(read_calls(written(tmp_path, BODY, line)))
 
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

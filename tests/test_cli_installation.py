@@ -84,7 +84,9 @@ def test_from_a_clone_its_folder_is_named(
 def test_else_the_packages_of_the_extra_are_named(
     monkeypatch: pytest.MonkeyPatch, origin: dict[str, Any]
 ) -> None:
-    """The wheel, or the folder, may be gone; extras of the package itself are resolved."""
+    """The wheel, or the folder, may be gone; extras of the package itself
+    are resolved.
+    """
     assert command(monkeypatch, origin) == ["httpx2[http2]>=2.0", "imagesize>=1.4", "rich>=13"]
 
 

@@ -62,8 +62,8 @@ def test_the_limiter_is_never_refused_and_gets_every_answer(variant: str) -> Non
 
 @pytest.mark.parametrize("variant", ["P", "I", "A"])
 def test_a_semaphore_is_refused_and_loses_calls(variant: str) -> None:
-    """The limits that the demo chooses are really exceeded: who does not wait gets
-    429s, and without retries they are lost.
+    """The limits that the demo chooses are really exceeded: a client that does not wait
+    gets 429s, and without retries they are lost.
     """
     figures, server = raced("semaphore", CALLS, make_plan(CALLS, variant, None, None))
 
@@ -72,7 +72,9 @@ def test_a_semaphore_is_refused_and_loses_calls(variant: str) -> None:
 
 
 def test_backoff_is_refused_and_tries_again() -> None:
-    """Back-off sees 429s, gets most answers after all, and gives up after six attempts."""
+    """Back-off sees 429s, gets most answers after all, and gives up after
+    six attempts.
+    """
     figures, server = raced("backoff", CALLS, make_plan(CALLS, "P", None, None))
 
     assert figures.rejected == len(server.ledger.refused) > 0
@@ -185,7 +187,7 @@ def test_limits_are_chosen_so_that_somebody_has_to_wait() -> None:
 
 
 def test_calls_dearer_than_the_limit_are_named() -> None:
-    """What no waiting can help is told before the race, with its line."""
+    """A call that no wait can help is named before the race, with its line."""
     plan = make_plan(CALLS, "P", None, 500)
 
     assert plan.hopeless

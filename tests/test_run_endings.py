@@ -36,7 +36,9 @@ def server() -> FakeOpenAI:
 
 
 def write(path: Path, count: int, **fields: Any) -> Path:
-    """Write requests whose prompts are token numbers, so that none has to be counted."""
+    """Write requests whose prompts are token numbers, so that none has to
+    be counted.
+    """
     body = {"model": "text-embedding-3-small", "input": [1, 2, 3], **fields}
     rows = ({"custom_id": f"r-{n}", "url": "/v1/embeddings", "body": body} for n in range(count))
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -135,7 +137,9 @@ def test_a_server_that_restarts_costs_nothing(
 def test_a_server_that_stays_away_is_given_up(
     server: FakeOpenAI, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The patience is the user's; what was done is kept, and the same command goes on."""
+    """The patience is the user's; what was done is kept, and the same
+    command goes on.
+    """
     requests, output = write(tmp_path / "in", 200), tmp_path / "out"
     with Restarted(server, after=20) as url:
         status = run(
@@ -200,7 +204,9 @@ def test_a_misspelled_model_stops_the_run_and_costs_nothing(
 def test_a_steady_server_error_stops_the_run(
     server: FakeOpenAI, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A file is not sent in vain; when the server is well, the same command does all."""
+    """A file is not sent in vain; when the server is well, the same command
+    does all.
+    """
     requests, output = write(tmp_path / "in", MANY), tmp_path / "out"
     server.inject("500")
     with server.serve() as url:
@@ -229,7 +235,7 @@ def test_failures_of_a_short_file_are_written(server: FakeOpenAI, tmp_path: Path
 def test_a_wrong_path_names_the_base_url(
     server: FakeOpenAI, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Whoever leaves out the /v1 is told so."""
+    """A user who left out the /v1 learns it from the sentence."""
     with server.serve() as url:
         wrong = url + "/nowhere?x="
         status = run(write(tmp_path / "in", MANY), "-o", tmp_path / "out", "--base-url", wrong)

@@ -47,7 +47,7 @@ def requests(tmp_path: Path) -> Path:
 
 @contextmanager
 def serving(seconds: float) -> Iterator[tuple[FakeOpenAI, dict[str, str]]]:
-    """A server whose answers take so long, and the environment that leads to it."""
+    """A server with answers of `seconds`, and the environment that leads to it."""
     server = FakeOpenAI(
         rpm=60_000, tpm=60_000_000, latency=seconds, output=300, count_prompt=lambda *_: 10
     )
@@ -151,7 +151,7 @@ def test_interrupted_once_it_finishes_what_is_in_flight(
 
 
 def test_interrupted_twice_it_stops_now(requests: Path, tmp_path: Path) -> None:
-    """Who does not want to wait for a long answer need not; what was written stays
+    """A user need not wait for a long answer; what was written stays
     whole.
     """
     output = tmp_path / "out"

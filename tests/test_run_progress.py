@@ -1,3 +1,5 @@
+"""What a run shows of itself: figures of the last minute, shares, the end, money."""
+
 from __future__ import annotations
 
 import io
@@ -55,7 +57,7 @@ class Hand(Meter):
         return changed or super().limits()
 
     def go(self, count: int, seconds: float, *, ok: bool = True) -> None:
-        """So many calls of 10 tokens in, 20 out, evenly over so many seconds."""
+        """Play `count` calls of 10 tokens in, 20 out, evenly over the seconds."""
         body = {"usage": {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}}
         for _ in range(count):
             self.clock.seconds += seconds / count
@@ -83,8 +85,8 @@ def test_what_was_used_is_that_of_the_last_minute(clock: Time) -> None:
 
 
 def test_the_share_of_a_limit_counts_its_full_bucket(clock: Time) -> None:
-    """Who uses a full bucket and its refill has used all of it; the wait for the first
-    answer and after the last sending are told apart.
+    """A full bucket and its refill are all there is of a limit; the waits for the first
+    answer and after the last sending count only for the whole run.
     """
     meter = Hand(clock, rpm=60)
     clock.seconds += 10
@@ -187,7 +189,7 @@ def test_the_end_is_told_by_limits_and_speed(clock: Time) -> None:
 
 
 def test_money_is_counted_where_prices_are_known(clock: Time) -> None:
-    """Per million tokens, in and out; nothing is shown where nobody gave a price."""
+    """Per million tokens, in and out; nothing is shown without a price."""
     meter = Hand(clock, prices=Prices(1_000, 10_000))
     meter.go(2, 1)
     meter.go(1, 1, ok=False)

@@ -96,7 +96,7 @@ def test_images_are_asked_like_anything_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "told"),
+    ("option", "expected"),
     [
         (("--endpoint", "embedings"), "/v1/embeddings is"),
         (("--endpoint", "/v1/chat/completion"), "/v1/chat/completions is"),
@@ -108,12 +108,12 @@ def test_a_misspelled_endpoint_is_refused_by_its_right_name(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     option: tuple[str, str],
-    told: str,
+    expected: str,
 ) -> None:
     """Before the file is read."""
     assert run(write(tmp_path / "in", TOKENS), "-o", tmp_path / "out", *option) == 2
 
-    assert told in capfd.readouterr().err
+    assert expected in capfd.readouterr().err
     assert len(server.ledger) == 0
 
 
@@ -232,7 +232,9 @@ def test_an_error_inside_a_success_is_sent_again_when_asked(
 
 
 def test_a_second_run_by_another_name_is_kept_out(server: FakeOpenAI, tmp_path: Path) -> None:
-    """Two runs on one output, one of them through a link, would send everything twice."""
+    """Two runs on one output, one of them through a link, would send
+    everything twice.
+    """
     from ratelimit.batch.journal import Journal
 
     output, link, hard = tmp_path / "out", tmp_path / "link", tmp_path / "hard"

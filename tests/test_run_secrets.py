@@ -97,8 +97,8 @@ def test_a_key_that_a_server_repeats_is_masked(
 
 
 def test_a_placeholder_for_a_key_leaves_answers_as_they_are() -> None:
-    """Who gives "any" to a server that asks for no key gets the words of its answers;
-    an error that repeats it is masked all the same.
+    """With "any" for a server that asks for no key, the words of answers stay; an error
+    that repeats it is masked all the same.
     """
     request = Request("a", "chat.completions", {})
     answer = Result(request, 200, {"choices": [{"text": "Is there any? Many!"}]})
@@ -116,7 +116,7 @@ def test_a_password_in_the_address_is_used_and_never_shown(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It goes to the server, as the user meant it, and into no sentence, file or log."""
+    """It goes to the server, as the user meant, and into no sentence, file or log."""
     monkeypatch.setenv("OPENAI_API_KEY", "any")
     caplog.set_level("DEBUG")
     app = Echo(500)

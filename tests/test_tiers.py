@@ -1,3 +1,5 @@
+"""What `--tier` stands for."""
+
 import pytest
 
 from ratelimit import InvalidArgument, Limits, RateLimiter
@@ -20,18 +22,18 @@ def test_a_tier_stands_for_limits_by_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tier", "model", "told"),
+    ("tier", "model", "expected"),
     [
         ("6", "gpt-6", "none of free, 1"),
         ("5", "gpt-3", "no limits for gpt-3"),
         ("1", "", "without a model"),
     ],
 )
-def test_what_the_table_does_not_know_is_not_guessed(tier: str, model: str, told: str) -> None:
+def test_what_the_table_does_not_know_is_not_guessed(tier: str, model: str, expected: str) -> None:
     """A wrong limit costs 429s or time: the table says from when it is and what to do
     instead.
     """
-    with pytest.raises(InvalidArgument, match=told) as caught:
+    with pytest.raises(InvalidArgument, match=expected) as caught:
         limits_of(tier, [model])
 
     assert tier == "6" or str(AS_OF) in str(caught.value)

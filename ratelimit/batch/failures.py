@@ -1,4 +1,4 @@
-"""What a failure means for the run: one request's own, everybody's, or a pause.
+"""What a failure means for the run: one request's own, every request's, or a pause.
 
 Owns the kinds of failures, how many of one kind end a run, and when the server counts
 as away. Must never send, wait or write.
@@ -165,8 +165,8 @@ class Failures:
     def on_failure(self, kind: Kind, model: str, code: str) -> Verdict:
         """Note a failure, and judge it.
 
-        :param code: the server's word for it, by which equal refusals of bodies are
-            told.
+        :param code: the server's word for it; refusals of bodies with one code are
+            counted together.
         """
         if kind is Kind.EVERYTHING:
             return Verdict.STOP

@@ -24,7 +24,7 @@ _NEW: Final = (
     | getattr(os, "O_BINARY", 0)
     | getattr(os, "O_NOFOLLOW", 0)
 )
-"""Flags of a temporary file: nobody has made it before, and it is no link."""
+"""Flags of a temporary file: it is new, and it is no link."""
 
 
 @contextmanager

@@ -1,8 +1,7 @@
 """Asking: requests in, results out as they come, at the full rate of the limits.
 
-Owns a run: taking requests no faster than they are sent, one task for each, waiting for
-a server that is away, stopping softly and at once. Must never know files, tables or
-signals, wait for limits (the limiter does) or retry one request (the SDK does).
+Owns a run: taking requests no faster than they are sent, one task for each, stopping
+softly and at once. Must never know files, tables or signals, or what an answer means.
 
 *Flat memory.* A request holds one of a bounded number of slots from when it is taken
 until its result is handed over; nothing is read ahead of the slots. Without a
@@ -15,35 +14,32 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from math import inf
 from typing import Any, Final, Self
 
 import anyio
 import anyio.abc
 
+from ratelimit.batch.asking import Asker
 from ratelimit.batch.background import BackgroundTask
-from ratelimit.batch.failures import Failures, Kind, Verdict, kind_of_exception, kind_of_result
 from ratelimit.batch.outage import Outage
 from ratelimit.batch.requests import Request, read_endpoint, read_request
-from ratelimit.batch.results import Result, answered, error_in, failed
-from ratelimit.errors import InvalidArgument, LimiterError, RequestTooLarge
+from ratelimit.batch.results import Result
+from ratelimit.errors import InvalidArgument, LimiterError
 from ratelimit.families import pattern_of
-from ratelimit.feedback import read_error
-from ratelimit.lease import Lease
 from ratelimit.limiter import RateLimiter
 from ratelimit.limits import Limits, amount_of
 
 FIRST_SLOTS: Final = 64
 """Requests in flight at the start."""
 
+LOOK_EVERY: Final = 0.1
+"""Seconds between two looks, while calls wait for the limits, whether they still do."""
+
 MOST_SLOTS: Final = 1_000
 """Requests in flight at most: the connections of the SDK's client."""
 
 Requests = Iterable[object] | AsyncIterable[object]
-
-_RAW: Final[Any] = {"headers": {"X-Stainless-Raw-Response": "true"}}
-"""What ``with_raw_response`` sets: the SDK then hands over the HTTP answer, without
-building models of it.
-"""
 
 
 def run(
@@ -69,7 +65,7 @@ def run(
         event loop: it should have its items at hand.
     :param client: an `openai.AsyncOpenAI` or its Azure form, wrapped or not; its own
         retries pass the limiter too.
-    :param concurrency: at most so many requests taken and not yet handed back; by
+    :param concurrency: the most requests taken and not yet handed back; by
         default as many as the limits ask for, 1,000 at most.
     :param priority: as in `RateLimiter.reserve`.
     :param endpoint: where bodies are asked that do not show it: "embeddings", or a path
@@ -137,21 +133,23 @@ class Batch:
             patience = amount_of(patience, "patience=, in seconds,")
         self._endpoint = None if endpoint is None else read_endpoint(endpoint)
         self._read = _reader(requests)
-        self._client = limiter.wrap(client, priority=priority)
+        self._asker = Asker(client, limiter, priority, patience)
         self._limiter = limiter
-        self._priority = priority
         self._slots = anyio.CapacityLimiter(concurrency or FIRST_SLOTS)
         self._grows = concurrency is None
-        self._failures = Failures(patience)
-        self._waiting: set[anyio.CancelScope] = set()
-        self._stopped = False
+        self._grows_from = -inf
         self._complete = False
-        self._error: Exception | None = None
         self._task: BackgroundTask[Result] | None = None
-        self.outage: Outage | None = None
+
+    @property
+    def outage(self) -> Outage | None:
         """The server's absence, while the run waits for it to end."""
-        self.culprit: Request | None = None
-        """The request whose failure has ended the run."""
+        return self._asker.outage
+
+    @property
+    def culprit(self) -> Request | None:
+        """The request with the failure that has ended the run."""
+        return self._asker.culprit
 
     def __aiter__(self) -> Self:
         return self
@@ -165,7 +163,7 @@ class Batch:
         except (anyio.EndOfStream, anyio.ClosedResourceError):
             self._task.results.close()
 
-        error, self._error = self._error, None
+        error, self._asker.error = self._asker.error, None
         if error is not None:
             raise error
 
@@ -181,15 +179,13 @@ class Batch:
 
         The iteration ends when that is answered.
         """
-        self._stopped = True
+        self._asker.stop()
         if self._task is not None:
             self._task.taking.cancel()
-        for scope in self._waiting:
-            scope.cancel()
 
     def cancel(self) -> None:
         """Stop at once, calls in flight included; the iteration ends."""
-        self._stopped = self._complete = True
+        self._asker.stopped = self._complete = True
         if self._task is not None:
             self._task.running.cancel()
 
@@ -210,7 +206,7 @@ class Batch:
                     with task.taking:
                         await self._take(group, task)
                 except Exception as error:  # noqa: BLE001  # raised after the last result
-                    self._error = self._error or error
+                    self._asker.error = self._asker.error or error
         self._complete = True
 
     async def _take(self, group: anyio.abc.TaskGroup, task: BackgroundTask[Result]) -> None:
@@ -218,7 +214,7 @@ class Batch:
         while True:
             ticket = object()
             await self._slots.acquire_on_behalf_of(ticket)
-            if self._stopped:  # a slot that was being handed over all the same
+            if self._asker.stopped:  # a slot that was being handed over all the same
                 return
 
             try:
@@ -236,154 +232,31 @@ class Batch:
 
     async def _serve(self, request: Request, task: BackgroundTask[Result], ticket: object) -> None:
         try:
-            result = await self._result(request)
+            result = await self._asker.ask(request)
             if result is not None:
                 await task.send(result)
                 self._grow(request)
         except Exception as error:  # noqa: BLE001  # raised after the last result
-            self._end(error, request)
+            self._asker.end(error, request)
         finally:
+            if self._asker.error is not None:
+                task.taking.cancel()
             self._slots.release_on_behalf_of(ticket)
-
-    async def _result(self, request: Request) -> Result | None:
-        """Ask until there is a result; None when the run ends before there is one."""
-        while not self._stopped:
-            outage = self.outage
-            if outage is None:
-                answer = await self._ask(request)
-            else:
-                with anyio.CancelScope() as scope:
-                    self._waiting.add(scope)
-                    try:
-                        await outage.wait_for_turn()
-                    finally:
-                        self._waiting.discard(scope)
-                if scope.cancelled_caught:
-                    return None
-                try:
-                    if self._stopped or self.outage is not outage:
-                        continue
-                    answer = await self._ask(request)
-                finally:
-                    outage.pass_turn()
-
-            if not isinstance(answer, Kind):
-                return answer
-        return None
-
-    async def _ask(self, request: Request) -> Result | Kind | None:
-        """Send one request, the SDK's retries included.
-
-        Returns the result, the kind of failure for which the request is to be sent once
-        more, or None when the run has ended.
-        """
-        repeats = self._client.max_retries
-        while True:
-            try:
-                lease = await self._admitted(request)
-            except RequestTooLarge as error:
-                return Result(request, error={"code": "request_too_large", "message": str(error)})
-            if lease is None:
-                return None
-
-            try:
-                result = await self._post(request, lease)
-            except Exception as error:  # noqa: BLE001  # it is judged, and mostly a result
-                return self._judge(request, kind_of_exception(error), error)
-
-            if result.ok:
-                self._failures.on_success(request.model)
-                self._end_outage()
-                return result
-
-            # The SDK takes a refusal inside a success for an answer.
-            refusal = read_error(error_in(result.body)) if result.error is None else None
-            if refusal is None or refusal.hopeless or not repeats:
-                return self._judge(request, kind_of_result(result), result)
-            repeats -= 1
-
-    async def _post(self, request: Request, lease: Lease) -> Result:
-        try:
-            # the first attempt uses this admission; a retry of the SDK gets its own
-            with lease.current():
-                answer = await self._client.post(
-                    request.path, cast_to=object, body=request.body, options=_RAW
-                )
-        finally:
-            if lease.claim():  # no attempt has used it: nothing was sent
-                lease.cancel()
-        return answered(request, answer.http_response)
-
-    async def _admitted(self, request: Request) -> Lease | None:
-        if self._stopped:
-            return None
-
-        with anyio.CancelScope() as scope:
-            self._waiting.add(scope)
-            try:
-                lease = await self._limiter.acquire(
-                    request.body, endpoint=request.endpoint, priority=self._priority
-                )
-                if not self._stopped:
-                    return lease
-                # a task that was being woken already is not reached by the cancellation
-                lease.cancel()
-            finally:
-                self._waiting.discard(scope)
-        return None
-
-    def _judge(
-        self, request: Request, kind: Kind, failure: Exception | Result
-    ) -> Result | Kind | None:
-        """Decide what becomes of a failed request, and of the run."""
-        result = failure if isinstance(failure, Result) else failed(request, failure)
-        error = (
-            failure
-            if isinstance(failure, Exception)
-            else LimiterError(f"the server answers with an error: {result.reason}")
-        )
-        verdict = self._failures.on_failure(kind, request.model, result.code)
-        if verdict is Verdict.WAIT:
-            return self._await_server(request, kind, error)
-
-        if kind not in {Kind.SERVER, Kind.UNREACHABLE}:
-            self._end_outage()
-        if verdict is Verdict.RESULT:
-            return result
-
-        self._end(error, request)
-        # What is in the body is the request's own, and stays its result: the next run
-        # over the same file goes on behind it.
-        return result if kind is Kind.BODY else None
-
-    def _await_server(self, request: Request, kind: Kind, error: Exception) -> Kind | None:
-        now = anyio.current_time()
-        if self.outage is None:
-            self.outage = Outage(error, now, self._failures.patience)
-        elif self.outage.is_over_patience(now):
-            self._end(error, request)
-            return None
-        return kind
-
-    def _end_outage(self) -> None:
-        outage, self.outage = self.outage, None
-        if outage is not None:
-            outage.end()
-
-    def _end(self, error: Exception, request: Request) -> None:
-        if self._error is None:
-            self._error = error
-            self.culprit = request
-        self.stop()
 
     def _grow(self, request: Request) -> None:
         slots = self._slots
-        if (
+        now = anyio.current_time()
+        is_wanted = (
             self._grows
-            and slots.borrowed_tokens > slots.total_tokens / 2
-            and slots.total_tokens < MOST_SLOTS
-            and not self._waits(request.model)
-        ):
+            and MOST_SLOTS > slots.total_tokens < 2 * slots.borrowed_tokens
+            and now >= self._grows_from
+        )
+        if not is_wanted:
+            return
+
+        if self._waits(request.model):
+            self._grows_from = now + LOOK_EVERY
+        else:
             slots.total_tokens += 1
 
     def _waits(self, model: str) -> bool:

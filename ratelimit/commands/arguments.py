@@ -225,7 +225,7 @@ def _add_run(commands: Any) -> None:
         "--patience",
         type=_seconds,
         metavar="TIME",
-        help="wait so long for a server that is away, such as 90s, 10m or 2h (default: 10m once it"
+        help="time to wait for a server that is away, such as 90s, 10m or 2h (default: 10m once it"
         " has answered; before that the run ends at once)",
     )
     run.add_argument(

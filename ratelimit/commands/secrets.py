@@ -61,7 +61,7 @@ class Address:
 
     @classmethod
     def read(cls, text: str | None) -> Address:
-        """Read a base URL; raise `CommandError`, without its secrets, for what is none."""
+        """Read a base URL; raise `CommandError`, without secrets, for what is none."""
         if not text:
             return cls(None, "https://api.openai.com/v1/")
 

@@ -158,7 +158,7 @@ def _workload(console: Console, settings: DemoSettings) -> list[Call]:
 
 
 def _refuse_long(plan: Plan) -> None:
-    """Refuse limits under which nobody would see the end of the demo."""
+    """Refuse limits under which the demo would take longer than anyone waits."""
     if plan.seconds > LONGEST_RACE:
         raise CommandError(
             f"with {plan.rpm:,.12g} requests and {plan.tpm:,.12g} tokens per minute the demo would"

@@ -29,6 +29,7 @@ from ratelimit.commands.run.settings import RunSettings, make_limiter
 from ratelimit.commands.run.summary import show_nothing_to_do
 from ratelimit.commands.secrets import Address, Secrets, proxy_passwords, read_key
 from ratelimit.commands.show import say
+from ratelimit.errors import LimiterError
 
 
 def run(settings: RunSettings) -> int:
@@ -53,7 +54,7 @@ def run(settings: RunSettings) -> int:
     address = Address.read(settings.base_url or os.environ.get("OPENAI_BASE_URL"))
     secrets = Secrets([key, *address.secrets, *proxy_passwords(os.environ)])
     console = Console(stderr=True)
-    with _masked_warnings(secrets), Journal(settings.output) as journal:
+    with _masked(secrets), Journal(settings.output) as journal:
         source = _source(settings, journal.done)
         survey = _usable(source.survey())
         limiter = make_limiter(settings, survey)
@@ -96,8 +97,8 @@ def _usable(survey: Survey) -> Survey:
 
 
 @contextmanager
-def _masked_warnings(secrets: Secrets) -> Iterator[None]:
-    """Let warnings quote no secret while the block runs."""
+def _masked(secrets: Secrets) -> Iterator[None]:
+    """Let warnings and refusals quote no secret while the block runs."""
     show = warnings.showwarning
 
     def masked(
@@ -108,5 +109,7 @@ def _masked_warnings(secrets: Secrets) -> Iterator[None]:
     warnings.showwarning = masked
     try:
         yield
+    except (CommandError, LimiterError) as error:
+        raise CommandError(secrets.mask(str(error))) from None
     finally:
         warnings.showwarning = show

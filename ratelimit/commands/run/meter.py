@@ -198,10 +198,10 @@ class Meter:
     def share(self, *, whole: bool = False) -> dict[tuple[str, float], float]:
         """Return which part was used of what each limit let through.
 
-        A full bucket is part of that. The time is that from the first answer, which shows how full the server's
-        buckets are, to the last sending; or that of the `whole` run, which begins with
-        the wait for that answer and ends with the last one. Empty without an answer:
-        what was let go may never have been sent.
+        A full bucket is part of that. The time is that from the first answer, which
+        shows how full the server's buckets are, to the last sending; or that of the
+        `whole` run, which begins with the wait for that answer and ends with the last
+        one. Empty without an answer: what was let go may never have been sent.
         """
         if self._answered_at is None:
             return {}

@@ -1,0 +1,180 @@
+"""Asking one request: admission, sending, and what its failure means.
+
+Owns the way of a request from its turn to its result, waiting for a server that is
+away, and the error that ends a run. Must never take requests or hand over results, wait
+for limits (the limiter does) or repeat what the SDK repeats.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import anyio
+
+from ratelimit.batch.failures import Failures, Kind, Verdict, kind_of_exception, kind_of_result
+from ratelimit.batch.outage import Outage
+from ratelimit.batch.requests import Request
+from ratelimit.batch.results import Result, answered, error_in, failed
+from ratelimit.errors import LimiterError, RequestTooLarge
+from ratelimit.feedback import read_error
+from ratelimit.lease import Lease
+from ratelimit.limiter import RateLimiter
+
+_RAW: Final[Any] = {"headers": {"X-Stainless-Raw-Response": "true"}}
+"""What ``with_raw_response`` sets: the SDK then hands over the HTTP answer, without
+building models of it.
+"""
+
+
+class Asker:
+    """Asks the requests of one run, any number of them at a time."""
+
+    def __init__(
+        self, client: Any, limiter: RateLimiter, priority: str | float, patience: float | None
+    ) -> None:
+        self._client = limiter.wrap(client, priority=priority)
+        self._limiter = limiter
+        self._priority = priority
+        self._failures = Failures(patience)
+        self._waiting: set[anyio.CancelScope] = set()
+        self.stopped = False
+        self.error: Exception | None = None
+        """What has ended the run."""
+        self.culprit: Request | None = None
+        """The request that showed the error."""
+        self.outage: Outage | None = None
+        """The server's absence, while requests wait for it to end."""
+
+    def stop(self) -> None:
+        """Send nothing more than the limits have let go by now."""
+        self.stopped = True
+        for scope in self._waiting:
+            scope.cancel()
+
+    def end(self, error: Exception, request: Request | None = None) -> None:
+        """Stop because of an error; the first one counts."""
+        if self.error is None:
+            self.error = error
+            self.culprit = request
+        self.stop()
+
+    async def ask(self, request: Request) -> Result | None:
+        """Ask until there is a result; None when the run ends before there is one."""
+        while not self.stopped:
+            outage = self.outage
+            answer = await (self._once(request) if outage is None else self._look(request, outage))
+            if not isinstance(answer, Kind):
+                return answer
+        return None
+
+    async def _look(self, request: Request, outage: Outage) -> Result | Kind | None:
+        """Send a request in its turn, to see whether the server is back."""
+        with anyio.CancelScope() as scope:
+            self._waiting.add(scope)
+            try:
+                await outage.wait_for_turn()
+            finally:
+                self._waiting.discard(scope)
+        if scope.cancelled_caught:
+            return None
+
+        try:
+            if self.stopped or self.outage is not outage:
+                return Kind.UNREACHABLE  # as it was: the caller looks anew
+            return await self._once(request)
+        finally:
+            outage.pass_turn()
+
+    async def _once(self, request: Request) -> Result | Kind | None:
+        """Send a request, the SDK's retries included.
+
+        Returns the result, the kind of failure for which the request is to be sent once
+        more, or None when the run has ended.
+        """
+        repeats = self._client.max_retries
+        while True:
+            try:
+                lease = await self._admitted(request)
+            except RequestTooLarge as error:
+                return Result(request, error={"code": "request_too_large", "message": str(error)})
+            if lease is None:
+                return None
+
+            try:
+                result = await self._post(request, lease)
+            except Exception as error:  # noqa: BLE001  # it is judged, and mostly a result
+                return self._judge(request, kind_of_exception(error), failed(request, error), error)
+
+            if result.ok:
+                self._failures.on_success(request.model)
+                self._end_outage()
+                return result
+
+            # The SDK takes a refusal inside a success for an answer.
+            refusal = read_error(error_in(result.body)) if result.error is None else None
+            if refusal is None or refusal.hopeless or not repeats:
+                reason = LimiterError(f"the server answers with an error: {result.reason}")
+                return self._judge(request, kind_of_result(result), result, reason)
+            repeats -= 1
+
+    async def _admitted(self, request: Request) -> Lease | None:
+        if self.stopped:
+            return None
+
+        with anyio.CancelScope() as scope:
+            self._waiting.add(scope)
+            try:
+                lease = await self._limiter.acquire(
+                    request.body, endpoint=request.endpoint, priority=self._priority
+                )
+                if not self.stopped:
+                    return lease
+                # a task that was being woken already is not reached by the cancellation
+                lease.cancel()
+            finally:
+                self._waiting.discard(scope)
+        return None
+
+    async def _post(self, request: Request, lease: Lease) -> Result:
+        try:
+            # the first attempt uses this admission; a retry of the SDK gets its own
+            with lease.current():
+                answer = await self._client.post(
+                    request.path, cast_to=object, body=request.body, options=_RAW
+                )
+        finally:
+            if lease.claim():  # no attempt has used it: nothing was sent
+                lease.cancel()
+        return answered(request, answer.http_response)
+
+    def _judge(
+        self, request: Request, kind: Kind, result: Result, error: Exception
+    ) -> Result | Kind | None:
+        """Decide what becomes of a failed request, and of the run."""
+        verdict = self._failures.on_failure(kind, request.model, result.code)
+        if verdict is Verdict.WAIT:
+            return self._await_server(request, kind, error)
+
+        if kind not in {Kind.SERVER, Kind.UNREACHABLE}:
+            self._end_outage()
+        if verdict is Verdict.RESULT:
+            return result
+
+        self.end(error, request)
+        # What is in the body is the request's own, and stays its result: the next run
+        # over the same file goes on behind it.
+        return result if kind is Kind.BODY else None
+
+    def _await_server(self, request: Request, kind: Kind, error: Exception) -> Kind | None:
+        now = anyio.current_time()
+        if self.outage is None:
+            self.outage = Outage(error, now, self._failures.patience)
+        elif self.outage.is_over_patience(now):
+            self.end(error, request)
+            return None
+        return kind
+
+    def _end_outage(self) -> None:
+        outage, self.outage = self.outage, None
+        if outage is not None:
+            outage.end()

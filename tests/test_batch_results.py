@@ -1,0 +1,91 @@
+"""The lines of a file of results: written as the Batch API does, and read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ratelimit import InvalidArgument
+from ratelimit.batch import Request, Result
+from ratelimit.batch.results import OPENING, read_result
+
+
+def result(name: str, status: int | None = 200, body: Any = None) -> Result:
+    """Make one."""
+    error = {"code": "APIConnectionError", "message": "cut off"} if status is None else None
+    return Result(
+        Request(name, "chat.completions", {}),
+        status,
+        {"text": "é\n\u2028 ok"} if body is None else body,
+        "req_1",
+        error,
+    )
+
+
+def test_a_line_is_the_batch_apis() -> None:
+    """A reader of the Batch API's results reads these, whatever it takes for a line
+    end.
+    """
+    raw = result("a").line()
+    line = json.loads(raw)
+
+    assert raw.startswith(OPENING)
+    assert raw.isascii()
+    assert len(raw.decode().splitlines()) == 1
+    assert set(line) == {"id", "custom_id", "response", "error"}
+    assert line["response"] == {
+        "status_code": 200,
+        "request_id": "req_1",
+        "body": {"text": "é\n\u2028 ok"},
+    }
+    assert line["error"] is None
+    assert json.loads(result("b", None).line())["response"] is None
+    assert result("a").line() != raw  # each has an id of its own
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (result("a").line(), ("a", True)),
+        (result("a", 400).line(), ("a", False)),
+        (result("a", None).line(), ("a", False)),
+        (
+            (
+                b'{"id": "batch_req_1", "custom_id": "a", "error": null,'
+                b' "response": {"status_code": 200, "body": {}}}'
+            ),
+            ("a", True),
+        ),
+        (
+            (
+                b'{"id": "batch_req_1", "custom_id": "a", "response": null,'
+                b' "error": {"code": "batch_expired"}}'
+            ),
+            ("a", False),
+        ),
+    ],
+)
+def test_results_are_distinguished_from_failures(line: bytes, expected: tuple[str, bool]) -> None:
+    """Ours and the Batch API's own lines say whether there is an answer."""
+    assert read_result(line) == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"null",
+        b'{"custom_id": "a"}',
+        b'{"custom_id": 1, "response": null}',
+        b"\xff",
+        b"[" * 99_999,
+    ],
+)
+def test_other_lines_are_refused(line: bytes) -> None:
+    """A file of something else is not taken for results."""
+    with pytest.raises(InvalidArgument):
+        read_result(line)

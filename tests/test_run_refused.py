@@ -1,0 +1,170 @@
+"""Runs that end at once: the key, the account or the address is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratelimit.batch import Batch
+from ratelimit.batch.running import FIRST_SLOTS
+from ratelimit.cli import main
+from ratelimit.testing import FakeOpenAI
+
+KEY = "sk-canary-7d1f0c52a9e84b36"
+
+
+@pytest.fixture
+def server() -> Iterator[FakeOpenAI]:
+    """A server of one key with high limits and quick answers."""
+    fake = FakeOpenAI(rpm=60_000, tpm=60_000_000, latency=0.01, output=20, keys={KEY: "org-a"})
+    with fake.serve() as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", KEY)
+        patch.setenv("OPENAI_BASE_URL", url)
+        yield fake
+
+
+@pytest.fixture
+def let_go(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many requests the limits had let go at each moment at which a run was asked
+    to stop.
+    """
+    seen: list[int] = []
+    real = Batch.stop
+
+    def noting(batch: Batch) -> None:
+        seen.append(
+            sum(family.admitted for family in batch._limiter.statistics().families.values())
+        )
+        real(batch)
+
+    monkeypatch.setattr(Batch, "stop", noting)
+    return seen
+
+
+def write(path: Path, count: int, **fields: Any) -> Path:
+    """Write `count` requests, named r-0 and so on."""
+    body = {"model": "gpt-4o", "max_tokens": 20, **fields}
+    rows = (
+        {
+            "custom_id": f"r-{number}",
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": body | {"messages": [{"role": "user", "content": f"Say {number}."}]},
+        }
+        for number in range(count)
+    )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def run(*arguments: object) -> int:
+    """Run the command in this process."""
+    return main(["run", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("key", ["", "sk-with\n-break-0123456789", "sk-ключ-0123456789"])
+def test_a_key_that_is_none_is_told_without_showing_it(
+    server: FakeOpenAI,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    key: str,
+) -> None:
+    """A missing key, or one with a line break from some shell: an HTTP library's error
+    about it would print it.
+    """
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    assert run(write(tmp_path / "in", 1), "-o", tmp_path / "out") == 2
+
+    said = "".join(capfd.readouterr())
+    assert "OPENAI_API_KEY" in said
+    assert not key or key[:6] not in said
+    assert len(server.ledger) == 0
+
+
+def test_a_refused_key_ends_the_run_at_once(
+    server: FakeOpenAI,
+    let_go: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """One sentence instead of a thousand failures; nothing is written, so the next run
+    asks everything.
+    """
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong-canary-0123456789")
+    assert run(write(tmp_path / "in", 200), "-o", tmp_path / "out") == 1
+
+    said = capfd.readouterr()
+    assert said.err.splitlines()[-1].startswith("ratelimit run: http://127.0.0.1")
+    assert "refuses the API key" in said.err
+    assert "sk-wrong" not in said.err + said.out
+    # the next in line may be let go before the first refusal is read
+    assert 1 <= len(server.ledger) <= let_go[0] <= FIRST_SLOTS
+    assert (tmp_path / "out").read_bytes() == b""
+
+
+def test_a_server_that_is_away_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What was done is kept; the sentence says what cannot be reached."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setattr("ratelimit.commands.run.session.RETRIES", 0)
+    assert (
+        run(
+            write(tmp_path / "in", 5), "-o", tmp_path / "out", "--base-url", "http://127.0.0.1:9/v1"
+        )
+        == 1
+    )
+
+    assert "cannot reach http://127.0.0.1:9/v1: " in capfd.readouterr().err
+
+
+def test_a_used_up_account_ends_the_run(
+    server: FakeOpenAI, let_go: list[int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Waiting does not help, and a retry of a thousand requests does not either."""
+    server.inject("quota")
+    assert run(write(tmp_path / "in", 200), "-o", tmp_path / "out") == 1
+
+    assert "credit" in capfd.readouterr().err
+    assert 1 <= len(server.ledger) <= let_go[0] <= FIRST_SLOTS
+
+
+@pytest.mark.usefixtures("server")
+def test_the_key_shows_up_nowhere(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not in the results, the figures, the screen or the log, even where a server
+    echoes it in its answer.
+    """
+    caplog.set_level("DEBUG")
+    requests, output, figures = write(tmp_path / "in", 3), tmp_path / "out", tmp_path / "figures"
+    text = requests.read_text() + json.dumps(
+        {
+            "custom_id": "echo",
+            "body": {"model": KEY, "messages": [{"role": "user", "content": "Hi"}]},
+        }
+    )
+    requests.write_text(
+        text
+        + "\n"
+        + json.dumps({"custom_id": "bad", "body": {"model": KEY, "messages": [{}], "n": 0}})
+        + "\n"
+    )
+    run(requests, "-o", output, "--json", figures, "--rpm", "1000")
+    run(requests, "-o", output, "--retry-failed")
+    # its refusal names the model, which is the key
+    with FakeOpenAI(tpm=1, latency=0).serve() as url:
+        run(requests, "-o", tmp_path / "other", "--base-url", url)
+    run(requests, "--dry-run", "--model", "gpt-4o")
+
+    written = "".join(path.read_text() for path in tmp_path.iterdir() if path != requests)
+    assert "echo" in written
+    assert KEY not in written
+    assert KEY not in "".join(capfd.readouterr())
+    assert KEY not in caplog.text.replace(repr(KEY), "")
