@@ -17,7 +17,9 @@ from openai import AuthenticationError, RateLimitError
 
 import ratelimit
 from ratelimit import RateLimiter
-from ratelimit.batch import Batch, Result
+from ratelimit.batch import Result
+from ratelimit.batch.asking import Asker
+from ratelimit.batch.running import Batch
 from ratelimit.testing.clocks import TrioClock, VirtualClock
 
 if TYPE_CHECKING:
@@ -108,14 +110,14 @@ def let_go(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     to end, softly or at once.
     """
     seen: list[int] = []
-    for name in ("stop", "cancel"):
-        real = getattr(Batch, name)
+    for kind, name in ((Asker, "stop"), (Batch, "cancel")):
+        real = getattr(kind, name)
 
-        def noting(batch: Batch, real: Callable[[Batch], None] = real) -> None:
-            seen.append(batch._limiter.statistics().families["*"].admitted)
-            real(batch)
+        def noting(run: Any, real: Callable[[Any], None] = real) -> None:
+            seen.append(run._limiter.statistics().families["*"].admitted)
+            real(run)
 
-        monkeypatch.setattr(Batch, name, noting)
+        monkeypatch.setattr(kind, name, noting)
     return seen
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ratelimit.batch import Batch
+from ratelimit.batch.asking import Asker
 from ratelimit.batch.running import FIRST_SLOTS
 from ratelimit.cli import main
 from ratelimit.testing import FakeOpenAI
@@ -33,15 +33,14 @@ def let_go(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     to stop.
     """
     seen: list[int] = []
-    real = Batch.stop
+    real = Asker.stop
 
-    def noting(batch: Batch) -> None:
-        seen.append(
-            sum(family.admitted for family in batch._limiter.statistics().families.values())
-        )
-        real(batch)
+    def noting(asker: Asker) -> None:
+        families = asker._limiter.statistics().families
+        seen.append(sum(family.admitted for family in families.values()))
+        real(asker)
 
-    monkeypatch.setattr(Batch, "stop", noting)
+    monkeypatch.setattr(Asker, "stop", noting)
     return seen
 
 

@@ -17,7 +17,7 @@ from ratelimit.batch.requests import Request
 from ratelimit.batch.results import Result, answered, error_in, failed
 from ratelimit.errors import LimiterError, RequestTooLarge
 from ratelimit.feedback import read_error
-from ratelimit.lease import Lease
+from ratelimit.lease import AdmittedLease
 from ratelimit.limiter import RateLimiter
 
 _RAW: Final[Any] = {"headers": {"X-Stainless-Raw-Response": "true"}}
@@ -117,7 +117,7 @@ class Asker:
                 return self._judge(request, kind_of_result(result), result, reason)
             repeats -= 1
 
-    async def _admitted(self, request: Request) -> Lease | None:
+    async def _admitted(self, request: Request) -> AdmittedLease | None:
         if self.stopped:
             return None
 
@@ -127,7 +127,7 @@ class Asker:
                 lease = await self._limiter.acquire(
                     request.body, endpoint=request.endpoint, priority=self._priority
                 )
-                if not self.stopped:
+                if not self.stopped and isinstance(lease, AdmittedLease):
                     return lease
                 # a task that was being woken already is not reached by the cancellation
                 lease.cancel()
@@ -135,7 +135,7 @@ class Asker:
                 self._waiting.discard(scope)
         return None
 
-    async def _post(self, request: Request, lease: Lease) -> Result:
+    async def _post(self, request: Request, lease: AdmittedLease) -> Result:
         try:
             # the first attempt uses this admission; a retry of the SDK gets its own
             with lease.current():

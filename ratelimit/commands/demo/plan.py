@@ -12,7 +12,6 @@ from typing import Final, Literal
 
 from ratelimit import RateLimiter
 from ratelimit.commands.calls import Call
-from ratelimit.commands.pricing import price
 from ratelimit.commands.refill import least_seconds
 
 Accounting = Literal["reconcile", "charge", "never_refund"]
@@ -57,7 +56,7 @@ def make_plan(calls: Sequence[Call], variant: str, rpm: float | None, tpm: float
     total = 0
     reserves = []
     for call in calls:
-        reserve = round(price(limiter, call.body, call.endpoint)["tokens"])
+        reserve = round(limiter.price(call.body, endpoint=call.endpoint)["tokens"])
         reserves.append(reserve)
         if accounting == "reconcile":
             estimate = limiter.estimate(call.body, endpoint=call.endpoint)

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from ratelimit import Limits, RateLimiter
 from ratelimit.batch.survey import Source
+from ratelimit.commands.families import family_of
 from ratelimit.commands.figures import write_figures
-from ratelimit.commands.pricing import family_of, limits_of, price
 from ratelimit.commands.refill import least_seconds
 from ratelimit.commands.run.meter import Prices
 from ratelimit.commands.show import duration, say, table
@@ -94,8 +94,8 @@ def _count(source: Source, limiter: RateLimiter) -> dict[str, Sum]:
     sums: dict[str, Sum] = {}
     for request in source:
         estimate = limiter.estimate(request.body, endpoint=request.endpoint)
-        cost = price(limiter, request.body, request.endpoint)
-        limits = limits_of(limiter, request.model)
+        cost = limiter.price(request.body, endpoint=request.endpoint)
+        limits = limiter.limits(request.model)
         is_hopeless = any(cost.get(limit.name, 0) > limit.amount for limit in limits)
         found = sums.setdefault(request.model, Sum())
         found.add(
@@ -115,7 +115,7 @@ def _seconds(sums: dict[str, Sum], limiter: RateLimiter) -> float | None:
     families: dict[str, tuple[Limits, Sum]] = {}
     for model, found in sums.items():
         family = family_of(limiter, model)
-        _, whole = families.setdefault(family, (limits_of(limiter, model), Sum()))
+        _, whole = families.setdefault(family, (limiter.limits(model), Sum()))
         whole.add(found)
     if not all(len(limits) for limits, _ in families.values()):
         return None

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from ratelimit import RateLimiter
 from ratelimit.batch import Result
-from ratelimit.commands.pricing import limits_of, one_of_each_family
+from ratelimit.commands.families import one_of_each_family
 
 MINUTE: Final = 60.0
 
@@ -175,7 +175,7 @@ class Meter:
         """
         found: dict[tuple[str, float], float] = {}
         for model in one_of_each_family(self._limiter, self._models):
-            for limit in limits_of(self._limiter, model):
+            for limit in self._limiter.limits(model):
                 key = (limit.name, limit.per)
                 found[key] = found.get(key, 0.0) + limit.amount
         return found
