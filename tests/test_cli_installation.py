@@ -116,13 +116,29 @@ def test_the_installer_is_that_of_this_interpreter(
     assert shlex.split(install_command("cli"))[:2] == ["pip", "install"]
 
 
-def test_every_extra_that_a_message_names_is_there() -> None:
-    """The commands are read from this project's own metadata."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
+WITHOUT_UVICORN = """
+import sys
 
-    assert project["name"] == DISTRIBUTION
-    assert {"cli", "testing", "vocabulary"} <= extras.keys()
+sys.modules["uvicorn"] = None
+from ratelimit.installation import install_command
+from ratelimit.testing import FakeOpenAI
+
+try:
+    FakeOpenAI().serve()
+except ImportError as error:
+    assert str(error).endswith(f"needs uvicorn: {install_command('testing')}"), error
+else:
+    raise SystemExit("it was served")
+"""
+
+
+def test_the_fake_server_recommends_what_works() -> None:
+    """Whatever names an extra asks how the package was installed."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_UVICORN], capture_output=True, text=True, check=False
+    )  # ourselves
+
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_demo_needs_no_test_tools() -> None:

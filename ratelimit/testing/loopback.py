@@ -13,13 +13,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ratelimit.errors import LimiterError
+from ratelimit.installation import install_command
 
 try:
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
 except ImportError as missing:  # pragma: no cover - tests install every extra
     raise ImportError(
-        "serving FakeOpenAI over HTTP needs uvicorn: pip install 'ratelimit-openai[testing]'"
+        f"serving FakeOpenAI over HTTP needs uvicorn: {install_command('testing')}"
     ) from missing
 
 if TYPE_CHECKING:
