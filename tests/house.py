@@ -15,7 +15,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent / "ratelimit"
 
-GROUND: Final = ("errors", "limits", "families", "locks", "arguments")
+GROUND: Final = ("errors", "limits", "families", "locks", "arguments", "installation")
 BELOW_LEASE: Final = (*GROUND, "estimate", "feedback", "stores", "admission", "control")
 BELOW_FACE: Final = (*BELOW_LEASE, "lease", "reservation", "statistics", "integrations")
 
@@ -27,6 +27,7 @@ ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
     "locks": ("errors",),
     "limits": ("errors",),
     "families": (),
+    "installation": (),
     "arguments": ("errors", "limits"),
     "estimate": ("errors", "limits", "families", "locks"),
     "feedback": ("errors", "limits"),
@@ -40,7 +41,7 @@ ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
     "limiter": BELOW_FACE,
     "batch": ("limiter", *BELOW_FACE),
     "": ("limiter", "batch", *BELOW_FACE),
-    "testing": ("admission.clock", "estimate", "errors", "limits"),
+    "testing": ("admission.clock", "estimate", "errors", "limits", "installation"),
     "commands": ("", "limiter", "batch", "testing", *BELOW_FACE),
     "cli": ("commands", "", *GROUND),
     "__main__": ("cli",),
