@@ -34,6 +34,7 @@ pytestmark = pytest.mark.usefixtures("vocabulary")
 
 MANY = 2_000
 SECONDS = 0.5
+OUT_OF_CREDIT = "You exceeded your current quota, please check your plan and billing details."
 
 
 class Flaky(Api):
@@ -325,7 +326,7 @@ def test_a_refusal_inside_a_success_is_sent_again(loop_clock: LoopClock) -> None
 
 def test_a_used_up_account_inside_a_success_ends_the_run(loop_clock: LoopClock) -> None:
     """It would befall every further request."""
-    spent = {"error": {"code": "insufficient_quota", "message": "You exceeded your quota."}}
+    spent = {"error": {"code": "insufficient_quota", "message": OUT_OF_CREDIT}}
     api = Api(SECONDS, lambda _: httpx2.Response(200, json=spent))
     results = ended_by(loop_clock, api, bodies(MANY), LimiterError)
 

@@ -255,7 +255,6 @@ def test_a_request_can_be_made_by_hand() -> None:
 @pytest.mark.parametrize(
     ("body", "endpoint"),
     [
-        ({"model": "gpt-image-1", "prompt": "a cat"}, "images"),
         ({"model": "tts-1", "input": "Hello", "voice": "alloy"}, "audio"),
         ({"model": "whisper-1", "file": "a.wav"}, "audio"),
     ],
@@ -263,7 +262,7 @@ def test_a_request_can_be_made_by_hand() -> None:
 def test_a_body_of_another_endpoint_is_refused_by_its_name(
     body: dict[str, object], endpoint: str
 ) -> None:
-    """A picture's or speech's request is one, so it is not said to lack a prompt."""
+    """A request for speech is one, so it is not said to lack a prompt."""
     with pytest.raises(InvalidArgument, match=f"a request for {endpoint}, which a file") as refused:
         read_request(body, 1)
 

@@ -23,6 +23,7 @@ from typing import Final
 from ratelimit.batch.results import UNREADABLE, Result, error_in
 from ratelimit.errors import LimiterError, RequestTooLarge
 from ratelimit.feedback import Refusal, read_error, read_exception
+from ratelimit.feedback.finality import BILLING_ADVICE, CREDIT_ADVICE, NO_ACCESS_ADVICE
 
 FEW: Final = 5
 """Failures of the model, the address or the server, after which a run ends."""
@@ -66,7 +67,7 @@ def kind_of_exception(error: Exception) -> Kind:
 
     outcome = read_exception(error)
     if outcome.refusal is not None:
-        return _kind_of_refusal(outcome.refusal, status)
+        return _kind_of_refusal(outcome.refusal)
 
     if isinstance(error, LimiterError):
         return Kind.REQUEST if isinstance(error, RequestTooLarge) else Kind.EVERYTHING
@@ -96,7 +97,7 @@ def kind_of_result(result: Result) -> Kind:
     error = error_in(result.body)
     refusal = read_error(error)
     if refusal is not None:
-        return _kind_of_refusal(refusal, result.status)
+        return _kind_of_refusal(refusal)
 
     code = result.code
     if code in {"server_error", "internal_error", "internal_server_error"} or code.startswith("5"):
@@ -108,13 +109,16 @@ def kind_of_result(result: Result) -> Kind:
     return Kind.BODY
 
 
-def _kind_of_refusal(refusal: Refusal, status: int | None) -> Kind:
+def _kind_of_refusal(refusal: Refusal) -> Kind:
     """Tell an account's end from a request that is larger than its limit.
 
-    No wait helps either; the latter names the limit.
+    No wait helps either of them.
     """
-    if refusal.hopeless and refusal.kind is None and status != 413:
+    if refusal.advice in {CREDIT_ADVICE, BILLING_ADVICE}:
         return Kind.EVERYTHING
+
+    if refusal.advice == NO_ACCESS_ADVICE:
+        return Kind.ACCESS
 
     return Kind.SERVER if refusal.overloaded else Kind.REQUEST
 

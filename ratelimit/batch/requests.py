@@ -21,17 +21,15 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from ratelimit.errors import InvalidArgument
+from ratelimit.estimate.endpoints import PATHS as ALL_PATHS
 from ratelimit.estimate.endpoints import endpoint_of
 
 PATHS: Final[Mapping[str, str]] = {
-    "chat.completions": "/chat/completions",
-    "responses": "/responses",
-    "embeddings": "/embeddings",
-    "completions": "/completions",
-    "moderations": "/moderations",
-    "images": "/images/generations",
+    endpoint: path
+    for endpoint, path in ALL_PATHS.items()
+    if endpoint not in {"audio", "files"}  # bodies or answers there are no JSON
 }
-"""The endpoints with names of their own, and their paths below the API's base URL."""
+"""The endpoints that a file may name in a word, and their paths below the base URL."""
 
 _NEEDED: Final = {
     "chat.completions": ("messages", "model"),
@@ -207,7 +205,13 @@ def _endpoint(named: object, body: Mapping[str, Any], where: str) -> str:
             raise InvalidArgument(f"{where}: {error}") from None
 
     endpoint = endpoint_of(body)
-    if endpoint not in PATHS:
+    if endpoint not in PATHS and endpoint != "other":
+        raise InvalidArgument(
+            f"{where} is a request for {endpoint}, which a file asks for by its path alone:"
+            ' name it, "url" in the line, or endpoint='
+        )
+
+    if endpoint == "other":
         raise InvalidArgument(
             f'{where} is no request: it has neither "messages" nor "input" nor "prompt";'
             ' if its endpoint takes other fields, name it: "url" in the line, or endpoint='
