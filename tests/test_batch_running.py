@@ -186,7 +186,7 @@ def test_a_failure_is_the_result_of_its_request_alone(loop_clock: LoopClock) -> 
             raise httpx2.ReadError("cut off")
         return httpx2.Response(200, text="<html>") if number == 3 else good(number)
 
-    wide = {"model": "gpt-4o", "max_tokens": 5_000, "messages": [{"role": "user", "content": "Hi"}]}
+    wide = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi " * 5_000}]}
     results = play(loop_clock, Api(reply=reply), [*bodies(5), wide], concurrency=1, tpm=1_000)
     by_place = {int(result.custom_id.split("-")[0]): result for result in results}
 

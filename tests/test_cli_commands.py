@@ -231,7 +231,7 @@ def test_estimate_shows_each_call_and_what_can_never_fit(
     path = tmp_path / "calls.jsonl"
     path.write_text(f"{json.dumps(BODY)}\n\n{json.dumps(BODY)}\n", encoding="utf-8")
 
-    assert status_of("estimate", str(path), "--each", "--tpm", "10") == 0
+    assert status_of("estimate", str(path), "--each", "--tpm", "5") == 0
 
     shown = capsys.readouterr().out
     assert "line 1" in shown

@@ -89,9 +89,18 @@ def test_a_dry_run_tells_of_requests_that_can_never_pass(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Better known before than found as a failure in the end."""
-    assert run(write(tmp_path / "in", 2, max_tokens=9_000), "--dry-run", "--tpm", "5k") == 1
+    assert run(write(tmp_path / "in", 2), "--dry-run", "--tpm", "5") == 1
 
     assert "2 requests are larger than a whole limit" in capfd.readouterr().out
+
+
+def test_a_dry_run_takes_output_beyond_a_limit_for_possible(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Such a request is admitted from a full bucket."""
+    assert run(write(tmp_path / "in", 2, max_tokens=9_000), "--dry-run", "--tpm", "5k") == 0
+
+    assert "larger than a whole limit" not in capfd.readouterr().out
 
 
 def test_a_dry_run_without_limits_leaves_the_time_open(

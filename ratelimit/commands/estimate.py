@@ -117,12 +117,13 @@ def _show_time(
         console,
         f"At {limits} per minute, from full buckets: {time} until the last call may be sent.",
     )
-    largest = max(found, key=lambda pair: pair[1].prompt_tokens + pair[1].output_tokens)
-    tokens = largest[1].prompt_tokens + largest[1].output_tokens
+    call, largest = max(found, key=lambda pair: pair[1].prompt_tokens)
+    tokens = largest.prompt_tokens
     if tpm is not None and tokens > tpm:
         say(
             console,
-            f"{largest[0].origin} needs {tokens:,} tokens, more than the limit: no wait helps it.",
+            f"The prompt of {call.origin} has {tokens:,} tokens, more than the limit: no wait"
+            " helps it.",
         )
 
 

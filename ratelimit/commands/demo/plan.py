@@ -55,11 +55,16 @@ def make_plan(calls: Sequence[Call], variant: str, rpm: float | None, tpm: float
     limiter = RateLimiter(accounting=accounting)
     total = 0
     reserves = []
+    least = []
     for call in calls:
         reserve = round(limiter.price(call.body, endpoint=call.endpoint)["tokens"])
+        estimate = limiter.estimate(call.body, endpoint=call.endpoint)
         reserves.append(reserve)
+        # A server that settles admits output beyond its limit, from a full bucket.
+        least.append(
+            max(estimate.prompt_tokens, estimate.charge) if accounting == "reconcile" else reserve
+        )
         if accounting == "reconcile":
-            estimate = limiter.estimate(call.body, endpoint=call.endpoint)
             usage = call.usage or {}
             prompt = usage.get("prompt_tokens", estimate.prompt_tokens)
             output = usage.get("completion_tokens", estimate.output_tokens)
@@ -72,9 +77,9 @@ def make_plan(calls: Sequence[Call], variant: str, rpm: float | None, tpm: float
     if rpm is None:
         rpm = math.ceil(len(calls) / REQUESTS_PER_BUCKET)
     hopeless = tuple(
-        f"{call.origin}: {reserve:,} tokens"
-        for call, reserve in zip(calls, reserves, strict=True)
-        if reserve > tpm
+        f"{call.origin}: {tokens:,} tokens"
+        for call, tokens in zip(calls, least, strict=True)
+        if tokens > tpm
     )
     seconds = least_seconds(total, tpm, len(calls), rpm)
     return Plan(variant, accounting, rpm, tpm, total, hopeless, seconds)
