@@ -199,7 +199,7 @@ def test_broken_lines_stop_before_anything_is_sent(
         (("in", "-o", "nowhere/out"), "No such file"),
         (("in", "-o", "out", "--base-url", "127.0.0.1:8000"), "http://"),
         (("in", "-o", "out", "--tier", "9"), "tier '9' is none of"),
-        (("in", "-o", "out", "--tier", "2"), "no limits for gpt-4o at tier 2"),
+        (("in", "-o", "out", "--tier", "2", "--model", "other"), "no limits for other at tier 2"),
         (("in", "-o", "out", "--tier", "1", "--rpm", "5"), "a tier or limits"),
         (("in", "-o", "out", "--json", "nowhere/figures"), "cannot write nowhere/figures"),
     ],
