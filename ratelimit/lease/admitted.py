@@ -172,7 +172,10 @@ def enclosing_lease() -> AdmittedLease | None:
 
 def payment_around(family: ModelFamily) -> Payment | None:
     """Return the innermost call around this code that has a slot of this family."""
-    lease = _in_flight(_current.get())
+    lease = _current.get()
+    if lease is None:
+        return None
+    lease = _in_flight(lease)
     while lease is not None and not lease.shares(family):
         lease.around = _in_flight(lease.around)
         lease = lease.around

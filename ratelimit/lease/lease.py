@@ -55,10 +55,13 @@ class Lease:
         payment: Payment | None = self.__dict__.get("_payment")
         if payment is None or not payment.paid or payment.ended:
             return
-        if self._delivered:
-            self.close()
-        else:  # Ctrl-C came between the payment and its delivery: nothing was sent
-            self.cancel()
+        # Not delivered: Ctrl-C came after the payment, and nothing was sent.
+        end = self.close if self._delivered else self.cancel
+        try:
+            end()
+        finally:
+            if not payment.ended:  # Ctrl-C came once more: nothing else would end the call
+                end()
 
     @property
     def cost(self) -> dict[str, float]:

@@ -182,7 +182,7 @@ class MemoryStore:
         # this one uses itself.
         lender, heir = payment.lender, payment.borrower
         borrowing = self._borrowing - (lender is not None or heir is not None)
-        around = payment.around
+        around = payment.parent and payment.around
 
         # Nothing may come between these lines: no call, no loop.
         buckets.full_at = full_at
