@@ -44,7 +44,9 @@ def interrupt() -> None:
 
 @lru_cache(1_000)
 def _after(code: CodeType, opcodes: frozenset[int]) -> frozenset[int]:
-    """Return the offsets of these instructions where the next one has the same handler."""
+    """Return the offsets of these instructions where the next one has the same
+    handler.
+    """
     entries: Any = vars(dis.Bytecode(code))["exception_entries"]  # typeshed lacks it
 
     def handler(offset: int) -> object:

@@ -114,7 +114,9 @@ def test_any_order_of_leaving_ends_at_nothing(order: list[int]) -> None:
 
 
 def test_waiters_of_too_many_patiences_are_left_out() -> None:
-    """Patiences may be any number: memory stays bounded, and a sum too low, never too high."""
+    """Patiences may be any number: memory stays bounded, and a sum too low, never too
+    high.
+    """
     ahead = Ahead()
     for patience in range(2 * MOST_PATIENCES):
         sums = ahead.of(float(patience))

@@ -189,7 +189,9 @@ def race(
 
 @pytest.mark.parametrize(("variant", "seconds"), [("P", 110), ("I", 40)])
 def test_a_wrapped_client_finds_out_what_the_server_debits(variant: str, seconds: float) -> None:
-    """Answers of a tenth of max_tokens: no refusal, and no wait for more than is debited."""
+    """Answers of a tenth of max_tokens: no refusal, and no wait for more than is
+    debited.
+    """
     fake, _, failures = race(variant)
 
     entries = list(fake.ledger)
@@ -207,7 +209,9 @@ def test_a_server_that_keeps_the_maximum_is_not_asked_again_and_again() -> None:
 
 
 def test_a_limit_that_only_a_refusal_names_is_held_from_then_on() -> None:
-    """Headers that show a day's requests hide a minute's: one wave is refused, no other."""
+    """Headers that show a day's requests hide a minute's: one wave is refused, no
+    other.
+    """
     fake, limiter, failures = race(
         "H", learned=True, calls=200, server={"rpm": 60, "rpd": 10_000, "tpm": 1_000_000}
     )
@@ -279,7 +283,9 @@ def test_a_limit_that_was_far_too_high_leaves_no_debt() -> None:
 
 
 def test_an_answer_without_headers_contradicts_nothing() -> None:
-    """A changed limit holds when two answers show it, however many show nothing between."""
+    """A changed limit holds when two answers show it, however many show nothing
+    between.
+    """
     limiter = RateLimiter(slack=0, clock=VirtualClock())
 
     def answer(limit: int | None) -> None:

@@ -51,7 +51,9 @@ def test_the_head_pays_at_once_and_leaves() -> None:
 
 
 def test_a_refused_head_rests_until_the_moment_and_asks_again() -> None:
-    """Only the head waits on time; woken early it asks again, so a refund takes effect."""
+    """Only the head waits on time; woken early it asks again, so a refund takes
+    effect.
+    """
     queue, one = Queue(), waiter()
     flow: Any = admit(queue, one, 0.0)
     flow.send(None)
@@ -63,7 +65,9 @@ def test_a_refused_head_rests_until_the_moment_and_asks_again() -> None:
 
 
 def test_the_rest_of_the_queue_is_woken_and_never_asks_the_store() -> None:
-    """A call that is not the head has no moment; the head that leaves wakes the next one."""
+    """A call that is not the head has no moment; the head that leaves wakes the next
+    one.
+    """
     queue = Queue()
     a, b, c = waiters = [waiter() for _ in range(3)]
     first, second, third = flows = [admit(queue, one, 0.0) for one in waiters]
@@ -115,7 +119,9 @@ def test_an_overtaken_head_waits_on_time_no_longer() -> None:
 
 
 def test_a_waiter_that_the_queue_has_passed_over_joins_again() -> None:
-    """Its event loop was stopped: the queue went on, and it has its turn when it is back."""
+    """Its event loop was stopped: the queue went on, and it has its turn when it is
+    back.
+    """
     queue, one, other = Queue(), waiter(), waiter()
     assert isinstance(one.parker, Sleeper)
     flow: Any = admit(queue, one, 0.0)
@@ -190,7 +196,9 @@ def test_a_deadline_ends_the_wait_without_another_try() -> None:
 
 
 def test_a_timeout_of_zero_asks_the_store_of_a_free_queue() -> None:
-    """`admit` is reached only where it did not fit: then zero seconds are over at once."""
+    """`admit` is reached only where it did not fit: then zero seconds are over at
+    once.
+    """
     flow: Any = admit(Queue(), waiter(), 3.0, deadline=3.0)
     flow.send(None)
     with pytest.raises(WaitTimeout):
@@ -198,7 +206,9 @@ def test_a_timeout_of_zero_asks_the_store_of_a_free_queue() -> None:
 
 
 def test_a_head_leaves_when_a_debit_makes_its_deadline_certainly_too_early() -> None:
-    """It raises when its certain moment moves beyond the deadline, not at the deadline."""
+    """It raises when its certain moment moves beyond the deadline, not at the
+    deadline.
+    """
     queue, one = Queue(), waiter()
     flow: Any = admit(queue, one, 0.0, deadline=5.0)
     flow.send(None)

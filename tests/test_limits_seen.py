@@ -34,7 +34,9 @@ def test_the_first_figures_count_at_once() -> None:
 
 
 def test_a_period_that_is_shown_later_replaces_the_guess() -> None:
-    """A full bucket shows no period: it is taken for a minute until an answer says a day."""
+    """A full bucket shows no period: it is taken for a minute until an answer says a
+    day.
+    """
     seen = LimitsSeen()
     full = DAILY._replace(remaining=200, reset=0.0, period=None)
 

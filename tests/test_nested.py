@@ -53,7 +53,9 @@ def test_with_in_with_three_deep() -> None:
 
 
 def test_async_with_in_async_with_three_deep() -> None:
-    """One slot is enough for any depth, in a task; also where the tokens are waited for."""
+    """One slot is enough for any depth, in a task; also where the tokens are waited
+    for.
+    """
     clock = VirtualClock()
     held = limiter(1, clock)
 
@@ -209,16 +211,19 @@ def test_a_nested_call_that_waits_when_its_parent_ends_goes_next() -> None:
 
 
 def test_a_call_inside_a_call_of_another_family_inside_its_own_family() -> None:
-    """The innermost call uses the slot of the outermost: the one between is of another."""
+    """The innermost call uses the slot of the outermost: the one between is of
+    another.
+    """
     clock = VirtualClock()
     held = RateLimiter(
         limits={"a": Limits(concurrency=1), "b": Limits(concurrency=1)}, slack=0, clock=clock
     )
 
     async def main() -> None:
-        async with held.reserve(tokens=1, model="a"), held.reserve(tokens=1, model="b"):
-            async with held.reserve(tokens=1, model="a"), held.reserve(tokens=1, model="b"):
-                assert held.statistics().in_flight == 4
+        async with AsyncExitStack() as calls:
+            for model in ("a", "b", "a", "b"):
+                await calls.enter_async_context(held.reserve(tokens=1, model=model))
+            assert held.statistics().in_flight == 4
 
     run(clock, main)
     assert held.statistics().in_flight == 0

@@ -91,7 +91,9 @@ def test_a_timeout_comes_in_time_and_costs_nothing(player: Player, script: Any) 
 
 
 def test_cancelled_heads_pass_the_turn_on(loop_clock: LoopClock) -> None:
-    """When head after head is cancelled, the next one goes as soon as the bucket allows."""
+    """When head after head is cancelled, the next one goes as soon as the bucket
+    allows.
+    """
     clock = loop_clock()
     limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), slack=0, clock=clock)
     admitted: list[float] = []
@@ -150,7 +152,9 @@ def test_a_late_debit_delays_the_head(player: Player) -> None:
 
 
 def test_a_wait_that_is_certainly_too_long_is_refused_at_once(player: Player) -> None:
-    """Where no call gives anything back, a timeout below the wait raises without waiting."""
+    """Where no call gives anything back, a timeout below the wait raises without
+    waiting.
+    """
     play = player(
         [
             {"at": 0, "tokens": 100},

@@ -43,7 +43,9 @@ def one_by_one(script: Any) -> Any:
 @settings(max_examples=40)
 @given(script=SCRIPT)
 def test_first_come_first_served_whatever_the_size(player: Player, script: Any) -> None:
-    """In one priority no admitted call was overtaken, whatever was refunded or cancelled."""
+    """In one priority no admitted call was overtaken, whatever was refunded or
+    cancelled.
+    """
     play = player(one_by_one(script), limits=LIMITS)
 
     arrivals = sorted(
@@ -109,7 +111,9 @@ def test_a_big_call_is_served_within_the_time_the_arithmetic_says(
 
 
 def test_a_batch_call_is_overtaken_for_its_patience_and_no_longer(player: Player) -> None:
-    """Behind endless interactive calls it goes when those within its patience have gone."""
+    """Behind endless interactive calls it goes when those within its patience have
+    gone.
+    """
     small = endless(until=60, patience=PATIENCE["interactive"])
     play = player(
         [*small, {"at": 5.1, "tokens": 60.0, "patience": 10.0}],

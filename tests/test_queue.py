@@ -114,7 +114,9 @@ def test_the_order_is_by_rank_and_then_by_arrival(ranks: list[float]) -> None:
 
 
 def test_waiters_of_closed_loops_are_dropped_wherever_they_stand() -> None:
-    """The first waiter that can go on is woken; the dead are neither waited for nor summed."""
+    """The first waiter that can go on is woken; the dead are neither waited for nor
+    summed.
+    """
     queue = Queue()
     closed = Sleeper(loop="closed")
     closed.closed = True
@@ -185,7 +187,9 @@ def test_after_a_fork_the_queue_is_new() -> None:
 def test_joining_from_inside_is_told_apart_from_another_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A handler that interrupts the holder of the lock and joins raises; it never hangs."""
+    """A handler that interrupts the holder of the lock and joins raises; it never
+    hangs.
+    """
     monkeypatch.setattr(locks, "LOCK_SECONDS", 0.01)
     queue = Queue()
     real = heapq.heappush

@@ -1,4 +1,6 @@
-"""Buckets in memory: atomic over all of them, exact under contention, safe from inside."""
+"""Buckets in memory: atomic over all of them, exact under contention, safe from
+inside.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,9 @@ def test_dimensions_without_a_limit_cost_nothing() -> None:
 
 
 def test_a_slot_is_freed_by_an_end_and_only_once() -> None:
-    """With a cap the wait has no end; settling an ended call again frees no second slot."""
+    """With a cap the wait has no end; settling an ended call again frees no second
+    slot.
+    """
     store = MemoryStore(Limits(concurrency=2), 0.0)
     first, _ = paid(store), paid(store)
     assert refused(store).until == inf
@@ -206,7 +210,9 @@ def interrupt(store: MemoryStore, act: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_a_finalizer_does_inside_take_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`settle`, `close` and `correct` from inside the locked part neither block nor vanish."""
+    """`settle`, `close` and `correct` from inside the locked part neither block nor
+    vanish.
+    """
     store = MemoryStore(LIMITS, 0.0)
     call = paid(store, CALL)
 
