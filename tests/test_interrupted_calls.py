@@ -207,6 +207,8 @@ def test_ctrl_c_leaves_a_queue_in_order(act: str, run: Runner) -> None:
     assert len(some) > 10
 
 
+# Python shows an interruption of a finalizer on stderr instead of raising it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("door", ["acquire_sync", "acquire_nowait", "with"])
 def test_ctrl_c_anywhere_in_a_call_costs_no_slot(door: str) -> None:
     """From admission to settlement: a lease that is dropped on the way ends by itself."""
@@ -238,6 +240,6 @@ def test_ctrl_c_anywhere_in_a_call_costs_no_slot(door: str) -> None:
         assert store._buckets.deferred == 0
         assert len(queue) == 0
 
-    assert moments > 5
+    assert moments > 30
     lease = limiter.acquire_nowait(tokens=1)
     lease.close()
