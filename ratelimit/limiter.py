@@ -218,8 +218,9 @@ class RateLimiter:
         Takes and raises what `reserve` does. Does not yield to the event loop when there
         is capacity.
         """
-        if request is None and timeout is None and not body and requests is None and cost is None:
-            self._engine.patience(priority)  # one that cannot be used is refused here as well
+        if not body and request is None and requests is None and cost is None and timeout is None:
+            if priority != "normal":
+                self._engine.patience(priority)  # refused here as well, if it cannot be used
             lease = admit_by_hand(self._engine, tokens)
             if lease is not None:
                 return lease

@@ -21,7 +21,7 @@ from ratelimit.admission.admission import Terms
 from ratelimit.control.engine import Engine
 from ratelimit.errors import InvalidArgument, RequestTooLarge, WouldBlock
 from ratelimit.estimate import Estimate
-from ratelimit.lease import AdmittedLease, Current, Lease, payment_around
+from ratelimit.lease import CURRENT, AdmittedLease, Current, Lease, payment_around
 from ratelimit.limits import LARGEST, amount_of
 from ratelimit.stores.payments import Payment, Wait
 
@@ -98,7 +98,7 @@ class Reservation:
         parent = payment_around(family)
         if parent is not None:
             payment.nest(parent)
-        return AdmittedLease(family, payment, engine.estimator, estimate)
+        return AdmittedLease(family, payment, estimate)
 
     def _try_admit(self, lease: AdmittedLease) -> Wait | None:
         """Admit without waiting and return None, or return the wait."""
@@ -175,22 +175,29 @@ def admit_by_hand(engine: Engine, tokens: object) -> AdmittedLease | None:
     (benchmarks/overhead.py, row "uncontended").
     """
     family = engine.only
-    if family is None or engine.forked or family.admission.queue.entries:
+    if family is None or engine.forked or type(tokens) is not int or not 0 <= tokens <= LARGEST:
         return None
-    if type(tokens) is not int or not 0 <= tokens <= LARGEST:
+    admission = family.admission
+    if admission.queue.entries:
         return None
     payment = Payment({"requests": 1, "tokens": tokens})
     if not family.pricing.settles:
         payment.keeps = True
-    lease = AdmittedLease(family, payment, engine.estimator, None)
-    parent = payment_around(family)
-    if parent is not None:
-        payment.nest(parent)
+    lease = AdmittedLease(family, payment)
+    if CURRENT.get() is not None:
+        parent = payment_around(family)
+        if parent is not None:
+            payment.nest(parent)
     try:
-        wait = family.admission.store.take(payment, engine.now())
+        wait = admission.store.take(payment, admission.now())
     except RequestTooLarge:  # the long way finds out whether that is sure
         return None
-    return lease.deliver() if wait is None else None
+    if wait is not None:
+        return None
+    if payment.marks:
+        return lease.deliver()
+    payment.delivered = True
+    return lease
 
 
 _counting: Final[RunVar[anyio.CapacityLimiter]] = RunVar("ratelimit_counting")

@@ -14,6 +14,13 @@ from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.payments import Payment, Wait
 
 
+def nested(payment: Payment, parent: Payment | None) -> Payment:
+    """Return a payment after it is nested in another one, if there is one."""
+    if parent is not None:
+        payment.nest(parent)
+    return payment
+
+
 def paid(
     store: MemoryStore,
     amounts: Mapping[str, float] | None = None,
@@ -23,7 +30,7 @@ def paid(
     parent: Payment | None = None,
 ) -> Payment:
     """Take ``amounts`` from a store, which must be possible now."""
-    payment = Payment(amounts or {}, deferred, parent)
+    payment = nested(Payment(amounts or {}, deferred), parent)
     assert store.take(payment, now) is None
     assert payment.paid
     return payment
@@ -38,7 +45,7 @@ def refused(
     parent: Payment | None = None,
 ) -> Wait:
     """Return the wait for ``amounts`` that a store must refuse now."""
-    payment = Payment(amounts or {}, deferred, parent)
+    payment = nested(Payment(amounts or {}, deferred), parent)
     wait = store.take(payment, now)
     assert wait is not None
     assert not payment.paid

@@ -21,7 +21,7 @@ from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.payments import Payment
 from ratelimit.testing import ThreadClock
 from tests.interruptions import double_interruptions, interruptions
-from tests.payments import Sleeper, paid, waiter
+from tests.payments import Sleeper, nested, paid, waiter
 
 LIMITS = Limits(Limit("requests", 100, 1e9), Limit("tokens", 10_000, 1e9), concurrency=50)
 MORE = Limits(Limit("requests", 200, 1e9), Limit("tokens", 20_000, 1e9), concurrency=50)
@@ -48,7 +48,7 @@ class Books:
             self.store._try_steps = repeat(False)
 
     def call(self, parent: Payment | None = None) -> Payment:
-        return Payment({"requests": 1, "tokens": 100}, 60, parent)
+        return nested(Payment({"requests": 1, "tokens": 100}, 60), parent)
 
     def end(self) -> None:
         """Settle all calls to 10 tokens, and look at every figure."""

@@ -84,7 +84,14 @@ class Engine:
         _living.add(self)
 
     def _make(self, name: str, limits: Limits) -> ModelFamily:
-        family = ModelFamily(name, limits, self.clock, self._slack, self._accounting)
+        family = ModelFamily(
+            name,
+            limits,
+            self.clock,
+            slack=self._slack,
+            accounting=self._accounting,
+            estimator=self.estimator,
+        )
         family.admission.store.spend(1 - self._level, self.clock.now())
         if self._listens:
             family.controller.listen()

@@ -16,6 +16,7 @@ from ratelimit.control.controller import Controller
 from ratelimit.control.pricing import Accounting, Pricing
 from ratelimit.control.slack import Slack
 from ratelimit.errors import RequestTooLarge
+from ratelimit.estimate import Estimator
 from ratelimit.limits import Limits
 from ratelimit.stores.payments import Payment, Wait
 
@@ -28,9 +29,17 @@ class ModelFamily:
     """
 
     def __init__(
-        self, name: str, limits: Limits, clock: Clock, slack: float, accounting: Accounting
+        self,
+        name: str,
+        limits: Limits,
+        clock: Clock,
+        *,
+        slack: float,
+        accounting: Accounting,
+        estimator: Estimator,
     ) -> None:
         self.name = name
+        self.estimator = estimator
         self.admission = Admission(limits, clock, slack)
         self.pricing = Pricing(accounting)
         self.slack = Slack(slack)

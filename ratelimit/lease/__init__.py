@@ -4,6 +4,7 @@ Owns the room's face: `Lease` for users, the rest for the doors of this package.
 """
 
 from ratelimit.lease.admitted import (
+    CURRENT,
     AdmittedLease,
     Current,
     current_lease,
@@ -13,6 +14,7 @@ from ratelimit.lease.admitted import (
 from ratelimit.lease.lease import Lease
 
 __all__ = [
+    "CURRENT",
     "AdmittedLease",
     "Current",
     "Lease",

@@ -16,14 +16,24 @@ from ratelimit.feedback import Refusal, Usage
 from ratelimit.lease.lease import Lease
 from ratelimit.stores.payments import Payment
 
-_current: Final[ContextVar[AdmittedLease | None]] = ContextVar("ratelimit_lease", default=None)
+CURRENT: Final[ContextVar[AdmittedLease | None]] = ContextVar("ratelimit_lease", default=None)
+"""The lease of the call that this code runs in."""
 
 
 class AdmittedLease(Lease):
     """A lease, and what the doors of this package do with it besides."""
 
-    around: AdmittedLease | None = None
-    """The lease that was the current one when this one became it."""
+    __slots__ = ()
+
+    @property
+    def around(self) -> AdmittedLease | None:
+        """The lease that was the current one when this one became it."""
+        around: AdmittedLease | None = self._around
+        return around
+
+    @around.setter
+    def around(self, lease: AdmittedLease | None) -> None:
+        self._around = lease
 
     @property
     def family(self) -> ModelFamily:
@@ -51,13 +61,13 @@ class AdmittedLease(Lease):
 
     def belongs_to(self, estimator: Estimator) -> bool:
         """Return whether the limiter of this estimator has admitted the call."""
-        return self._estimator is estimator
+        return self._family.estimator is estimator
 
     def deliver(self) -> AdmittedLease:
         """Return the lease once it is paid: from now on its call may have been sent."""
         if self._payment.marks:
             self._admitted = self._family.controller.on_admission(self._record)
-        self._delivered = True
+        self._payment.delivered = True
         return self
 
     def claim(self) -> bool:
@@ -113,7 +123,7 @@ class AdmittedLease(Lease):
             self.close()
             return
         try:
-            output = self._estimator.count_text(text, estimate.model)
+            output = self._family.estimator.count_text(text, estimate.model)
         except Exception as error:  # noqa: BLE001  # the user's stream must not end in our failure
             self.close()
             caution(
@@ -139,10 +149,10 @@ class Current:
         self._token: Token[AdmittedLease | None] | None = None
 
     def __enter__(self) -> AdmittedLease:
-        around = _in_flight(_current.get())
+        around = _in_flight(CURRENT.get())
         if around is not None:
             self._lease.around = around
-        self._token = _current.set(self._lease)
+        self._token = CURRENT.set(self._lease)
         return self._lease
 
     def __exit__(self, *_: object) -> None:
@@ -150,9 +160,9 @@ class Current:
         if token is None:
             return
         try:
-            _current.reset(token)
+            CURRENT.reset(token)
         except ValueError:  # left in another context, as a generator closed by its event loop
-            _current.set(None)
+            CURRENT.set(None)
 
 
 def current_lease() -> Lease | None:
@@ -161,18 +171,18 @@ def current_lease() -> Lease | None:
     Settle it where the function itself returns no usage:
     ``ratelimit.current_lease().settle(response)``.
     """
-    return _current.get()
+    return CURRENT.get()
 
 
 def enclosing_lease() -> AdmittedLease | None:
     """Return the lease around this code, as long as its call is in flight."""
-    lease = _current.get()
+    lease = CURRENT.get()
     return lease if lease is not None and not lease.ended else None
 
 
 def payment_around(family: ModelFamily) -> Payment | None:
     """Return the innermost call around this code that has a slot of this family."""
-    lease = _current.get()
+    lease = CURRENT.get()
     if lease is None:
         return None
     lease = _in_flight(lease)

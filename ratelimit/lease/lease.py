@@ -8,11 +8,12 @@ finalizer or signal handler.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ratelimit.control.admitted import Admitted
 from ratelimit.control.family import ModelFamily
 from ratelimit.errors import InvalidArgument
-from ratelimit.estimate import Estimate, Estimator
+from ratelimit.estimate import Estimate
 from ratelimit.feedback import (
     Refusal,
     Usage,
@@ -33,30 +34,41 @@ class Lease:
     that is dropped without any of them is closed.
     """
 
-    # Defaults on the class: a lease is made for every call, in four assignments
-    # (benchmarks/overhead.py, row "uncontended").
-    _over = False
-    _delivered = False
-    _claimed = False
-    _abandoned = False
-    _headers_at: float | None = None
-    _admitted: Admitted | None = None
+    __slots__ = (
+        "__weakref__",
+        "_abandoned",
+        "_admitted",
+        "_around",
+        "_claimed",
+        "_estimate",
+        "_family",
+        "_headers_at",
+        "_over",
+        "_payment",
+        "_store",
+    )
 
     def __init__(
-        self, family: ModelFamily, payment: Payment, estimator: Estimator, estimate: Estimate | None
+        self, family: ModelFamily, payment: Payment, estimate: Estimate | None = None
     ) -> None:
+        self._payment = payment
         self._family = family
         self._store = family.admission.store  # after a fork the family has another one
-        self._payment = payment
-        self._estimator = estimator
         self._estimate = estimate
+        self._over = self._claimed = self._abandoned = False
+        self._headers_at: float | None = None
+        self._admitted: Admitted | None = None
+        self._around: Any = None  # the lease around this one, see `AdmittedLease.around`
 
     def __del__(self) -> None:
-        payment: Payment | None = self.__dict__.get("_payment")
-        if payment is None or not payment.paid or payment.ended:
+        try:
+            payment = self._payment
+        except AttributeError:  # Ctrl-C came while it was made
+            return
+        if payment.ended or not payment.paid:
             return
         # Not delivered: Ctrl-C came after the payment, and nothing was sent.
-        end = self.close if self._delivered else self.cancel
+        end = self.close if payment.delivered else self.cancel
         try:
             end()
         finally:
@@ -94,7 +106,10 @@ class Lease:
         Raises `InvalidArgument` on what carries no usage and on amounts that cannot be;
         then nothing has changed.
         """
-        used = self._amounts(answer, tokens, amounts)
+        if type(tokens) is int and answer is None and not amounts and 0 <= tokens <= LARGEST:
+            used: dict[str, float] = {"tokens": tokens}  # the common case of a cost by hand
+        else:
+            used = self._amounts(answer, tokens, amounts)
         if not self._abandoned:
             self._end(used if self._family.pricing.settles else {})
 
@@ -208,7 +223,7 @@ class Lease:
     def _billed(self, usage: Usage) -> dict[str, float]:
         """Return what a call took, and learn from its bill."""
         if self._estimate is not None:
-            self._estimator.learn(
+            self._family.estimator.learn(
                 self._estimate,
                 prompt_tokens=usage.prompt_tokens,
                 output_tokens=usage.output_tokens,

@@ -28,6 +28,9 @@ class Buckets:
         self.all = tuple(Bucket(limit, slack) for limit in limits)
         self.full_at = [now] * len(self.all)
         """When each bucket is next full; a list is replaced, never changed."""
+        self.figures: list[tuple[str, float, float, float, float]] = []
+        """Name, burst, seconds per unit, window and slack of each bucket, for the hot path."""
+        self.expect(slack)
         self.corrected = [0.0] * len(self.all)
         """Seconds by which corrections have moved each ``full_at``, in all."""
         self.deferred = 0.0
@@ -36,29 +39,25 @@ class Buckets:
     def __iter__(self) -> Iterator[tuple[Bucket, float]]:
         return zip(self.all, self.full_at, strict=True)
 
+    def expect(self, slack: float) -> None:
+        """Date debits ``slack`` seconds after admission from now on."""
+        for bucket in self.all:
+            bucket.expect(slack)
+        self.figures = [
+            (bucket.name, bucket.burst, bucket.seconds_per_unit, bucket.window, bucket.slack)
+            for bucket in self.all
+        ]
+
     def after_take(self, payment: Payment, now: float) -> list[float] | None:
         """Return ``full_at`` of each bucket after a payment; None: one cannot pay now."""
-        # `Bucket.moment` and `Bucket.taken` in one frame: every call pays for them
-        # (benchmarks/overhead.py, row "uncontended").
-        amounts = payment.amounts
-        plain = not (payment.deferred or self.deferred)
-        full_at = []
-        for bucket, start in zip(self.all, self.full_at, strict=True):
-            amount = amounts.get(bucket.name)
-            if not amount:
-                full_at.append(start)
-                continue
-
-            if plain and amount <= bucket.burst:
-                moment = start + (amount * bucket.seconds_per_unit - bucket.window)
-            else:
+        full_at = self.full_at.copy()
+        for place, (bucket, start) in enumerate(self):
+            amount = payment.amounts.get(bucket.name)
+            if amount:
                 amount, moment = self._deferring(bucket, start, amount, payment)
-            if moment > now:
-                return None
-
-            arrival = now + bucket.slack
-            begin = start if start > arrival else arrival
-            full_at.append(begin + amount * bucket.seconds_per_unit)
+                if moment > now:
+                    return None
+                full_at[place] = bucket.taken(start, amount, now)
         return full_at
 
     def _deferring(
@@ -82,8 +81,8 @@ class Buckets:
         """
         reserved, spent = payment.amounts, payment.spent
         deferred = 0.0 if payment.ended else payment.deferred
-        full_at = []
-        for bucket, start in zip(self.all, self.full_at, strict=True):
+        full_at = self.full_at.copy()
+        for place, (bucket, start) in enumerate(self):
             name = bucket.name
             back = 0.0
             if name in used:
@@ -92,10 +91,20 @@ class Buckets:
             if deferred and bucket.defers:
                 back -= deferred
             if back:
-                begin = start if start > now else now
-                full_at.append(begin - back * bucket.seconds_per_unit)
-            else:
-                full_at.append(start)
+                full_at[place] = bucket.given(start, back, now)
+        return full_at
+
+    def after_spending(self, share: float, now: float) -> list[float]:
+        """Return ``full_at`` of each bucket after a share of its limit was used elsewhere.
+
+        Dated like a debit: the server's bucket, too, is looked at only when the first
+        request arrives.
+        """
+        full_at = self.full_at.copy()
+        for place, (bucket, full) in enumerate(self):
+            left = (1 - share) * bucket.limit.amount
+            if share and left < bucket.burst:
+                full_at[place] = bucket.given(full, left - bucket.burst, now + bucket.slack)
         return full_at
 
     def marks(self, full_at: list[float]) -> list[Mark]:

@@ -53,7 +53,7 @@ class MemoryStore:
         self._closed_until = -inf
         self.ask_within = inf
         """Seconds after which a waiting head asks again, whatever it waits for."""
-        self._buckets_only = True
+        self._buckets_only = self._plain = True
         self._find_obstacles()
         self._lock = threading.Lock()
         self._try_steps = try_steps(self._lock)
@@ -81,50 +81,97 @@ class MemoryStore:
 
         Raises `RequestTooLarge` for a payment that no amount of waiting makes fit.
         """
-        lock = self._lock
+        for entered in self._try_steps:
+            if entered:
+                break
+            return self._take_later(payment, now)
+        try:
+            buckets = self._buckets
+            if self._inbox or not self._plain or payment.nested or payment.deferred:
+                return self._take(payment, now)
+            if buckets.deferred:
+                return self._take(payment, now)
+
+            # The common case of `_take`, with `Bucket.moment` and `Bucket.taken` in one
+            # frame: every call pays for them (benchmarks/overhead.py, row "uncontended").
+            amounts = payment.amounts
+            full_at = buckets.full_at.copy()
+            place = -1
+            for name, burst, seconds_per_unit, window, slack in buckets.figures:
+                place += 1
+                if name in amounts and amounts[name]:
+                    amount = amounts[name]
+                    due = amount * seconds_per_unit
+                    start = full_at[place]
+                    if amount > burst or start + (due - window) > now:
+                        return self._take(payment, now)
+
+                    arrival = now + slack
+                    full_at[place] = (start if start > arrival else arrival) + due
+
+            # Nothing may come between these lines: no call, no loop.
+            buckets.full_at = full_at
+            self.admitted += 1
+            self.admitted_at = payment.admitted_at = now
+            if payment.keeps:
+                self._keeping += 1
+            payment.paid = True
+        finally:
+            self._lock.release()
+            if self._inbox:
+                self._empty_inbox()
+        return None
+
+    def _take_later(self, payment: Payment, now: float) -> Wait | None:
+        """Take when the lock is free; another thread holds it for microseconds."""
         for waited in self._wait_steps:
             if waited:
                 break
             raise reentrant_use()
         try:
-            if self._inbox:
-                self._apply_inbox()  # what is given back by now counts for this call
-            if not self._buckets_only:
-                wait = self._obstacle(payment, now)
-                if wait is not None:
-                    return wait
-
-            buckets = self._buckets
-            full_at = buckets.after_take(payment, now)
-            if full_at is None:
-                until = min(buckets.wait(payment), now + self.ask_within)
-                return Wait(until, self.not_before(payment, now))
-
-            marks = buckets.marks(full_at) if self.marking else ()
-            lender = None if self._buckets_only else _lender(payment)
-            serial = self.admitted + 1
-
-            # Nothing may come between these lines: no call, no loop.
-            buckets.full_at = full_at
-            buckets.deferred += payment.deferred
-            self.admitted = serial
-            self.admitted_at = now
-            if payment.keeps:
-                self._keeping += 1
-            payment.paid = True
-            payment.admitted_at = now
-            if marks:
-                payment.marks = marks
-                payment.serial = serial
-                payment.in_flight = serial - self.ended
-            if lender is not None:
-                lender.borrower = payment
-                payment.lender = lender
-                self._borrowing += 1
+            return self._take(payment, now)
         finally:
-            lock.release()
+            self._lock.release()
             if self._inbox:
                 self._empty_inbox()
+
+    def _take(self, payment: Payment, now: float) -> Wait | None:
+        """Take with the lock held."""
+        if self._inbox:
+            self._apply_inbox()  # what is given back by now counts for this call
+        if not self._buckets_only:
+            wait = self._obstacle(payment, now)
+            if wait is not None:
+                return wait
+
+        buckets = self._buckets
+        full_at = buckets.after_take(payment, now)
+        if full_at is None:
+            until = min(buckets.wait(payment), now + self.ask_within)
+            return Wait(until, self.not_before(payment, now))
+
+        marks = buckets.marks(full_at) if self.marking else ()
+        lender = None if self._buckets_only else _lender(payment)
+        serial = self.admitted + 1
+
+        # Nothing may come between these lines: no call, no loop.
+        buckets.full_at = full_at
+        if payment.deferred:
+            buckets.deferred += payment.deferred
+        self.admitted = serial
+        self.admitted_at = now
+        if payment.keeps:
+            self._keeping += 1
+        payment.paid = True
+        payment.admitted_at = now
+        if marks:
+            payment.marks = marks
+            payment.serial = serial
+            payment.in_flight = serial - self.ended
+        if lender is not None:
+            lender.borrower = payment
+            payment.lender = lender
+            self._borrowing += 1
         return None
 
     def _obstacle(self, payment: Payment, now: float) -> Wait | None:
@@ -145,6 +192,7 @@ class MemoryStore:
     def _find_obstacles(self) -> None:
         """Note whether buckets are all that has to be looked at for a call."""
         self._buckets_only = self.concurrency is None and self._closed_until == -inf
+        self._plain = self._buckets_only and not self.marking
 
     def settle(self, payment: Payment, used: Mapping[str, float], now: float) -> None:
         """End a call; what it used takes the place of what it reserved. Never blocks.
@@ -162,7 +210,27 @@ class MemoryStore:
         try:
             if self._inbox:
                 self._apply_inbox()  # an earlier figure for the same call may wait there
-            self._settle(payment, used, now)
+            if payment.ended or payment.deferred or payment.keeps or payment.nested:
+                self._settle(payment, used, now)
+                return
+
+            # The common case of `_settle`, with `Bucket.given` in one frame: every call
+            # pays for it (benchmarks/overhead.py, row "uncontended").
+            buckets, reserved = self._buckets, payment.amounts
+            full_at = buckets.full_at.copy()
+            place = -1
+            for name, _, seconds_per_unit, _, _ in buckets.figures:
+                place += 1
+                if name in used:
+                    back = (reserved.get(name, 0) - used[name]) * seconds_per_unit
+                    start = full_at[place]
+                    full_at[place] = (start if start > now else now) - back
+
+            # Nothing may come between these lines: no call, no loop.
+            buckets.full_at = full_at
+            self.ended += 1
+            payment.spent = used
+            payment.ended = True
         finally:
             self._lock.release()
         if self._inbox:
@@ -177,7 +245,9 @@ class MemoryStore:
             buckets.full_at, payment.spent = full_at, spent
             return
 
-        deferred = max(buckets.deferred - payment.deferred, 0.0) if payment.deferred else None
+        deferred = buckets.deferred
+        if payment.deferred:
+            deferred = max(deferred - payment.deferred, 0.0)
         # A nested call that outlives this one goes on in its slot, or in the slot that
         # this one uses itself.
         lender, heir = payment.lender, payment.borrower
@@ -186,8 +256,7 @@ class MemoryStore:
 
         # Nothing may come between these lines: no call, no loop.
         buckets.full_at = full_at
-        if deferred is not None:
-            buckets.deferred = deferred
+        buckets.deferred = deferred
         self.ended += 1
         if payment.keeps:
             self._keeping -= 1
@@ -204,27 +273,16 @@ class MemoryStore:
     def mark(self) -> None:
         """Let payments carry marks from now on: headers are listened to."""
         self.marking = True
+        self._find_obstacles()
 
     def spend(self, share: float, now: float) -> None:
-        """Take a share of each limit, 0 to 1, that was used before this store was made.
-
-        Dated like a debit: the server's bucket, too, is looked at only when the first
-        request arrives.
-        """
-        full_at = []
-        for bucket, full in self._buckets:
-            left = (1 - share) * bucket.limit.amount
-            if share and left < bucket.burst:
-                full_at.append(bucket.given(full, left - bucket.burst, now + bucket.slack))
-            else:
-                full_at.append(full)
-        self._buckets.full_at = full_at
+        """Take a share of each limit, 0 to 1, that was used before this store was made."""
+        self._buckets.full_at = self._buckets.after_spending(share, now)
 
     def expect(self, slack: float) -> None:
         """Date debits ``slack`` seconds after admission from now on."""
         self._slack = slack
-        for bucket in self._buckets.all:
-            bucket.expect(slack)
+        self._buckets.expect(slack)
 
     def cap(self, concurrency: int | None, until: float = inf) -> None:
         """Admit calls only while fewer than ``concurrency`` are in flight, until then.

@@ -6,6 +6,7 @@ Owns the records that pass between a store and the rooms above it. Must never ca
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import inf
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -35,55 +36,53 @@ class Mark(NamedTuple):
     """Less what had been corrected until then, in seconds of the caller's clock."""
 
 
+@dataclass(slots=True, eq=False)
 class Payment:
     """What one call has paid, and whether it still holds it.
 
-    A store writes all fields below `parent`, in the same step as its buckets: no signal
-    and no other thread finds a bucket debited and its payment unpaid, or the reverse.
-
-    :param amounts: what the call costs, by dimension, what it defers included.
-    :param deferred: of these tokens, those that the server debits when the call ends.
-    :param parent: the payment of the call that makes this call, if any. The nested call
-        uses its parent's concurrency slot while nobody else does.
+    A store writes what is paid, ended and spent in the same step as its buckets: no
+    signal and no other thread finds a bucket debited and its payment unpaid, or the
+    reverse.
     """
 
-    # Defaults on the class: one payment is made for every call, and most fields of most
-    # payments keep their first value (benchmarks/overhead.py, row "uncontended").
-    parent: Payment | None = None
-    depth: int = 0
-    """How many calls this call is nested in that were in flight when it was made."""
+    amounts: Mapping[str, float]
+    """What the call costs, by dimension, what it defers included."""
+    deferred: float = 0.0
+    """Of these tokens, those that the server debits when the call ends."""
     keeps: bool = False
-    _least: Mapping[str, float] | None = None
-    paid: bool = False
+    """Whether all that is debited at admission stays debited."""
+    nested: bool = field(default=False, init=False)
+    """Whether this call is made inside another one, or another one inside this."""
+    paid: bool = field(default=False, init=False)
     """Whether the buckets have been debited."""
-    ended: bool = False
+    delivered: bool = field(default=False, init=False)
+    """Whether the caller has the lease: from then on its call may have been sent."""
+    ended: bool = field(default=False, init=False)
     """Whether the call is over: its slot is free and what it deferred is settled."""
-    spent: Mapping[str, float] | None = None
-    """What the call really used, as far as it was settled."""
-    serial: int = 0
-    """Calls admitted by the store so far, this one included."""
-    in_flight: int = 0
-    """Calls in flight right after the admission of this one, itself included."""
-    marks: Sequence[Mark] = ()
-    """One mark a bucket, where headers are listened to."""
-    admitted_at: float = 0.0
+    admitted_at: float = field(default=0.0, init=False)
     """When the buckets were debited, in seconds of the caller's clock."""
-    borrower: Payment | None = None
+    spent: Mapping[str, float] | None = field(default=None, init=False)
+    """What the call really used, as far as it was settled."""
+    marks: Sequence[Mark] = field(default=(), init=False)
+    """One mark a bucket, where headers are listened to."""
+    serial: int = field(default=0, init=False)
+    """Calls admitted by the store so far, this one included."""
+    in_flight: int = field(default=0, init=False)
+    """Calls in flight right after the admission of this one, itself included."""
+    parent: Payment | None = field(default=None, init=False)
+    """The call that makes this one, if any; see `nest`."""
+    depth: int = field(default=0, init=False)
+    """How many calls this call is nested in that were in flight when it was made."""
+    borrower: Payment | None = field(default=None, init=False)
     """The nested call that uses this call's concurrency slot now."""
-    lender: Payment | None = None
+    lender: Payment | None = field(default=None, init=False)
     """The call in whose concurrency slot this call is in flight; None: in its own."""
-
-    def __init__(
-        self, amounts: Mapping[str, float], deferred: float = 0.0, parent: Payment | None = None
-    ) -> None:
-        self.amounts = amounts
-        self.deferred = deferred
-        if parent is not None:
-            self.nest(parent)
+    _least: Mapping[str, float] | None = field(default=None, init=False)
 
     def nest(self, parent: Payment) -> None:
         """Let this call use the slot of ``parent``, or of the calls around that."""
         self.parent = parent
+        self.nested = parent.nested = True
         self.depth = parent.depth + 1
 
     @property
