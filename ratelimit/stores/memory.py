@@ -99,8 +99,8 @@ class MemoryStore:
             place = -1
             for name, burst, seconds_per_unit, window, slack in buckets.figures:
                 place += 1
-                if name in amounts and amounts[name]:
-                    amount = amounts[name]
+                amount = amounts.get(name)
+                if amount:
                     due = amount * seconds_per_unit
                     start = full_at[place]
                     if amount > burst or start + (due - window) > now:
