@@ -25,6 +25,7 @@ def test_all_is_what_shows(name: str) -> None:
         for each, value in vars(module).items()
         if not each.startswith("_") and not inspect.ismodule(value)
     }
+
     assert set(module.__all__) == shown
     assert len(module.__all__) == len(shown)
 
@@ -44,6 +45,7 @@ def test_every_error_is_shown_and_in_the_printed_tree() -> None:
 
 def test_errors_are_what_python_people_expect_to_catch() -> None:
     """A bad argument is a ValueError and a TypeError, a timeout a TimeoutError."""
+
     assert issubclass(ratelimit.InvalidArgument, ValueError)
     assert issubclass(ratelimit.InvalidArgument, TypeError)
     assert issubclass(ratelimit.WaitTimeout, TimeoutError)
