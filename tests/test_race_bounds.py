@@ -114,7 +114,7 @@ def test_the_bound_is_near_what_can_be_done(demand: Demand, arrivals: tuple[floa
 
 
 def test_the_parts_of_the_bound_in_numbers() -> None:
-    """Each part of the bound (paid, admitted, answered, the way) counts where it should."""
+    """Each part of the bound (paid, admitted, answered, the way) has its share."""
     bucket = Bucket("tokens", 60, 60)  # one a second, a minute's worth at once
 
     assert bound(
