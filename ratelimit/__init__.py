@@ -51,3 +51,27 @@ __all__ = [
     "current_lease",
     "run",
 ]
+
+import typing as _typing
+
+from ratelimit._clash import warn_of_clash as _warn_of_clash
+
+_warn_of_clash()
+
+if _typing.TYPE_CHECKING:
+    __version__: str
+    """The version of the installed distribution."""
+else:
+
+    def __getattr__(name):
+        """Look up `__version__` when it is asked for: reading metadata is slow."""
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import metadata  # noqa: PLC0415  # slow, and seldom needed
+
+        try:
+            return metadata.version("ratelimit-openai")
+        except metadata.PackageNotFoundError as error:
+            raise AttributeError(
+                "only an installed package has a version: pip install it"
+            ) from error

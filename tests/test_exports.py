@@ -45,7 +45,6 @@ def test_every_error_is_shown_and_in_the_printed_tree() -> None:
 
 def test_errors_are_what_python_people_expect_to_catch() -> None:
     """A bad argument is a ValueError and a TypeError, a timeout a TimeoutError."""
-
     assert issubclass(ratelimit.InvalidArgument, ValueError)
     assert issubclass(ratelimit.InvalidArgument, TypeError)
     assert issubclass(ratelimit.WaitTimeout, TimeoutError)
