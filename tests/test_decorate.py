@@ -228,6 +228,7 @@ def test_positional_arguments_and_defaults_are_part_of_the_request() -> None:
     )
 
 
+@pytest.mark.logs(r"among the arguments of .*ask_now")
 def test_wrong_arguments_raise_as_ever_and_keep_no_slot() -> None:
     """A TypeError is the function's own; nothing stays in flight, and a plain call
     afterwards goes.
