@@ -1,8 +1,12 @@
 """Client-side token-bucket rate limiter for the OpenAI API and its compatibles.
 
-Calls wait instead of getting a 429. Owns the public names; must never hold code.
+Calls wait instead of getting a 429. Owns the public names; must never hold code but the
+lookup of the version.
 """
 
+import typing as _typing
+
+from ratelimit._clash import warn_of_clash as _warn_of_clash
 from ratelimit.admission.clock import Clock
 from ratelimit.batch import Request, Result, run
 from ratelimit.control.pricing import Accounting
@@ -51,10 +55,6 @@ __all__ = [
     "current_lease",
     "run",
 ]
-
-import typing as _typing
-
-from ratelimit._clash import warn_of_clash as _warn_of_clash
 
 _warn_of_clash()
 

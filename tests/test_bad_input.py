@@ -300,9 +300,9 @@ def test_without_capacity_now_there_is_an_error_that_says_when() -> None:
     """
     held = limiter(limits=Limits(Limit("tokens", 1_000), concurrency=2))
     first = held.acquire_nowait(tokens=900)
-    with pytest.raises(WouldBlock, match=r"try again in 24\.000 s") as told:
+    with pytest.raises(WouldBlock, match=r"try again in 24\.000 s") as caught:
         held.acquire_nowait(tokens=500)
-    assert told.value.retry_after == pytest.approx(24)
+    assert caught.value.retry_after == pytest.approx(24)
     last = held.acquire_nowait(tokens=0)
     with pytest.raises(WouldBlock, match="others wait or are in flight") as full:
         held.acquire_nowait(tokens=0)
@@ -315,9 +315,9 @@ def test_a_timeout_of_zero_goes_now_or_never() -> None:
     """What fits goes, what would wait raises without waiting."""
     held = limiter()
     held.acquire_sync(tokens=900, timeout=0)
-    with pytest.raises(WaitTimeout) as told:
+    with pytest.raises(WaitTimeout) as caught:
         held.acquire_sync(tokens=200, timeout=0)
-    assert told.value.retry_after == pytest.approx(6)
+    assert caught.value.retry_after == pytest.approx(6)
     assert held._engine.clock.now() == 0
 
 
