@@ -146,7 +146,6 @@ def test_the_vocabulary_is_loaded_before_the_first_call(monkeypatch: pytest.Monk
         assert "o200k_base" in loaded
 
 
-@pytest.mark.logs("o200k_base is not here")
 def test_a_server_without_a_vocabulary_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     """No cache, no package, no internet: prompts are estimated by their size, and
     nothing fails, even where warnings are errors.
