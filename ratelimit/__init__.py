@@ -67,11 +67,6 @@ else:
         """Look up `__version__` when it is asked for: reading metadata is slow."""
         if name != "__version__":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from importlib import metadata  # noqa: PLC0415  # slow, and seldom needed
+        from ratelimit.installation import version  # noqa: PLC0415  # slow, and seldom needed
 
-        try:
-            return metadata.version("ratelimit-openai")
-        except metadata.PackageNotFoundError as error:
-            raise AttributeError(
-                "only an installed package has a version: pip install it"
-            ) from error
+        return version()
