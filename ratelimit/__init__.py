@@ -1,8 +1,12 @@
 """Client-side token-bucket rate limiter for the OpenAI API and its compatibles.
 
-Calls wait instead of getting a 429. Owns the public names; must never hold code.
+Calls wait instead of getting a 429. Owns the public names; must never hold code but the
+lookup of the version.
 """
 
+import typing as _typing
+
+from ratelimit._clash import warn_of_clash as _warn_of_clash
 from ratelimit.admission.clock import Clock
 from ratelimit.batch import Request, Result, run
 from ratelimit.control.pricing import Accounting
@@ -51,3 +55,18 @@ __all__ = [
     "current_lease",
     "run",
 ]
+
+_warn_of_clash()
+
+if _typing.TYPE_CHECKING:
+    __version__: str
+    """The version of the installed distribution."""
+else:
+
+    def __getattr__(name):
+        """Look up `__version__` when it is asked for: reading metadata is slow."""
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from ratelimit.installation import version  # noqa: PLC0415  # slow, and seldom needed
+
+        return version()

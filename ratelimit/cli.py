@@ -17,6 +17,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from ratelimit._clash import warn_of_clash
 from ratelimit.commands import CommandError
 from ratelimit.commands.arguments import make_parser
 from ratelimit.errors import LimiterError
@@ -25,6 +26,7 @@ from ratelimit.installation import install_command
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
+    warn_of_clash()
     try:
         return _run(make_parser().parse_args(arguments))
     except KeyboardInterrupt:

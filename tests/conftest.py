@@ -1,12 +1,13 @@
-"""What several tests share: virtual clocks, and a player that lets calls arrive at a
-limiter on asyncio, on trio or on threads.
+"""What the tests share: virtual clocks, a player of scripted calls, a watch over logs.
 
-Owns no expectation. What must never come in: real waiting, and arithmetic of limits:
-what was played is judged by the tests.
+Owns the fixtures of all tests and the settings of hypothesis. Must never wait in real
+time or calculate with limits: what was played is judged by the tests.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -34,9 +35,7 @@ settings.load_profile("core")
 
 
 class Call(TypedDict, total=False):
-    """One call of a script; times are seconds, from its arrival on where not said
-    otherwise.
-    """
+    """One call of a script; all times but ``at`` are seconds from its arrival."""
 
     at: float
     tokens: float
@@ -66,9 +65,7 @@ class Played:
 
 
 class Event(NamedTuple):
-    """Amounts that were paid at admission, or given back (negative) or debited late at
-    the end; as they happened, one after the other.
-    """
+    """What was paid at admission, or given back (negative) or debited late at the end."""
 
     time: float
     admission: bool
@@ -202,9 +199,7 @@ def play_threads(calls: Sequence[Call], options: dict[str, Any]) -> Play:
 
 @pytest.fixture(scope="session", params=["asyncio", "trio", "threads"])
 def player(request: pytest.FixtureRequest) -> Player:
-    """Plays a script of calls against a new limiter, on virtual time: `player(calls,
-    tpm=600, slack=0)`.
-    """
+    """Play scripts against a new limiter in virtual time: `player(calls, tpm=600)`."""
     kind: str = request.param
 
     def play(calls: Sequence[Call], **options: Any) -> Play:
@@ -235,16 +230,63 @@ def eager_switching() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_lease_is_left_around() -> Iterator[None]:
-    """Nothing that a test does leaves its call as the current one of whoever runs the
-    tests.
+    """A test leaves no lease behind as the current one of the context that runs it."""
+    yield
+
+    assert current_lease() is None
+
+
+class LoggedWarnings(logging.Handler):
+    """Collects what the package logs at WARNING and above, from every thread."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the message."""
+        self.messages.append(record.getMessage())
+
+    def unexplained(self, expected: Sequence[str]) -> list[str]:
+        """Take what was logged, and return what no pattern of ``expected`` explains.
+
+        A pattern that explains nothing is returned as well.
+        """
+        messages, self.messages = self.messages, []
+        stray = [each for each in messages if not any(re.search(one, each) for one in expected)]
+        missing = [one for one in expected if not any(re.search(one, each) for each in messages)]
+        return [
+            *(f"not expected: {each}" for each in stray),
+            *(f"expected, not logged: {one}" for one in missing),
+        ]
+
+
+LOGGED = LoggedWarnings()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Listen to the package's logger before the first fixture and after the last."""
+    logging.getLogger("ratelimit").addHandler(LOGGED)
+    config.addinivalue_line(
+        "markers",
+        "logs(*patterns): the test makes the package log these warnings, and no others",
+    )
+
+
+@pytest.fixture(autouse=True)
+def _no_warning_is_overlooked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test fails on a warning of ours that it does not expect.
+
+    Warnings are errors in this suite, and where they are, `errors.caution` logs instead
+    of raising: a degraded call must go on. So the log is where an unexpected one shows.
     """
     yield
-    assert current_lease() is None
+    expected = [pattern for marker in request.node.iter_markers("logs") for pattern in marker.args]
+
+    assert LOGGED.unexplained(expected) == []
 
 
 @pytest.fixture(scope="module")
 def vocabulary() -> None:
-    """Load the vocabulary before time becomes virtual: a thread that loads takes real
-    time.
-    """
+    """Load the vocabulary before time becomes virtual: loading takes real time."""
     RateLimiter().estimate(model="gpt-4o", messages=[{"role": "user", "content": "Hello"}])

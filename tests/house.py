@@ -24,6 +24,7 @@ FACE: Final = ("limiter", "batch", "")
 
 ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
     "errors": (),
+    "_clash": ("errors",),
     "locks": ("errors",),
     "limits": ("errors",),
     "families": (),
@@ -40,10 +41,10 @@ ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
     "integrations": ("lease", "reservation", *BELOW_LEASE),
     "limiter": BELOW_FACE,
     "batch": ("limiter", *BELOW_FACE),
-    "": ("limiter", "batch", *BELOW_FACE),
+    "": ("_clash", "limiter", "batch", *BELOW_FACE),
     "testing": ("admission.clock", "estimate", "errors", "limits", "installation"),
     "commands": ("", "limiter", "batch", "testing", *BELOW_FACE),
-    "cli": ("commands", "", *GROUND),
+    "cli": ("_clash", "commands", "", *GROUND),
     "__main__": ("cli",),
 }
 """What each room may import of the package; "" is ``ratelimit`` itself, the face."""

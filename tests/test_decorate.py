@@ -201,6 +201,7 @@ def test_an_async_function_behind_a_plain_wrapper_waits_without_blocking_the_loo
 # ---- arguments ----------------------------------------------------------------------
 
 
+@pytest.mark.logs("returned no usage")
 def test_positional_arguments_and_defaults_are_part_of_the_request() -> None:
     """By their names they are fields of the body, also those that the caller left to
     their defaults: the family's limits hold for them.
@@ -228,6 +229,7 @@ def test_positional_arguments_and_defaults_are_part_of_the_request() -> None:
     )
 
 
+@pytest.mark.logs(r"among the arguments of .*ask_now")
 def test_wrong_arguments_raise_as_ever_and_keep_no_slot() -> None:
     """A TypeError is the function's own; nothing stays in flight, and a plain call
     afterwards goes.
@@ -256,6 +258,7 @@ def test_wrong_arguments_raise_as_ever_and_keep_no_slot() -> None:
         assert in_flight(held) == 0
 
 
+@pytest.mark.logs("returned no usage")
 def test_request_makes_the_body_of_any_arguments() -> None:
     """`request=` gets the call's arguments as they are."""
     held = limiter()
@@ -522,6 +525,7 @@ async def conversation_async(**_: Any) -> AsyncGenerator[Any, Any]:
             return
 
 
+@pytest.mark.logs("returned no usage")
 def test_a_generator_keeps_send_throw_close_and_its_value() -> None:
     """Through the limiter it behaves as without; it is in flight until it ends."""
     held = limiter()
@@ -546,6 +550,7 @@ def test_a_generator_keeps_send_throw_close_and_its_value() -> None:
     assert in_flight(held) == 0
 
 
+@pytest.mark.logs("returned no usage")
 def test_an_async_generator_keeps_asend_athrow_and_aclose() -> None:
     """The same protocol, awaited: an error that is thrown in can be caught by the
     function and is no end.
@@ -629,6 +634,7 @@ def test_a_stream_left_early_keeps_its_reserve() -> None:
     assert spent(held) == pytest.approx(308, abs=3)
 
 
+@pytest.mark.logs("returned no usage")
 def test_the_limiter_knows_which_call_is_around_the_code() -> None:
     """Inside a decorated function and inside each step of a generator its lease is the
     current one, and nowhere else.
@@ -659,6 +665,7 @@ def test_the_limiter_knows_which_call_is_around_the_code() -> None:
     assert current_lease() is None
 
 
+@pytest.mark.logs("returned no usage")
 @pytest.mark.parametrize("figure", [10**18, -5, "x", None, 1e300, {"a": 1}])
 def test_an_absurd_usage_does_not_break_the_call(figure: Any) -> None:
     """The answer is the user's; what cannot be believed keeps the reserve."""

@@ -129,6 +129,7 @@ def test_an_error_comes_out_of_a_worker_process() -> None:
     assert caught.value.retry_after == 1.5
 
 
+@pytest.mark.logs("something degraded")
 def test_a_caution_never_raises(caplog: pytest.LogCaptureFixture) -> None:
     """Where warnings are errors the sentence is logged, and the call goes on."""
     with warnings.catch_warnings():

@@ -1,6 +1,10 @@
-"""Frameworks that take an OpenAI client or an HTTP client, unchanged but for the
-wrapped client. Each skips where it is not installed.
+"""Frameworks that take an OpenAI client or an HTTP client, with a wrapped one.
+
+Owns a scripted model behind HTTP, and one call or more by each framework, unchanged but
+for its client. Must never skip a framework: the extra `dev` installs them all.
 """
+
+from __future__ import annotations
 
 import asyncio
 import json
@@ -16,8 +20,9 @@ USAGE = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
 
 
 class Model:
-    """A scripted model behind HTTP: calls the tool it is offered, else says hello;
-    remembers what it was asked.
+    """A scripted model behind HTTP: it calls the tool it is offered, else says hello.
+
+    ``seen`` lists the bodies it was asked with.
     """
 
     def __init__(self) -> None:
@@ -100,13 +105,14 @@ class Bench:
 
 @pytest.fixture
 def bench() -> Bench:
-    """Make a fresh one."""
+    """Make a fresh limiter, model and clients."""
     return Bench()
 
 
 def test_the_openai_agents_sdk(bench: Bench) -> None:
     """An agent's run, streamed and not, passes the limiter and settles."""
-    agents = pytest.importorskip("agents")
+    import agents
+
     agents.set_tracing_disabled(True)
     model = agents.OpenAIChatCompletionsModel(model="gpt-4o", openai_client=bench.client_async)
     agent = agents.Agent(name="greeter", instructions="Greet.", model=model)
@@ -126,10 +132,9 @@ def test_the_openai_agents_sdk(bench: Bench) -> None:
 
 def test_pydantic_ai(bench: Bench) -> None:
     """The provider takes the wrapped client as it is."""
-    pytest.importorskip("pydantic_ai")
-    from pydantic_ai import Agent  # type: ignore[import-not-found, unused-ignore]
-    from pydantic_ai.models.openai import OpenAIChatModel  # type: ignore[import-not-found, unused-ignore]
-    from pydantic_ai.providers.openai import OpenAIProvider  # type: ignore[import-not-found, unused-ignore]
+    from pydantic_ai import Agent
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.providers.openai import OpenAIProvider
 
     agent = Agent(
         OpenAIChatModel("gpt-4o", provider=OpenAIProvider(openai_client=bench.client_async))
@@ -141,7 +146,7 @@ def test_pydantic_ai(bench: Bench) -> None:
 
 def test_instructor(bench: Bench) -> None:
     """Instructor patches the client's methods; the transport below is still ours."""
-    instructor = pytest.importorskip("instructor")
+    import instructor
     from pydantic import BaseModel
 
     class Person(BaseModel):
@@ -158,26 +163,28 @@ def test_instructor(bench: Bench) -> None:
 
 
 def test_langchain(bench: Bench) -> None:
-    """Chat and embedding models take the wrapped client's resources, streamed and not."""
-    langchain = pytest.importorskip("langchain_openai")
-    chat = langchain.ChatOpenAI(
+    """Chat models take the wrapped client's resources, streamed and not."""
+    import langchain_openai
+    from pydantic import SecretStr
+
+    chat = langchain_openai.ChatOpenAI(
         model="gpt-4o",
-        api_key="none",
+        api_key=SecretStr("none"),
         client=bench.client.chat.completions,
         async_client=bench.client_async.chat.completions,
     )
 
     assert chat.invoke("Hi").content == "Hello there."
-    assert (
-        "".join(chunk.content for chunk in chat.stream("Hi", stream_usage=True)) == "Hello there."
-    )
+    chunks = chat.stream("Hi", stream_usage=True)
+    assert "".join(str(chunk.content) for chunk in chunks) == "Hello there."
     assert asyncio.run(chat.ainvoke("Hi")).content == "Hello there."
     bench.check(3)
 
 
 def test_a_bare_httpx_client() -> None:
-    """The elder httpx: the same door, by names only."""
-    httpx = pytest.importorskip("httpx")
+    """A client of httpx is wrapped as one of httpx2 is."""
+    import httpx
+
     model = Model()
     limiter = RateLimiter(rpd=1_000, tpd=100_000, slack=0)
 
@@ -209,7 +216,7 @@ def test_a_bare_httpx_client() -> None:
 
 
 def test_helpers_of_the_sdk(bench: Bench) -> None:
-    """Parsing helpers, embeddings and stream managers are the same client underneath."""
+    """Parsing helpers, embeddings and stream managers use the same client."""
     from pydantic import BaseModel
 
     class Note(BaseModel):
@@ -227,10 +234,9 @@ def test_helpers_of_the_sdk(bench: Bench) -> None:
 
 
 def test_the_aiohttp_transport_of_the_sdk() -> None:
-    """DefaultAioHttpClient speaks through aiohttp: wrapped like any other, over real
-    loopback HTTP.
+    """DefaultAioHttpClient speaks through aiohttp, and is wrapped like any other, over
+    real loopback HTTP.
     """
-    pytest.importorskip("aiohttp")
     from ratelimit.testing import FakeOpenAI
 
     server = FakeOpenAI(rpm=10_000, tpm=1_000_000, latency=0.0)

@@ -91,6 +91,7 @@ def test_a_blocking_call_inside_a_task_uses_its_slot() -> None:
     assert_idle(held, 1)
 
 
+@pytest.mark.logs("returned no usage")
 @pytest.mark.usefixtures("vocabulary")
 def test_a_decorated_function_may_call_decorated_functions() -> None:
     """Of whatever kind, and several at once, under one slot."""

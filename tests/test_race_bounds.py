@@ -1,8 +1,7 @@
-"""The lower bound of the benchmark `compare.py`, against every schedule there is on
-tiny servers.
+"""The lower bound of the benchmark `compare.py`, against all schedules of tiny servers.
 
-Owns: a server of a few lines, simulated move by move, that shares no arithmetic with
-the bound. What must never come in: the fake server.
+Owns a server of a few lines, simulated move by move, that shares no arithmetic with the
+bound. Must never use the fake server.
 """
 
 from __future__ import annotations
@@ -46,9 +45,7 @@ class Server:
 def finish(
     admissions: Sequence[float], demands: Sequence[Demand], tails: Sequence[float], bucket: Bucket
 ) -> float:
-    """When a schedule is done: all answered, nothing owed; inf when the server would
-    refuse one of its calls.
-    """
+    """Return when all is answered and nothing owed; inf if a call is refused."""
     started = min(admissions)
     server = Server(bucket, started, bucket.limit * bucket.level)
     events = []
@@ -92,7 +89,7 @@ def test_no_schedule_beats_the_bound(
     jobs: list[tuple[int, int, int, int]], limit: int, level: float, fixed: bool
 ) -> None:
     """The bound is never later than what some schedule achieves, whatever is charged,
-    settled, refunded or forgotten.
+    settled or refunded.
     """
     jobs.sort()
     arrivals = [float(arrival - jobs[0][0]) for arrival, *_ in jobs]
@@ -109,9 +106,7 @@ def test_no_schedule_beats_the_bound(
 @pytest.mark.parametrize("demand", [NEVER, SETTLED, REFUNDED])
 @pytest.mark.parametrize("arrivals", [(0.0, 0.0, 0.0), (0.0, 1.0, 6.0)])
 def test_the_bound_is_near_what_can_be_done(demand: Demand, arrivals: tuple[float, ...]) -> None:
-    """On equal calls the bound is what the best schedule achieves, or misses it by less
-    than one call's time: it does not flatter.
-    """
+    """On equal calls the bound is at most one call's time below the best schedule."""
     bucket, tails = Bucket("tokens", 4, 4), [2.0, 2.0, 2.0]
     achieved = best(arrivals, [demand] * 3, tails, bucket, 14)
 
@@ -119,9 +114,7 @@ def test_the_bound_is_near_what_can_be_done(demand: Demand, arrivals: tuple[floa
 
 
 def test_the_parts_of_the_bound_in_numbers() -> None:
-    """Paid for, admitted, answered: each part decides where it should, and the way
-    there counts.
-    """
+    """Each part of the bound (paid, admitted, answered, the way) has its share."""
     bucket = Bucket("tokens", 60, 60)  # one a second, a minute's worth at once
 
     assert bound(

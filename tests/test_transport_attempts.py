@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from ratelimit import Lease, RateLimiter, RequestTooLarge, WaitTimeout
-from ratelimit.testing import FakeOpenAI
+from ratelimit.testing import FakeOpenAI, VirtualClock
 
 ASK: dict[str, Any] = {
     "model": "gpt-4o",
@@ -239,24 +239,29 @@ def test_a_call_that_never_left_costs_nothing() -> None:
     assert family.levels["requests/86400s"] == pytest.approx(1_000, abs=0.1)  # the slack of a debit
 
 
-def test_cancelled_while_waiting_nothing_is_sent_or_paid(fake: tuple[FakeOpenAI, str]) -> None:
-    """A task that gives up while it waits at the door leaves no trace."""
-    server, url = fake
-    limiter = RateLimiter(rpd=2)
-    before = len(server.ledger)
+def test_cancelled_while_waiting_nothing_is_sent_or_paid() -> None:
+    """A task that is cancelled while it waits for its turn sends and pays nothing."""
+    clock = VirtualClock()
+    server = FakeOpenAI(rpm=100_000, tpm=10_000_000, latency=0)
+    limiter = RateLimiter(rpd=2, slack=0, clock=clock)
 
     async def main() -> None:
-        async with limiter.wrap(openai.AsyncOpenAI(api_key="none", base_url=url)) as client:
+        http = httpx2.AsyncClient(transport=server.transport())
+        async with limiter.wrap(
+            openai.AsyncOpenAI(api_key="none", base_url="http://fake/v1", http_client=http)
+        ) as client:
             await client.chat.completions.create(**ASK)
             await client.chat.completions.create(**ASK)
-            with anyio.move_on_after(0.05) as scope:
+            with anyio.move_on_after(10) as scope:
                 await client.chat.completions.create(**ASK)
             assert scope.cancelled_caught
 
-    anyio.run(main)
+    clock.run(main)
+    family = limiter.statistics().families["*"]
 
-    assert len(server.ledger) - before == 2
-    assert limiter.statistics().families["*"].waiting == 0
+    assert clock.now() == pytest.approx(10, abs=1)
+    assert len(server.ledger) == 2
+    assert (family.admitted, family.waiting) == (2, 0)
 
 
 def too_large() -> None:

@@ -142,7 +142,11 @@ def test_wrapping_twice_meters_once() -> None:
     assert other._transport is not once._transport
 
 
-@pytest.mark.parametrize("thing", [None, "client", 5, object(), openai, ratelimit], ids=repr)
+@pytest.mark.parametrize(
+    "thing",
+    [None, "client", 5, object(), openai, ratelimit],
+    ids=["None", "text", "number", "object", "openai", "ratelimit"],
+)
 def test_what_cannot_be_wrapped_is_told(thing: Any) -> None:
     """A mistake is said at once, with what would do."""
     with pytest.raises(InvalidArgument, match="OpenAI"):

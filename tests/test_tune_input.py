@@ -1,5 +1,6 @@
-"""What `benchmarks/tune.py` is given: read, described, or refused in one sentence that
-names the line and the remedy.
+"""What `benchmarks/tune.py` is given is read, described, or refused in one sentence.
+
+Owns files and arguments, usable and not. Must never run a simulation.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def test_calls_of_other_models_do_not_count(tmp_path: Path) -> None:
     assert len(reading(path, model="gpt-4o", every_model=True)) == 5
 
 
-def test_bill_of_a_recorded_call_is_believed(tmp_path: Path) -> None:
+def test_usage_of_a_recorded_call_is_its_bill(tmp_path: Path) -> None:
     """Usage in either form is what the server will bill; without one the answer's
     length is left to chance.
     """
@@ -213,7 +214,7 @@ def test_limits_are_learned_from_recorded_headers(tmp_path: Path, text: str) -> 
 
 
 def test_numbers_win_over_the_tier() -> None:
-    """Who gives a limit by hand means it; the others stay."""
+    """A limit given by hand replaces the tier's; the other limits stay."""
     assert limits_for({"tpm": 50_000.0, "rpm": None}, "1", "gpt-4o", None) == {
         "rpm": 500.0,
         "tpm": 50_000.0,

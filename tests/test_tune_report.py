@@ -1,5 +1,7 @@
-"""The page and the document that `benchmarks/tune.py` writes: whole, of one piece, and
-silent in a real browser.
+"""The page and the document that `benchmarks/tune.py` writes are whole.
+
+Owns one small run, and a real browser where one is installed. Must never need the
+network.
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ def console(page: Path) -> list[str]:
 
 def test_document_holds_what_programs_ask_for(written: Path) -> None:
     """The names that others build on, with figures that can be."""
-    told = json.loads((written / "out.json").read_text(encoding="utf-8"))
+    shown = json.loads((written / "out.json").read_text(encoding="utf-8"))
 
     assert {
         "recommended",
@@ -74,10 +76,10 @@ def test_document_holds_what_programs_ask_for(written: Path) -> None:
         "sensitivity",
         "tiers",
         "rehearsal",
-    } <= told.keys()
-    assert told["validated_rejected"] == 0
-    assert told["makespan"] >= told["lower_bound"] * 0.999
-    assert told["recommended"]["arguments"]["tpm"] == 3_000
+    } <= shown.keys()
+    assert shown["validated_rejected"] == 0
+    assert shown["makespan"] >= shown["lower_bound"] * 0.999
+    assert shown["recommended"]["arguments"]["tpm"] == 3_000
 
 
 def test_nothing_holds_the_text_of_a_call(written: Path) -> None:

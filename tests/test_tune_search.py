@@ -1,5 +1,6 @@
-"""The search of `benchmarks/tune.py`: it must leave the defaults where that helps, and
-only there.
+"""The search of `benchmarks/tune.py` leaves the defaults only where that helps.
+
+Owns small plans that are searched whole. Must never depend on what a search costs.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def searched(variant: str) -> tuple[Settings, dict[Settings, Rating]]:
 
 
 def test_accounting_of_the_server_is_found() -> None:
-    """On a server that keeps what it charged the accounting that fits is found, without
-    a 429.
+    """On a server that keeps what it charged, the right accounting is found, without any
+    429.
     """
     best, rated = searched("A")
 
@@ -48,9 +49,7 @@ def test_accounting_of_the_server_is_found() -> None:
 
 
 def test_search_never_ends_above_the_defaults() -> None:
-    """Whatever is found rates at least as well as what needs no tuning, on the server
-    of today.
-    """
+    """What is found rates at least as well as the defaults, on the server of today."""
     best, rated = searched("P")
 
     assert rated[best].score <= rated[Settings()].score * 1.01
@@ -120,9 +119,7 @@ class Counting:
 
 
 def test_no_run_is_run_twice() -> None:
-    """The search's runs are the sensitivity's, too: what is known is not simulated
-    again.
-    """
+    """A run that the search has made is not simulated again for the sensitivity."""
     count = Counting()
     with Bench({"it": plan("P", calls=10)}, count, processes=1) as bench:
         bench.rate("it", [Settings(), Settings(burst=0.5)], SEEDS)
@@ -150,19 +147,17 @@ def test_figures_to_paste_are_short(amount: float, shown: int) -> None:
 
 
 def test_advice_is_whole() -> None:
-    """All that the issue of tuning asks for is found, said in words, and given to
-    programs.
-    """
+    """The advice holds every figure, in sentences and as a document for programs."""
     asked = plan("P", calls=60, interactive=0.2)
     advice = advise(asked, {"twice": {"rpm": 1_000.0, "tpm": 40_000.0}}, lambda: None, processes=1)
-    told: dict[str, Any] = document(advice)
+    shown: dict[str, Any] = document(advice)
 
-    assert told["validated_rejected"] == 0
-    assert told["binding_limit"] == "tpm"
-    assert told["lower_bound"] * 0.999 <= told["makespan"] <= told["lower_bound"] * 1.25
-    assert told["tiers"][0]["makespan"] < told["makespan"]
-    assert len(told["makespans"]) == len(UNSEEN)
-    assert set(told["sensitivity"]) == {
+    assert shown["validated_rejected"] == 0
+    assert shown["binding_limit"] == "tpm"
+    assert shown["lower_bound"] * 0.999 <= shown["makespan"] <= shown["lower_bound"] * 1.25
+    assert shown["tiers"][0]["makespan"] < shown["makespan"]
+    assert len(shown["makespans"]) == len(UNSEEN)
+    assert set(shown["sensitivity"]) == {
         "accounting",
         "output",
         "slack",
@@ -170,7 +165,7 @@ def test_advice_is_whole() -> None:
         "concurrency",
         "patience",
     }
-    assert told["interactive_waits"]["p50"] <= told["waits"]["p95"]
+    assert shown["interactive_waits"]["p50"] <= shown["waits"]["p95"]
     assert code(advice).startswith("limiter = RateLimiter(")
     assert any("TPM holds you back" in sentence for sentence in sentences(advice))
     compile(code(advice), "<advice>", "exec")

@@ -183,6 +183,7 @@ def test_one_warning_says_what_was_tried() -> None:
     assert "ratelimit-openai[vocabulary]" in message
 
 
+@pytest.mark.logs("o200k_base is not here")
 def test_where_warnings_are_errors_the_call_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     """Under -W error the warning is logged: a missing vocabulary breaks no call."""
     vocabularies = Vocabularies([], nothing, patience=30)

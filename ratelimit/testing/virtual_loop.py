@@ -90,6 +90,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         work.add_done_callback(self._worked)
         return work
 
+    async def shutdown_default_executor(
+        self,
+        timeout: float | None = None,  # noqa: ARG002  # it is of virtual time
+    ) -> None:
+        """Wait for the executor's threads without a timeout, which would pass at once.
+
+        From Python 3.12 on, `asyncio.Runner` gives them 300 seconds of the loop's time.
+        """
+        await super().shutdown_default_executor()
+
     def _worked(self, _: object) -> None:
         self._working -= 1
 

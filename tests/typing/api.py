@@ -1,7 +1,7 @@
-"""The public face as users type it: checked by mypy, never run.
+"""The public face as users type it: checked by mypy and pyright, never run.
 
-Owns examples whose types must hold. What must never come in: anything that has to be
-executed to be believed.
+Owns examples whose types must hold, and misuse that must be an error of types. Must
+never hold what only shows when it runs.
 """
 
 # ruff: noqa: D103  # what a function shows is its types
@@ -13,9 +13,11 @@ from typing import Any, assert_type
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion
 
+import ratelimit
 from ratelimit import Estimate, FamilyStatistics, Lease, Limit, Limits, RateLimiter, Statistics
 from ratelimit.testing import ThreadClock, TrioClock, VirtualClock, run_virtual
 
+assert_type(ratelimit.__version__, str)
 limiter = RateLimiter(rpm=500, tpm=30_000)
 RateLimiter()
 RateLimiter(
@@ -43,8 +45,12 @@ async def ask(*, model: str, messages: list[dict[str, str]]) -> ChatCompletion:
     return await AsyncOpenAI().chat.completions.create(model=model, messages=messages)  # type: ignore[arg-type]
 
 
+def about(question: str) -> dict[str, object]:
+    return {"model": "gpt-4o", "messages": [{"role": "user", "content": question}]}
+
+
 @limiter.limit(
-    request=lambda question: {"model": "gpt-4o", "messages": [question]},
+    request=about,
     timeout=30,
     priority="batch",
 )
