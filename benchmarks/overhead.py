@@ -55,7 +55,9 @@ Figures = dict[str, float]
 
 def _ours(grants_per_second: float, waiters: int) -> Acquire:
     limiter = RateLimiter(
-        rpm=60 * grants_per_second + 60 * waiters, tpm=60 * grants_per_second * TOKENS, burst=1 / 60
+        rpm=60 * grants_per_second + 60 * waiters,
+        tpm=60 * grants_per_second * TOKENS,
+        burst_share=1 / 60,
     )
 
     async def call() -> None:
@@ -184,7 +186,7 @@ async def _join(priorities: Sequence[str], patience: float) -> tuple[float, int]
     Return the CPU microseconds of one, and how many had joined when `patience` CPU
     seconds were over.
     """
-    limiter = RateLimiter(rpm=60, tpm=60 * TOKENS, burst=1 / 60)
+    limiter = RateLimiter(rpm=60, tpm=60 * TOKENS, burst_share=1 / 60)
     (await limiter.acquire(tokens=TOKENS)).settle(tokens=TOKENS)
 
     async def wait(priority: str) -> None:

@@ -98,7 +98,7 @@ def attempts(console: Console, calls: int) -> dict[str, Any]:
 def overpaid() -> int:
     """Count the calls of ten through decorator and wrapped client that paid twice."""
     server = FakeOpenAI(rpm=1_000_000, tpm=100_000_000, latency=0.0, output=20)
-    limiter = RateLimiter(tpd=50_000, slack=0)  # refills half a token while this runs
+    limiter = RateLimiter(tpd=50_000, arrival_slack=0)  # refills half a token while this runs
     with server.serve() as url:
         ask_decorated(limiter, url, 10)
     billed = sum(entry.usage.total_tokens for entry in server.ledger if entry.usage)

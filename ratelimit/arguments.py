@@ -119,16 +119,16 @@ def check_share(burst: object) -> None:
     """Raise `InvalidArgument` for a burst that is no share."""
     if not isinstance(burst, (int, float)) or isinstance(burst, bool) or not 0 < burst <= 1:
         raise InvalidArgument(
-            "burst= is the share of each limit that may go at once, above 0 and at most 1, not "
+            "burst_share= is the share of each limit that may go at once, above 0 and at most 1, not "
             f"{burst!r}"
         )
 
 
 def check_level(level: float) -> float:
     """Return how full the buckets are at the start; raise if it cannot be."""
-    if amount_of(level, "level=, how full the buckets are at the start,") > 1:
+    if amount_of(level, "initial_level=, how full the buckets are at the start,") > 1:
         raise InvalidArgument(
-            f"level= is how full the buckets are at the start, between 0 and 1, not {level!r}"
+            f"initial_level= is how full the buckets are at the start, between 0 and 1, not {level!r}"
         )
     return level
 

@@ -16,28 +16,49 @@ LONGEST_NAME: Final = 200
 _SNAPSHOT: Final = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4})$")
 
 
-def pattern_of(model: str, patterns: Iterable[str]) -> str | None:
-    """Return the pattern under which ``model`` falls, or None.
+class Patterns:
+    """Patterns of model names, made ready for looking names up.
 
     A pattern is a name, a glob ("gpt-4o-mini*") or several joined by "|": all models
-    that match one pattern share its buckets. The exact name wins, then the most
-    specific glob, then the name without its snapshot date ("gpt-4o-2024-08-06" counts
-    against "gpt-4o", as on the server, which keeps its state per model family) or of
-    the base model of a fine-tune ("ft:gpt-4o-mini:org::id").
+    that match one pattern share its buckets. Looking up a name that is written out takes
+    one step, however many patterns there are.
     """
-    globs = [(part, pattern) for pattern in patterns for part in pattern.split("|")]
-    for name in dict.fromkeys((model, _without_tuning(model), base_model(model))):
-        for part, pattern in globs:
-            if name in (part, pattern):
-                return pattern
-        matching = [
-            (len(part.replace("*", "")), pattern)
-            for part, pattern in globs
-            if part != "*" and fnmatch.fnmatchcase(name, part)
-        ]
-        if matching:
-            return max(matching)[1]
-    return next((pattern for part, pattern in globs if part == "*"), None)
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._names: dict[str, str] = {}
+        self._globs: list[tuple[re.Pattern[str], int, str]] = []
+        self._rest: str | None = None
+        for pattern in patterns:
+            self._names.setdefault(pattern, pattern)
+            for part in pattern.split("|"):
+                if part == "*":
+                    self._rest = self._rest or pattern
+                elif any(sign in part for sign in "*?["):
+                    length = len(part.replace("*", ""))
+                    self._globs.append((re.compile(fnmatch.translate(part)), length, pattern))
+                else:
+                    self._names.setdefault(part, pattern)
+
+    def of(self, model: str) -> str | None:
+        """Return the pattern under which ``model`` falls, or None.
+
+        The exact name wins, then the most specific glob, then the name without its
+        snapshot date ("gpt-4o-2024-08-06" counts against "gpt-4o", as on the server,
+        which keeps its state per model family) or of the base model of a fine-tune
+        ("ft:gpt-4o-mini:org::id").
+        """
+        for name in dict.fromkeys((model, _without_tuning(model), base_model(model))):
+            if name in self._names:
+                return self._names[name]
+            found = [(length, one) for glob, length, one in self._globs if glob.match(name)]
+            if found:
+                return max(found)[1]
+        return self._rest
+
+
+def pattern_of(model: str, patterns: Iterable[str]) -> str | None:
+    """Return the pattern under which ``model`` falls, or None; see `Patterns`."""
+    return Patterns(patterns).of(model)
 
 
 def base_model(model: str) -> str:

@@ -8,7 +8,7 @@ delegates to the rooms below.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar, get_args, overload
+from typing import Any, Literal, Never, TypeVar, get_args, overload
 
 from ratelimit.admission.clock import Clock
 from ratelimit.arguments import (
@@ -46,18 +46,18 @@ class RateLimiter:
     it admits everything, until a wrapped client has learned the limits from the first
     answer's headers.
 
-    :param rpm: requests per minute; likewise ``tpm`` (tokens), ``rpd`` and ``tpd`` (per
-        day), ``rps`` (per second). They hold for all models together; limits of each
+    :param rpm: requests per minute, as a number or a text ("30k"); likewise ``tpm``
+        (tokens), ``rpd`` and ``tpd`` (per day), ``rps`` (per second). They hold for all models together; limits of each
         model are given by ``limits``.
     :param limits: `Limits` for everything, or a mapping from model patterns to `Limits`:
         a name, a glob ("gpt-4o-mini*") or several joined by "|"; "*" catches the rest.
     :param concurrency: at most so many calls in flight.
-    :param burst: the share of each limit, 0 < burst <= 1, that may go at once; 1 (a full
+    :param burst_share: the share of each limit, above 0 and at most 1, that may go at once; 1 (a full
         period, as api.openai.com allows) by default.
-    :param level: how full the buckets are at the start, 0 to 1. A decorated function
+    :param initial_level: how full the buckets are at the start, 0 to 1. A decorated function
         cannot know: lower it where a program is started again within a period, or where
         others have just used the limit. A wrapped client reads it from its first answer.
-    :param slack: seconds after its admission at which a request reaches the server, at
+    :param arrival_slack: seconds after its admission at which a request reaches the server, at
         most. Follows what is observed, down.
     :param accounting: "reconcile" reserves prompt and expected output and settles to the
         usage, both ways (OpenAI today); "refund" the same for servers that charge their
@@ -79,16 +79,16 @@ class RateLimiter:
     def __init__(
         self,
         *,
-        rpm: float | None = None,
-        tpm: float | None = None,
-        rpd: float | None = None,
-        tpd: float | None = None,
-        rps: float | None = None,
+        rpm: float | str | None = None,
+        tpm: float | str | None = None,
+        rpd: float | str | None = None,
+        tpd: float | str | None = None,
+        rps: float | str | None = None,
         limits: Limits | Mapping[str, Limits] | None = None,
         concurrency: int | None = None,
-        burst: float = 1.0,
-        level: float = 1.0,
-        slack: float = FIRST_SLACK,
+        burst_share: float = 1.0,
+        initial_level: float = 1.0,
+        arrival_slack: float = FIRST_SLACK,
         accounting: Accounting = "reconcile",
         output: Literal["max", "learned"] | int | None = None,
         priorities: Mapping[str, float] = PATIENCE,
@@ -98,14 +98,17 @@ class RateLimiter:
         if accounting not in get_args(Accounting):
             names = ", ".join(get_args(Accounting))
             raise InvalidArgument(f"accounting= is one of {names}, not {accounting!r}")
-        check_share(burst)
+        check_share(burst_share)
         check_output(output)
         check_clock(clock)
         self._engine = Engine(
-            {name: one.with_burst(burst) for name, one in limits_by_model(own, limits).items()},
+            {
+                name: one.with_burst(burst_share)
+                for name, one in limits_by_model(own, limits).items()
+            },
             clock=clock or Clock(),
-            slack=amount_of(slack, "slack="),
-            level=check_level(level),
+            slack=amount_of(arrival_slack, "arrival_slack="),
+            level=check_level(initial_level),
             accounting=accounting,
             output=output,
             priorities=amounts_of(priorities, "the patience"),
@@ -353,6 +356,18 @@ class RateLimiter:
             name: family_statistics(family, now) for name, family in engine.families().items()
         }
         return Statistics(families, engine.estimator.statistics(), engine.dropped_refusals)
+
+    def __copy__(self) -> RateLimiter:
+        return self  # a copy would spend the same limits once more
+
+    def __deepcopy__(self, memo: object) -> RateLimiter:
+        return self
+
+    def __reduce__(self) -> Never:
+        raise InvalidArgument(
+            "a limiter cannot be pickled: what it has admitted stays in its process. Create one "
+            "in each process, with its share of the limits: RateLimiter(rpm=..., tpm=...)"
+        )
 
     def __repr__(self) -> str:
         parts = [

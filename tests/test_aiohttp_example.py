@@ -99,7 +99,7 @@ def test_raw_posts_stay_within_the_limits() -> None:
     """
     clock = new_clock()
     server = FakeOpenAI(rpm=6_000, rps=40, tpm=100_000, latency=0.01, output=5, output_spread=0)
-    limiter = RateLimiter(rps=40, tpm=100_000, slack=0, clock=clock)
+    limiter = RateLimiter(rps=40, tpm=100_000, arrival_slack=0, clock=clock)
 
     answers = play(clock, server, (limiter, 60))
     family = limiter.statistics().families["*"]
@@ -131,7 +131,7 @@ def test_a_refusal_closes_the_queue() -> None:
 def test_a_connection_that_failed_costs_nothing() -> None:
     """Nothing was sent, so the whole reserve comes back."""
     clock = new_clock()
-    limiter = RateLimiter(rpm=500, tpm=30_000, slack=0, clock=clock)
+    limiter = RateLimiter(rpm=500, tpm=30_000, arrival_slack=0, clock=clock)
 
     (error,) = play(clock, FakeOpenAI(), (limiter, 1), url="http://127.0.0.1:9/v1")
     family = limiter.statistics().families["*"]

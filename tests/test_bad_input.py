@@ -33,7 +33,7 @@ HUGE = 10**5_000
 def limiter(**options: Any) -> RateLimiter:
     """1,000 tokens and 10 requests a minute, on a clock that stands still."""
     options.setdefault("limits", Limits(Limit("requests", 10), Limit("tokens", 1_000)))
-    return RateLimiter(slack=0, clock=ThreadClock(), **options)
+    return RateLimiter(arrival_slack=0, clock=ThreadClock(), **options)
 
 
 def untouched(of: RateLimiter) -> bool:
@@ -326,7 +326,9 @@ def test_a_call_without_any_argument_costs_one_request_at_every_door(busy: bool)
     """Whether it has to wait or not: nothing is known of it, so it pays no tokens."""
     clock = VirtualClock()
     held = RateLimiter(
-        limits=Limits(Limit("requests", 10, 10), Limit("tokens", 1_000, 1e9)), slack=0, clock=clock
+        limits=Limits(Limit("requests", 10, 10), Limit("tokens", 1_000, 1e9)),
+        arrival_slack=0,
+        clock=clock,
     )
 
     async def main() -> None:

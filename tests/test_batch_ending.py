@@ -234,7 +234,7 @@ def test_what_was_just_being_let_go_is_not_sent_after_the_end(
     api, clock = Api(), loop_clock()
 
     async def main() -> None:
-        limiter = RateLimiter(rpm=1, slack=0, clock=clock)
+        limiter = RateLimiter(rpm=1, arrival_slack=0, clock=clock)
         held = await limiter.acquire()
         async with (
             client_of(api) as client,

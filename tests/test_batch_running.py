@@ -97,7 +97,7 @@ def test_the_limits_hold_and_are_used(loop_clock: LoopClock) -> None:
     minutes, and neither more nor much less.
     """
     api = Api(seconds=0.5)
-    play(loop_clock, api, bodies(180), rpm=60, slack=0)
+    play(loop_clock, api, bodies(180), rpm=60, arrival_slack=0)
 
     start = api.times[0]
     assert all(number <= 60 + (time - start) + 1 for number, time in enumerate(api.times, 1))
@@ -168,7 +168,7 @@ def test_slots_grow_where_nothing_else_holds_requests_back(loop_clock: LoopClock
     """
     fast, slow = Api(seconds=20), Api(seconds=20)
     play(loop_clock, fast, bodies(400), rpm=1e6)
-    play(loop_clock, slow, bodies(120), rpm=70, slack=0)
+    play(loop_clock, slow, bodies(120), rpm=70, arrival_slack=0)
 
     assert fast.most > 2 * FIRST_SLOTS
     assert slow.most <= FIRST_SLOTS + 10
@@ -228,7 +228,7 @@ def test_a_request_that_cannot_be_sent_costs_nothing(loop_clock: LoopClock) -> N
     comes back.
     """
     clock = loop_clock()
-    limiter = RateLimiter(rpm=100, slack=0, clock=clock)
+    limiter = RateLimiter(rpm=100, arrival_slack=0, clock=clock)
     broken = Request("broken", "chat.completions", next(bodies(1)) | {"metadata": object()})
 
     async def main() -> list[Result]:

@@ -44,7 +44,7 @@ def test_sleeping_takes_no_time_and_keeps_exact_moments(loop_clock: LoopClock) -
 def test_a_second_run_goes_on_where_the_first_ended(loop_clock: LoopClock) -> None:
     """The time belongs to the clock, so a limiter outlives the loop it was used on."""
     clock = loop_clock()
-    limiter = RateLimiter(rpm=60, burst=1 / 60, slack=0, clock=clock)
+    limiter = RateLimiter(rpm=60, burst_share=1 / 60, arrival_slack=0, clock=clock)
 
     async def two() -> None:
         await limiter.acquire(tokens=0)
@@ -197,7 +197,7 @@ def test_an_error_in_a_thread_reaches_the_caller() -> None:
 def test_the_main_thread_alone_may_wait_on_a_thread_clock() -> None:
     """A test without threads of its own uses the clock as it is: a wait is a jump."""
     clock = ThreadClock()
-    limiter = RateLimiter(rpm=60, burst=1 / 60, slack=0, clock=clock)
+    limiter = RateLimiter(rpm=60, burst_share=1 / 60, arrival_slack=0, clock=clock)
     for _ in range(5):
         limiter.acquire_sync(tokens=0)
     assert clock.now() == pytest.approx(4)

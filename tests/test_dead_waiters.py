@@ -29,7 +29,7 @@ class Marker:
 def limiter() -> RateLimiter:
     """Return a limiter of one slot and 100 tokens per 10 s, on a clock of threads."""
     return RateLimiter(
-        limits=Limits(Limit("tokens", 100, 10), concurrency=1), slack=0, clock=ThreadClock()
+        limits=Limits(Limit("tokens", 100, 10), concurrency=1), arrival_slack=0, clock=ThreadClock()
     )
 
 
@@ -181,7 +181,7 @@ def test_a_timeout_counts_no_dead_waiter_ahead() -> None:
     held = RateLimiter(
         limits=Limits(Limit("tokens", 100, 10)),
         accounting="never_refund",
-        slack=0,
+        arrival_slack=0,
         clock=ThreadClock(),
     )
     held.acquire_nowait(tokens=100)

@@ -36,7 +36,7 @@ BODY: dict[str, Any] = {
 def limiter(clock: Any = None, **options: Any) -> RateLimiter:
     """1,000 tokens and 10 requests a minute, on a clock that stands still."""
     options.setdefault("limits", Limits(Limit("requests", 10), Limit("tokens", 1_000)))
-    return RateLimiter(slack=0, clock=clock or ThreadClock(), **options)
+    return RateLimiter(arrival_slack=0, clock=clock or ThreadClock(), **options)
 
 
 def spent(of: RateLimiter) -> float:

@@ -42,7 +42,7 @@ WORDS = ["word "] * 700
 def limiter(**options: Any) -> RateLimiter:
     """100 requests and 10,000 tokens on a clock that stands still."""
     options.setdefault("limits", Limits(Limit("requests", 100), Limit("tokens", 10_000)))
-    return RateLimiter(slack=0, clock=ThreadClock(), **options)
+    return RateLimiter(arrival_slack=0, clock=ThreadClock(), **options)
 
 
 def spent(of: RateLimiter) -> float:
@@ -225,7 +225,9 @@ def test_a_cancelled_consumer_costs_the_same_by_every_door(wrapped: bool, usage:
     """
     clock = VirtualClock()
     server = FakeOpenAI(rpm=10_000, tpm=10_000_000, output=500, output_spread=0)
-    held = RateLimiter(limits=Limits(Limit("tokens", 10_000, per=1e12)), slack=0, clock=clock)
+    held = RateLimiter(
+        limits=Limits(Limit("tokens", 10_000, per=1e12)), arrival_slack=0, clock=clock
+    )
 
     async def main() -> None:
         client = openai.AsyncOpenAI(
@@ -470,7 +472,7 @@ def two_families() -> RateLimiter:
             "gpt-4o*": Limits(Limit("requests", 100), Limit("tokens", 10_000)),
             "text-embedding-3*": Limits(Limit("requests", 2), Limit("tokens", 10_000)),
         },
-        slack=0,
+        arrival_slack=0,
         clock=ThreadClock(),
     )
 

@@ -79,7 +79,7 @@ def test_a_long_answer_is_debited_when_it_ends(used: int) -> None:
     No refill since then has paid for it.
     """
     clock = VirtualClock()
-    limiter = RateLimiter(tpm=6_000, clock=clock, slack=0)
+    limiter = RateLimiter(tpm=6_000, clock=clock, arrival_slack=0)
 
     async def main() -> float:
         lease = await limiter.acquire(
@@ -101,7 +101,7 @@ def test_a_long_answer_is_debited_when_it_ends(used: int) -> None:
 def test_a_wait_for_what_is_deferred_is_not_predicted_by_the_clock() -> None:
     """An output in flight may come back at any moment: a timeout of 5 s waits for it."""
     clock = VirtualClock()
-    limiter = RateLimiter(tpm=30_000, clock=clock, slack=0)
+    limiter = RateLimiter(tpm=30_000, clock=clock, arrival_slack=0)
     body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
 
     async def answer() -> None:
@@ -225,19 +225,22 @@ def test_a_limit_that_only_a_refusal_names_is_held_from_then_on() -> None:
 @pytest.mark.parametrize("level", [-0.1, 1.1, float("nan"), "half"])
 def test_a_level_is_a_share(level: Any) -> None:
     """How full the buckets start is between nothing and all."""
-    with pytest.raises(InvalidArgument, match="level="):
-        RateLimiter(rpm=1, level=level)
+    with pytest.raises(InvalidArgument, match="initial_level="):
+        RateLimiter(rpm=1, initial_level=level)
 
 
 def test_buckets_start_as_full_as_was_given() -> None:
     """Half of each limit is there at the start; a small burst is full all the same."""
     small = RateLimiter(
-        limits=Limits(Limit("tokens", 1_000, burst=100)), level=0.5, slack=0, clock=VirtualClock()
+        limits=Limits(Limit("tokens", 1_000, burst=100)),
+        initial_level=0.5,
+        arrival_slack=0,
+        clock=VirtualClock(),
     )
     assert small.statistics().families["*"].levels == {"tokens/60s": 100}
 
     limiter = RateLimiter(
-        limits=Limits("100 rpm", "1k tpm"), level=0.5, slack=0, clock=VirtualClock()
+        limits=Limits("100 rpm", "1k tpm"), initial_level=0.5, arrival_slack=0, clock=VirtualClock()
     )
 
     assert limiter.statistics().families["*"].levels == {"requests/60s": 50, "tokens/60s": 500}
@@ -286,7 +289,7 @@ def test_an_answer_without_headers_contradicts_nothing() -> None:
     """A changed limit holds when two answers show it, however many show nothing
     between.
     """
-    limiter = RateLimiter(slack=0, clock=VirtualClock())
+    limiter = RateLimiter(arrival_slack=0, clock=VirtualClock())
 
     def answer(limit: int | None) -> None:
         lease = limiter.acquire_nowait(tokens=1)

@@ -39,7 +39,9 @@ def drained(limiter: RateLimiter) -> None:
 @pytest.mark.usefixtures("eager_switching")
 def test_asyncio_trio_and_threads_share_one_limiter_at_the_same_time() -> None:
     """Two loops and three threads take turns over two slots; the sums are exact."""
-    limiter = RateLimiter(limits=Limits(Limit("tokens", 100_000, MANY), concurrency=2), slack=0)
+    limiter = RateLimiter(
+        limits=Limits(Limit("tokens", 100_000, MANY), concurrency=2), arrival_slack=0
+    )
     calls, errors = 60, []
 
     async def one(number: int) -> None:
@@ -117,7 +119,7 @@ def test_cancelled_waiters_among_threads_leave_nothing_behind() -> None:
 def test_a_limiter_outlives_the_loops_it_was_used_on(loop_clock: LoopClock) -> None:
     """A second run finds the state of the first, waits for it, and works."""
     clock = loop_clock()
-    limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), slack=0, clock=clock)
+    limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), arrival_slack=0, clock=clock)
 
     async def main() -> None:
         async with limiter.reserve(tokens=100):
@@ -133,7 +135,7 @@ def test_a_limiter_outlives_the_loops_it_was_used_on(loop_clock: LoopClock) -> N
 def test_waiters_of_a_closed_loop_block_nobody(waiters: int) -> None:
     """The tasks of a loop that was closed without cancelling them wait no longer."""
     clock = ThreadClock()
-    limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), slack=0, clock=clock)
+    limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), arrival_slack=0, clock=clock)
     loop = asyncio.new_event_loop()
 
     async def main() -> list[asyncio.Task[Any]]:
@@ -213,7 +215,7 @@ def test_a_blocking_call_in_a_loop_may_wait_for_time(backend: str) -> None:
     So it does before a task that is more patient.
     """
     clock = ThreadClock()
-    limiter = RateLimiter(limits=Limits(Limit("tokens", 10, 10)), slack=0, clock=clock)
+    limiter = RateLimiter(limits=Limits(Limit("tokens", 10, 10)), arrival_slack=0, clock=clock)
 
     async def main() -> None:
         limiter.acquire_sync(tokens=10)
@@ -233,7 +235,7 @@ FORKED = """
     import os, sys, threading, traceback, warnings
     from ratelimit import Limit, Limits, LimiterWarning, RateLimiter
 
-    limiter = RateLimiter(limits=Limits(Limit("tokens", 1000, 1e9), concurrency=1), slack=0)
+    limiter = RateLimiter(limits=Limits(Limit("tokens", 1000, 1e9), concurrency=1), arrival_slack=0)
     family = limiter._engine.family("")
     lease = limiter.acquire_nowait(tokens=900)
     waiter = threading.Thread(target=lambda: limiter.acquire_sync(tokens=1).close(), daemon=True)
@@ -319,7 +321,9 @@ def test_a_thread_may_wait_longer_than_a_lock_can(monkeypatch: pytest.MonkeyPatc
             self.seconds += threading.TIMEOUT_MAX
 
     clock = Centuries()
-    limiter = RateLimiter(limits=Limits(Limit("requests", 1, per=1e11)), slack=0, clock=clock)
+    limiter = RateLimiter(
+        limits=Limits(Limit("requests", 1, per=1e11)), arrival_slack=0, clock=clock
+    )
     limiter.acquire_sync()
     limiter.acquire_sync()
     assert clock.now() >= 1e11
@@ -342,7 +346,7 @@ def test_a_timeout_of_centuries_is_none() -> None:
 def test_the_event_loop_goes_on_while_a_call_waits() -> None:
     """Waiting blocks its task only."""
     clock = VirtualClock()
-    limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), slack=0, clock=clock)
+    limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), arrival_slack=0, clock=clock)
     ticks: list[float] = []
 
     async def tick() -> None:

@@ -44,7 +44,9 @@ def test_an_interrupted_thread_leaves_the_queue() -> None:
             del flag, seconds
             raise KeyboardInterrupt
 
-    limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), slack=0, clock=Interrupting())
+    limiter = RateLimiter(
+        limits=Limits(Limit("tokens", 100, 10)), arrival_slack=0, clock=Interrupting()
+    )
     limiter.acquire_nowait(tokens=100).close()
     with pytest.raises(KeyboardInterrupt):
         limiter.acquire_sync(tokens=50)

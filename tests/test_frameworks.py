@@ -84,7 +84,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.model = Model()
-        self.limiter = RateLimiter(rpd=1_000, tpd=100_000, slack=0)
+        self.limiter = RateLimiter(rpd=1_000, tpd=100_000, arrival_slack=0)
         http = httpx2.Client(transport=httpx2.MockTransport(self.model.handle))
         http_async = httpx2.AsyncClient(transport=httpx2.MockTransport(self.model.handle_async))
         self.client = self.limiter.wrap(
@@ -186,7 +186,7 @@ def test_a_bare_httpx_client() -> None:
     import httpx
 
     model = Model()
-    limiter = RateLimiter(rpd=1_000, tpd=100_000, slack=0)
+    limiter = RateLimiter(rpd=1_000, tpd=100_000, arrival_slack=0)
 
     def handle(request: Any) -> Any:
         status, headers, body = model(request)

@@ -213,7 +213,9 @@ def test_ctrl_c_leaves_a_queue_in_order(act: str, run: Runner) -> None:
 def test_ctrl_c_anywhere_in_a_call_costs_no_slot(door: str) -> None:
     """From admission to settlement: a lease that is dropped on the way ends by itself."""
     limiter = RateLimiter(
-        limits=Limits(Limit("tokens", 1e6, 1e9), concurrency=1), slack=0, clock=ThreadClock()
+        limits=Limits(Limit("tokens", 1e6, 1e9), concurrency=1),
+        arrival_slack=0,
+        clock=ThreadClock(),
     )
     family = limiter._engine.family("")
     body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 9}

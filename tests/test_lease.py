@@ -35,7 +35,7 @@ class Refused(Exception):
 def limiter(**options: Any) -> RateLimiter:
     """1,000 tokens and 10 requests a minute, on a clock that stands still."""
     options.setdefault("limits", Limits(Limit("requests", 10), Limit("tokens", 1_000)))
-    return RateLimiter(slack=0, clock=ThreadClock(), **options)
+    return RateLimiter(arrival_slack=0, clock=ThreadClock(), **options)
 
 
 def left(of: RateLimiter) -> tuple[float, float]:
@@ -277,7 +277,9 @@ def test_two_ends_at_once_are_booked_as_one(end: str) -> None:
     once, and what it holds is what is debited.
     """
     lim = RateLimiter(
-        limits=Limits(Limit("tokens", 1_000, 1e9), concurrency=1), slack=0, clock=ThreadClock()
+        limits=Limits(Limit("tokens", 1_000, 1e9), concurrency=1),
+        arrival_slack=0,
+        clock=ThreadClock(),
     )
     moments = 0
     leases: list[Lease] = []

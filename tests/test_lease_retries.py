@@ -28,7 +28,9 @@ def test_a_retried_call_through_decorator_and_wrap_pays_its_bill_once(
     server = FakeOpenAI(rpm=10_000, tpm=1_000_000, output=50)
     server.inject(fault, count=1)
     # refills nothing
-    limiter = RateLimiter(limits=Limits(Limit("tokens", 1_000_000, per=1e12)), slack=0, clock=clock)
+    limiter = RateLimiter(
+        limits=Limits(Limit("tokens", 1_000_000, per=1e12)), arrival_slack=0, clock=clock
+    )
 
     async def main() -> int:
         client = limiter.wrap(

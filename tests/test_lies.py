@@ -215,7 +215,7 @@ def test_a_call_that_waits_on_a_limit_that_is_retracted_goes_on() -> None:
 
 def test_a_limit_is_learned_from_the_refusal_of_a_call_that_is_too_large() -> None:
     """The second one of its kind is not sent any more; the level stays as it was."""
-    held = RateLimiter(tpm=30_000, slack=0, clock=ThreadClock())
+    held = RateLimiter(tpm=30_000, arrival_slack=0, clock=ThreadClock())
     large = {
         "error": {
             "message": "Request too large for gpt-4o on tokens per min (TPM): Limit 100, Requested 200."
@@ -234,7 +234,7 @@ def test_a_limit_that_only_a_refusal_names_holds_beside_those_that_were_given() 
 
     Whatever headers show of other limits.
     """
-    held = RateLimiter(rpm=60, slack=0, clock=ThreadClock())
+    held = RateLimiter(rpm=60, arrival_slack=0, clock=ThreadClock())
     spent = {
         "error": {
             "message": "Rate limit reached on tokens per day (TPD): Limit 5000, Used 4000, Requested 2000. Please try again in 5s."

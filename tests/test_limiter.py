@@ -27,7 +27,7 @@ BODY: dict[str, Any] = {
 def test_models_that_share_a_family_share_its_buckets() -> None:
     """Snapshots and names of one pattern draw on one bucket, unnamed models on "*"."""
     limits = {"gpt-4o": Limits(tpm=1_000), "gpt-4o-mini*": Limits(tpm=2_000), "*": Limits(tpm=500)}
-    held = RateLimiter(limits=limits, slack=0, clock=ThreadClock())
+    held = RateLimiter(limits=limits, arrival_slack=0, clock=ThreadClock())
     for model in (
         "gpt-4o",
         "gpt-4o-2024-08-06",
@@ -46,7 +46,9 @@ def test_models_that_share_a_family_share_its_buckets() -> None:
 def test_families_do_not_wait_for_each_other() -> None:
     """A full queue of one model holds no call of another."""
     held = RateLimiter(
-        limits={"slow": Limits(rpm=1), "fast": Limits(rpm=100)}, slack=0, clock=ThreadClock()
+        limits={"slow": Limits(rpm=1), "fast": Limits(rpm=100)},
+        arrival_slack=0,
+        clock=ThreadClock(),
     )
     held.acquire_sync(tokens=0, model="slow")
     held.acquire_sync(tokens=0, model="fast")
@@ -63,7 +65,7 @@ def test_each_accounting_reserves_and_settles_as_it_says(
     accounting: Any, reserved: float, settled: float
 ) -> None:
     """Prompt and maximum with settlement, the same for good, or the charge only."""
-    held = RateLimiter(tpm=10_000, accounting=accounting, slack=0, clock=ThreadClock())
+    held = RateLimiter(tpm=10_000, accounting=accounting, arrival_slack=0, clock=ThreadClock())
 
     def spent() -> float:
         return round(10_000 - held.statistics().families["*"].levels["tokens/60s"])
@@ -86,7 +88,7 @@ def test_estimating_takes_nothing() -> None:
 def test_every_short_form_is_its_own_bucket() -> None:
     """rpm, tpm, rpd, tpd and rps hold together; a call must fit every one."""
     held = RateLimiter(
-        rpm=100, tpm=1_000, rpd=1_000, tpd=10_000, rps=2, slack=0, clock=ThreadClock()
+        rpm=100, tpm=1_000, rpd=1_000, tpd=10_000, rps=2, arrival_slack=0, clock=ThreadClock()
     )
     levels = dict(held.statistics().families["*"].levels)
     assert levels == {
@@ -105,8 +107,8 @@ def test_a_burst_is_a_share_of_each_limit_that_has_none_of_its_own() -> None:
     """With a burst of a tenth, no more goes at once, and the rate stays."""
     held = RateLimiter(
         limits=Limits(Limit("tokens", 600), Limit("requests", 60, burst=5)),
-        burst=0.1,
-        slack=0,
+        burst_share=0.1,
+        arrival_slack=0,
         clock=ThreadClock(),
     )
     assert dict(held.statistics().families["*"].levels) == {"tokens/60s": 60, "requests/60s": 5}
@@ -137,7 +139,9 @@ def test_the_snapshot_is_frozen_and_shows_the_queue(loop_clock: LoopClock) -> No
     As they were when it was made.
     """
     clock = loop_clock()
-    held = RateLimiter(limits=Limits(Limit("tokens", 100, 10), concurrency=9), slack=0, clock=clock)
+    held = RateLimiter(
+        limits=Limits(Limit("tokens", 100, 10), concurrency=9), arrival_slack=0, clock=clock
+    )
 
     async def main() -> None:
         first = await held.acquire(tokens=100)

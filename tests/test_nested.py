@@ -19,7 +19,9 @@ from ratelimit.testing import ThreadClock, VirtualClock
 def limiter(concurrency: int, clock: Any) -> RateLimiter:
     """Return a limiter of so many slots; a token a second is its only other limit."""
     return RateLimiter(
-        limits=Limits(Limit("tokens", 100, 100), concurrency=concurrency), slack=0, clock=clock
+        limits=Limits(Limit("tokens", 100, 100), concurrency=concurrency),
+        arrival_slack=0,
+        clock=clock,
     )
 
 
@@ -217,7 +219,9 @@ def test_a_call_inside_a_call_of_another_family_inside_its_own_family() -> None:
     """
     clock = VirtualClock()
     held = RateLimiter(
-        limits={"a": Limits(concurrency=1), "b": Limits(concurrency=1)}, slack=0, clock=clock
+        limits={"a": Limits(concurrency=1), "b": Limits(concurrency=1)},
+        arrival_slack=0,
+        clock=clock,
     )
 
     async def main() -> None:
@@ -234,7 +238,7 @@ def test_a_call_inside_a_call_of_another_family_inside_its_own_family() -> None:
 def test_a_nested_call_does_not_wait_for_the_output_of_the_call_around_it() -> None:
     """That output is deferred until its call ends, which waits for the nested one."""
     clock = VirtualClock()
-    held = RateLimiter(tpm=1_000, slack=0, clock=clock)
+    held = RateLimiter(tpm=1_000, arrival_slack=0, clock=clock)
     body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
 
     async def main() -> None:

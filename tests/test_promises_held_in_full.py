@@ -64,7 +64,9 @@ def step(lease: Lease, kind: str, value: Any) -> None:
 @given(steps=st.lists(STEP, max_size=4))
 def test_without_usage_the_whole_reserve_stays_debited(deferring: bool, steps: Any) -> None:
     """Whatever comes in place of a usage, also where the output was only deferred."""
-    held = RateLimiter(limits=Limits(Limit("tokens", 1e6, 1e12)), slack=0, clock=ThreadClock())
+    held = RateLimiter(
+        limits=Limits(Limit("tokens", 1e6, 1e12)), arrival_slack=0, clock=ThreadClock()
+    )
     if deferring:
         lease = held.acquire_nowait(
             model="gpt-4o", messages=[{"role": "user", "content": "hi"}], max_tokens=500

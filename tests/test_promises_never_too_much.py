@@ -181,7 +181,7 @@ def test_aiolimiter_lets_every_admission_pass(script: Any) -> None:
     judge in other people's words.
     """
     clock = VirtualClock()
-    limiter = RateLimiter(limits=limits(TOKENS), slack=0, clock=clock)
+    limiter = RateLimiter(limits=limits(TOKENS), arrival_slack=0, clock=clock)
     refused: list[tuple[float, float]] = []
 
     async def main() -> None:

@@ -95,7 +95,7 @@ def test_cancelled_heads_pass_the_turn_on(loop_clock: LoopClock) -> None:
     allows.
     """
     clock = loop_clock()
-    limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), slack=0, clock=clock)
+    limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), arrival_slack=0, clock=clock)
     admitted: list[float] = []
 
     async def doomed(seconds: float) -> None:
@@ -193,7 +193,7 @@ def test_a_wait_that_a_refund_may_shorten_is_not_refused_before_its_deadline(
 def test_no_call_is_admitted_after_its_deadline(loop_clock: LoopClock) -> None:
     """Also where the event loop was blocked beyond it and there is capacity by then."""
     clock = loop_clock()
-    limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), slack=0, clock=clock)
+    limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), arrival_slack=0, clock=clock)
     outcomes: list[str] = []
 
     async def late() -> None:
@@ -238,7 +238,7 @@ def test_the_predicted_wait_of_an_oversize_call_is_the_real_one(player: Player) 
 def test_the_predicted_wait_is_in_the_error(loop_clock: LoopClock) -> None:
     """`WaitTimeout.retry_after` is the wait in seconds, and nothing was taken."""
     clock = loop_clock()
-    limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), slack=0, clock=clock)
+    limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), arrival_slack=0, clock=clock)
 
     async def main() -> float | None:
         await limiter.acquire(tokens=100)

@@ -183,7 +183,7 @@ def test_a_small_burst_is_kept_while_the_server_has_more(burst: float) -> None:
     """Headers that show more than our burst let nothing go beyond burst and rate."""
     clock = VirtualClock()
     server = FakeOpenAI("P", rpm=5_000, tpm=30_000, latency=EVEN)
-    limiter = RateLimiter(rpm=5_000, tpm=30_000, burst=burst, clock=clock)
+    limiter = RateLimiter(rpm=5_000, tpm=30_000, burst_share=burst, clock=clock)
 
     async def main() -> None:
         client = client_of(server, limiter)

@@ -45,7 +45,7 @@ class Hand(Meter):
 
         own = Clock()
         own.now = clock.monotonic
-        self.limiter = RateLimiter(clock=own, slack=0, **limits)
+        self.limiter = RateLimiter(clock=own, arrival_slack=0, **limits)
         self.clock = clock
         self.amounts: dict[str, float] = {}
         """Limits per minute in place of the limiter's."""

@@ -36,7 +36,7 @@ USED: dict[str, Any] = {
 
 def limiter() -> RateLimiter:
     """1,000 tokens on a clock that stands still."""
-    return RateLimiter(tpm=1_000, slack=0, clock=ThreadClock())
+    return RateLimiter(tpm=1_000, arrival_slack=0, clock=ThreadClock())
 
 
 def spent(of: RateLimiter) -> float:

@@ -41,7 +41,7 @@ def url() -> Iterator[str]:
 
 def limiter() -> RateLimiter:
     """A limit that does not refill while the test runs."""
-    return RateLimiter(limits=Limits(Limit("tokens", 100_000, 1e9)), slack=0)
+    return RateLimiter(limits=Limits(Limit("tokens", 100_000, 1e9)), arrival_slack=0)
 
 
 def spent(of: RateLimiter) -> int:
@@ -148,7 +148,7 @@ def test_a_refusal_of_the_server_is_counted_and_obeyed() -> None:
     """
     clock = VirtualClock()
     server = FakeOpenAI("I", rpm=3, tpm=30_000, latency=0)
-    held = RateLimiter(rpm=100, tpm=100_000, slack=0, clock=clock)
+    held = RateLimiter(rpm=100, tpm=100_000, arrival_slack=0, clock=clock)
 
     async def main() -> None:
         async with openai.AsyncOpenAI(

@@ -163,7 +163,9 @@ def test_an_attempt_is_paid_once_by_all_ways_together(
     """
     server, url = fake
     before = len(server.ledger)
-    limiter = RateLimiter(tpd=100_000, slack=0)  # a day's limit hardly refills while the test runs
+    limiter = RateLimiter(
+        tpd=100_000, arrival_slack=0
+    )  # a day's limit hardly refills while the test runs
     ask(limiter, url, 10)
     billed = sum(entry.usage.total_tokens for entry in list(server.ledger)[before:] if entry.usage)
     spent = 100_000 - limiter.statistics().families["*"].levels["tokens/86400s"]
@@ -206,7 +208,7 @@ def test_an_attempt_that_was_sent_at_the_second_try_is_paid_once(error: Exceptio
             },
         )
 
-    limiter = RateLimiter(tpd=100_000, slack=0)
+    limiter = RateLimiter(tpd=100_000, arrival_slack=0)
     http = httpx2.Client(transport=httpx2.MockTransport(handle))
     client = limiter.wrap(openai.OpenAI(api_key="none", base_url="http://x/v1", http_client=http))
 
@@ -243,7 +245,7 @@ def test_cancelled_while_waiting_nothing_is_sent_or_paid() -> None:
     """A task that is cancelled while it waits for its turn sends and pays nothing."""
     clock = VirtualClock()
     server = FakeOpenAI(rpm=100_000, tpm=10_000_000, latency=0)
-    limiter = RateLimiter(rpd=2, slack=0, clock=clock)
+    limiter = RateLimiter(rpd=2, arrival_slack=0, clock=clock)
 
     async def main() -> None:
         http = httpx2.AsyncClient(transport=server.transport())

@@ -345,7 +345,7 @@ def test_a_client_that_cannot_be_copied_is_refused(kind: Any) -> None:
 
 def test_wrapping_again_with_other_settings_counts_and_pays_once() -> None:
     """The last timeout and priority hold; an attempt is still one."""
-    limiter = RateLimiter(rpm=1, slack=0)
+    limiter = RateLimiter(rpm=1, arrival_slack=0)
     once = limiter.wrap(openai_client())
     patient = limiter.wrap(once, timeout=0)
 

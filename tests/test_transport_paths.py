@@ -39,7 +39,7 @@ def limiter() -> RateLimiter:
     limits = Limits(Limit("requests", 100), Limit("tokens", 10_000))
     return RateLimiter(
         limits=dict.fromkeys(("gpt-4o*", "claude*", "gemini*", "rerank*", "anthropic*"), limits),
-        slack=0,
+        arrival_slack=0,
         clock=ThreadClock(),
     )
 
@@ -213,7 +213,7 @@ def test_what_costs_nothing_passes_in_silence(path: str) -> None:
 
 def test_an_upload_is_a_request_and_a_store_s_file_is_none() -> None:
     """Under limits that hold for all models."""
-    held = RateLimiter(rpm=100, slack=0, clock=ThreadClock())
+    held = RateLimiter(rpm=100, arrival_slack=0, clock=ThreadClock())
     client = wrapped(held, {"id": "f"})
     client.post("/v1/vector_stores/vs_1/files", json={"file_id": "f"})
     client.post("/v1/files", content=b"")
@@ -339,7 +339,7 @@ def test_a_wrapped_stream_without_usage_says_once_what_helps(url: str) -> None:
     """A reasoning model's text is not all that it bills: its reserve stays, and asking
     for usage is the remedy that works.
     """
-    held = RateLimiter(limits=Limits(Limit("tokens", 100_000, 1e9)), slack=0)
+    held = RateLimiter(limits=Limits(Limit("tokens", 100_000, 1e9)), arrival_slack=0)
     body: Any = ASK | {"model": "o3-mini", "max_completion_tokens": 100, "stream": True}
     del body["max_tokens"]
     reserve = held.estimate(body).prompt_tokens + 100

@@ -102,7 +102,7 @@ def test_ladder_goes_from_fast_to_safe() -> None:
     """
     rated = {
         Settings(): outcome(100),
-        Settings(slack=5): outcome(100.1),
+        Settings(arrival_slack=5): outcome(100.1),
         Settings(output=9): outcome(90, 1),
         Settings(output=99): outcome(104),
     }
@@ -122,7 +122,7 @@ def test_no_run_is_run_twice() -> None:
     """A run that the search has made is not simulated again for the sensitivity."""
     count = Counting()
     with Bench({"it": plan("P", calls=10)}, count, processes=1) as bench:
-        bench.rate("it", [Settings(), Settings(burst=0.5)], SEEDS)
+        bench.rate("it", [Settings(), Settings(burst_share=0.5)], SEEDS)
         bench.rate("it", [Settings(), Settings()], SEEDS)
 
     assert count.runs == 4
@@ -130,7 +130,7 @@ def test_no_run_is_run_twice() -> None:
 
 def test_processes_give_the_same_as_one() -> None:
     """Spreading runs over processes changes nothing but the time it takes."""
-    asked: Sequence[Settings] = [Settings(), Settings(burst=0.5)]
+    asked: Sequence[Settings] = [Settings(), Settings(burst_share=0.5)]
     with (
         Bench({"it": plan("P", calls=20)}, processes=1) as one,
         Bench({"it": plan("P", calls=20)}, processes=2) as two,
@@ -160,8 +160,8 @@ def test_advice_is_whole() -> None:
     assert set(shown["sensitivity"]) == {
         "accounting",
         "output",
-        "slack",
-        "burst",
+        "arrival_slack",
+        "burst_share",
         "concurrency",
         "patience",
     }

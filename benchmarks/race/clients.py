@@ -108,7 +108,7 @@ def decorator(ground: Ground) -> Send:
     """`@limiter`: limits, accounting and the first level are given, headers unseen."""
     accounting: Any = accounting_of(ground.variant)
     limiter = RateLimiter(
-        **_limits(ground), accounting=accounting, level=ground.level, clock=ground.clock
+        **_limits(ground), accounting=accounting, initial_level=ground.level, clock=ground.clock
     )
     return limiter.limit(request=lambda job: job.body)(asking(ground.connect(2)))
 

@@ -38,7 +38,7 @@ SURE: Final = 3.36
 STEP: Final = 0.005
 """So much slower is the next of those that are asked when the best fails."""
 ROUNDS: Final = 4
-ORDER: Final = ("accounting", "output", "slack", "burst", "concurrency", "patience")
+ORDER: Final = ("accounting", "output", "arrival_slack", "burst_share", "concurrency", "patience")
 
 Run = tuple[str, Settings, int]
 
@@ -211,8 +211,8 @@ def values_of(plan: Plan, seconds: float) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {
         "accounting": list(get_args(Accounting)),
         "output": [None, "learned", *tokens] if answers else [None],
-        "slack": [start.slack, 0.5, 1.0, 5.0],
-        "burst": [start.burst, 1 / 60, 0.1, 0.5],
+        "arrival_slack": [start.arrival_slack, 0.5, 1.0, 5.0],
+        "burst_share": [start.burst_share, 1 / 60, 0.1, 0.5],
         "concurrency": [
             None,
             *sorted({max(1, two_figures(in_flight * factor)) for factor in (0.5, 1, 2, 4)}),

@@ -16,8 +16,8 @@ from ratelimit.commands.show import duration
 KNOBS: Final = {
     "accounting": "what a call reserves, and whether the rest comes back",
     "output": "tokens held for an answer",
-    "slack": "seconds until a request reaches the server, at most",
-    "burst": "share of each limit that may go at once",
+    "arrival_slack": "seconds until a request reaches the server, at most",
+    "burst_share": "share of each limit that may go at once",
     "concurrency": "calls in flight, at most",
     "patience": "seconds by which urgent calls overtake batch calls",
 }

@@ -25,8 +25,8 @@ Output = Literal["max", "learned"] | int | None
 class Settings:
     """The options of `RateLimiter` that are searched, at their defaults."""
 
-    burst: float = 1.0
-    slack: float = FIRST_SLACK
+    burst_share: float = 1.0
+    arrival_slack: float = FIRST_SLACK
     output: Output = None
     concurrency: int | None = None
     accounting: Accounting = "reconcile"

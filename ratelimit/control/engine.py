@@ -14,7 +14,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from math import inf
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -24,7 +24,7 @@ from ratelimit.control.family import ModelFamily
 from ratelimit.control.pricing import Accounting
 from ratelimit.errors import InvalidArgument, caution
 from ratelimit.estimate import Estimate, Estimator
-from ratelimit.families import LONGEST_NAME, base_model, pattern_of
+from ratelimit.families import LONGEST_NAME, Patterns, base_model
 from ratelimit.limits import Limits, amount_of
 from ratelimit.stores.payments import Payment
 
@@ -76,9 +76,7 @@ class Engine:
         """The one family of a limiter whose limits hold for all models together."""
         self._unlisted = UnlistedModels(self._make)
         self._pattern_of: Callable[[str], str | None]
-        self._pattern_of = lru_cache(NAMES_KEPT)(
-            partial(pattern_of, patterns=tuple(self._families))
-        )
+        self._pattern_of = lru_cache(NAMES_KEPT)(Patterns(self._families).of)
         self.forked = False
         """Whether this is a copy in a forked process that has not been used yet."""
         _living.add(self)
@@ -102,7 +100,7 @@ class Engine:
         if self.only is not None:
             return self.only
         model = model[:LONGEST_NAME]
-        pattern = self._pattern_of(model)
+        pattern = model if model in self._families else self._pattern_of(model)
         return self._unlisted.family(model) if pattern is None else self._families[pattern]
 
     def families(self) -> dict[str, ModelFamily]:

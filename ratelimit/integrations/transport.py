@@ -132,14 +132,16 @@ class HTTPMetering:
         meter.end(complete=True)
         return None
 
-    def refused(self, lease: Lease, response: Any, raw: bytes) -> bytes:
+    def refused(self, lease: Lease, response: Any, raw: bytes, host: str) -> bytes:
         """Settle a refusal; return the body to hand on.
 
         It is `raw` unless there is advice to add.
+
+        :param host: the server's name: one code means different things elsewhere.
         """
         headers = response.headers
         body = plain_body(raw, headers)
-        refusal = read_refusal(response.status_code, headers, body)
+        refusal = read_refusal(response.status_code, headers, body, host)
         if refusal is None:
             lease.close()
             return raw
@@ -226,14 +228,14 @@ class Transport:
             raise
 
         if response.status_code in REFUSING_STATUSES:
-            response.stream = self._refused(lease, response)
+            response.stream = self._refused(lease, response, request.url.host)
         else:
             meter = self.metering.answered(lease, response)
             if meter is not None:
                 response.stream = MeteredBody(response.stream, meter)
         return response
 
-    def _refused(self, lease: Lease, response: Any) -> ReplayedBody:
+    def _refused(self, lease: Lease, response: Any, host: str) -> ReplayedBody:
         start = BodyStart()
         rest = iter(response.stream)
         try:
@@ -246,7 +248,7 @@ class Transport:
             lease.close()
             raise
 
-        start.replace(self.metering.refused(lease, response, start.read()))
+        start.replace(self.metering.refused(lease, response, start.read(), host))
         return ReplayedBody(response.stream, start, rest)
 
     def close(self) -> None:
@@ -301,14 +303,14 @@ class AsyncTransport:
             raise
 
         if response.status_code in REFUSING_STATUSES:
-            response.stream = await self._refused(lease, response)
+            response.stream = await self._refused(lease, response, request.url.host)
         else:
             meter = self.metering.answered(lease, response)
             if meter is not None:
                 response.stream = AsyncMeteredBody(response.stream, meter)
         return response
 
-    async def _refused(self, lease: Lease, response: Any) -> AsyncReplayedBody:
+    async def _refused(self, lease: Lease, response: Any, host: str) -> AsyncReplayedBody:
         start = BodyStart()
         rest = aiter(response.stream)
         try:
@@ -321,7 +323,7 @@ class AsyncTransport:
             lease.close()
             raise
 
-        start.replace(self.metering.refused(lease, response, start.read()))
+        start.replace(self.metering.refused(lease, response, start.read(), host))
         return AsyncReplayedBody(response.stream, start, rest)
 
     async def aclose(self) -> None:
