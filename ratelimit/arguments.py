@@ -31,7 +31,8 @@ def similar(name: str, options: tuple[str, ...]) -> str | None:
     Cached, because every field of every request body is looked up.
     """
     words = name.lower().split("_")
-    plain = {option.replace("_", ""): option for option in options if option not in words}
+    parts = words if len(words) > 1 else []  # max_tokens is no misspelled tokens
+    plain = {option.replace("_", ""): option for option in options if option not in parts}
     letters = name.lower().replace("_", "")
     for found in difflib.get_close_matches(letters, plain, 1, ALIKE):
         return plain[found]
