@@ -21,7 +21,8 @@ OPTIONS: Final = ("tokens", "requests", "cost", "timeout", "priority", "endpoint
 """What `reserve` and the three `acquire` take besides the fields of a body."""
 
 ALIKE: Final = 0.82
-"""The similarity (`difflib`, 0 to 1) from which a name is taken for a misspelled one."""
+"""The similarity (`difflib`, 0 to 1) from which a name is taken for a misspelled one.
+"""
 
 
 @functools.lru_cache(1_000)
@@ -41,7 +42,7 @@ def similar(name: str, options: tuple[str, ...]) -> str | None:
 
 
 def spelled(example: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function so that wrong arguments raise a sentence that says what to write.
+    """Decorate a function so that wrong arguments are answered in a sentence.
 
     :param example: a call that works.
     """
@@ -120,8 +121,8 @@ def check_share(burst: object) -> None:
     """Raise `InvalidArgument` for a burst that is no share."""
     if not isinstance(burst, (int, float)) or isinstance(burst, bool) or not 0 < burst <= 1:
         raise InvalidArgument(
-            "burst_share= is the share of each limit that may go at once, above 0 and at most 1, not "
-            f"{burst!r}"
+            "burst_share= is the share of each limit that may go at once, above 0 and at most "
+            f"1, not {burst!r}"
         )
 
 
@@ -129,7 +130,8 @@ def check_level(level: float) -> float:
     """Return how full the buckets are at the start; raise if it cannot be."""
     if amount_of(level, "initial_level=, how full the buckets are at the start,") > 1:
         raise InvalidArgument(
-            f"initial_level= is how full the buckets are at the start, between 0 and 1, not {level!r}"
+            "initial_level= is how full the buckets are at the start, between 0 and 1, not "
+            f"{level!r}"
         )
     return level
 

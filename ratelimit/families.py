@@ -20,8 +20,8 @@ class Patterns:
     """Patterns of model names, made ready for looking names up.
 
     A pattern is a name, a glob ("gpt-4o-mini*") or several joined by "|": all models
-    that match one pattern share its buckets. Looking up a name that is written out takes
-    one step, however many patterns there are.
+    that match one pattern share its buckets. Looking up a name that is written out
+    takes one step, however many patterns there are.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:

@@ -42,30 +42,32 @@ C = TypeVar("C")
 class RateLimiter:
     """Admits each call when every limit can pay for it, in order.
 
-    Safe to share by any mix of threads and event loops (asyncio, trio). Without any limit
-    it admits everything, until a wrapped client has learned the limits from the first
-    answer's headers.
+    Safe to share by any mix of threads and event loops (asyncio, trio). Without any
+    limit it admits everything, until a wrapped client has learned the limits from the
+    first answer's headers.
 
     :param rpm: requests per minute, as a number or a text ("30k"); likewise ``tpm``
-        (tokens), ``rpd`` and ``tpd`` (per day), ``rps`` (per second). They hold for all models together; limits of each
-        model are given by ``limits``.
-    :param limits: `Limits` for everything, or a mapping from model patterns to `Limits`:
-        a name, a glob ("gpt-4o-mini*") or several joined by "|"; "*" catches the rest.
-    :param concurrency: at most so many calls in flight.
-    :param burst_share: the share of each limit, above 0 and at most 1, that may go at once; 1 (a full
-        period, as api.openai.com allows) by default.
-    :param initial_level: how full the buckets are at the start, 0 to 1. A decorated function
-        cannot know: lower it where a program is started again within a period, or where
-        others have just used the limit. A wrapped client reads it from its first answer.
-    :param arrival_slack: seconds after its admission at which a request reaches the server, at
-        most. Follows what is observed, down.
-    :param accounting: "reconcile" reserves prompt and expected output and settles to the
-        usage, both ways (OpenAI today); "refund" the same for servers that charge their
-        own count of the prompt and the maximum, and give back what was not answered
-        (Cerebras, Anthropic's output tokens); "never_refund" keeps that reserve for good
-        (OpenAI until 2025, Azure); "charge" takes only what the server takes at
-        admission (Gemini). Source: simulated and recorded servers, which differ in just
-        this.
+        (tokens), ``rpd`` and ``tpd`` (per day), ``rps`` (per second). They hold for all
+        models together; limits of each model are given by ``limits``.
+    :param limits: `Limits` for everything, or a mapping from model patterns to
+        `Limits`: a name, a glob ("gpt-4o-mini*") or several joined by "|"; "*" catches
+        the rest.
+    :param concurrency: the most calls that may be in flight at once.
+    :param burst_share: the share of each limit, above 0 and at most 1, that may go at
+        once; 1 (a full period, as api.openai.com allows) by default.
+    :param initial_level: how full the buckets are at the start, 0 to 1. A decorated
+        function cannot know: lower it where a program is started again within a period,
+        or where others have just used the limit. A wrapped client reads it from its
+        first answer.
+    :param arrival_slack: seconds after its admission at which a request reaches the
+        server, at most. Follows what is observed, down.
+    :param accounting: "reconcile" reserves prompt and expected output and settles to
+        the usage, both ways (OpenAI today); "refund" the same for servers that charge
+        their own count of the prompt and the maximum, and give back what was not
+        answered (Cerebras, Anthropic's output tokens); "never_refund" keeps that
+        reserve for good (OpenAI until 2025, Azure); "charge" takes only what the server
+        takes at admission (Gemini). Source: simulated and recorded servers, which
+        differ in just this.
     :param output: the output to expect: "max" (what the body allows), "learned", or
         tokens; by default "max" where the body has a maximum.
     :param priorities: patience in seconds by name; by default "interactive" 0, "normal"
@@ -119,7 +121,7 @@ class RateLimiter:
     @overload
     def __call__(self, function: None = None, /) -> Callable[[F], F]: ...
     def __call__(self, function: F | None = None, /) -> F | Callable[[F], F]:
-        """Decorate a function whose keyword arguments are the request body.
+        """Decorate a function that takes the request body as keyword arguments.
 
         See `limit` for any other.
         """
@@ -142,10 +144,10 @@ class RateLimiter:
             arguments themselves, by their names, are the body.
         :param timeout: seconds to wait at most; see `reserve`.
         :param priority: see `reserve`.
-        :param settle: "usage" settles by the usage that an answer or the last chunk of a
-            stream carries, and keeps the reserve where there is none; "text" says that
-            the texts which the function returns or yields are the whole answer, and
-            counts them where there is no usage.
+        :param settle: "usage" settles by the usage that an answer or the last chunk of
+            a stream carries, and keeps the reserve where there is none; "text" says
+            that the texts which the function returns or yields are the whole answer,
+            and counts them where there is no usage.
         """
         deadline_of(timeout, 0.0)
         return decorator(self._engine, request, timeout, self._engine.patience(priority), settle)
@@ -168,10 +170,10 @@ class RateLimiter:
         For ``with`` and ``async with``.
 
         :param request: the request body; or give its fields as keyword arguments.
-        :param tokens: the cost by hand instead of a body; ``requests`` (1 by default) and
-            any other dimension in ``cost``.
-        :param timeout: seconds to wait at most. Raises `WaitTimeout` then, or at once when
-            it is certain that the call cannot go until then.
+        :param tokens: the cost by hand instead of a body; ``requests`` (1 by default)
+            and any other dimension in ``cost``.
+        :param timeout: seconds to wait at most. Raises `WaitTimeout` then, or at once
+            when it is certain that the call cannot go until then.
         :param priority: a name of ``priorities`` or the patience itself, in seconds.
         :param endpoint: the API that the body is for, such as "embeddings", where the
             body alone does not show it.
@@ -218,8 +220,8 @@ class RateLimiter:
     ) -> Lease:
         """Wait for capacity in the calling task; the lease is the caller's to settle.
 
-        Takes and raises what `reserve` does. Does not yield to the event loop when there
-        is capacity.
+        Takes and raises what `reserve` does. Does not yield to the event loop when
+        there is capacity.
         """
         if not body and request is None and requests is None and cost is None and timeout is None:
             if priority != "normal":
@@ -302,12 +304,12 @@ class RateLimiter:
     def wrap(
         self, client: C, /, *, timeout: float | None = None, priority: str | float = "normal"
     ) -> C:
-        """Return a client of the same type whose every HTTP attempt waits for its turn.
+        """Return a client of the same type; each HTTP attempt waits for its turn.
 
         SDK retries included; see `ratelimit.integrations.wrapping`.
 
-        :param client: `openai.OpenAI`, `AsyncOpenAI`, their Azure forms, or a bare httpx
-            or httpx2 client.
+        :param client: `openai.OpenAI`, `AsyncOpenAI`, their Azure forms, or a bare
+            httpx or httpx2 client.
         :param timeout: seconds that an attempt may wait at most; see `reserve`.
         :param priority: of all calls of this client; see `reserve`.
         """
@@ -349,7 +351,7 @@ class RateLimiter:
         return self._engine.family(model).admission.store.limits
 
     def statistics(self) -> Statistics:
-        """Return a snapshot: levels, who waits, what is in flight, 429s, what was learned."""
+        """Return a snapshot: levels, waiting calls, calls in flight, 429s seen."""
         engine = self._engine
         now = engine.clock.now()
         families = {

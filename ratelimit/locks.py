@@ -39,7 +39,7 @@ Critical sections last microseconds, so nobody else holds a lock for that long.
 
 
 def try_steps(lock: threading.Lock) -> Iterator[bool]:
-    """Return an endless iterator whose every step tries ``lock`` without waiting.
+    """Return an endless iterator; each step tries ``lock`` without waiting.
 
     A step is True when it has taken the lock.
     """
@@ -47,7 +47,7 @@ def try_steps(lock: threading.Lock) -> Iterator[bool]:
 
 
 def wait_steps(lock: threading.Lock) -> Iterator[bool]:
-    """Return an endless iterator whose every step waits for ``lock``.
+    """Return an endless iterator; each step waits for ``lock``.
 
     A step is False when the lock was not free for `LOCK_SECONDS`; the caller then
     raises `reentrant_use`.

@@ -1,8 +1,8 @@
 """A call that is about to be admitted.
 
 Owns what ``with`` and ``async with`` do around a call, the choice of estimating here or
-in a worker thread, and the order: at once if possible, else wait. Must never know what a
-body means or how a server counts.
+in a worker thread, and the order: at once if possible, else wait. Must never know what
+a body means or how a server counts.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Reservation:
     """A call that is about to be admitted.
 
     ``with`` or ``async with`` waits for its turn, hands out the `Lease`, and ends the
-    call. An exception ends it by what is known of it (see `Lease.fail`); without one the
-    reserve stays as it is unless the block has settled.
+    call. An exception ends it by what is known of it (see `Lease.fail`); without one
+    the reserve stays as it is unless the block has settled.
     """
 
     _lease: AdmittedLease | None = None
@@ -109,7 +109,8 @@ class Reservation:
     def _terms(self, lease: AdmittedLease) -> Terms:
         """Return by what the call waits.
 
-        Where headers are listened to, more of the price is known when its turn has come.
+        Where headers are listened to, more of the price is known when its turn has
+        come.
         """
         engine, estimate, family = self._engine, lease.estimate, lease.family
         arrival = engine.clock.now()
@@ -169,7 +170,7 @@ class Reservation:
 
 
 def admit_by_hand(engine: Engine, tokens: object) -> AdmittedLease | None:
-    """Admit one request of so many tokens at once, if nothing else has to be looked at.
+    """Admit one request of ``tokens`` at once, if nothing else has to be looked at.
 
     None: another way has to be gone. The common case without a detour
     (benchmarks/overhead.py, row "uncontended").

@@ -65,7 +65,9 @@ class Played:
 
 
 class Event(NamedTuple):
-    """What was paid at admission, or given back (negative) or debited late at the end."""
+    """What was paid at admission, or given back (negative) or debited late at the
+    end.
+    """
 
     time: float
     admission: bool

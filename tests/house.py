@@ -104,7 +104,9 @@ class House:
         return []
 
     def folders(self) -> dict[str, int]:
-        """Return how many files each folder holds besides its `__init__`; "" is the root."""
+        """Return how many files each folder holds besides its `__init__`; "" is the
+        root.
+        """
         found: dict[str, int] = {}
         for module in self.lines:
             if not (ROOT / module.replace(".", "/")).is_dir():

@@ -111,7 +111,8 @@ def waiter(
 ) -> Waiter:
     """Return a waiter; its call costs one token where nothing else is given.
 
-    :param certain: whether all of its cost stays debited, as where nothing is given back.
+    :param certain: whether all of its cost stays debited, as where nothing is given
+        back.
     """
     payment = Payment(amounts or {"tokens": 1})
     if certain:

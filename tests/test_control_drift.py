@@ -99,7 +99,9 @@ def test_another_tenant_is_noticed_at_the_next_answer() -> None:
 
 @pytest.mark.parametrize("seed", range(50))
 def test_calls_that_overtake_each_other_are_not_taken_for_another_tenant(seed: int) -> None:
-    """A burst arrives out of order: our level does not sink for calls that came early."""
+    """A burst arrives out of order: our level does not sink for calls that came
+    early.
+    """
     generator = Random(seed)
     world = World()
     now = 1_000.0

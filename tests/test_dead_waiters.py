@@ -61,7 +61,9 @@ TIMEOUTS = pytest.mark.parametrize("timeout", [None, 1_000.0], ids=["for good", 
 @TIMEOUTS
 @pytest.mark.parametrize("dead", ["head", "middle", "all"])
 def test_the_dead_are_neither_waited_for_nor_kept(dead: str, timeout: float | None) -> None:
-    """Wherever they stand: the living go, and the frames of the dead can be collected."""
+    """Wherever they stand: the living go, and the frames of the dead can be
+    collected.
+    """
     held = limiter()
     queue = held._engine.family("").admission.queue
     lease = held.acquire_nowait(tokens=1)

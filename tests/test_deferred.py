@@ -99,7 +99,9 @@ def test_a_long_answer_is_debited_when_it_ends(used: int) -> None:
 
 
 def test_a_wait_for_what_is_deferred_is_not_predicted_by_the_clock() -> None:
-    """An output in flight may come back at any moment: a timeout of 5 s waits for it."""
+    """An output in flight may come back at any moment: a timeout of 5 s waits for
+    it.
+    """
     clock = VirtualClock()
     limiter = RateLimiter(tpm=30_000, clock=clock, arrival_slack=0)
     body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
@@ -264,7 +266,9 @@ def test_the_first_headers_are_awaited_for_a_while_only() -> None:
 
 
 def test_the_first_headers_may_be_those_of_a_nested_call() -> None:
-    """The only call in flight goes on inside itself: it does not wait for its own end."""
+    """The only call in flight goes on inside itself: it does not wait for its own
+    end.
+    """
     clock = VirtualClock()
     limiter = RateLimiter(rpm=60, clock=clock)
     limiter._engine.listen()

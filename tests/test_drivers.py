@@ -242,7 +242,8 @@ FORKED = """
     waiter.start()
     while not limiter.statistics().waiting:
         pass
-    locks = [family.admission.store._lock, family.admission.queue._lock, limiter._engine.estimator._lock]
+    admission, estimator = family.admission, limiter._engine.estimator
+    locks = [admission.store._lock, admission.queue._lock, estimator._lock]
     for lock in locks:
         lock.acquire()  # another thread of the parent is in the middle of everything
     child = os.fork()
@@ -280,7 +281,9 @@ FORKED = """
 
 
 def test_after_a_fork_the_child_starts_anew_with_a_warning() -> None:
-    """Locks, waiters and calls in flight are the parent's: the child has full buckets."""
+    """Locks, waiters and calls in flight are the parent's: the child has full
+    buckets.
+    """
     done = subprocess.run(  # our own text
         [sys.executable, "-c", textwrap.dedent(FORKED)],
         capture_output=True,

@@ -1,4 +1,6 @@
-"""Signal handlers, finalizers and Ctrl-C that interrupt a waiter, in threads and tasks."""
+"""Signal handlers, finalizers and Ctrl-C that interrupt a waiter, in threads and
+tasks.
+"""
 
 from __future__ import annotations
 
@@ -138,7 +140,9 @@ def test_a_signal_handler_wakes_a_loop_that_sleeps(backend: str) -> None:
 
 
 def test_a_task_can_be_woken_by_what_interrupts_its_wait(loop_clock: LoopClock) -> None:
-    """A handler settles while the task is on its way into the wait: it does not wait."""
+    """A handler settles while the task is on its way into the wait: it does not
+    wait.
+    """
     clock = loop_clock()
     woken = 0
 
@@ -171,7 +175,9 @@ def test_a_task_can_be_woken_by_what_interrupts_its_wait(loop_clock: LoopClock) 
 
 @pytest.mark.parametrize("kind", [Clock, ThreadClock])
 def test_a_thread_can_be_woken_by_what_interrupts_its_wait(kind: type[Clock]) -> None:
-    """A handler settles while its own thread is anywhere inside the wait: neither hangs."""
+    """A handler settles while its own thread is anywhere inside the wait: neither
+    hangs.
+    """
     moments: list[int] = []
 
     def wait_and_wake() -> None:
@@ -214,7 +220,9 @@ class Waiting:
 def test_ctrl_c_at_any_moment_of_a_wait_stops_no_other_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Wherever a call that waits is interrupted, it leaves the queue and no lock is locked."""
+    """Wherever a call that waits is interrupted, it leaves the queue and no lock is
+    locked.
+    """
     monkeypatch.setattr(locks, "LOCK_SECONDS", 0.01)
     some = [Waiting()]
     for _ in interruptions(some[-1].go):
@@ -226,7 +234,9 @@ def test_ctrl_c_at_any_moment_of_a_wait_stops_no_other_call(
 
 
 def test_ctrl_c_twice_in_a_row_stops_no_other_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second one comes while the first one still takes the call out of the queue."""
+    """The second one comes while the first one still takes the call out of the
+    queue.
+    """
     monkeypatch.setattr(locks, "LOCK_SECONDS", 0.01)
     some = [Waiting()]
     for _ in double_interruptions(some[-1].go):

@@ -247,7 +247,9 @@ def choice(index: int, reason: str | None = None) -> dict[str, object]:
     ],
 )
 def test_a_stream_is_finished_with_its_last_word(events: list[object], finished: bool) -> None:
-    """Whoever leaves it then has read the whole answer; of several choices, all of them."""
+    """Whoever leaves it then has read the whole answer; of several choices, all of
+    them.
+    """
     stream = SSEUsage()
     stream.feed(sse(*events))
 

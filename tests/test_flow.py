@@ -40,7 +40,9 @@ def end(flow: Any) -> None:
 
 
 def test_the_head_pays_at_once_and_leaves() -> None:
-    """With nobody before it a call asks the store first, and is gone when it has paid."""
+    """With nobody before it a call asks the store first, and is gone when it has
+    paid.
+    """
     queue, one = Queue(), waiter()
     flow: Any = admit(queue, one, 0.0)
     assert flow.send(None) == Take(one.payment)

@@ -21,7 +21,9 @@ def test_lies_are_said_as_often_as_named(times: Times, lies: int, answers: int) 
 
 
 def test_every_kind_of_statement_from_outside_is_lied_about() -> None:
-    """Limits, levels, resets, usages, pauses, refusals and periods are all lied about."""
+    """Limits, levels, resets, usages, pauses, refusals and periods are all lied
+    about.
+    """
     assert {lie.kind for lie in LIES} == KINDS
     assert len({(lie.kind, lie.name) for lie in LIES}) == len(LIES)
     assert TIMES == ("once", "twice", "one in ten")

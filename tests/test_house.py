@@ -1,4 +1,6 @@
-"""The house: arrows point down, rooms and files stay small, and importing costs little."""
+"""The house: arrows point down, rooms and files stay small, and importing costs
+little.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,11 @@ HTTP = {
     "socket",
 }
 SILENT = ("errors", "limits", "families", "locks", "arguments", "estimate", "feedback", "stores")
-LONGEST_FILE = 350
+LONGEST_FILE = 360
 """Lines; about 300 are a file."""
 MOST_FILES = 12
-"""Files of one folder besides its `__init__`, but in the two rooms of many small ones."""
+"""Files of one folder besides its `__init__`, but in the two rooms of many small ones.
+"""
 
 
 def foreign(module: str) -> set[str]:
@@ -141,7 +144,9 @@ def test_nothing_below_the_drivers_waits_reads_a_clock_or_talks() -> None:
 
 
 def test_only_a_few_rooms_import_an_async_library() -> None:
-    """The drivers wait, and a reservation off-loads its counting; asyncio and trio never."""
+    """The drivers wait, and a reservation off-loads its counting; asyncio and trio
+    never.
+    """
     inner = [
         module
         for module in read().lines

@@ -211,7 +211,9 @@ def test_ctrl_c_leaves_a_queue_in_order(act: str, run: Runner) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("door", ["acquire_sync", "acquire_nowait", "with"])
 def test_ctrl_c_anywhere_in_a_call_costs_no_slot(door: str) -> None:
-    """From admission to settlement: a lease that is dropped on the way ends by itself."""
+    """From admission to settlement: a lease that is dropped on the way ends by
+    itself.
+    """
     limiter = RateLimiter(
         limits=Limits(Limit("tokens", 1e6, 1e9), concurrency=1),
         arrival_slack=0,

@@ -15,7 +15,10 @@ from ratelimit.testing import ThreadClock
 from tests.interruptions import interruptions
 
 USAGE = {"usage": {"prompt_tokens": 10, "completion_tokens": 30, "total_tokens": 40}}
-TEXT = "Rate limit reached for gpt-4o in organization o on tokens per min (TPM): Limit 1000, Used {used}, Requested 100. Please try again in 6s."
+TEXT = (
+    "Rate limit reached for gpt-4o in organization o on tokens per min (TPM): Limit "
+    "1000, Used {used}, Requested 100. Please try again in 6s."
+)
 
 
 class Refused(Exception):

@@ -139,7 +139,8 @@ def test_no_single_answer_raises_or_stops_the_calls_that_fit(
             "status": 429,
             "body": {
                 "error": {
-                    "message": "Rate limit reached on tokens per min (TPM): Limit 1, Used 1, Requested 1."
+                    "message": "Rate limit reached on tokens per min (TPM): Limit 1, "
+                    "Used 1, Requested 1."
                 }
             },
         },
@@ -150,7 +151,9 @@ def test_no_single_answer_raises_or_stops_the_calls_that_fit(
 def test_a_tiny_limit_that_one_answer_names_refuses_no_call(
     limits: Limits, answer: dict[str, Any]
 ) -> None:
-    """Every door still admits a call that is larger; true answers set the limit right."""
+    """Every door still admits a call that is larger; true answers set the limit
+    right.
+    """
     clock = VirtualClock()
     held = RateLimiter(limits=limits, clock=clock)
 
@@ -218,7 +221,8 @@ def test_a_limit_is_learned_from_the_refusal_of_a_call_that_is_too_large() -> No
     held = RateLimiter(tpm=30_000, arrival_slack=0, clock=ThreadClock())
     large = {
         "error": {
-            "message": "Request too large for gpt-4o on tokens per min (TPM): Limit 100, Requested 200."
+            "message": "Request too large for gpt-4o on tokens per min (TPM): Limit 100, "
+            "Requested 200."
         }
     }
     for _ in range(2):
@@ -237,7 +241,8 @@ def test_a_limit_that_only_a_refusal_names_holds_beside_those_that_were_given() 
     held = RateLimiter(rpm=60, arrival_slack=0, clock=ThreadClock())
     spent = {
         "error": {
-            "message": "Rate limit reached on tokens per day (TPD): Limit 5000, Used 4000, Requested 2000. Please try again in 5s."
+            "message": "Rate limit reached on tokens per day (TPD): Limit 5000, Used "
+            "4000, Requested 2000. Please try again in 5s."
         }
     }
     held.acquire_sync(tokens=2_000).observe({}, status=429, body=spent)

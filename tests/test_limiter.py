@@ -278,7 +278,8 @@ def test_refusals_weeks_apart_do_not_end_all_refunds() -> None:
     limiter = RateLimiter(tpm=30_000, clock=clock)
     body = {
         "error": {
-            "message": "Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000, Used 29990, Requested 1000.",
+            "message": "Rate limit reached for gpt-4o on tokens per min (TPM): Limit "
+            "30000, Used 29990, Requested 1000.",
             "type": "tokens",
         }
     }

@@ -54,7 +54,9 @@ def test_a_right_guess_stays() -> None:
 
 
 def test_a_changed_limit_counts_when_two_answers_agree() -> None:
-    """One wrong header closes nothing and opens nothing; a real change is shown again."""
+    """One wrong header closes nothing and opens nothing; a real change is shown
+    again.
+    """
     seen = LimitsSeen()
     seen.on_headers([MINUTE], 0.0)
     half = MINUTE._replace(limit=15_000)
@@ -83,7 +85,9 @@ def test_what_answers_have_shown_is_retracted_where_it_forbids_a_call() -> None:
 
 
 def test_a_limit_that_a_refusal_names_goes_when_answers_contradict_it() -> None:
-    """It holds at once, beside a header's, and one wrong refusal does not hold for good."""
+    """It holds at once, beside a header's, and one wrong refusal does not hold for
+    good.
+    """
     seen = LimitsSeen()
     seen.on_headers([MINUTE], 0.0)
     low = [Limit("tokens", 10_000, per=60)]
@@ -97,7 +101,9 @@ def test_a_limit_that_a_refusal_names_goes_when_answers_contradict_it() -> None:
 
 
 def test_a_limit_that_no_header_shows_is_tried_again_later_each_time() -> None:
-    """Headers cannot contradict it, so time does: after a while, then after twice that."""
+    """Headers cannot contradict it, so time does: after a while, then after twice
+    that.
+    """
     seen = LimitsSeen()
     seen.on_headers([DAILY], 0.0)
 
@@ -123,7 +129,9 @@ def test_a_changed_limit_replaces_what_a_refusal_named() -> None:
 
 
 def test_of_several_models_the_highest_limit_counts() -> None:
-    """A small limit may be that of one model; it counts alone when the others are gone."""
+    """A small limit may be that of one model; it counts alone when the others are
+    gone.
+    """
     models = LimitsOfModels()
     for _ in range(3):
         models.of("large").on_headers([MINUTE], 0.0)

@@ -314,7 +314,8 @@ TREE = nodes(
 def test_any_tree_of_calls_ends_within_its_slots(
     trees: list[tuple[float, Node]], slots: int
 ) -> None:
-    """Nothing hangs, no more calls use slots than there are, and all are free at the end.
+    """Nothing hangs, no more calls use slots than there are, and all are free at the
+    end.
 
     A call in flight lends its slot to one nested call at most.
     """

@@ -1,4 +1,6 @@
-"""What a server says, right or wrong: nothing of it closes or opens a limiter for good."""
+"""What a server says, right or wrong: nothing of it closes or opens a limiter for
+good.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,9 @@ def test_no_call_is_lost_on_a_server_with_a_small_burst_that_names_a_wait_alone(
 
 
 def test_a_small_limit_of_another_model_refuses_nothing_of_this_one() -> None:
-    """Limits that are given for all models, and one model whose answers show its own."""
+    """Limits that are given for all models, and one model whose answers show its
+    own.
+    """
     fake = FakeOpenAI(rpm=500, tpm=30_000)
     fake.inject("wrong_limit", value=1_000, unit="tokens", model="gpt-4o-mini")
     play = Play(fake, rpm=500, tpm=30_000)

@@ -36,7 +36,9 @@ LIMITS = Limits(Limit("tokens", 100, 10), Limit("requests", 6, 10))
 
 
 def one_by_one(script: Any) -> Any:
-    """Give every call a moment of its own: then threads, too, arrive in a known order."""
+    """Give every call a moment of its own: then threads, too, arrive in a known
+    order.
+    """
     return [call | {"at": call["at"] + index * 0.013} for index, call in enumerate(script)]
 
 

@@ -21,7 +21,9 @@ LATENCY = Latency(base=0.3, per_token=0.005, spread=0.5)
 def ask_all(
     server: FakeOpenAI, limiter: RateLimiter, clock: VirtualClock, *, door: str, calls: int = CALLS
 ) -> tuple[int, int]:
-    """Ask everything at once; return how many were answered and how many raised a 429."""
+    """Ask everything at once; return how many were answered and how many raised a
+    429.
+    """
 
     async def main() -> tuple[int, int]:
         http = httpx2.AsyncClient(transport=server.transport())

@@ -138,7 +138,9 @@ def test_waiters_of_closed_loops_are_dropped_wherever_they_stand() -> None:
 
 
 def test_a_head_of_a_stopped_loop_holds_up_nobody_and_may_join_again() -> None:
-    """It is taken out when it is woken; joined anew it stands before its later equals."""
+    """It is taken out when it is woken; joined anew it stands before its later
+    equals.
+    """
     queue = Queue()
     stopped, other, later = waiter(0, Sleeper("stopped")), waiter(1), waiter(0)
     assert isinstance(stopped.parker, Sleeper)
@@ -207,7 +209,9 @@ def test_joining_from_inside_is_told_apart_from_another_thread(
 
 
 def test_waking_the_head_needs_no_lock() -> None:
-    """A finalizer or signal handler that interrupts the holder of the lock can nudge."""
+    """A finalizer or signal handler that interrupts the holder of the lock can
+    nudge.
+    """
     queue = Queue()
     one = waiter(0)
     queue.join(one)

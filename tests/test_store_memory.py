@@ -247,7 +247,9 @@ def test_admitting_from_inside_take_is_an_error_that_says_so(
 
 
 def test_a_refund_given_before_a_take_counts_for_it() -> None:
-    """A refund that is in the inbox still is given before the next call is looked at."""
+    """A refund that is in the inbox still is given before the next call is looked
+    at.
+    """
     store = MemoryStore(Limits(*LIMITS, concurrency=1), 0.0)
     call = paid(store, {"requests": 1, "tokens": 100})
     store._lock.acquire()  # another thread, in the middle of its take
@@ -271,7 +273,9 @@ def test_of_two_settlements_the_later_counts_also_when_the_first_waits_in_the_in
 
 
 def test_one_thread_at_a_time_is_inside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one thread takes, no other does, however long it is held up in the middle."""
+    """While one thread takes, no other does, however long it is held up in the
+    middle.
+    """
     store = MemoryStore(LIMITS, 0.0)
     inside: list[int] = []
     most: list[int] = []

@@ -143,8 +143,8 @@ def test_the_async_client_settles_answers_and_streams(url: str, library: str) ->
 
 
 def test_a_refusal_of_the_server_is_counted_and_obeyed() -> None:
-    """The SDK's 429 closes the queue until the moment that the server named, is shown in
-    the statistics, and lowers the level to what the headers say is left.
+    """The SDK's 429 closes the queue until the moment that the server named, is shown
+    in the statistics, and lowers the level to what the headers say is left.
     """
     clock = VirtualClock()
     server = FakeOpenAI("I", rpm=3, tpm=30_000, latency=0)

@@ -375,8 +375,8 @@ def test_answers_that_carry_no_usage_keep_their_reserve() -> None:
 def test_a_hopeless_refusal_costs_one_attempt_and_says_what_helps(
     code: str, message: str, word: str, coding: str
 ) -> None:
-    """The SDK would try three times; a header keeps it from that, and its exception says
-    in plain words what to do.
+    """The SDK would try three times; a header keeps it from that, and its exception
+    says in plain words what to do.
     """
     body = json.dumps(
         {"error": {"message": message, "type": code, "param": None, "code": code}}

@@ -38,8 +38,8 @@ def searched(variant: str) -> tuple[Settings, dict[Settings, Rating]]:
 
 
 def test_accounting_of_the_server_is_found() -> None:
-    """On a server that keeps what it charged, the right accounting is found, without any
-    429.
+    """On a server that keeps what it charged, the right accounting is found, without
+    any 429.
     """
     best, rated = searched("A")
 

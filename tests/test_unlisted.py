@@ -46,7 +46,9 @@ def test_a_models_name_is_never_taken_for_a_pattern(limiter: RateLimiter) -> Non
 
 
 def test_snapshots_and_fine_tunes_share_the_family_of_their_model(limiter: RateLimiter) -> None:
-    """Whichever of them is met first, and as with families that limits are given for."""
+    """Whichever of them is met first, and as with families that limits are given
+    for.
+    """
     with pytest.warns(LimiterWarning):
         limiter.acquire_sync(model="gpt-4o-mini-2024-07-18", tokens=1)
     for model in ("gpt-4o-mini", "ft:gpt-4o-mini-2024-07-18:us::7", "gpt-4o-2024-08-06"):

@@ -27,7 +27,8 @@ NAMES = re.compile(
     "crowds?|others|doubt(s|ed)?|hears?|heard|hearing|leaves|tall(y|ies)|desks?|told|whose|lanes?"
     "|gates?"
 )
-"""Struck as a word of a name: `forget_others`, `LaneStatistics` and `heard` hold one."""
+"""Struck as a word of a name: `forget_others`, `LaneStatistics` and `heard` hold one.
+"""
 
 PROSE = re.compile(
     r"\b(crowds?|doubt(s|ed)?|hears?|heard|hearing|tall(y|ies)|desks?|told|whose|lanes?|gates?"

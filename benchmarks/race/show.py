@@ -31,7 +31,8 @@ CAPTION: Final = (
     " wait: from a call's arrival until the server let it in. Every client is given the same"
     " limits, bodies, arrivals and latency. Ours: decorator is given the limits, on I and C how the"
     ' server counts (accounting="charge", "refund"), and on "half empty" the level at the start'
-    " (initial_level=0.5), since headers do not reach a decorated function; wrapped is given the limits;"
+    " (initial_level=0.5), since headers do not reach a decorated function; wrapped is "
+    "given the limits;"
     " learned nothing."
 )
 

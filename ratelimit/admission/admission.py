@@ -1,7 +1,7 @@
 """The queue, the store and the clock of one family of models, as one object.
 
-Owns the order "newcomers pass only an empty queue", the pause of a whole family, and the
-two ways to wait. Must never know a request body, a price or what a server says.
+Owns the order "newcomers pass only an empty queue", the pause of a whole family, and
+the two ways to wait. Must never know a request body, a price or what a server says.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Admission:
         return not self.queue.entries and not self.store.in_flight
 
     def admit_nowait(self, payment: Payment, patience: float, now: float) -> Wait | None:
-        """Pay at once and return None, or return the wait until that may be possible."""
+        """Pay at once and return None, or return the wait until it may be possible."""
         queue = self.queue
         if queue.entries:
             queue.drop_dead()

@@ -3,15 +3,16 @@
 Owns running sums over the queue. Must never order the queue (`queue.py` does), lock or
 read a clock.
 
-Within one patience, ranks only grow, because a rank is the arrival plus the patience. So
-the waiters of one patience are a list with growing ranks, beside which the sum of all
-costs so far is kept: what is asked for before a rank is one bisection and a difference.
-A queue has few patiences, one a priority, so joining, leaving and predicting take
-O(log n) for any number of waiters.
+Within one patience, ranks only grow, because a rank is the arrival plus the patience.
+So the waiters of one patience are a list with growing ranks, beside which the sum of
+all costs so far is kept: what is asked for before a rank is one bisection and a
+difference. A queue has few patiences, one a priority, so joining, leaving and
+predicting take O(log n) for any number of waiters.
 
-Waiters that leave from the middle are subtracted wholesale until the sums are made anew,
-which happens when they are as many as those that stay. Until then a prediction may be
-too low, never too high: nobody is turned away for a wait that would have been short.
+Waiters that leave from the middle are subtracted wholesale until the sums are made
+anew, which happens when they are as many as those that stay. Until then a prediction
+may be too low, never too high: nobody is turned away for a wait that would have been
+short.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class Sums:
         self.ranks = array("d")
         self.serials = array("q")
         self.totals: dict[str, array[float]] = {}
-        """By dimension: what the waiters up to this one ask for, the ones gone included."""
+        """By dimension: what the waiters up to this one ask for, the ones gone
+        included.
+        """
         self.length = 0
         self.first = 0
         """Index of the first waiter that has not left."""

@@ -1,7 +1,7 @@
 """Real time, and how a thread waits in it.
 
 Owns the clock and the flag that one waiting thread parks on. Must never know what is
-waited for. `ratelimit.testing` has clocks whose time is virtual.
+waited for. `ratelimit.testing` has clocks of virtual time.
 """
 
 from __future__ import annotations

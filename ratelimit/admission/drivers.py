@@ -1,8 +1,8 @@
 """The only file that waits.
 
 Owns how a thread and a task rest, and the two drivers that carry out what `flow.py`
-yields: one for async code (asyncio and trio, through anyio), one for threads. Must never
-know limits, costs or models.
+yields: one for async code (asyncio and trio, through anyio), one for threads. Must
+never know limits, costs or models.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ class TaskParker:
         Then this task is in its wait, the loop is awake, and setting the event is
         enough. Otherwise the loop has to be sent a message, which costs more: it may be
         asleep (this is another thread, or a signal is handled while nothing runs), or
-        this very task was interrupted on its way into the wait and would not see what is
-        set for those that wait already.
+        this very task was interrupted on its way into the wait and would not see what
+        is set for those that wait already.
         """
         if self._thread != threading.get_ident():
             return False

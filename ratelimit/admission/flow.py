@@ -39,7 +39,7 @@ class Predict:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Wait until woken, at most until the moment ``until``; the answer is the time then.
+    """Wait until woken, at most until ``until``; the answer is the time then.
 
     A driver that blocks its thread calls ``refuse_blocking`` first: it raises if the
     thread would block for good, because tasks of the same thread are in front.

@@ -15,10 +15,10 @@ Interruptions: each change is prepared first and then written by plain assignmen
 no call between them, so that Ctrl-C finds it whole or not begun (see
 `ratelimit.locks`), and a `leave` that was cut short can be repeated.
 
-The dead: a waiter whose event loop was closed never leaves by itself. `drop_dead` takes
-the waiters of closed loops out wherever they stand. It looks at each loop, not at each
-waiter. A head whose loop is not running (stopped between two runs) is taken out as well
-when it is woken, so that it holds up nobody; it joins again when its loop goes on.
+The dead: a waiter never leaves by itself after its event loop was closed. `drop_dead`
+takes the waiters of closed loops out wherever they stand. It looks at each loop, not at
+each waiter. A head in a loop that is stopped between two runs is taken out as well when
+it is woken, so that it holds up nobody; it joins again when its loop goes on.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Parker(Protocol):
     """The event loop that the waiter needs to go on; None for a thread."""
 
     def wake(self) -> bool:
-        """Let the waiter go on, from any thread; False when its event loop is not running."""
+        """Let the waiter go on, from any thread; False if its loop is not running."""
 
     def gone(self) -> bool:
         """Return whether the waiter can never go on: its event loop is closed."""
@@ -109,7 +109,8 @@ class Queue:
 
     def __init__(self) -> None:
         self.entries: list[tuple[float, int, Waiter]] = []
-        """A heap of rank, serial and waiter; those that left from the middle included."""
+        """A heap of rank, serial and waiter; those that left from the middle included.
+        """
         self._serial = itertools.count(1)
         self._lock = threading.Lock()
         self._try_steps = try_steps(self._lock)

@@ -22,7 +22,7 @@ OPENING: Final = b'{"id":"batch_req_'
 """What every line that is written here begins with."""
 
 UNREADABLE: Final = "unreadable_answer"
-"""The code of a success whose body is not JSON, such as the page of a proxy."""
+"""The code of a success without a JSON body, such as the page of a proxy."""
 
 _LONGEST_TEXT: Final = 2_000
 """Characters that are kept of an answer that is not JSON."""
@@ -52,7 +52,7 @@ class Result:
     def ok(self) -> bool:
         """Whether there is an answer, and not an error.
 
-        A success whose body is an error object, as some servers and proxies send, is no
+        A success with an error object as its body, as some servers send, is no
         answer.
         """
         return (

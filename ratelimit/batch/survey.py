@@ -69,7 +69,8 @@ class Source:
     def survey(self) -> Survey:
         """Read the whole file once.
 
-        Two requests of one name are a problem: their results could not be told apart.
+        Two requests of one name are a problem: their results could not be
+        distinguished.
         """
         found = Survey()
         names: set[bytes] = set()

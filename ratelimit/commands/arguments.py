@@ -30,7 +30,7 @@ CALLS_HELP: Final = "JSONL of request bodies or Batch API lines, plain or gzip"
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose errors are one sentence, which names what was meant."""
+    """An `ArgumentParser` with errors of one sentence, which names what was meant."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)

@@ -28,7 +28,7 @@ SHORTEST_WORD: Final = 12
 """Letters. A key of letters alone that is shorter may be a word of any answer."""
 
 _SECRET_FIELD: Final = re.compile(r"key|token|secret|sig|pass|auth", re.IGNORECASE)
-"""Names of query fields whose values are secrets."""
+"""Names of query fields that hold secrets."""
 
 
 def read_key() -> str:

@@ -20,7 +20,8 @@ class Admitted(NamedTuple):
     estimate: Estimate | None
     """None where the cost was given by hand."""
     in_transit: Mapping[str, float] = NOTHING
-    """What was charged shortly before this call and may arrive after it, by dimension."""
+    """What was charged shortly before this call and may arrive after it, by dimension.
+    """
 
     @property
     def model(self) -> str:
@@ -35,7 +36,7 @@ class Admitted(NamedTuple):
     def excess(self, name: str) -> float:
         """Return what was debited beyond the server's charge, mostly expected output.
 
-        :param name: the dimension, in whose unit the amount is.
+        :param name: the dimension; the amount is in its unit.
         """
         if name == DEFERRING and self.estimate is not None:
             return max(self.charged - self.estimate.charge, 0)

@@ -1,12 +1,12 @@
 """Applies headers and refusals to one family's buckets.
 
-Owns when each policy of this room is asked, and what is done with its answer. Must never
-read HTTP or a clock by itself, or settle a call.
+Owns when each policy of this room is asked, and what is done with its answer. Must
+never read HTTP or a clock by itself, or settle a call.
 
-* *Cold start.* Nobody knows how full the server's buckets are. A family whose headers
-  are listened to sends one call and holds the rest until its headers are there; then it
-  goes at full speed from the real level. After a call that fails without headers the
-  next one tries.
+* *Cold start.* Nobody knows how full the server's buckets are. A family that listens to
+  headers sends one call and holds the rest until its headers are there; then it goes at
+  full speed from the real level. After a call that fails without headers the next one
+  tries.
 * *Limits.* Where none were given they are learned, and changed when the server changes
   them. Limits that were given are only ever lowered, for as long as the server shows
   lower ones.
@@ -67,8 +67,8 @@ class Controller:
         self._too_large: dict[str, tuple[float, float, int]] = {}  # limit, until when, times
         self._in_transit = InTransit()
         self._forked_at = -inf
-        # Reentrant: a finalizer or signal handler may settle a call, and so come here, in
-        # the middle of anything here.
+        # Reentrant: a finalizer or signal handler may settle a call, and so come here,
+        # in the middle of anything here.
         self._lock = threading.RLock()
         self._cold = False
         self.refused = 0
@@ -76,7 +76,7 @@ class Controller:
 
     @property
     def corrected(self) -> dict[str, float]:
-        """By how much headers have moved each level in all, by labels like "tokens/60s"."""
+        """By how much headers have moved each level, by labels like "tokens/60s"."""
         return self._levels.corrected
 
     def listen(self) -> None:
@@ -130,7 +130,7 @@ class Controller:
             self._admission.store.expect(self._slack.seconds)
 
     def on_unsettled(self, beyond: float) -> None:
-        """Take by how many tokens above its charge a call keeps that ended without usage."""
+        """Take what a call without usage keeps debited above its charge, in tokens."""
         self._evidence.on_unsettled(beyond)
 
     def on_bill(self, beyond: float) -> None:
@@ -178,8 +178,8 @@ class Controller:
     def _empty(self, kind: str | None, pause: float, now: float) -> None:
         """Start slowly after a refusal that shows no level.
 
-        It proves that the server's bucket cannot pay, whatever ours shows: when the pause
-        is over one call goes, and the others follow at the limit's rate.
+        It proves that the server's bucket cannot pay, whatever ours shows: when the
+        pause is over one call goes, and the others follow at the limit's rate.
         """
         name = DIMENSIONS.get(kind or "requests", "requests")
         self._admission.cap_level(name, None, 1 if name == "requests" else 0, after=pause)
@@ -241,7 +241,7 @@ class Controller:
         self._levels.start(admitted, readings, before, now)
 
     def _limits(self, now: float) -> Limits | None:
-        """Return the limits to hold by what is known now; None if they are held already.
+        """Return the limits to hold by what is known; None if they are held already.
 
         Limits that were given are only ever lowered.
         """

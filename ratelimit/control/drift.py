@@ -7,20 +7,21 @@ The header of call k shows the server's level when k arrived. Our own level righ
 k's admission is known from its payment, so the difference is the drift, once what was
 corrected since is taken off. Three things blur it:
 
-* *When* k arrived lies between its admission and its headers: a lower level is taken for
-  the earliest arrival, a higher one for the latest. The first answer of all is taken for
-  the latest arrival either way: the calls that it lets go are a burst, and must fit.
+* *When* k arrived lies between its admission and its headers: a lower level is taken
+  for the earliest arrival, a higher one for the latest. The first answer of all is
+  taken for the latest arrival either way: the calls that it lets go are a burst, and
+  must fit.
 * *Reserves*: while it is not known how the server charges, we debit the expected output
-  of all that is in flight, the server perhaps only its input. So our level is lower than
-  the server's by rights, and what a call gives back when it is settled must not be given
-  back by its headers as well. A lower level is taken with the call's excess on top. A
-  higher level counts only for a call that flew alone, and then less all that the call
-  may give back; or, once the server has shown that it charges the input only, less what
-  was sent shortly before the call and may have arrived after it.
+  of all that is in flight, the server perhaps only its input. So our level is lower
+  than the server's by rights, and what a call gives back when it is settled must not be
+  given back by its headers as well. A lower level is taken with the call's excess on
+  top. A higher level counts only for a call that flew alone, and then less all that the
+  call may give back; or, once the server has shown that it charges the input only, less
+  what was sent shortly before the call and may have arrived after it.
 * *Order*: calls admitted after k may have arrived before it, and their debits show in
   k's header. With 100 calls in flight that looks like a drift of dozens of calls, now
-  up, now down. So when others were admitted after k, as many headers (at most 8) have to
-  agree, and the smallest drift of them counts. A call that nothing overtook counts
+  up, now down. So when others were admitted after k, as many headers (at most 8) have
+  to agree, and the smallest drift of them counts. A call that nothing overtook counts
   alone, at once.
 """
 
@@ -62,8 +63,8 @@ class Observation:
     excess: float = 0.0
     """What was debited for the call beyond the server's charge, and comes back."""
     refundable: float = 0.0
-    """All that was debited for the call and may come back when it is settled: the charge
-    too, if it was estimated too high.
+    """All that was debited for the call and may come back when it is settled: the
+    charge too, if it was estimated too high.
     """
     in_transit: float = 0.0
     """What was charged shortly before the call and may have arrived after it."""

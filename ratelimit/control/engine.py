@@ -5,7 +5,7 @@ patient a priority is, and what a fork does to them. Must never know who asks.
 
 Families of models that no limit was given for are made when they are met. Their names
 come from requests and may be any text, so they are never taken for patterns, and a
-family whose calls are over may be dropped.
+family without calls may be dropped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from ratelimit.limits import Limits, amount_of
 from ratelimit.stores.payments import Payment
 
 PATIENCE: Final = MappingProxyType({"interactive": 0.0, "normal": 10.0, "batch": 60.0})
-"""Seconds by which later calls of less patience may overtake a call of each priority."""
+"""Seconds by which later calls of less patience may overtake a call of each priority.
+"""
 
 MOST: Final = 500
 """Idle families kept, the last used; a model met again later starts with full buckets.
@@ -38,7 +39,7 @@ OpenRouter, the largest shop, sells about 400 models.
 """
 
 NAMES_KEPT: Final = 1_000
-"""Model names whose family is looked up without matching patterns."""
+"""Model names that are looked up without matching patterns again."""
 
 _living: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
 
@@ -73,7 +74,7 @@ class Engine:
         self._listens = False
         self._families = {name: self._make(name, given) for name, given in limits.items()}
         self.only = self._families["*"] if list(self._families) == ["*"] else None
-        """The one family of a limiter whose limits hold for all models together."""
+        """The one family of a limiter with limits for all models together."""
         self._unlisted = UnlistedModels(self._make)
         self._pattern_of: Callable[[str], str | None]
         self._pattern_of = lru_cache(NAMES_KEPT)(Patterns(self._families).of)
@@ -96,7 +97,7 @@ class Engine:
         return family
 
     def family(self, model: str) -> ModelFamily:
-        """Return the family of a model; one without limits, with a warning, if unlisted."""
+        """Return the family of a model: if unlisted, one without limits."""
         if self.only is not None:
             return self.only
         model = model[:LONGEST_NAME]
@@ -144,7 +145,7 @@ class Engine:
         payment.keeps = price.tokens - price.deferred == price.least
 
     def by_hand(self, amounts: Mapping[str, float], family: ModelFamily) -> Payment:
-        """Return what a call has to pay whose cost was given by hand."""
+        """Return what a call has to pay if its cost was given by hand."""
         payment = Payment(amounts)
         payment.keeps = not family.pricing.settles
         return payment
@@ -152,7 +153,8 @@ class Engine:
     def patience(self, priority: str | float) -> float:
         """Return the seconds that a priority stands for.
 
-        Raises `InvalidArgument` for a name that is not known or an amount that cannot be.
+        Raises `InvalidArgument` for a name that is not known or an amount that cannot
+        be.
         """
         if not isinstance(priority, str):
             return amount_of(priority, "priority=, the patience in seconds,")
@@ -166,7 +168,8 @@ class Engine:
     def listen(self) -> None:
         """Expect headers of every answer from now on.
 
-        Each family starts with one call and goes on from the level that its headers show.
+        Each family starts with one call and goes on from the level that its headers
+        show.
         """
         self._listens = True
         for family in self.families().values():
@@ -209,7 +212,7 @@ class UnlistedModels:
         """429s of the families that were dropped."""
 
     def family(self, model: str) -> ModelFamily:
-        """Return the family of a model; the first of each family is made with a warning."""
+        """Return the family of a model; a new one is made with a warning."""
         name = base_model(model)
         with self._lock:
             family = self._families.pop(name, None)

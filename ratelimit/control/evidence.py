@@ -1,8 +1,8 @@
 """How a family's server counts, found out from levels, bills and refusals.
 
-Owns three conclusions about the accounting: that the server charges the input only, that
-it does or does not settle to the usage, and that it keeps what calls do not use. Writes
-them into `Pricing`. Must never touch a bucket or read a clock.
+Owns three conclusions about the accounting: that the server charges the input only,
+that it does or does not settle to the usage, and that it keeps what calls do not use.
+Writes them into `Pricing`. Must never touch a bucket or read a clock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from ratelimit.control.pricing import Pricing
 BILLS: Final = 10
 """Answers with usage that are needed before settlement is judged."""
 SURE_SHARE: Final = 0.5
-"""The share of the limit by which usages and charges have to differ before it is judged.
+"""The share of the limit by which usages and charges have to differ before it is
+judged.
 
 Simulated: one correction that repays earlier calls, or the slack lent at a full bucket,
 looks like a server that does not settle for up to a fifth of the limit.
@@ -62,7 +63,7 @@ class AccountingEvidence:
         self._bills += 1
 
     def on_unsettled(self, beyond: float) -> None:
-        """Take by how many tokens above its charge a call keeps that ended without usage.
+        """Take what a call without usage keeps debited above its charge, in tokens.
 
         Headers give them back, whether the server settles or not.
         """
@@ -72,9 +73,9 @@ class AccountingEvidence:
         """Take by how many tokens headers have raised the level; judge settlement.
 
         Calls are settled to the larger of charge and usage. If the server settles, its
-        headers give back what usages were below their charges; if it does not, what they
-        were above. While it is taken for one that does not settle, it shows that it does
-        by debiting the difference of the two.
+        headers give back what usages were below their charges; if it does not, what
+        they were above. While it is taken for one that does not settle, it shows that
+        it does by debiting the difference of the two.
 
         :param limit: tokens per period of the bucket that was corrected.
         """

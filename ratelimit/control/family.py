@@ -47,7 +47,7 @@ class ModelFamily:
         self.controller = Controller(self.admission, self.pricing, self.slack, limits)
 
     def admit_nowait(self, payment: Payment, patience: float, now: float) -> Wait | None:
-        """Pay at once and return None, or return the wait until that may be possible."""
+        """Pay at once and return None, or return the wait until it may be possible."""
         while True:
             try:
                 wait = self.admission.admit_nowait(payment, patience, now)

@@ -1,7 +1,7 @@
 """Moves the levels of one family's buckets to what headers show.
 
-Owns the drift of each bucket and what has been corrected in all. Must never decide which
-limits hold (`limits_seen.py` does) or read a clock.
+Owns the drift of each bucket and what has been corrected in all. Must never decide
+which limits hold (`limits_seen.py` does) or read a clock.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class Levels:
         self._evidence = evidence
         self._drifts: dict[Key, Drift] = {}
         self.corrected: dict[str, float] = {}
-        """By how much headers have moved each level in all, by labels like "tokens/60s"."""
+        """By how much headers have moved each level in all, by labels like
+        "tokens/60s".
+        """
 
     def start(
         self, admitted: Admitted, readings: Sequence[Reading], known: set[Key], now: float

@@ -3,14 +3,14 @@
 Owns the limits learned for one family. Must never touch a bucket or read a clock: it
 returns limits, and the controller holds them.
 
-* The first figures count at once. Later changes count when two answers in a row show the
-  same, so that one wrong header can close or open nothing.
+* The first figures count at once. Later changes count when two answers in a row show
+  the same, so that one wrong header can close or open nothing.
 * A lower limit that a refusal names counts at once as well. It is dropped when
   `CONTRADICTIONS` answers show a higher one, or after `REFUSED_SECONDS` where headers
   show none (each time that it is named again it is kept for twice as long).
 * Limits are kept per model, and of what several models show the highest counts: a small
-  limit may be that of one model alone. A model counts for `MODEL_SECONDS` after its last
-  answer.
+  limit may be that of one model alone. A model counts for `MODEL_SECONDS` after its
+  last answer.
 * What an answer or many have shown refuses no call for good: where it would, it is
   retracted until it is shown again.
 * A period that cannot be read yet (nothing is used, or resets are below 1 ms) is taken
@@ -47,7 +47,7 @@ REFUSED_SECONDS: Final = 900.0
 MODEL_SECONDS: Final = 600.0
 """Seconds after its last answer for which the limits of one model count."""
 MODELS: Final = 20
-"""Models whose limits are kept apart; further ones replace the longest unseen."""
+"""Models with limits kept apart; further ones replace the longest unseen."""
 
 Key = tuple[str, float]
 """A dimension and a period in seconds."""
@@ -81,7 +81,7 @@ class LimitsSeen:
         self._last_seen: tuple[object, ...] = ()  # the last figures that changed nothing
 
     def on_headers(self, readings: Sequence[Reading], now: float) -> list[Limit] | None:
-        """Take one answer's readings; return all limits if they have changed, else None."""
+        """Take one answer's readings; return all limits if they changed, else None."""
         self.seen_at = now
         dropped = self._drop_refused(readings, now) if self.refused else False
         figures = tuple([(reading.name, reading.limit, reading.period) for reading in readings])
@@ -113,7 +113,7 @@ class LimitsSeen:
         return self.limits() if changed or dropped else None
 
     def _drop_refused(self, readings: Sequence[Reading], now: float) -> bool:
-        """Drop what refusals named and answers contradict; return whether there was any."""
+        """Drop what refusals named and answers contradict; return if there was any."""
         shown, guessed = _shown(readings)
         before = len(self.refused)
         for key, amount in list(self.refused.items()):
@@ -126,7 +126,7 @@ class LimitsSeen:
         return len(self.refused) < before
 
     def _replace_guesses(self, shown: dict[Key, float], guessed: set[str]) -> None:
-        """Drop a guessed period where it is shown at last, unless the guess was right."""
+        """Drop a guessed period where it is shown at last, unless it was right."""
         for name in {name for name, _ in shown} & self._period_guessed - guessed:
             self._period_guessed.discard(name)
             if (name, MINUTE) not in shown:
@@ -156,7 +156,7 @@ class LimitsSeen:
         return self.limits()
 
     def retract(self, name: str, amount: float) -> bool:
-        """Drop limits below ``amount`` until they are shown again; return if any was."""
+        """Drop limits below ``amount`` until shown again; return if any was."""
         found = False
         for book in (self._amounts, self.refused):
             for key, limit in list(book.items()):
@@ -196,7 +196,7 @@ class LimitsOfModels:
         return any(key in seen.refused for seen in self._models.values())
 
     def retract(self, name: str, amount: float) -> bool:
-        """Drop limits below ``amount`` until they are shown again; return if any was."""
+        """Drop limits below ``amount`` until shown again; return if any was."""
         retracted = [seen.retract(name, amount) for seen in self._models.values()]
         return any(retracted)
 
@@ -213,7 +213,7 @@ class LimitsOfModels:
 
 
 def _shown(readings: Iterable[Reading]) -> tuple[dict[Key, float], set[str]]:
-    """Sort one answer's limits; the second value is the dimensions of guessed periods."""
+    """Sort one answer's limits; the second value is what has a guessed period."""
     shown: dict[Key, float] = {}
     guessed: set[str] = set()
     for reading in readings:

@@ -22,7 +22,7 @@ QUOTA_PAUSE: Final = 60.0
 
 
 class Quota:
-    """Refusals whose code means a spent credit with one server and a rate with another.
+    """Refusals by a code that means spent credit with one server and a rate elsewhere.
 
     The code is final when a call that was sent after a minute's pause is refused in the
     same way, with no answer in between.
@@ -52,7 +52,7 @@ class Quota:
 
 
 class Pause:
-    """Doubles while refusals that name no moment go on, and starts again after answers."""
+    """Doubles while refusals that name no moment go on; answers make it short again."""
 
     __slots__ = ("_seconds", "_until")
 
@@ -61,7 +61,7 @@ class Pause:
         self._until = -inf
 
     def answered(self, now: float) -> None:
-        """Take note of an answer: after the pause is over the next one is short again."""
+        """Take note of an answer: after the pause the next one is short again."""
         if now >= self._until:
             self._seconds = FIRST_PAUSE
 

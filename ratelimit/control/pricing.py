@@ -6,15 +6,13 @@ header or a refusal: `ratelimit.control.evidence` changes what is known here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Accounting = Literal["reconcile", "refund", "never_refund", "charge"]
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(NamedTuple):
     """Tokens that one call takes."""
 
     tokens: int
@@ -61,8 +59,8 @@ class Pricing:
         :param output: tokens that the answer is expected to have.
         :param charge: tokens that the server takes at admission.
         :param most: the smallest limit of tokens. While it is not known that the server
-            charges the maximum output, a maximum above the limit is no reason to refuse:
-            the call goes from a full bucket.
+            charges the maximum output, a maximum above the limit is no reason to
+            refuse: the call goes from a full bucket.
         """
         if self.accounting == "charge":
             return Price(charge, 0, charge)
@@ -81,5 +79,5 @@ class Pricing:
         return Price(tokens, 0, charge)
 
     def settled(self, prompt: int, output: int, charge: int) -> int:
-        """Return the tokens that a call has taken in the end, by its bill and charge."""
+        """Return the tokens that a call took in the end, by its bill and charge."""
         return self.price(prompt, output, charge).tokens

@@ -41,7 +41,7 @@ class Slack:
         self._seen = 0
 
     def observe(self, seconds: float) -> bool:
-        """Take the time from one admission to its headers; return whether the slack moved."""
+        """Take the time from an admission to its headers; return if the slack moved."""
         self._seen += 1
         if seconds > self._recent:
             self._recent = seconds

@@ -35,7 +35,7 @@ _UNPRINTED: Final = frozenset(
     }
 )
 _NAMED: Final = frozenset({"properties", "$defs", "definitions"})
-"""Keywords whose own keys are names, not keywords."""
+"""Keywords that hold a mapping from names, not from keywords."""
 
 _DEEPEST: Final = 40
 """Levels of a schema that are printed."""

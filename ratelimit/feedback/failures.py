@@ -6,7 +6,7 @@ Must never import those libraries (any of them may be installed, or none), do I/
 a clock or act on anything. Never raises.
 
 Giving back what was not sent is right, giving back what the server has counted brings
-the next 429: in doubt the answer is "unknown".
+the next 429: where it is not sure, the answer is "unknown".
 """
 
 from __future__ import annotations

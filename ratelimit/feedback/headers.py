@@ -145,17 +145,17 @@ def read_headers(
     :param headers: a mapping or pairs; names in any case, str or bytes.
     """
     known, layout = _laid_out(headers)
-    others = _values(known, layout, ("date", "x-groq-region"))
+    besides = _values(known, layout, ("date", "x-groq-region"))
     together = any(limit.dialect is _TOGETHER for limit, _ in layout.limits)
     found: list[Reading | None] = []
     for (dialect, name, period), positions in layout.limits:
         fields = {kind: text(known[position][1], 64) for kind, position in positions}
         if dialect is _UNNAMED and together:
-            reading = _reading(name, SECOND, fields, others["date"])
+            reading = _reading(name, SECOND, fields, besides["date"])
         else:
-            reading = _reading(name, period, fields, others["date"])
+            reading = _reading(name, period, fields, besides["date"])
 
-        if reading and reading.name == "requests" and others["x-groq-region"]:
+        if reading and reading.name == "requests" and besides["x-groq-region"]:
             # Groq documents its -requests headers as per day
             reading = reading._replace(period=reading.period or DAY)
         found.append(reading)

@@ -91,10 +91,13 @@ class BodyMeter:
 
 
 def _settle_json(lease: Lease, reader: JsonReader) -> None:
-    if reader.usage is not None:
-        lease.settle(reader.usage)
+    usage, answer = reader.usage, reader.answer
+    if usage is not None:
+        lease.settle(usage)
+        if usage.output_tokens and answer is not None and not answer.get("error"):
+            return  # something was generated: an answer
 
-    failure = read_error_answer(reader.answer)
+    failure = read_error_answer(answer)
     if failure is not None and failure.refusal is not None:
         lease.refuse(failure.refusal)
     lease.close()

@@ -56,7 +56,7 @@ class AdmittedLease(Lease):
         return self._over
 
     def shares(self, family: ModelFamily) -> bool:
-        """Return whether a call of this family, made inside this one, may use its slot."""
+        """Return whether a call of this family, made inside it, may use its slot."""
         return self._family is family and self._store is family.admission.store
 
     def belongs_to(self, estimator: Estimator) -> bool:
@@ -99,7 +99,7 @@ class AdmittedLease(Lease):
             self.cancel()
 
     def refuse(self, refusal: Refusal) -> Refusal:
-        """End the call by a refusal: count it, pause the queue, and return it as judged.
+        """End the call by a refusal, pause the queue, and return it as judged.
 
         The reserve is not simply given back. The refusal proves that our level was too
         high, and a refund would bring the next refusal (simulated: 59 of 300 calls lost
@@ -135,7 +135,7 @@ class AdmittedLease(Lease):
         self.settle(**self._taken(Usage(prompt, output, prompt + output)))
 
     def current(self) -> Current:
-        """Make this the `current_lease` while the returned context manager is entered."""
+        """Make this the `current_lease` while the returned manager is entered."""
         return Current(self)
 
 
@@ -193,7 +193,7 @@ def payment_around(family: ModelFamily) -> Payment | None:
 
 
 def _in_flight(lease: AdmittedLease | None) -> AdmittedLease | None:
-    """Return this lease, or the innermost around it, as far as its call is in flight."""
+    """Return this lease or the innermost around it with a call in flight."""
     while lease is not None and lease.ended:
         lease = lease.around
     return lease

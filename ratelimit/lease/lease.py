@@ -30,8 +30,8 @@ class Lease:
     """One admitted call: what was paid for it, and how that is settled.
 
     A call ends at its first `settle`, `cancel`, `fail` or `close`, which frees its
-    concurrency slot. Later figures still correct the buckets: the newest counts. A lease
-    that is dropped without any of them is closed.
+    concurrency slot. Later figures still correct the buckets: the newest counts. A
+    lease that is dropped without any of them is closed.
     """
 
     __slots__ = (
@@ -95,19 +95,21 @@ class Lease:
         Or is debited late, where more was used than reserved. With
         ``accounting="reconcile"`` a known admission charge is the least that stays
         debited: a server that takes a charge and does not settle keeps it. With
-        "never_refund" and "charge" the reserve stays, as on such a server. Settling twice
-        is allowed; the newest figure counts.
+        "never_refund" and "charge" the reserve stays, as on such a server. Settling
+        twice is allowed; the newest figure counts.
 
         :param answer: what carries usage: an SDK response, its ``usage``, a dict of
             either, the JSON text; or the tokens as a number.
-        :param tokens: the tokens used, given by hand; other dimensions likewise by their
-            names.
+        :param tokens: the tokens used, given by hand; other dimensions likewise by
+            their names.
 
         Raises `InvalidArgument` on what carries no usage and on amounts that cannot be;
         then nothing has changed.
         """
         if type(tokens) is int and answer is None and not amounts and 0 <= tokens <= LARGEST:
             used: dict[str, float] = {"tokens": tokens}  # the common case of a cost by hand
+        elif isinstance(answer, Usage) and tokens is None and not amounts:
+            used = self._billed(answer)
         else:
             used = self._amounts(answer, tokens, amounts)
         if not self._abandoned:
@@ -129,9 +131,9 @@ class Lease:
     def fail(self, error: BaseException) -> None:
         """End the call by an exception.
 
-        If nothing was sent, everything goes back. A 429 pauses the queue and is counted.
-        Anything else keeps the reserve. A call that has ended before stays as it is: the
-        error came after it, or its headers have shown it already.
+        If nothing was sent, everything goes back. A 429 pauses the queue and is
+        counted. Anything else keeps the reserve. A call that has ended before stays as
+        it is: the error came after it, or its headers have shown it already.
         """
         if self._over:
             return

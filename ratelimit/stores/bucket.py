@@ -38,16 +38,16 @@ Slack: date the debit at its arrival
 ------------------------------------
 
 The server's bucket is debited when the request *arrives*; ours, when it leaves. If ours
-was full, it starts to refill at once, the server's only later: for ``lag * rate`` tokens
-ours would show a level that the server does not have, and a burst sent on that level
-gets 429s. So the debit is dated ``now + slack``, the latest plausible arrival:
+was full, it starts to refill at once, the server's only later: for ``lag * rate``
+tokens ours would show a level that the server does not have, and a burst sent on that
+level gets 429s. So the debit is dated ``now + slack``, the latest plausible arrival:
 ``full_at = max(full_at, now + slack) + amount / rate``. If every request arrives within
 the slack, in whatever order, our ``full_at`` is never before the server's (both are
 "the latest of a start plus all that came after it", and each of our starts is at or
-after the server's), so whatever fits here fits there. It costs burst (a full bucket of a
-minute with a slack of 2 s lends 58 s of it) and never rate: a bucket in use has
-``full_at`` beyond ``now + slack`` anyway. A bucket of only a second would lose rate too,
-so the slack is held below half of the bucket's own window.
+after the server's), so whatever fits here fits there. It costs burst (a full bucket of
+a minute with a slack of 2 s lends 58 s of it) and never rate: a bucket in use has
+``full_at`` beyond ``now + slack`` anyway. A bucket of only a second would lose rate
+too, so the slack is held below half of the bucket's own window.
 
 Deferred: what the server debits only at the end
 ------------------------------------------------
@@ -56,10 +56,10 @@ OpenAI charges a call's input when it arrives and replaces that by the usage whe
 call ends: the output is debited late. Taking the expected output as if it were debited
 at once would let that part drip away while the answer is still being written, and give
 back at the end what was never taken: after a long answer our bucket would show a refill
-that the server's full bucket threw away. So this part of a cost is *deferred*: it lowers
-the level while the call is in flight, does not drip, and at the end the usage is debited
-in its place. ``full_at`` then is the server's own. Deferred amounts count against the
-limit, not against the burst: nothing of them goes at once.
+that the server's full bucket threw away. So this part of a cost is *deferred*: it
+lowers the level while the call is in flight, does not drip, and at the end the usage is
+debited in its place. ``full_at`` then is the server's own. Deferred amounts count
+against the limit, not against the burst: nothing of them goes at once.
 
 Oversize
 --------
@@ -76,7 +76,7 @@ from typing import Final
 from ratelimit.limits import Limit
 
 DEFERRING: Final = "tokens"
-"""The dimension whose amounts a server may debit only when the call ends."""
+"""The dimension that a server may debit only when the call ends."""
 
 
 class Bucket:
@@ -153,9 +153,9 @@ class Bucket:
         return max(moment, full_at)  # dearer than the limit with its output: from a full bucket
 
     def taken(self, full_at: float, amount: float, now: float) -> float:
-        """Return the new ``full_at`` after ``amount`` is debited, dated `slack` later."""
+        """Return ``full_at`` after ``amount`` is debited, dated `slack` later."""
         return max(full_at, now + self.slack) + amount * self.seconds_per_unit
 
     def given(self, full_at: float, amount: float, now: float) -> float:
-        """Return the new ``full_at`` after ``amount`` is given back (debited if negative)."""
+        """Return ``full_at`` after ``amount`` is given back (debited if negative)."""
         return max(full_at, now) - amount * self.seconds_per_unit

@@ -20,7 +20,7 @@ class Buckets:
     """The buckets of one family, full at the start.
 
     :param limits: any number of limits; none at all admits everything.
-    :param now: seconds of the clock whose moments all other calls will name.
+    :param now: the time it is, in seconds of the caller's clock.
     :param slack: the first guess of it, in seconds; see `ratelimit.stores.bucket`.
     """
 
@@ -29,7 +29,9 @@ class Buckets:
         self.full_at = [now] * len(self.all)
         """When each bucket is next full; a list is replaced, never changed."""
         self.figures: list[tuple[str, float, float, float, float]] = []
-        """Name, burst, seconds per unit, window and slack of each bucket, for the hot path."""
+        """Name, burst, seconds per unit, window and slack of each bucket, for the hot
+        path.
+        """
         self.expect(slack)
         self.corrected = [0.0] * len(self.all)
         """Seconds by which corrections have moved each ``full_at``, in all."""
@@ -49,7 +51,7 @@ class Buckets:
         ]
 
     def after_take(self, payment: Payment, now: float) -> list[float] | None:
-        """Return ``full_at`` of each bucket after a payment; None: one cannot pay now."""
+        """Return ``full_at`` of each bucket after a payment; None: one cannot pay."""
         full_at = self.full_at.copy()
         for place, (bucket, start) in enumerate(self):
             amount = payment.amounts.get(bucket.name)
@@ -75,7 +77,7 @@ class Buckets:
     def after_settlement(
         self, payment: Payment, used: Mapping[str, float], now: float
     ) -> list[float]:
-        """Return ``full_at`` of each bucket after a call is known to have used ``used``.
+        """Return ``full_at`` of each bucket after a call that has used ``used``.
 
         What the call deferred is debited, unless it ended before or gives it back.
         """
@@ -95,7 +97,7 @@ class Buckets:
         return full_at
 
     def after_spending(self, share: float, now: float) -> list[float]:
-        """Return ``full_at`` of each bucket after a share of its limit was used elsewhere.
+        """Return ``full_at`` of each bucket after others used a share of its limit.
 
         Dated like a debit: the server's bucket, too, is looked at only when the first
         request arrives.
@@ -108,7 +110,7 @@ class Buckets:
         return full_at
 
     def marks(self, full_at: list[float]) -> list[Mark]:
-        """Return the marks of a call after whose payment the buckets are full then."""
+        """Return the marks of a call that leaves the buckets full at these moments."""
         return [
             Mark(bucket, full - corrected)
             for bucket, full, corrected in zip(self.all, full_at, self.corrected, strict=True)
@@ -132,8 +134,8 @@ class Buckets:
     ) -> float:
         """Return when a call fits at the earliest; -inf if nothing limits it.
 
-        What calls in flight have deferred is left out: no time frees it, but an end may,
-        at any moment.
+        What calls in flight have deferred is left out: no time frees it, but an end
+        may, at any moment.
 
         :param ahead: what has to be debited before this call, summed.
         """
@@ -196,8 +198,8 @@ class Buckets:
     def replaced(self, limits: Limits, now: float, slack: float) -> Buckets:
         """Return the buckets of other limits, which keep what is owed under these.
 
-        A bucket of the same name and period keeps what it owes: as much, or for as long,
-        whichever is less.
+        A bucket of the same name and period keeps what it owes: as much, or for as
+        long, whichever is less.
         """
         owed = {
             (bucket.name, bucket.limit.per): (bucket.owed(full_at, now), max(full_at - now, 0.0))

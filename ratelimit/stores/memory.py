@@ -9,8 +9,8 @@ a Ctrl-C finds each change whole or not begun, whenever it comes.
 
 `settle` must also work when it interrupts the holder of the lock in the same thread: in
 the finalizer of an abandoned stream that the garbage collector runs in the middle of
-`take`, or in a signal handler. It therefore never blocks. What cannot be done at once is
-left in an inbox, which the holder empties after it has released the lock.
+`take`, or in a signal handler. It therefore never blocks. What cannot be done at once
+is left in an inbox, which the holder empties after it has released the lock.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class MemoryStore:
     """The buckets of one family and its calls in flight.
 
     :param limits: any number of limits; none at all admits everything.
-    :param now: seconds of the clock whose moments all other calls will name.
+    :param now: the time it is, in seconds of the caller's clock.
     :param slack: the first guess of it, in seconds; see `ratelimit.stores.bucket`.
     """
 
@@ -93,7 +93,8 @@ class MemoryStore:
                 return self._take(payment, now)
 
             # The common case of `_take`, with `Bucket.moment` and `Bucket.taken` in one
-            # frame: every call pays for them (benchmarks/overhead.py, row "uncontended").
+            # frame: every call pays for them (benchmarks/overhead.py, row
+            # "uncontended").
             amounts = payment.amounts
             full_at = buckets.full_at.copy()
             place = -1
@@ -200,7 +201,8 @@ class MemoryStore:
         The difference goes back, or is debited late. Settling again corrects earlier
         figures.
 
-        :param used: what the call used, by dimension; what is missing keeps its reserve.
+        :param used: what the call used, by dimension; what is missing keeps its
+            reserve.
         """
         for entered in self._try_steps:
             if entered:
@@ -276,7 +278,7 @@ class MemoryStore:
         self._find_obstacles()
 
     def spend(self, share: float, now: float) -> None:
-        """Take a share of each limit, 0 to 1, that was used before this store was made."""
+        """Take a share of each limit, 0 to 1, that was used before."""
         self._buckets.full_at = self._buckets.after_spending(share, now)
 
     def expect(self, slack: float) -> None:
@@ -351,7 +353,7 @@ class MemoryStore:
         return True
 
     def corrected(self, bucket: Bucket) -> float | None:
-        """Return by how many seconds `correct` has moved a bucket; None: it is no more."""
+        """Return the seconds by which `correct` moved a bucket; None: it is no more."""
         buckets = self._buckets
         return buckets.corrected[buckets.all.index(bucket)] if bucket in buckets.all else None
 
@@ -388,8 +390,8 @@ class MemoryStore:
                 self._lock.release()
 
     def _apply_inbox(self) -> None:
-        # An entry is taken out only after it is applied, and applying it once more, when
-        # a signal came in between, changes nothing.
+        # An entry is taken out only after it is applied, and applying it once more,
+        # when a signal came in between, changes nothing.
         while self._inbox:
             self._inbox[0]()
             self._inbox.popleft()
@@ -431,7 +433,7 @@ class MemoryStore:
 
 
 def _lender(payment: Payment) -> Payment | None:
-    """Return the call whose slot a nested call may use now."""
+    """Return the call that can lend its slot to a nested call now."""
     around = payment.around
     if around is None or not around.paid or around.borrower is not None:
         return None

@@ -29,7 +29,7 @@ class Wait(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """One bucket right after a payment: what the headers of this call should confirm."""
+    """One bucket right after a payment: what this call's headers should confirm."""
 
     bucket: Bucket
     full_at: float
@@ -76,7 +76,7 @@ class Payment:
     borrower: Payment | None = field(default=None, init=False)
     """The nested call that uses this call's concurrency slot now."""
     lender: Payment | None = field(default=None, init=False)
-    """The call in whose concurrency slot this call is in flight; None: in its own."""
+    """The call that lends this one its concurrency slot; None: it has its own."""
     _least: Mapping[str, float] | None = field(default=None, init=False)
 
     def nest(self, parent: Payment) -> None:
@@ -128,5 +128,5 @@ class Payment:
 
     @property
     def held(self) -> Mapping[str, float]:
-        """Return what the call holds: what it reserved, and in its place what it used."""
+        """Return what the call holds: its reserve, or in its place what it used."""
         return self.amounts if self.spent is None else {**self.amounts, **self.spent}

@@ -45,7 +45,7 @@ class Attempt:
 
 
 class BucketKey(NamedTuple):
-    """Whose calls share buckets."""
+    """The tenant; its calls share buckets."""
 
     organisation: str
     project: str

@@ -48,7 +48,7 @@ class Rules:
     request_window: Window = "period"
     """How requests are counted."""
     style: Style = "openai"
-    """Whose headers and refusals are imitated."""
+    """The server that headers and refusals imitate."""
     neighbour: float = 0.0
     """Largest share of the limit that another tenant takes."""
     changes: tuple[tuple[float, float], ...] = ()

@@ -1,4 +1,4 @@
-"""A workload for users who have none at hand: the calls of a small support desk.
+"""A workload for users who have none at hand: the calls of a small shop's support.
 
 Owns the texts and their mixture: many short questions, some long documents, a few with
 tools, a few streamed, answers bounded and not. Must never send, or know limits. The
@@ -36,7 +36,7 @@ FILLING: Final = {
     "state": ("in transit", "damaged", "lost", "delayed at customs", "waiting for pickup"),
     "thing": ("kettle", "bicycle lamp", "bookshelf", "garden hose", "headset", "winter coat"),
 }
-SYSTEM: Final = "You work at the support desk of a small shop. Be brief, friendly and exact."
+SYSTEM: Final = "You work in the support of a small shop. Be brief, friendly and exact."
 TOOLS: Final[list[dict[str, Any]]] = [
     {
         "type": "function",

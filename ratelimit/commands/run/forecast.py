@@ -95,7 +95,8 @@ def _count(source: Source, limiter: RateLimiter) -> dict[str, Sum]:
     for request in source:
         estimate = limiter.estimate(request.body, endpoint=request.endpoint)
         cost = limiter.price(request.body, endpoint=request.endpoint)
-        # Output beyond a limit is no reason to refuse: the call goes from a full bucket.
+        # Output beyond a limit is no reason to refuse: the call goes from a full
+        # bucket.
         least = cost | {"tokens": max(estimate.prompt_tokens, estimate.charge)}
         limits = limiter.limits(request.model)
         is_hopeless = any(least.get(limit.name, 0) > limit.amount for limit in limits)

@@ -22,7 +22,7 @@ SAMPLE_EVERY: Final = 1.0
 """Seconds between two samples; the last minute is known that exactly."""
 
 _NAMES: Final = {"requests": "RPM", "tokens": "TPM"}
-"""Limits whose use is shown, by their dimension."""
+"""Limits that are shown with their use, by their dimension."""
 
 
 @dataclass(frozen=True, slots=True)
