@@ -12,14 +12,11 @@ from typing import Any, Literal, Never, TypeVar, get_args, overload
 
 from ratelimit.admission.clock import Clock
 from ratelimit.arguments import (
-    OPTIONS,
     check_clock,
     check_level,
     check_output,
     check_share,
-    cost_by_hand,
     limits_by_model,
-    similar,
     spelled,
 )
 from ratelimit.control.engine import PATIENCE, Engine
@@ -32,7 +29,13 @@ from ratelimit.integrations.settlement import SettleBy
 from ratelimit.integrations.wrapping import wrap
 from ratelimit.lease import Lease
 from ratelimit.limits import Limits, amount_of, amounts_of
-from ratelimit.reservation import Reservation, admit_by_hand, body_of, deadline_of
+from ratelimit.reservation import (
+    Reservation,
+    admit_by_hand,
+    body_of,
+    deadline_of,
+    reservation_of,
+)
 from ratelimit.statistics import Statistics, family_statistics
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -181,28 +184,8 @@ class RateLimiter:
         Raises `InvalidArgument` on what cannot be used and, on entry, `RequestTooLarge`
         for a call that can never fit a limit.
         """
-        for name in body:
-            meant = similar(name, OPTIONS)
-            if meant is not None:
-                raise InvalidArgument(
-                    f"there is no option {name}=; did you mean {meant}=? A field of the request "
-                    "body that is really called so goes into the body's mapping"
-                )
-        nothing = request is None and not body  # no body and no cost: one request, no tokens
-        explicit = not (tokens is None and requests is None and cost is None)
-        if explicit and (request is not None or body.keys() - {"model"}):
-            raise InvalidArgument(
-                "give the request body or its cost (tokens=, requests=, cost=), not both"
-            )
-        deadline_of(timeout, 0.0)  # what is wrong with it is said before anything waits
-        by_hand = explicit or nothing
-        return Reservation(
-            self._engine,
-            body if by_hand else body_of(request, body),
-            explicit_cost=cost_by_hand(tokens, requests, cost) if by_hand else None,
-            timeout=timeout,
-            patience=self._engine.patience(priority),
-            endpoint=endpoint,
+        return reservation_of(
+            self._engine, request, body, (tokens, requests, cost), timeout, priority, endpoint
         )
 
     async def acquire(
@@ -229,17 +212,9 @@ class RateLimiter:
             lease = admit_by_hand(self._engine, tokens)
             if lease is not None:
                 return lease
-        reservation = self.reserve(
-            request,
-            tokens=tokens,
-            requests=requests,
-            cost=cost,
-            timeout=timeout,
-            priority=priority,
-            endpoint=endpoint,
-            **body,
-        )
-        return await reservation.admit_async()
+        price = tokens, requests, cost
+        call = reservation_of(self._engine, request, body, price, timeout, priority, endpoint)
+        return await call.admit_async()
 
     def acquire_sync(
         self,
@@ -258,17 +233,9 @@ class RateLimiter:
 
         Takes and raises what `reserve` does.
         """
-        reservation = self.reserve(
-            request,
-            tokens=tokens,
-            requests=requests,
-            cost=cost,
-            timeout=timeout,
-            priority=priority,
-            endpoint=endpoint,
-            **body,
-        )
-        return reservation.admit()
+        price = tokens, requests, cost
+        call = reservation_of(self._engine, request, body, price, timeout, priority, endpoint)
+        return call.admit()
 
     def acquire_nowait(
         self,
@@ -288,17 +255,9 @@ class RateLimiter:
         Takes what `reserve` does (a timeout changes nothing). Raises `WouldBlock` where
         the call would have to wait.
         """
-        reservation = self.reserve(
-            request,
-            tokens=tokens,
-            requests=requests,
-            cost=cost,
-            timeout=timeout,
-            priority=priority,
-            endpoint=endpoint,
-            **body,
-        )
-        return reservation.admit_now()
+        price = tokens, requests, cost
+        call = reservation_of(self._engine, request, body, price, timeout, priority, endpoint)
+        return call.admit_now()
 
     @spelled("limiter.wrap(AsyncOpenAI())")
     def wrap(

@@ -18,6 +18,7 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 from ratelimit.admission.admission import Terms
+from ratelimit.arguments import OPTIONS, cost_by_hand, similar
 from ratelimit.control.engine import Engine
 from ratelimit.errors import InvalidArgument, RequestTooLarge, WouldBlock
 from ratelimit.estimate import Estimate
@@ -56,14 +57,14 @@ class Reservation:
         self._endpoint = endpoint
         self._site = site
 
-    def admit(self) -> AdmittedLease:
+    def _admit(self) -> AdmittedLease:
         """Wait in the calling thread."""
         lease = self._unpaid()
         if self._try_admit(lease) is not None:
             lease.family.admit(lease.payment, self._terms(lease))
         return lease.deliver()
 
-    async def admit_async(self) -> AdmittedLease:
+    async def _admit_async(self) -> AdmittedLease:
         """Wait in the calling task; a big prompt is counted in a worker thread."""
         if self._explicit_cost is None and self._engine.estimator.needs_thread(self._request):
             lease = await anyio.to_thread.run_sync(self._unpaid, limiter=_one_at_a_time())
@@ -72,17 +73,6 @@ class Reservation:
         if self._try_admit(lease) is not None:
             await lease.family.admit_async(lease.payment, self._terms(lease))
         return lease.deliver()
-
-    def admit_now(self) -> AdmittedLease:
-        """Admit at once or raise `WouldBlock`."""
-        lease = self._unpaid()
-        wait = self._try_admit(lease)
-        if wait is None:
-            return lease.deliver()
-        if wait.until == inf:
-            raise WouldBlock("no capacity now: others wait or are in flight")
-        seconds = max(wait.until - self._engine.clock.now(), 0.0)
-        raise WouldBlock(f"no capacity now, try again in {seconds:.3f} s", retry_after=seconds)
 
     def _unpaid(self) -> AdmittedLease:
         """Return the lease of this call, before anything is paid."""
@@ -146,7 +136,7 @@ class Reservation:
 
     def __enter__(self) -> Lease:
         self._refuse_reentry()
-        return self._enter(self.admit())
+        return self._enter(self._admit())
 
     def __exit__(
         self,
@@ -158,7 +148,7 @@ class Reservation:
 
     async def __aenter__(self) -> Lease:
         self._refuse_reentry()
-        return self._enter(await self.admit_async())
+        return self._enter(await self._admit_async())
 
     async def __aexit__(
         self,
@@ -167,6 +157,29 @@ class Reservation:
         trace: TracebackType | None,
     ) -> None:
         self._exit(error)
+
+
+class CallReservation(Reservation):
+    """A reservation, and how the doors of this package enter it."""
+
+    def admit(self) -> AdmittedLease:
+        """Wait in the calling thread."""
+        return self._admit()
+
+    async def admit_async(self) -> AdmittedLease:
+        """Wait in the calling task; a big prompt is counted in a worker thread."""
+        return await self._admit_async()
+
+    def admit_now(self) -> AdmittedLease:
+        """Admit at once or raise `WouldBlock`."""
+        lease = self._unpaid()
+        wait = self._try_admit(lease)
+        if wait is None:
+            return lease.deliver()
+        if wait.until == inf:
+            raise WouldBlock("no capacity now: others wait or are in flight")
+        seconds = max(wait.until - self._engine.clock.now(), 0.0)
+        raise WouldBlock(f"no capacity now, try again in {seconds:.3f} s", retry_after=seconds)
 
 
 def admit_by_hand(engine: Engine, tokens: object) -> AdmittedLease | None:
@@ -235,3 +248,41 @@ def deadline_of(timeout: float | None, now: float) -> float:
     Raises `InvalidArgument` for a timeout that cannot be.
     """
     return inf if timeout is None else now + amount_of(timeout, "timeout=, in seconds,")
+
+
+def reservation_of(
+    engine: Engine,
+    request: Mapping[str, Any] | None,
+    body: dict[str, Any],
+    price: tuple[float | None, float | None, Mapping[str, float] | None],
+    timeout: float | None,
+    priority: str | float,
+    endpoint: str | None,
+) -> CallReservation:
+    """Return what `reserve` makes of its arguments.
+
+    :param price: ``tokens``, ``requests`` and ``cost``.
+    """
+    for name in body:
+        meant = similar(name, OPTIONS)
+        if meant is not None:
+            raise InvalidArgument(
+                f"there is no option {name}=; did you mean {meant}=? A field of the request "
+                "body that is really called so goes into the body's mapping"
+            )
+    nothing = request is None and not body  # no body and no cost: one request, no tokens
+    explicit = price != (None, None, None)
+    if explicit and (request is not None or body.keys() - {"model"}):
+        raise InvalidArgument(
+            "give the request body or its cost (tokens=, requests=, cost=), not both"
+        )
+    deadline_of(timeout, 0.0)  # what is wrong with it is said before anything waits
+    by_hand = explicit or nothing
+    return CallReservation(
+        engine,
+        body if by_hand else body_of(request, body),
+        explicit_cost=cost_by_hand(*price) if by_hand else None,
+        timeout=timeout,
+        patience=engine.patience(priority),
+        endpoint=endpoint,
+    )

@@ -198,6 +198,7 @@ def interrupt(store: MemoryStore, act: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
     As a finalizer or signal handler would.
     """
+    store._plain = False  # the general way, which asks `Buckets`
     real = Buckets.after_take
 
     def interrupted(buckets: Buckets, payment: Payment, now: float) -> list[float] | None:
@@ -289,6 +290,7 @@ def test_one_thread_at_a_time_is_inside(monkeypatch: pytest.MonkeyPatch) -> None
         return real(buckets, payment, now)
 
     monkeypatch.setattr(Buckets, "after_take", slow)
+    store._plain = False  # the general way, which asks `Buckets`
     threads = [
         threading.Thread(target=store.take, args=(Payment({"tokens": 1}), 0.0)) for _ in range(8)
     ]

@@ -26,7 +26,7 @@ from ratelimit.estimate import Estimate, Estimator
 from ratelimit.estimate.models import traits_of
 from ratelimit.feedback import Usage
 from ratelimit.limits import SHORT_FORMS
-from ratelimit.reservation import Reservation
+from ratelimit.reservation import CallReservation
 from ratelimit.testing import Ledger, VirtualClock
 from ratelimit.testing.answers import Answers
 from ratelimit.testing.charges import Charge
@@ -172,7 +172,7 @@ class _Run:
         item = job.item
         body = {"model": item.model, "counted": item.counted}
         patience = self._engine.patience(item.priority)
-        lease = await Reservation(
+        lease = await CallReservation(
             self._engine, body, endpoint=item.endpoint, patience=patience
         ).admit_async()
         self._in_flight += 1

@@ -110,8 +110,8 @@ def read_usage(answer: object) -> Usage | None:
     0, and when one of them cannot be (negative, not finite, beyond a billion): what is
     not known to be less is held in full.
 
-    :param answer: an SDK object, a mapping, JSON bytes or text, an HTTP response whose
-        body was read, or a usage object itself.
+    :param answer: an SDK object, a mapping, JSON bytes or text, an HTTP response with
+        its body read, or a usage object itself.
     """
     return _within(answer, _DEEPEST)
 

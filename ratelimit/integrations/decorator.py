@@ -18,11 +18,11 @@ from ratelimit.integrations.arguments import body_maker, name_of
 from ratelimit.integrations.settlement import SettleBy, holds_output, is_http_reply, settle_answer
 from ratelimit.integrations.streams import StreamMeter, is_stream, metered
 from ratelimit.lease import AdmittedLease as Lease
-from ratelimit.reservation import Reservation
+from ratelimit.reservation import CallReservation
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-Reserve: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any]], Reservation]
+Reserve: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any]], CallReservation]
 """Makes the reservation of a call with these positional and keyword arguments."""
 
 
@@ -49,9 +49,9 @@ def decorator(
         body_of = body_maker(function, request)
         site = getattr(function, "__qualname__", "")
 
-        def reserve(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reservation:
+        def reserve(args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallReservation:
             body = body_of(args, kwargs)
-            return Reservation(engine, body, timeout=timeout, patience=patience, site=site)
+            return CallReservation(engine, body, timeout=timeout, patience=patience, site=site)
 
         return _wrap(function, reserve, Results(name_of(function), settle))
 

@@ -34,7 +34,7 @@ from ratelimit.integrations.requests import metered_call
 from ratelimit.integrations.settlement import warn_once
 from ratelimit.lease import AdmittedLease as Lease
 from ratelimit.lease import enclosing_lease
-from ratelimit.reservation import Reservation
+from ratelimit.reservation import CallReservation
 
 READ_EVERY: Final = 0.1
 """Seconds after an answer in which the headers of another one are not read.
@@ -60,7 +60,7 @@ class HTTPMetering:
     patience: float
     """Seconds by which later attempts of less patience may overtake."""
 
-    def admission(self, request: Any) -> Reservation | Lease | None:
+    def admission(self, request: Any) -> CallReservation | Lease | None:
         """Find what admits a request; None when it costs nothing.
 
         A lease that was taken for it, or a reservation that has to be waited for.
@@ -86,7 +86,7 @@ class HTTPMetering:
             return lease
 
         only_a_request = {"requests": 1.0} if call.body is None else None
-        return Reservation(
+        return CallReservation(
             engine,
             {"model": call.model} if call.body is None else call.body,
             explicit_cost=only_a_request,

@@ -1,0 +1,232 @@
+"""What is held of one family: its numbers, its limits, and what else keeps calls back.
+
+Owns the state of a store and every change to it but a payment and its settlement; the
+changes that come from answers never block. Must never wait for anything but its lock,
+read a clock or know a queue. `memory.py` has the payments.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+
+from ratelimit.limits import Limits
+from ratelimit.locks import try_steps, wait_steps
+from ratelimit.stores.bucket import Bucket
+from ratelimit.stores.buckets import Buckets
+from ratelimit.stores.payments import NOTHING, Payment
+
+
+class Holdings:
+    """The buckets of one family and its calls in flight.
+
+    :param limits: any number of limits; none at all admits everything.
+    :param now: the time it is, in seconds of the caller's clock.
+    :param slack: the first guess of it, in seconds; see `ratelimit.stores.bucket`.
+    """
+
+    def __init__(self, limits: Limits, now: float, slack: float = 0.0) -> None:
+        self.limits = limits
+        self.marking = False
+        """Whether payments carry marks: whether headers are listened to."""
+        self.admitted = 0
+        self.admitted_at = now
+        """When a call was admitted last, or the store was made."""
+        self.ended = 0
+        self._slack = slack
+        self._buckets = Buckets(limits, now, slack)
+        self._keeping = 0  # calls in flight that give nothing back
+        self._borrowing = 0  # calls in flight in their parents' slots
+        self._cap: int | None = None
+        self._cap_until = inf
+        self._closed_until = -inf
+        self.ask_within = inf
+        """Seconds after which a waiting head asks again, whatever it waits for."""
+        self._buckets_only = self._plain = True
+        self._find_obstacles()
+        self._lock = threading.Lock()
+        self._try_steps = try_steps(self._lock)
+        self._wait_steps = wait_steps(self._lock)
+        self._inbox: deque[Callable[[], None]] = deque()
+
+    @property
+    def in_flight(self) -> int:
+        """Return the number of calls between admission and settlement."""
+        return self.admitted - self.ended
+
+    @property
+    def concurrency(self) -> int | None:
+        """Return how many calls may be in flight at once; None: any number."""
+        return self._cap or self.limits.concurrency
+
+    @property
+    def full(self) -> bool:
+        """Return whether as many calls are in flight as may be."""
+        concurrency = self.concurrency
+        return concurrency is not None and self.in_flight - self._borrowing >= concurrency
+
+    def _find_obstacles(self) -> None:
+        """Note whether buckets are all that has to be looked at for a call."""
+        self._buckets_only = self.concurrency is None and self._closed_until == -inf
+        self._plain = self._buckets_only and not self.marking
+
+    def mark(self) -> None:
+        """Let payments carry marks from now on: headers are listened to."""
+        self.marking = True
+        self._find_obstacles()
+
+    def spend(self, share: float, now: float) -> None:
+        """Take a share of each limit, 0 to 1, that was used before."""
+        self._buckets.full_at = self._buckets.after_spending(share, now)
+
+    def expect(self, slack: float) -> None:
+        """Date debits ``slack`` seconds after admission from now on."""
+        self._slack = slack
+        self._buckets.expect(slack)
+
+    def cap(self, concurrency: int | None, until: float = inf) -> None:
+        """Admit calls only while fewer than ``concurrency`` are in flight, until then.
+
+        None goes back to what the limits say.
+        """
+        self._cap = concurrency
+        self._cap_until = until
+        self._find_obstacles()
+
+    def close(self, until: float) -> None:
+        """Admit nobody before ``until``; a later moment wins. Never blocks."""
+
+        def apply() -> None:
+            self._closed_until = max(self._closed_until, until)
+            self._find_obstacles()
+
+        self._soon(apply)
+
+    def correct(self, bucket: Bucket, seconds: float, now: float) -> None:
+        """Move the ``full_at`` of one bucket: later (positive) is a lower level.
+
+        Never blocks. A bucket that has been replaced since is left alone.
+        """
+        done = False
+
+        def apply() -> None:
+            nonlocal done
+            buckets = self._buckets
+            if done or bucket not in buckets.all:
+                return
+            place = buckets.all.index(bucket)
+            full_at, corrected = list(buckets.full_at), list(buckets.corrected)
+            full_at[place] = max(full_at[place], now) + seconds
+            corrected[place] += seconds
+            buckets.full_at = full_at
+            buckets.corrected = corrected
+            done = True
+
+        self._soon(apply)
+
+    def revert(self, limits: Limits, now: float) -> bool:
+        """Drop what was said from outside; return whether that changes anything.
+
+        Opens the store, holds these limits, and takes back the corrections that have
+        lowered a level: what is left is what was counted here.
+        """
+        buckets = self._buckets
+        lowered = any(seconds > 0 for seconds in buckets.corrected)
+        if not lowered and self._closed_until <= now and limits == self.limits:
+            return False
+
+        def apply() -> None:
+            buckets = self._buckets
+            moved = zip(buckets.full_at, buckets.corrected, strict=True)
+            full_at = [full - max(seconds, 0.0) for full, seconds in moved]
+            corrected = [min(seconds, 0.0) for seconds in buckets.corrected]
+            buckets.full_at = full_at
+            buckets.corrected = corrected
+            self._closed_until = -inf
+            self._find_obstacles()
+
+        self._soon(apply)
+        if limits != self.limits:
+            self.replace(limits, now)
+        return True
+
+    def corrected(self, bucket: Bucket) -> float | None:
+        """Return the seconds by which `correct` moved a bucket; None: it is no more."""
+        buckets = self._buckets
+        return buckets.corrected[buckets.all.index(bucket)] if bucket in buckets.all else None
+
+    def full_at(self, bucket: Bucket) -> float:
+        """Return the moment at which a bucket of this store is next full."""
+        return self._buckets.full_at[self._buckets.all.index(bucket)]
+
+    def replace(self, limits: Limits, now: float) -> None:
+        """Hold other limits; what is owed under a like one stays owed. Never blocks."""
+
+        def apply() -> None:
+            buckets = self._buckets.replaced(limits, now, self._slack)
+            self._buckets = buckets
+            self.limits = limits
+            self._find_obstacles()
+
+        self._soon(apply)
+
+    def _soon(self, apply: Callable[[], None]) -> None:
+        self._inbox.append(apply)
+        self._empty_inbox()
+
+    def _empty_inbox(self) -> None:
+        # A caller that does not get in may leave: the holder of the lock looks into the
+        # inbox after it has released it.
+        while self._inbox:
+            for entered in self._try_steps:
+                if entered:
+                    break
+                return
+            try:
+                self._apply_inbox()
+            finally:
+                self._lock.release()
+
+    def _apply_inbox(self) -> None:
+        # An entry is taken out only after it is applied, and applying it once more,
+        # when a signal came in between, changes nothing.
+        while self._inbox:
+            self._inbox[0]()
+            self._inbox.popleft()
+
+    def not_before(
+        self, payment: Payment, now: float, ahead: Mapping[str, float] = NOTHING
+    ) -> float:
+        """Return a moment before which a call cannot go, whatever is given back.
+
+        :param ahead: what certainly stays debited of the calls in front, summed.
+        """
+        sure = self.in_flight == self._keeping
+        moment = self._buckets.not_before(payment.amounts, payment.deferred, ahead, sure)
+        return min(max(moment, self._closed_until), now + self.ask_within)
+
+    def moment(
+        self,
+        amounts: Mapping[str, float],
+        deferred: float = 0.0,
+        ahead: Mapping[str, float] = NOTHING,
+    ) -> float:
+        """Return when a call fits at the earliest; past if it fits now.
+
+        See `Buckets.moment`; nothing fits while the store is closed.
+        """
+        return max(self._closed_until, self._buckets.moment(amounts, deferred, ahead))
+
+    def refuse_oversize(self, payment: Payment) -> None:
+        """Raise `RequestTooLarge` for a payment that no amount of waiting makes fit."""
+        self._buckets.refuse_oversize(payment.amounts, payment.deferred)
+
+    def levels(self, now: float) -> Mapping[tuple[str, float], float]:
+        """Return the level of each bucket, by (name, period in seconds)."""
+        return self._buckets.levels(now)
+
+    def buckets_of(self, name: str) -> Sequence[Bucket]:
+        """Return the buckets of one dimension."""
+        return [bucket for bucket in self._buckets.all if bucket.name == name]
