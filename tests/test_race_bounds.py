@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from benchmarks.race.bounds import Bucket, Demand, bound
 from benchmarks.race.servers import course_for, terms_of
 
+pytestmark = pytest.mark.no_cover  # long simulations, which coverage would make twice as long
+
 NEVER = Demand(4, 4)  # charged on arrival, for good
 SETTLED = Demand(1, 4)  # charged little, settled to the usage
 REFUNDED = Demand(4, 2)  # charged the most, what was not used comes back

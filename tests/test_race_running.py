@@ -22,6 +22,8 @@ from benchmarks.race.show import as_json, plot, promised, show
 from benchmarks.race.workloads import WORKLOADS
 from ratelimit.testing import VirtualClock
 
+pytestmark = pytest.mark.no_cover  # long simulations, which coverage would make twice as long
+
 SMALL = (0.12, 0.2)
 """A few dozen calls on a fifth of the limits: they have to wait for minutes."""
 

@@ -17,6 +17,8 @@ from benchmarks.tuning.sources import arranged, described
 from benchmarks.tuning.words import code, document, sentences
 from benchmarks.tuning.world import Outcome, Settings, World
 
+pytestmark = pytest.mark.no_cover  # long simulations, which coverage would make twice as long
+
 SEEDS = (1, 2)
 
 

@@ -22,6 +22,8 @@ from benchmarks.tuning.world import Settings, World
 from ratelimit import RateLimiter
 from ratelimit.testing import FakeOpenAI, Latency, VirtualClock
 
+pytestmark = pytest.mark.no_cover  # long simulations, which coverage would make twice as long
+
 EVEN = Latency(spread=0.0, jitter=(0.05, 0.05))
 """The same seconds in the light simulation and in the server's own session."""
 
