@@ -205,7 +205,7 @@ def player(request: pytest.FixtureRequest) -> Player:
     kind: str = request.param
 
     def play(calls: Sequence[Call], **options: Any) -> Play:
-        options.setdefault("slack", 0.0)
+        options.setdefault("arrival_slack", 0.0)
         if kind == "threads":
             return play_threads(calls, options)
         return play_async({"asyncio": VirtualClock, "trio": TrioClock}[kind], calls, options)

@@ -12,7 +12,7 @@ import pytest
 from ratelimit.estimate import Estimator
 from tests.estimate_bodies import Sentinel, bodies
 
-BODIES = 20_000
+BODIES = 6_000
 
 
 def test_any_request_has_an_estimate() -> None:

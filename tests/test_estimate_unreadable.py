@@ -294,7 +294,7 @@ ENDPOINTS = st.sampled_from(
 )
 
 
-@settings(max_examples=1_500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.dictionaries(FIELDS, VALUES, max_size=6) | VALUES, ENDPOINTS)
 def test_no_body_raises_or_hangs(body: object, endpoint: str | None) -> None:
     """Whatever is given for a request, the answer is an estimate of whole numbers."""

@@ -60,7 +60,7 @@ def step(lease: Lease, kind: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("deferring", [False, True], ids=["by hand", "deferring"])
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(steps=st.lists(STEP, max_size=4))
 def test_without_usage_the_whole_reserve_stays_debited(deferring: bool, steps: Any) -> None:
     """Whatever comes in place of a usage, also where the output was only deferred."""

@@ -215,7 +215,7 @@ def test_a_server_never_refuses_what_arrives_within_the_slack(
     script = [
         call | {"end": "close", "tokens": call["tokens"] / 3, "cancel": None} for call in script
     ]
-    play = player(script, limits=limits(TOKENS), slack=SLACK)
+    play = player(script, limits=limits(TOKENS), arrival_slack=SLACK)
     late = sorted(
         (event.time + delay, event.requests, event.tokens)
         for event, delay in zip(admissions(play), delays, strict=False)

@@ -102,7 +102,12 @@ class Server:
     def __init__(self, reply: Answer, **options: Any) -> None:
         self.seen: list[httpx2.Request] = []
         self.reply = reply
-        settings: dict[str, Any] = {"rpm": 1_000, "tpm": 100_000, "slack": 0, "clock": Still()}
+        settings: dict[str, Any] = {
+            "rpm": 1_000,
+            "tpm": 100_000,
+            "arrival_slack": 0,
+            "clock": Still(),
+        }
         self.limiter = RateLimiter(**(settings | options))
 
     def handle(self, request: httpx2.Request) -> httpx2.Response:
