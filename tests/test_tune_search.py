@@ -150,7 +150,7 @@ def test_figures_to_paste_are_short(amount: float, shown: int) -> None:
 
 def test_advice_is_whole() -> None:
     """The advice holds every figure, in sentences and as a document for programs."""
-    asked = plan("P", calls=40, interactive=0.2)
+    asked = plan("P", calls=60, interactive=0.2)
     advice = advise(asked, {"twice": {"rpm": 1_000.0, "tpm": 40_000.0}}, lambda: None, processes=1)
     shown: dict[str, Any] = document(advice)
 
