@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, ParamSpec, TypeVar
 
 from ratelimit.errors import InvalidArgument
-from ratelimit.limits import Limits, amount_of, amounts_of
+from ratelimit.limits import LARGEST, Limits, amount_of, amounts_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -138,7 +138,9 @@ def check_level(level: float) -> float:
 
 def check_output(output: object) -> None:
     """Raise `InvalidArgument` for an expected output that cannot be."""
-    if output not in (None, "max", "learned") and not isinstance(amount_of(output, "output="), int):
+    named = output is None or output in ("max", "learned")
+    whole = isinstance(output, int) and not isinstance(output, bool) and 0 <= output <= LARGEST
+    if not named and not whole:
         raise InvalidArgument(
             f'output= is "max", "learned" or a whole number of tokens, not {output!r}'
         )

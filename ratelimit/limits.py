@@ -6,6 +6,7 @@ never know a clock, a level or a server: what is left of a limit is in `stores/`
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -115,6 +116,13 @@ def read_amount(value: object, what: str) -> float:
     return amount_of(_scaled(found["number"], found["scale"]), what)
 
 
+DIMENSIONS: Final = ("requests", "tokens", "input_tokens", "output_tokens", "images")
+"""What the limiter counts by itself; users may give others, with amounts by hand."""
+
+ALIKE: Final = 0.85
+"""The similarity (`difflib`, 0 to 1) that makes a name a misspelled one."""
+
+
 @dataclass(frozen=True, slots=True, init=False, repr=False)
 class Limit:
     """``amount`` of one dimension per ``per`` seconds.
@@ -145,6 +153,12 @@ class Limit:
             raise InvalidArgument(
                 'a limit needs the name of what it limits, such as "requests" or "tokens", '
                 f'not {_shown(name)}; write Limit("requests", 500) or Limit.parse("500 rpm")'
+            )
+        meant = difflib.get_close_matches(name, DIMENSIONS, 1, ALIKE)
+        if meant and name not in DIMENSIONS:
+            raise InvalidArgument(
+                f'there is no limit of {_shown(name)}; did you mean "{meant[0]}"? A dimension of '
+                "your own has a name of its own"
             )
         amount = _positive(amount, f"the limit of {name}")
         if isinstance(per, str) and per in PERIODS:

@@ -18,6 +18,7 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 from ratelimit.admission.admission import Terms
+from ratelimit.admission.drivers import running_task
 from ratelimit.arguments import OPTIONS, cost_by_hand, similar
 from ratelimit.control.engine import Engine
 from ratelimit.errors import InvalidArgument, RequestTooLarge, WouldBlock
@@ -67,7 +68,8 @@ class Reservation:
     async def _admit_async(self) -> AdmittedLease:
         """Wait in the calling task; a big prompt is counted in a worker thread."""
         if self._explicit_cost is None and self._engine.estimator.needs_thread(self._request):
-            lease = await anyio.to_thread.run_sync(self._unpaid, limiter=_one_at_a_time())
+            async with _one_at_a_time():
+                lease = await anyio.to_thread.run_sync(self._unpaid)
         else:
             lease = self._unpaid()
         if self._try_admit(lease) is not None:
@@ -94,6 +96,8 @@ class Reservation:
         """Admit without waiting and return None, or return the wait."""
         engine = self._engine
         engine.warn_if_forked()
+        if lease.payment.parent is not None:
+            lease.payment.task = running_task()
         return lease.family.admit_nowait(lease.payment, self._patience, engine.clock.now())
 
     def _terms(self, lease: AdmittedLease) -> Terms:
@@ -199,6 +203,7 @@ def admit_by_hand(engine: Engine, tokens: object) -> AdmittedLease | None:
         parent = payment_around(family)
         if parent is not None:
             payment.nest(parent)
+            payment.task = running_task()
     try:
         wait = admission.store.take(payment, admission.now())
     except RequestTooLarge:  # the long way finds out whether that is sure
@@ -211,18 +216,18 @@ def admit_by_hand(engine: Engine, tokens: object) -> AdmittedLease | None:
     return lease
 
 
-_counting: Final[RunVar[anyio.CapacityLimiter]] = RunVar("ratelimit_counting")
+_counting: Final[RunVar[anyio.Lock]] = RunVar("ratelimit_counting")
 
 
-def _one_at_a_time() -> anyio.CapacityLimiter:
-    """Return the capacity limiter by which one event loop counts its big prompts.
+def _one_at_a_time() -> anyio.Lock:
+    """Return the lock under which one event loop has its big prompts counted.
 
     One by one: several threads that want the GIL would make the loop wait for its own.
     """
     try:
         return _counting.get()
     except LookupError:
-        counting = anyio.CapacityLimiter(1)
+        counting = anyio.Lock()
         _counting.set(counting)
         return counting
 

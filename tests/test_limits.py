@@ -132,6 +132,12 @@ def test_limits_do_not_change() -> None:
         limits.concurrency = 3  # type: ignore[misc]  # that is what is tested
 
 
+def test_a_misspelled_dimension_is_an_error_that_names_the_right_one() -> None:
+    """A limit of "token" would never hold anything."""
+    with pytest.raises(InvalidArgument, match='did you mean "tokens"'):
+        Limit("token", 100)
+
+
 def test_a_dimension_may_have_any_name() -> None:
     """No name is taken by the package itself."""
     assert Limit("held", 5).name == "held"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimit import Limit, Limits, RateLimiter, WaitTimeout, WouldBlock
+from ratelimit import Limit, Limits, RateLimiter, ReentrantUse, WaitTimeout, WouldBlock
 from ratelimit.testing import ThreadClock, VirtualClock
 
 
@@ -374,3 +375,58 @@ def test_any_tree_of_calls_ends_within_its_slots(
     assert not flying
     assert store._borrowing == 0
     assert_idle(held, slots)
+
+
+@pytest.mark.usefixtures("vocabulary")
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_a_call_beside_an_open_stream_of_the_same_task_goes_on(concurrency: int) -> None:
+    """The stream has the slot of the call around it, and waits for this very task."""
+    clock = VirtualClock()
+    held = RateLimiter(concurrency=concurrency, arrival_slack=0, clock=clock)
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}
+
+    @held.limit(request=lambda: body, settle="text")
+    async def stream() -> AsyncGenerator[str, None]:
+        for piece in "abc":
+            await asyncio.sleep(0.1)
+            yield piece
+
+    @held.limit(request=lambda: body, settle="text")
+    async def tool() -> str:
+        await asyncio.sleep(0.1)
+        return "t"
+
+    @held.limit(request=lambda: body, settle="text")
+    async def agent() -> str:
+        async for _ in stream():
+            await tool()
+        return "done"
+
+    answers: list[str] = []
+
+    async def main() -> None:
+        answers.extend(await asyncio.gather(*[agent() for _ in range(4)]))
+
+    run(clock, main)
+    assert answers == ["done"] * 4
+    assert_idle(held, concurrency)
+
+
+def test_a_blocking_call_behind_a_task_of_its_own_loop_is_refused() -> None:
+    """It would stop the very loop in which the slot could become free."""
+    clock = VirtualClock()
+    held = RateLimiter(concurrency=1, arrival_slack=0, clock=clock)
+
+    async def holder() -> None:
+        async with held.reserve(tokens=1):
+            await asyncio.sleep(1)
+
+    async def main() -> None:
+        task = asyncio.create_task(holder())
+        await asyncio.sleep(0.1)
+        with pytest.raises(ReentrantUse, match="would block the event loop"):
+            held.acquire_sync(tokens=1)
+        await task
+
+    run(clock, main)
+    assert_idle(held, 1)

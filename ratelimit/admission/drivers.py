@@ -18,6 +18,7 @@ import anyio.lowlevel
 
 from ratelimit.admission.clock import Clock, Flag
 from ratelimit.admission.flow import Answer, Command, Park, Predict, Take
+from ratelimit.errors import ReentrantUse
 from ratelimit.stores.memory import MemoryStore
 
 TICK: Final = 1e-6
@@ -64,6 +65,14 @@ def in_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def running_task() -> object:
+    """Return what runs the caller: the task, or the thread outside an event loop."""
+    try:
+        return anyio.get_current_task().id
+    except RuntimeError:  # no event loop runs in this thread
+        return threading.get_ident()
 
 
 class TaskParker:
@@ -163,6 +172,8 @@ def run(flow: Flow, store: MemoryStore, clock: Clock, parker: ThreadParker) -> N
             command = flow.send(answer)
             if isinstance(command, Park):
                 command.refuse_blocking()
+                if command.until == inf and in_event_loop():
+                    _refuse_waiting_for_own_tasks(store)
                 parker.wait(max(command.until - clock.now(), TICK))
                 answer = clock.now()
             else:
@@ -171,6 +182,16 @@ def run(flow: Flow, store: MemoryStore, clock: Clock, parker: ThreadParker) -> N
         return
     finally:
         flow.close()
+
+
+def _refuse_waiting_for_own_tasks(store: MemoryStore) -> None:
+    """Raise `ReentrantUse` if only tasks of this very thread could free a slot."""
+    if store.waits_for_itself(threading.get_ident()):
+        raise ReentrantUse(
+            "this call would block the event loop of the calls that it waits for, and none of "
+            "them could ever end: use `await limiter.acquire(...)` or `async with` in async code, "
+            "or make this call in another thread"
+        )
 
 
 async def run_async(flow: Flow, store: MemoryStore, clock: Clock, parker: TaskParker) -> None:

@@ -33,6 +33,7 @@ from ratelimit.control.limits_seen import DIMENSIONS, LimitsOfModels
 from ratelimit.control.pause import Pause, Quota, Trust
 from ratelimit.control.pricing import Pricing
 from ratelimit.control.slack import InTransit, Slack
+from ratelimit.errors import caution
 from ratelimit.feedback import Reading, Refusal
 from ratelimit.limits import Limits
 
@@ -64,6 +65,7 @@ class Controller:
         self._pause = Pause()
         self._quota = Quota()
         self._trust = Trust()
+        self._named: set[str] = set()  # models that a warning has named
         self._too_large: dict[str, tuple[float, float, int]] = {}  # limit, until when, times
         self._in_transit = InTransit()
         self._forked_at = -inf
@@ -231,6 +233,8 @@ class Controller:
         self._admission.store.ask_within = self._trust.seconds
         changed = self._seen.of(admitted.model).on_headers(readings, now) is not None
         limits = self._limits(now) if changed else None
+        if changed:
+            self._name_smaller_model(admitted.model, now)
         if limits is None:
             if admitted.payment.admitted_at > self._forked_at:  # else its buckets are gone
                 self._levels.follow(admitted, readings, now)
@@ -239,6 +243,23 @@ class Controller:
         before = {(limit.name, limit.per) for limit in store.limits}
         store.replace(limits, now)
         self._levels.start(admitted, readings, before, now)
+
+    def _name_smaller_model(self, model: str, now: float) -> None:
+        """Warn once of a model with limits of its own below those of its family."""
+        highest = {(limit.name, limit.per): limit.amount for limit in self._seen.limits(now)}
+        smaller = [
+            limit
+            for limit in self._seen.of(model).limits()
+            if limit.amount < highest.get((limit.name, limit.per), 0.0)
+        ]
+        if smaller and model and model not in self._named:
+            self._named.add(model)
+            caution(
+                f"the server limits model {model!r} to {smaller[0]}, less than others that share "
+                "this limiter's buckets; give its limits by model, so that it waits for its own: "
+                'RateLimiter(limits={"...": Limits(...), "*": Limits(...)})',
+                stacklevel=2,
+            )
 
     def _limits(self, now: float) -> Limits | None:
         """Return the limits to hold by what is known; None if they are held already.

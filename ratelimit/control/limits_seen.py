@@ -6,8 +6,9 @@ returns limits, and the controller holds them.
 * The first figures count at once. Later changes count when two answers in a row show
   the same, so that one wrong header can close or open nothing.
 * A lower limit that a refusal names counts at once as well. It is dropped when
-  `CONTRADICTIONS` answers show a higher one, or after `REFUSED_SECONDS` where headers
-  show none (each time that it is named again it is kept for twice as long).
+  `CONTRADICTIONS` answers show a higher one (two, after a minute), or after
+  `REFUSED_SECONDS` where headers show none (each time that it is named again it is kept
+  for twice as long).
 * Limits are kept per model, and of what several models show the highest counts: a small
   limit may be that of one model alone. A model counts for `MODEL_SECONDS` after its
   last answer.
@@ -42,6 +43,8 @@ DIMENSIONS: Final = {
 
 CONTRADICTIONS: Final = 8
 """Answers with a higher limit after which the limit that a refusal named is dropped."""
+CONTRADICTION_SECONDS: Final = 60.0
+"""Seconds after which two such answers are enough: a small limit lets few calls go."""
 REFUSED_SECONDS: Final = 900.0
 """Seconds for which a limit is kept that one refusal named and no header shows."""
 MODEL_SECONDS: Final = 600.0
@@ -119,8 +122,10 @@ class LimitsSeen:
         for key, amount in list(self.refused.items()):
             if key[0] not in guessed and shown.get(key, 0.0) > amount:
                 self.contradicted[key] = self.contradicted.get(key, 0) + 1
-            until = self._refused_until.get(key, (inf, 0.0))[0]
-            if self.contradicted.get(key, 0) >= CONTRADICTIONS or now >= until:
+            until, kept = self._refused_until.get(key, (inf, inf))
+            answers = self.contradicted.get(key, 0)
+            old = answers >= 2 and now - (until - kept) >= CONTRADICTION_SECONDS
+            if answers >= CONTRADICTIONS or old or now >= until:
                 del self.refused[key]
                 self.contradicted.pop(key, None)
         return len(self.refused) < before

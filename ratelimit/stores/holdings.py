@@ -38,6 +38,7 @@ class Holdings:
         self._slack = slack
         self._buckets = Buckets(limits, now, slack)
         self._keeping = 0  # calls in flight that give nothing back
+        self._in_flight_of: dict[int, int] = {}  # by thread, if concurrency is limited
         self._borrowing = 0  # calls in flight in their parents' slots
         self._cap: int | None = None
         self._cap_until = inf
@@ -60,6 +61,10 @@ class Holdings:
     def concurrency(self) -> int | None:
         """Return how many calls may be in flight at once; None: any number."""
         return self._cap or self.limits.concurrency
+
+    def waits_for_itself(self, thread: int) -> bool:
+        """Return whether only calls of this thread are in flight, as many as may be."""
+        return self.full and self._in_flight_of.get(thread, 0) >= self.in_flight
 
     @property
     def full(self) -> bool:

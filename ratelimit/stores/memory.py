@@ -16,6 +16,7 @@ is left in an inbox, which the holder empties after it has released the lock.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from functools import partial
 from math import inf
@@ -106,9 +107,14 @@ class MemoryStore(Holdings):
         marks = buckets.marks(full_at) if self.marking else ()
         lender = None if self._buckets_only else _lender(payment)
         serial = self.admitted + 1
+        thread = 0 if self._buckets_only else threading.get_ident()
+        of_thread = self._in_flight_of.get(thread, 0) + 1
 
         # Nothing may come between these lines: no call, no loop.
         buckets.full_at = full_at
+        if thread:
+            payment.thread = thread
+            self._in_flight_of[thread] = of_thread
         if payment.deferred:
             buckets.deferred += payment.deferred
         self.admitted = serial
@@ -162,6 +168,9 @@ class MemoryStore(Holdings):
             if payment.ended or payment.deferred or payment.keeps or payment.nested:
                 self._settle(payment, used, now)
                 return
+            if payment.thread:
+                self._settle(payment, used, now)
+                return
 
             # The common case of `_settle`, with `Bucket.given` in one frame: every call
             # pays for it (benchmarks/overhead.py, row "uncontended").
@@ -202,6 +211,7 @@ class MemoryStore(Holdings):
         lender, heir = payment.lender, payment.borrower
         borrowing = self._borrowing - (lender is not None or heir is not None)
         around = payment.parent and payment.around
+        of_thread = self._in_flight_of.get(payment.thread, 0) - 1
 
         # Nothing may come between these lines: no call, no loop.
         buckets.full_at = full_at
@@ -211,6 +221,8 @@ class MemoryStore(Holdings):
             self._keeping -= 1
         payment.spent = spent
         payment.ended = True
+        if payment.thread:
+            self._in_flight_of[payment.thread] = of_thread
         self._borrowing = borrowing
         payment.parent = around  # so that no chain of ended calls is kept
         payment.lender = payment.borrower = None
@@ -221,8 +233,17 @@ class MemoryStore(Holdings):
 
 
 def _lender(payment: Payment) -> Payment | None:
-    """Return the call that can lend its slot to a nested call now."""
-    around = payment.around
-    if around is None or not around.paid or around.borrower is not None:
+    """Return the call that can lend its slot to a nested call now.
+
+    The call around it, or, where that lends its slot already, the borrower if the same
+    task made it: while that task makes this call, its borrower cannot go on (a stream
+    that is open, say), and to wait for it would be to wait for good.
+    """
+    lender = payment.around
+    if lender is None or not lender.paid:
         return None
-    return around
+    while lender.borrower is not None:
+        if payment.task is None or lender.borrower.task != payment.task:
+            return None
+        lender = lender.borrower
+    return lender

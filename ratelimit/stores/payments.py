@@ -69,6 +69,10 @@ class Payment:
     """Calls admitted by the store so far, this one included."""
     in_flight: int = field(default=0, init=False)
     """Calls in flight right after the admission of this one, itself included."""
+    thread: int = field(default=0, init=False)
+    """The thread in which the call was admitted, where calls in flight are limited."""
+    task: object = field(default=None, init=False)
+    """What makes a nested call: a task, or a thread without an event loop."""
     parent: Payment | None = field(default=None, init=False)
     """The call that makes this one, if any; see `nest`."""
     depth: int = field(default=0, init=False)
