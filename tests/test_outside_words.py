@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from openai import AsyncOpenAI
 
-from ratelimit import RateLimiter, RequestTooLarge
+from ratelimit import LimiterWarning, RateLimiter, RequestTooLarge
 from ratelimit.testing import FakeOpenAI
 from ratelimit.testing.clocks import VirtualClock
 
@@ -183,3 +183,20 @@ def test_a_prompt_above_the_limit_is_refused_at_once() -> None:
 
     assert isinstance(error, RequestTooLarge)
     assert len(list(play.fake.ledger)) == 0
+
+
+def test_a_model_with_smaller_limits_is_named_once() -> None:
+    """Its calls cannot wait for limits of its own until they are given by model."""
+    fake = FakeOpenAI(rpm=500, tpm=100_000, models={"small": {"rpm": 60, "tpm": 10_000}})
+    play = Play(fake, rpm=500, tpm=100_000)
+
+    async def main() -> None:
+        client = play.client()
+        for _ in range(4):
+            await play.ask(client)
+            await play.ask(client, model="small")
+
+    with pytest.warns(LimiterWarning, match="limits model 'small' to 60 requests") as warned:
+        play.clock.run(main)
+
+    assert len(warned) == 1
