@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
-import sys
 import warnings
 from collections.abc import Sequence
 
 from ratelimit._clash import warn_of_clash
 from ratelimit.commands import CommandError
 from ratelimit.commands.arguments import make_parser
+from ratelimit.commands.streams import OutputLost, flush_output, print_note
 from ratelimit.errors import LimiterError
 from ratelimit.installation import install_command
 
@@ -28,12 +27,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
     warn_of_clash()
     try:
-        return _run(make_parser().parse_args(arguments))
+        try:
+            return _run(make_parser().parse_args(arguments))
+        finally:
+            flush_output()  # `--help` and `--version` leave their text to the end
     except KeyboardInterrupt:
         return 130
-    # the reader of the output has gone, as with `| head`: it has seen enough
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OutputLost as error:
+        # a reader that has gone, as with `| head`, has seen enough
+        if not error.is_unread:
+            print_note(f"ratelimit: {error}")
         return 1
 
 
@@ -46,7 +49,7 @@ def _run(chosen: argparse.Namespace) -> int:
         try:
             return _call(command, options)
         except (CommandError, LimiterError) as error:
-            print(f"ratelimit {command}: {error}", file=sys.stderr)
+            print_note(f"ratelimit {command}: {error}")
             return 2
 
 
@@ -81,7 +84,7 @@ def _call(command: str, options: dict[str, object]) -> int:
 
 def _note(message: Warning | str, *_: object, **__: object) -> None:
     """Show a warning as a sentence, without the line of code it came from."""
-    print(f"note: {message}", file=sys.stderr)
+    print_note(f"note: {message}")
 
 
 def _need(*modules: str) -> None:

@@ -153,7 +153,7 @@ loaded = {
     for name in sys.modules.keys() - known
     if name.startswith(("ratelimit", "openai", "rich"))
 }
-light = {"cli", "commands", "commands.arguments", "installation"}
+light = {"cli", "commands", "commands.arguments", "commands.streams", "installation"}
 assert loaded == {f"ratelimit.{name}" for name in light}, loaded
 sys.exit(main(["estimate", "no-such-file"]))
 """
@@ -231,7 +231,7 @@ def test_estimate_shows_each_call_and_what_can_never_fit(
     path = tmp_path / "calls.jsonl"
     path.write_text(f"{json.dumps(BODY)}\n\n{json.dumps(BODY)}\n", encoding="utf-8")
 
-    assert status_of("estimate", str(path), "--each", "--tpm", "5") == 0
+    assert status_of("estimate", str(path), "--each", "--tpm", "5") == 1
 
     shown = capsys.readouterr().out
     assert "line 1" in shown

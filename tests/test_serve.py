@@ -5,6 +5,7 @@ they end.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -25,6 +26,7 @@ import tiktoken
 from ratelimit.commands import CommandError
 from ratelimit.commands import serve as command
 from ratelimit.commands.serve import serve
+from ratelimit.commands.streams import OutputLost
 from ratelimit.testing import FakeOpenAI, prompts
 
 BODY: Mapping[str, Any] = {
@@ -204,14 +206,96 @@ def test_an_address_that_is_in_use_is_one_sentence() -> None:
     )
 
 
-def test_a_reader_that_goes_away_is_no_fault_of_the_address() -> None:
-    """`ratelimit serve | head -1` breaks the pipe: that is what is raised."""
+def test_a_host_that_is_not_known_is_named() -> None:
+    """Another port would not help: the sentence speaks of --host."""
+    with pytest.raises(CommandError) as refused:
+        serve(host="nowhere.invalid", port=0, show=lambda _: None, wait=stop)
 
-    def broken(_: str) -> None:
-        raise BrokenPipeError
+    assert str(refused.value).startswith("cannot listen at host nowhere.invalid: ")
+    assert "--host takes" in str(refused.value)
+    assert "--port" not in str(refused.value)
 
-    with pytest.raises(BrokenPipeError):
-        serve(port=0, show=broken, wait=stop)
+
+def test_output_that_cannot_be_written_does_not_end_the_server(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A full disk, or `| head -1`: one sentence on stderr, and the server goes on."""
+    lines: list[str] = []
+    looks = iter([True, True, False])
+    answers: list[int] = []
+
+    def failing(line: str) -> None:
+        lines.append(line)
+        if len(lines) > 3:
+            raise OutputLost(OSError(errno.ENOSPC, "No space left on device"))
+
+    def wait(_: float) -> None:
+        if not next(looks):
+            raise KeyboardInterrupt
+
+        answers.append(ask(address_in(lines)).status_code)
+
+    assert serve(port=0, show=failing, wait=wait) == 0
+    assert answers == [200, 200]
+    assert capfd.readouterr().err == (
+        "ratelimit serve: cannot write the output: No space left on device; the server goes on,"
+        " and prints no more\n"
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_real_process_serves_on_with_a_full_disk() -> None:
+    """Nothing of what could not be written spoils the exit status either."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        " from ratelimit.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "serve", "--port", str(port)]
+    with (
+        Path("/dev/full").open("w") as full,
+        subprocess.Popen(command, stdout=full, stderr=subprocess.PIPE, text=True) as process,
+    ):
+        try:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            assert ask(f"http://127.0.0.1:{port}/v1").status_code == 200
+            process.send_signal(signal.SIGINT)
+            rest = process.stderr.read()
+            process.wait(timeout=60)
+        finally:
+            process.kill()
+
+    assert "No space left on device; the server goes on" in said
+    assert rest == ""
+    assert process.returncode == 0
+
+
+def test_errors_are_counted_apart_from_refusals_and_by_their_sentence() -> None:
+    """A 404 and two different 400s are three lines, and "refused" means a 429 in an
+    interval as at the end.
+    """
+    lines: list[str] = []
+    looks = iter([True, False])
+
+    def wait(_: float) -> None:
+        if not next(looks):
+            raise KeyboardInterrupt
+
+        url = address_in(lines)
+        ask(url, {**BODY, "model": "gpt-4o-mini", "messages": 3})
+        ask(url, {**BODY, "model": "gpt-4.1-mini", "max_tokens": "x"})
+        httpx2.post(f"{url}/nothing", json=BODY)
+        ask(url)
+        ask(url)
+
+    serve(variant="I", rpm=3, tpm=None, port=0, show=lines.append, wait=wait)
+    kinds = [line.split()[:3] for line in lines[4:-1]]
+
+    assert lines[3].endswith("s  1 admitted, 1 refused, 3 errors")
+    assert lines[-1] == "Stopped: 1 requests admitted, 1 refused, 3 errors."
+    assert sorted(kinds) == [["1", "x", status] for status in ("400", "400", "404", "429")]
 
 
 @pytest.mark.parametrize(

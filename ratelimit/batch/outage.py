@@ -40,6 +40,10 @@ class Outage:
         """Let all go on: the server is back."""
         self._back.set()
 
+    def waited(self) -> float:
+        """Return the seconds since the server went away."""
+        return anyio.current_time() - self.since
+
     def is_over_patience(self, now: float) -> bool:
         """Return whether the run has waited long enough."""
         return now - self.since >= self.patience

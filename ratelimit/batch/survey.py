@@ -30,6 +30,8 @@ class Survey:
     """Requests that are to be sent."""
     models: Counter[str] = field(default_factory=Counter)
     """Requests that are to be sent, by model."""
+    failed: int = 0
+    """Requests whose result is a failure."""
     problems: list[str] = field(default_factory=list)
     """Why lines cannot be used, in words; the first `SHOWN`."""
     broken: int = 0
@@ -92,6 +94,8 @@ class Source:
                     )
                 names.add(key)
 
+            if self._done.failed and key_of(request.custom_id) in self._done.failed:
+                found.failed += 1
             if self._is_wanted(request):
                 found.left += 1
                 found.models[request.model] += 1

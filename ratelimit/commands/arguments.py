@@ -240,12 +240,12 @@ def _add_run(commands: Any) -> None:
     )
     run.add_argument(
         "--price-in",
-        type=_amount,
+        type=_price,
         metavar="P",
         help="price of a million prompt tokens, to show the cost",
     )
     run.add_argument(
-        "--price-out", type=_amount, metavar="P", help="price of a million output tokens"
+        "--price-out", type=_price, metavar="P", help="price of a million output tokens"
     )
     _add_json(run, "write the figures there")
 
@@ -267,15 +267,22 @@ def _add_json(parser: Parser, text: str) -> None:
 
 def _amount(text: str) -> float:
     """Read a limit: "500", "30_000", "30k", "1.5m"."""
+    return _number(text, "a limit is a number above 0, such as 500 or 30k")
+
+
+def _price(text: str) -> float:
+    """Read the price of a million tokens."""
+    return _number(text, "a price is a number above 0, such as 2.5 or 0.15")
+
+
+def _number(text: str, expected: str) -> float:
     scale = _SCALES.get(text[-1:].lower(), 1)
     try:
         value = float(text[:-1] if scale != 1 else text) * scale
     except ValueError:
         value = math.nan
     if not 0 < value <= LARGEST:
-        raise argparse.ArgumentTypeError(
-            f"a limit is a number above 0, such as 500 or 30k, not {text!r}"
-        )
+        raise argparse.ArgumentTypeError(f"{expected}, not {text!r}")
 
     return value
 

@@ -19,7 +19,7 @@ from ratelimit.commands import CommandError
 from ratelimit.commands.calls import Call, read_calls
 from ratelimit.commands.figures import check_writable, write_figures
 from ratelimit.commands.refill import least_seconds
-from ratelimit.commands.show import duration, say, table
+from ratelimit.commands.show import Output, duration, say, table
 
 COLUMNS: Final = ("calls", "prompt", "answer", "both", "charge")
 CAPTION: Final = (
@@ -56,7 +56,10 @@ class Sums(NamedTuple):
 def estimate(
     path: Path, *, rpm: float | None, tpm: float | None, each: bool, json_path: Path | None
 ) -> int:
-    """Show tokens by model or by call, the totals and the time; return 0."""
+    """Show tokens by model or by call, the totals and the time.
+
+    Returns the exit status: 1 when a call can never fit its limit.
+    """
     check_writable(json_path, path)
     limiter = RateLimiter()
     found = [
@@ -65,12 +68,20 @@ def estimate(
     if not found:
         raise CommandError(f"{path} holds no requests")
 
-    console = Console()
+    console = Output()
     total = Sums.of([made for _, made in found])
     console.print(_each_call(found, total) if each else _each_model(found, total))
-    _show_time(console, total, found, rpm, tpm)
-    write_figures(json_path, _document(found, total, rpm, tpm))
-    return 0
+    possible = [(call, made) for call, made in found if _can_go(made, rpm, tpm)]
+    going = Sums.of([made for _, made in possible])
+    _show_time(console, going, found, rpm, tpm)
+    write_figures(json_path, _document(found, total, going, rpm, tpm))
+    return 1 if going.calls < total.calls else 0
+
+
+def _can_go(made: Estimate, rpm: float | None, tpm: float | None) -> bool:
+    """Return whether a full bucket is enough for a call."""
+    tokens = max(made.prompt_tokens, made.charge)
+    return not (rpm is not None and rpm < 1) and not (tpm is not None and tokens > tpm)
 
 
 def _each_call(found: Sequence[tuple[Call, Estimate]], total: Sums) -> Table:
@@ -98,7 +109,7 @@ def _by_model(found: Sequence[tuple[Call, Estimate]]) -> list[tuple[str, ...]]:
 
 def _show_time(
     console: Console,
-    total: Sums,
+    going: Sums,
     found: Sequence[tuple[Call, Estimate]],
     rpm: float | None,
     tpm: float | None,
@@ -112,11 +123,19 @@ def _show_time(
         for amount, name in ((rpm, "requests"), (tpm, "tokens"))
         if amount is not None
     )
-    time = duration(least_seconds(total.prompt + total.answer, tpm, total.calls, rpm))
-    say(
-        console,
-        f"At {limits} per minute, from full buckets: {time} until the last call may be sent.",
-    )
+    time = duration(_seconds(going, rpm, tpm))
+    if going.calls:
+        say(
+            console,
+            f"At {limits} per minute, from full buckets: {time} until the last call may be sent.",
+        )
+    hopeless = len(found) - going.calls
+    if hopeless:
+        say(
+            console,
+            f"{hopeless:,} calls are larger than a whole limit and will fail; the time does not"
+            " count them.",
+        )
     call, largest = max(found, key=lambda pair: pair[1].prompt_tokens)
     tokens = largest.prompt_tokens
     if tpm is not None and tokens > tpm:
@@ -127,9 +146,14 @@ def _show_time(
         )
 
 
+def _seconds(going: Sums, rpm: float | None, tpm: float | None) -> float:
+    return least_seconds(going.prompt + going.answer, tpm, going.calls, rpm)
+
+
 def _document(
     found: Sequence[tuple[Call, Estimate]],
     total: Sums,
+    going: Sums,
     rpm: float | None,
     tpm: float | None,
 ) -> dict[str, Any]:
@@ -152,5 +176,5 @@ def _document(
             "output_tokens": total.answer,
             "charge": total.charge,
         },
-        "seconds": least_seconds(total.prompt + total.answer, tpm, total.calls, rpm),
+        "seconds": _seconds(going, rpm, tpm),
     }

@@ -62,7 +62,7 @@ class Address:
     @classmethod
     def read(cls, text: str | None) -> Address:
         """Read a base URL; raise `CommandError`, without secrets, for what is none."""
-        if not text:
+        if text is None:
             return cls(None, "https://api.openai.com/v1/")
 
         try:

@@ -6,14 +6,20 @@ Must never decide or measure anything.
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from ratelimit.commands.streams import OutputLost, abandon
 
 if TYPE_CHECKING:
     # it imports what only the demo needs
@@ -21,6 +27,45 @@ if TYPE_CHECKING:
 
 PLAIN_EVERY: Final = 5.0
 """Seconds between two plain lines."""
+
+
+class Output(Console):
+    """A console on standard output, which raises `OutputLost` when that is lost."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as a `Console` does."""
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            self._lose(error)
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Treat a reader that has gone as a disk that is full."""
+        self._lose(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
+
+    def _lose(self, error: OSError) -> NoReturn:
+        abandon(sys.stdout)
+        self.quiet = True
+        raise OutputLost(error) from None
+
+
+class Notes(Console):
+    """A console on standard error, which is silent once that is lost."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as a `Console` does, as long as that can be read."""
+        try:
+            super().print(*objects, **options)
+        except OSError:  # there is no third place to complain at
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        """Go on in silence: the work must not end for want of a reader."""
+        abandon(sys.stderr)
+        self.quiet = True
 
 
 def say(console: Console, sentence: str) -> None:
@@ -115,6 +160,17 @@ def table(
     for row in rows:
         made.add_row(*row)
     return made
+
+
+def money(amount: float, *, up: bool = False) -> str:
+    """Show a price with two digits behind the point, or two that are not zero.
+
+    :param up: round up, so that a bound stays one.
+    """
+    value = Decimal(f"{amount:.12g}")
+    places = 2 if value >= 1 or not value else max(2, 1 - value.adjusted())
+    rounding = ROUND_CEILING if up else ROUND_HALF_EVEN
+    return f"{value.quantize(Decimal(1).scaleb(-places), rounding):,f}"
 
 
 def duration(seconds: float) -> str:

@@ -32,7 +32,7 @@ from ratelimit.commands.demo.clients import (
 from ratelimit.commands.demo.plan import LONGEST_RACE, Plan, make_plan
 from ratelimit.commands.demo.workload import make_calls
 from ratelimit.commands.figures import check_writable, write_figures
-from ratelimit.commands.show import duration, say, table, watching
+from ratelimit.commands.show import Output, duration, say, table, watching
 
 LOOK_EVERY: Final = 0.1
 """Seconds between two looks at a client's figures."""
@@ -97,7 +97,7 @@ def demo(settings: DemoSettings) -> int:
     Returns 0 when the limiter saw no 429 and got every answer, 1 when not, 130 when
     interrupted.
     """
-    console = Console()
+    console = Output()
     check_writable(settings.json_path, settings.calls)
     rows: list[Row] = []
     interrupted = False

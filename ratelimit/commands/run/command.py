@@ -15,8 +15,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-
 from ratelimit.batch.files import same_file
 from ratelimit.batch.journal import Done, Journal
 from ratelimit.batch.requests import read_endpoint
@@ -28,7 +26,7 @@ from ratelimit.commands.run.session import Session
 from ratelimit.commands.run.settings import RunSettings, make_limiter
 from ratelimit.commands.run.summary import show_nothing_to_do
 from ratelimit.commands.secrets import Address, Secrets, proxy_passwords, read_key
-from ratelimit.commands.show import say
+from ratelimit.commands.show import Notes, say
 from ratelimit.errors import LimiterError
 
 
@@ -38,6 +36,8 @@ def run(settings: RunSettings) -> int:
     check_writable(settings.json_path, settings.file, settings.output)
     if settings.endpoint is not None:
         read_endpoint(settings.endpoint)  # says what is wrong with it, before the file is read
+    if settings.base_url is not None:
+        Address.read(settings.base_url)
     if settings.dry_run:
         return _forecast(settings)
 
@@ -51,9 +51,12 @@ def run(settings: RunSettings) -> int:
         )
 
     key = read_key()
-    address = Address.read(settings.base_url or os.environ.get("OPENAI_BASE_URL"))
+    given = settings.base_url
+    address = Address.read(
+        given if given is not None else os.environ.get("OPENAI_BASE_URL") or None
+    )
     secrets = Secrets([key, *address.secrets, *proxy_passwords(os.environ)])
-    console = Console(stderr=True)
+    console = Notes()
     with _masked(secrets), Journal(settings.output) as journal:
         source = _source(settings, journal.done)
         survey = _usable(source.survey())

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ratelimit.commands.run.meter import Meter, Use
-from ratelimit.commands.show import PLAIN_EVERY, duration, say
+from ratelimit.commands.show import PLAIN_EVERY, duration, money, say
 
 NOTICEABLE: Final = 0.01
 """Share of a limit from which what came out of a full bucket is shown apart."""
@@ -79,7 +79,7 @@ def status(meter: Meter, notice: str = "") -> str:
     parts += map(_use, meter.uses())
     cost = meter.cost
     if cost is not None:
-        parts.append(f"cost {cost:,.2f}")
+        parts.append(f"cost {money(cost)}")
     seconds = meter.remaining()
     if seconds is not None and not notice:
         parts.append(f"{duration(seconds)} left")

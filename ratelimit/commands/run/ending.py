@@ -17,7 +17,9 @@ from ratelimit.commands.show import duration
 from ratelimit.errors import LimiterError
 from ratelimit.feedback import read_exception
 
-AGAIN: Final = "; what was done is kept, run the command again to go on"
+KEPT: Final = "; what was done is kept"
+
+AGAIN: Final = f"{KEPT}, run the command again to go on"
 
 LONGEST_REASON: Final = 300
 """Characters that are shown of what a server says."""
@@ -31,21 +33,22 @@ def explain(
     :param request: the one that showed the error.
     :param outage: the wait for the server that has just ended in vain.
     """
-    return _sentence(error, request, address, outage) + AGAIN
+    sentence = _sentence(error, request, address, outage)
+    return sentence if sentence.endswith(KEPT) else sentence + AGAIN
 
 
 def _sentence(
     error: Exception, request: Request | None, address: Address, outage: Outage | None
 ) -> str:
     if getattr(error, "status_code", None) == 401:
-        return f"{address.shown} refuses the API key; set OPENAI_API_KEY to a valid one"
+        return _unauthorised(address)
 
     outcome = read_exception(error)
     if outcome.refusal is not None and outcome.refusal.advice:
         return outcome.refusal.advice.rstrip(".")
 
     if outage is not None:
-        waited = duration(outage.patience)
+        waited = duration(outage.waited())
         return f"{why_away(error, address)}, for {waited}; a longer --patience waits longer"
 
     if isinstance(error, LimiterError):
@@ -55,7 +58,17 @@ def _sentence(
     if kind is Kind.ACCESS:
         return _no_access(error, request, address)
 
-    return why_away(error, address) if kind is Kind.UNREACHABLE else _repeated(error, kind)
+    return why_away(error, address) if kind is Kind.UNREACHABLE else _repeated(error, kind, request)
+
+
+def _unauthorised(address: Address) -> str:
+    if address.login is None:
+        return f"{address.shown} refuses the API key; set OPENAI_API_KEY to a valid one"
+
+    return (
+        f"{address.shown} refuses the user and password of the base URL, which are sent in place"
+        " of the API key; correct them, or leave them out to send OPENAI_API_KEY"
+    )
 
 
 def _of_ours(error: LimiterError, address: Address) -> str:
@@ -91,13 +104,20 @@ def _no_access(error: Exception, request: Request | None, address: Address) -> s
     )
 
 
-def _repeated(error: Exception, kind: Kind) -> str:
+def _repeated(error: Exception, kind: Kind, request: Request | None) -> str:
     """Explain a failure that several requests in a row have met."""
     reason = _reason(error)
     if kind is Kind.BODY:
+        # The name of a plain body holds its hash: once mended it is another request.
+        is_plain = request is not None and request.given.get("custom_id") is None
+        remedy = (
+            "run the same command again"
+            if is_plain
+            else "send them again with --retry-failed, then run the command without it for the rest"
+        )
         return (
             f"all requests so far failed alike ({reason}); their failures are written down, mend"
-            " the file and send them again with --retry-failed"
+            f" the file and {remedy}{KEPT}"
         )
 
     if kind is Kind.SERVER:

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
-
 from ratelimit import Limits, RateLimiter
 from ratelimit.batch.survey import Source
 from ratelimit.commands.families import family_of
 from ratelimit.commands.figures import write_figures
 from ratelimit.commands.refill import least_seconds
 from ratelimit.commands.run.meter import Prices
-from ratelimit.commands.show import duration, say, table
+from ratelimit.commands.show import Output, duration, money, say, table
 
 CAPTION: Final = (
     "output: what each body allows, or what 95 of 100 answers stay within where it sets no bound.\n"
@@ -32,12 +30,13 @@ class Sum:
     """What the requests of one model come to, in tokens."""
 
     requests: int = 0
+    """Those that can be sent; the tokens are theirs."""
     prompt: int = 0
     output: int = 0
     reserved: float = 0
     """What the limiter takes."""
     hopeless: int = 0
-    """Requests that exceed a whole limit."""
+    """Requests that exceed a whole limit, and are never sent."""
 
     def add(self, other: Sum) -> None:
         """Add what other requests come to."""
@@ -67,14 +66,18 @@ def show_forecast(
     columns = ["model", "requests", "prompt tokens", "output tokens"]
     if prices:
         columns.append("cost, up to")
-    console = Console()
+    console = Output()
     console.print(table("nothing is sent", columns, rows, CAPTION))
     if seconds is None:
         say(console, "The time depends on your limits: give --rpm and --tpm, or --tier.")
-    else:
+    elif whole.requests or not whole.hopeless:
         say(console, f"At least {duration(seconds)}.")
     if whole.hopeless:
-        say(console, f"{whole.hopeless} requests are larger than a whole limit and will fail.")
+        say(
+            console,
+            f"{whole.hopeless:,} requests are larger than a whole limit and will fail; they are not"
+            " counted here.",
+        )
     write_figures(json_path, _figures(whole, seconds, prices))
     return 1 if whole.hopeless else 0
 
@@ -101,13 +104,16 @@ def _count(source: Source, limiter: RateLimiter) -> dict[str, Sum]:
         limits = limiter.limits(request.model)
         is_hopeless = any(least.get(limit.name, 0) > limit.amount for limit in limits)
         found = sums.setdefault(request.model, Sum())
+        if is_hopeless:
+            found.hopeless += 1
+            continue
+
         found.add(
             Sum(
                 requests=1,
                 prompt=estimate.prompt_tokens,
                 output=estimate.output_tokens,
                 reserved=cost["tokens"],
-                hopeless=int(is_hopeless),
             )
         )
     return sums
@@ -132,5 +138,5 @@ def _seconds(sums: dict[str, Sum], limiter: RateLimiter) -> float | None:
 
 
 def _row(name: str, found: Sum, prices: Prices) -> tuple[str, ...]:
-    cost = (f"{prices.of(found.prompt, found.output):,.2f}",) if prices else ()
+    cost = (money(prices.of(found.prompt, found.output), up=True),) if prices else ()
     return (name, f"{found.requests:,}", f"{found.prompt:,}", f"{found.output:,}", *cost)

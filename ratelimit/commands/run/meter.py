@@ -21,6 +21,12 @@ MINUTE: Final = 60.0
 SAMPLE_EVERY: Final = 1.0
 """Seconds between two samples; the last minute is known that exactly."""
 
+FEWEST_ANSWERS: Final = 5
+"""Results from which the time of the rest can be estimated."""
+
+SHORTEST_TIME: Final = 5.0
+"""Seconds from which it can."""
+
 _NAMES: Final = {"requests": "RPM", "tokens": "TPM"}
 """Limits that are shown with their use, by their dimension."""
 
@@ -222,17 +228,23 @@ class Meter:
         return found
 
     def remaining(self) -> float | None:
-        """Return the seconds until the end, as far as that can be estimated.
+        """Return the seconds until the end; None until there is enough to go by.
 
         The rest goes at the rate of the limits, and no faster than in the last minute.
         """
         rest = self.left - self.done
         then = self._samples[0]
         elapsed = time.monotonic() - then.time
-        if not self.done or self.done == then.done or not elapsed:
+        done = self.done - then.done
+        if not done:
             return None
 
-        guesses = [rest * elapsed / (self.done - then.done)]
+        if done < FEWEST_ANSWERS:  # in the last minute
+            done, elapsed = self.done, self.seconds
+        if done < FEWEST_ANSWERS or elapsed < SHORTEST_TIME:
+            return None
+
+        guesses = [rest * elapsed / done]
         need = {"requests": float(rest), "tokens": rest * self.tokens / self.done}
         levels: dict[str, float] = {}
         for family in self._limiter.statistics().families.values():

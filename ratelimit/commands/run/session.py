@@ -36,6 +36,7 @@ from ratelimit.commands.run.settings import RunSettings
 from ratelimit.commands.run.summary import Outcome, show_summary
 from ratelimit.commands.secrets import Address, Secrets
 from ratelimit.commands.show import duration, say
+from ratelimit.commands.streams import print_note
 
 RETRIES: Final = 3
 """The SDK's own, of one request."""
@@ -89,17 +90,20 @@ class Session:
                 f"{self._earlier} of {self._survey.total} requests have their results already.",
             )
         anyio.run(self._ask, key)
-        failed_earlier = 0 if self._settings.retry_failed else len(self._journal.done.failed)
+        failed_earlier = stale = 0
+        if not self._settings.retry_failed:
+            failed_earlier = self._survey.failed
+            stale = len(self._journal.done.failed) - failed_earlier
         try:
             show_summary(
                 self._settings,
                 self.meter,
-                Outcome(self._journal.path, self._earlier, failed_earlier, self._reasons),
+                Outcome(self._journal.path, self._earlier, failed_earlier, stale, self._reasons),
             )
         except CommandError as error:  # the figures could not be written
             self._problem = self._problem or str(error)
         if self._problem:
-            print(f"ratelimit run: {self._problem}", file=sys.stderr)
+            print_note(f"ratelimit run: {self._problem}")
             return 1
 
         if self._interrupted:

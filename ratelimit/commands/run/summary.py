@@ -6,6 +6,7 @@ Owns the closing table, the sentences below it and the JSON. Must never ask or c
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,8 @@ from ratelimit.batch.survey import Survey
 from ratelimit.commands.figures import write_figures
 from ratelimit.commands.run.meter import Meter
 from ratelimit.commands.run.settings import RunSettings
-from ratelimit.commands.show import duration, say, table
+from ratelimit.commands.show import Notes, Output, duration, money, say, table
+from ratelimit.commands.streams import OutputLost
 
 CAPTION: Final = (
     "limits: what was used of a full bucket and its refill, from the first answer to the last"
@@ -37,6 +39,8 @@ class Outcome:
     """Requests that had their results before."""
     failed_earlier: int
     """Failures among those."""
+    stale: int
+    """Failures in the output of lines that are no longer in the file."""
     reasons: Counter[str]
     """Why requests of this run failed."""
 
@@ -60,11 +64,27 @@ def show_summary(settings: RunSettings, meter: Meter, outcome: Outcome) -> None:
     ]
     cost = meter.cost
     if cost is not None:
-        rows.append(("cost", f"{cost:,.2f}"))
-    console = Console()
-    console.print(table(str(outcome.output), ("", ""), rows, CAPTION if shares else ""))
-    _show_failures(console, meter, outcome)
+        rows.append(("cost", money(cost)))
+
+    def show(console: Console) -> None:
+        console.print(table(str(outcome.output), ("", ""), rows, CAPTION if shares else ""))
+        _show_failures(console, meter, outcome)
+
+    _show_somewhere(show)
     write_figures(settings.json_path, _figures(meter, outcome.earlier))
+
+
+def _show_somewhere(show: Callable[[Console], None]) -> None:
+    """Show on standard output, or on standard error where that is lost.
+
+    What the run has written is safe either way, so its exit status stays.
+    """
+    try:
+        show(Output())
+    except OutputLost as error:
+        notes = Notes()
+        say(notes, f"{error}; it follows here, and the file of results is not concerned")
+        show(notes)
 
 
 def _show_failures(console: Console, meter: Meter, outcome: Outcome) -> None:
@@ -84,11 +104,21 @@ def _show_failures(console: Console, meter: Meter, outcome: Outcome) -> None:
             f"{outcome.failed_earlier} results from before are failures; --retry-failed sends them"
             " again",
         )
+    if outcome.stale:
+        say(console, _stale(outcome.stale))
+
+
+def _stale(count: int) -> str:
+    if count == 1:
+        return "1 result is the failure of a line that is no longer in the file"
+
+    return f"{count:,} results are failures of lines that are no longer in the file"
 
 
 def show_nothing_to_do(settings: RunSettings, survey: Survey, done: Done) -> int:
     """Say why nothing is sent; return the exit status."""
-    failed = len(done.failed)
+    failed = survey.failed
+    stale = len(done.failed) - failed
     if not survey.total:
         sentence = f"{settings.file} holds no requests; nothing was sent."
     elif settings.retry_failed:
@@ -102,7 +132,9 @@ def show_nothing_to_do(settings: RunSettings, survey: Survey, done: Done) -> int
         )
         if failed:
             sentence += f" Failures among them: {failed:,}; --retry-failed sends them again."
-    say(Console(), sentence)
+        if stale:
+            sentence += f" Besides, {_stale(stale)}."
+    _show_somewhere(lambda console: say(console, sentence))
     write_figures(settings.json_path, _no_figures(survey.total))
     return 1 if failed and not settings.retry_failed else 0
 
