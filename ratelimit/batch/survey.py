@@ -31,7 +31,7 @@ class Survey:
     models: Counter[str] = field(default_factory=Counter)
     """Requests that are to be sent, by model."""
     failed: int = 0
-    """Requests whose result is a failure."""
+    """Requests with a failure as their result."""
     problems: list[str] = field(default_factory=list)
     """Why lines cannot be used, in words; the first `SHOWN`."""
     broken: int = 0
