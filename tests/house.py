@@ -30,7 +30,7 @@ ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
     "families": (),
     "installation": (),
     "arguments": ("errors", "limits"),
-    "estimate": ("errors", "limits", "families", "locks"),
+    "estimate": ("errors", "limits", "families", "locks", "installation"),
     "feedback": ("errors", "limits"),
     "stores": ("errors", "limits", "locks"),
     "admission": ("stores", "errors", "limits", "locks"),

