@@ -9,54 +9,20 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ratelimit.cli import main
 from ratelimit.testing import FakeOpenAI
+from tests.run_files import results, run, serving, write
 
-KEY = "sk-canary-7d1f0c52a9e84b36"
 Run = Callable[..., int]
 
 
 @pytest.fixture
 def server() -> Iterator[FakeOpenAI]:
     """A server of one key with high limits and quick answers."""
-    fake = FakeOpenAI(rpm=60_000, tpm=60_000_000, latency=0.01, output=20, keys={KEY: "org-a"})
-    with fake.serve() as url, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPENAI_API_KEY", KEY)
-        patch.setenv("OPENAI_BASE_URL", url)
+    with serving() as fake:
         yield fake
-
-
-def write(path: Path, count: int, **fields: Any) -> Path:
-    """Write `count` requests, named r-0 and so on."""
-    body = {"model": "gpt-4o", "max_tokens": 20, **fields}
-    rows = (
-        {
-            "custom_id": f"r-{number}",
-            "method": "POST",
-            "url": "/v1/chat/completions",
-            "body": body | {"messages": [{"role": "user", "content": f"Say {number}."}]},
-        }
-        for number in range(count)
-    )
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def results(path: Path) -> dict[str, Any]:
-    """Read a file of results; each name may stand there once."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    found = {line["custom_id"]: line for line in lines}
-    assert len(found) == len(lines)
-    return found
-
-
-def run(*arguments: object) -> int:
-    """Run the command in this process."""
-    return main(["run", *map(str, arguments)])
 
 
 @pytest.mark.usefixtures("server")

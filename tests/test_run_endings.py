@@ -12,11 +12,10 @@ import pytest
 from ratelimit.batch import outage
 from ratelimit.batch.failures import FEW
 from ratelimit.batch.running import FIRST_SLOTS
-from ratelimit.cli import main
 from ratelimit.commands.run.ending import why_away
 from ratelimit.testing import FakeOpenAI
+from tests.run_files import KEY, run
 
-KEY = "sk-canary-7d1f0c52a9e84b36"
 MANY = 300
 
 
@@ -48,11 +47,6 @@ def write(path: Path, count: int, **fields: Any) -> Path:
 def names(path: Path) -> list[str]:
     """Names in a file of results."""
     return [json.loads(line)["custom_id"] for line in path.read_text().splitlines()]
-
-
-def run(*arguments: object) -> int:
-    """Run the command in this process."""
-    return main(["run", *map(str, arguments)])
 
 
 class Restarted:

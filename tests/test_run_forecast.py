@@ -5,46 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ratelimit import RateLimiter
-from ratelimit.cli import main
 from ratelimit.testing import FakeOpenAI
-
-KEY = "sk-canary-7d1f0c52a9e84b36"
+from tests.run_files import run, serving, write
 
 
 @pytest.fixture
 def server() -> Iterator[FakeOpenAI]:
     """A server of one key with high limits and quick answers."""
-    fake = FakeOpenAI(rpm=60_000, tpm=60_000_000, latency=0.01, output=20, keys={KEY: "org-a"})
-    with fake.serve() as url, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPENAI_API_KEY", KEY)
-        patch.setenv("OPENAI_BASE_URL", url)
+    with serving() as fake:
         yield fake
-
-
-def write(path: Path, count: int, **fields: Any) -> Path:
-    """Write `count` requests, named r-0 and so on."""
-    body = {"model": "gpt-4o", "max_tokens": 20, **fields}
-    rows = (
-        {
-            "custom_id": f"r-{number}",
-            "method": "POST",
-            "url": "/v1/chat/completions",
-            "body": body | {"messages": [{"role": "user", "content": f"Say {number}."}]},
-        }
-        for number in range(count)
-    )
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def run(*arguments: object) -> int:
-    """Run the command in this process."""
-    return main(["run", *map(str, arguments)])
 
 
 def test_a_dry_run_sends_nothing_and_says_what_it_takes(

@@ -12,6 +12,7 @@ import pytest
 from ratelimit.cli import main
 from ratelimit.commands.run.summary import SHOWN_REASONS
 from ratelimit.testing import FakeOpenAI
+from tests.run_files import results, run
 
 TOKENS = {"model": "text-embedding-3-small", "input": [1, 2, 3]}
 
@@ -31,16 +32,6 @@ def write(path: Path, *rows: Any) -> Path:
     """Write rows as lines."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
-def results(path: Path) -> dict[str, Any]:
-    """Read a file of results, by name."""
-    return {(line := json.loads(raw))["custom_id"]: line for raw in path.read_text().splitlines()}
-
-
-def run(*arguments: object) -> int:
-    """Run the command in this process."""
-    return main(["run", *map(str, arguments)])
 
 
 def test_an_endpoint_can_be_named_for_all_lines(server: FakeOpenAI, tmp_path: Path) -> None:
