@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import errno
-import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,26 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit import InvalidArgument
-from ratelimit.batch import Request, Result
 from ratelimit.batch.journal import Done, Journal
 from ratelimit.batch.requests import key_of
-
-
-def result(name: str, status: int | None = 200, body: Any = None) -> Result:
-    """Make one."""
-    error = {"code": "APIConnectionError", "message": "cut off"} if status is None else None
-    return Result(
-        Request(name, "chat.completions", {}),
-        status,
-        {"text": "é\n\u2028 ok"} if body is None else body,
-        "req_1",
-        error,
-    )
-
-
-def names(path: Path) -> list[str]:
-    """What a file holds, by whole lines."""
-    return [json.loads(raw)["custom_id"] for raw in path.read_bytes().split(b"\n") if raw]
+from tests.journal_files import names, result
 
 
 def test_what_was_written_is_done(tmp_path: Path) -> None:

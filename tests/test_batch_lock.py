@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,25 +12,8 @@ from typing import Any
 import pytest
 
 from ratelimit import InvalidArgument
-from ratelimit.batch import Request, Result
 from ratelimit.batch.journal import Journal
-
-
-def result(name: str, status: int | None = 200, body: Any = None) -> Result:
-    """Make one."""
-    error = {"code": "APIConnectionError", "message": "cut off"} if status is None else None
-    return Result(
-        Request(name, "chat.completions", {}),
-        status,
-        {"text": "é\n\u2028 ok"} if body is None else body,
-        "req_1",
-        error,
-    )
-
-
-def names(path: Path) -> list[str]:
-    """What a file holds, by whole lines."""
-    return [json.loads(raw)["custom_id"] for raw in path.read_bytes().split(b"\n") if raw]
+from tests.journal_files import names, result
 
 
 def test_two_runs_do_not_write_to_one_file(tmp_path: Path) -> None:

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
 from ratelimit import InvalidArgument
-from ratelimit.batch import Request, Result
 from ratelimit.batch.results import OPENING, read_result
-
-
-def result(name: str, status: int | None = 200, body: Any = None) -> Result:
-    """Make one."""
-    error = {"code": "APIConnectionError", "message": "cut off"} if status is None else None
-    return Result(
-        Request(name, "chat.completions", {}),
-        status,
-        {"text": "é\n\u2028 ok"} if body is None else body,
-        "req_1",
-        error,
-    )
+from tests.journal_files import result
 
 
 def test_a_line_is_the_batch_apis() -> None:
