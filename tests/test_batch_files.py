@@ -106,11 +106,11 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 def test_a_foreign_temporary_file_is_not_followed(tmp_path: Path) -> None:
     """Nothing that somebody has put beside the file is written to."""
     path, foreign = tmp_path / "results", tmp_path / "foreign"
-    path.write_bytes(line("a") + line("b", 500))
+    path.write_bytes(line("a", 500) + line("a"))
     foreign.write_text("precious")
     (tmp_path / "results.tmp").symlink_to(foreign)
     with Journal(path) as journal:
-        journal.forget_failures()
+        journal.drop_outdated()
 
     assert foreign.read_text() == "precious"
     assert path.read_bytes().count(b"\n") == 1
@@ -119,24 +119,24 @@ def test_a_foreign_temporary_file_is_not_followed(tmp_path: Path) -> None:
 def test_a_file_of_several_names_is_refused(tmp_path: Path) -> None:
     """Replacing it would leave the other name with the old content."""
     path = tmp_path / "results"
-    path.write_bytes(line("a", 500))
+    path.write_bytes(line("a", 500) + line("a"))
     (tmp_path / "backup").hardlink_to(path)
     with Journal(path) as journal, pytest.raises(InvalidArgument, match="2 names"):
-        journal.forget_failures()
+        journal.drop_outdated()
 
     assert path.samefile(tmp_path / "backup")
-    assert path.read_bytes().count(b"\n") == 1
+    assert path.read_bytes().count(b"\n") == 2
 
 
-def test_forgetting_failures_keeps_mode_link_and_lock(tmp_path: Path) -> None:
+def test_dropping_failures_keeps_mode_link_and_lock(tmp_path: Path) -> None:
     """The whole of it, as `--retry-failed` does it."""
     path, link = tmp_path / "results", tmp_path / "link"
     path.write_bytes(line("a") + line("b", 500))
     path.chmod(0o640)
     link.symlink_to(path)
     with Journal(link) as journal:
-        journal.forget_failures()
         journal.write(line("b"))
+        journal.drop_outdated()
         with pytest.raises(InvalidArgument, match="another run"), Journal(path):
             pass
 

@@ -134,20 +134,49 @@ def test_results_are_on_the_disk_at_the_end(
     assert synced == [(tmp_path / "results").stat().st_size]
 
 
-def test_failures_are_forgotten_in_one_step(tmp_path: Path) -> None:
-    """Before failures are asked again their lines go, so that each name stands there
-    once in the end; appending goes on in the new file.
+def test_failures_that_were_asked_again_go_in_one_step(tmp_path: Path) -> None:
+    """Each name stands there once in the end, with what came last; failures that have
+    no newer line stay, and appending goes on in the new file.
     """
     path = tmp_path / "results"
     with Journal(path) as journal:
-        for made in (result("a"), result("b", 500), result("c"), result("d", None)):
+        for made in (result("a"), result("b", 500), result("c", 500), result("d", None)):
             journal.write(made.line())
     with Journal(path) as journal:
-        journal.forget_failures()
         journal.write(result("b").line())
+        journal.write(result("c", 429).line())
+        journal.drop_outdated()
+        journal.write(result("e").line())
 
-    assert names(path) == ["a", "c", "b"]
+    assert names(path) == ["a", "d", "b", "c", "e"]
+    assert b'"status_code":429' in path.read_bytes()
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_killed_retry_loses_no_failure_and_is_tidied_by_the_next_run(tmp_path: Path) -> None:
+    """What was not asked again is still a failure, what was has two lines, and the
+    answered one counts.
+    """
+    path = tmp_path / "results"
+    path.write_bytes(result("a", 500).line() + result("b", 500).line() + result("a").line())
+    with Journal(path) as journal:
+        assert len(journal.done.answered) == len(journal.done.failed) == 1
+        assert journal.done.asked_again == journal.done.answered
+        journal.drop_outdated()
+
+    assert names(path) == ["b", "a"]
+
+
+def test_a_file_without_outdated_failures_is_not_replaced(tmp_path: Path) -> None:
+    """There is nothing to gain from copying it."""
+    path = tmp_path / "results"
+    path.write_bytes(result("a", 500).line() + result("b").line())
+    before = path.stat()
+    with Journal(path) as journal:
+        journal.drop_outdated()
+
+    assert path.stat().st_ino == before.st_ino
+    assert names(path) == ["a", "b"]
 
 
 def test_failures_stay_when_the_file_cannot_be_replaced(
@@ -157,15 +186,16 @@ def test_failures_stay_when_the_file_cannot_be_replaced(
     path = tmp_path / "results"
     with Journal(path) as journal:
         journal.write(result("a", 500).line())
-    before = path.read_bytes()
 
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with Journal(path) as journal, monkeypatch.context() as patch:
+        journal.write(result("a").line())
+        before = path.read_bytes()
         patch.setattr(Path, "replace", refuse)
         with pytest.raises(InvalidArgument, match="No space"):
-            journal.forget_failures()
+            journal.drop_outdated()
 
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -11,7 +11,7 @@ import pytest
 from ratelimit.batch.asking import Asker
 from ratelimit.batch.running import FIRST_SLOTS
 from ratelimit.testing import FakeOpenAI
-from tests.run_files import KEY, run, serving, write
+from tests.run_files import KEY, results, run, serving, write
 
 
 @pytest.fixture
@@ -105,6 +105,27 @@ def test_a_used_up_account_ends_the_run(
 
     assert "credit" in capfd.readouterr().err
     assert 1 <= len(server.ledger) <= let_go[0] <= FIRST_SLOTS
+
+
+def test_a_retry_that_is_refused_can_be_repeated(
+    server: FakeOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Failures stay failures until they have a newer result: the same command sends
+    them when the key is mended.
+    """
+    monkeypatch.setattr("ratelimit.commands.run.session.RETRIES", 0)
+    requests, output = write(tmp_path / "in", 3), tmp_path / "out"
+    server.inject("500", count=1)
+    assert run(requests, "-o", output, "--concurrency", 1) == 1
+    command = requests, "-o", output, "--retry-failed"
+    with monkeypatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", "sk-wrong-canary-0123456789")
+        assert run(*command) == 1
+    server.ledger.clear()
+
+    assert run(*command) == 0
+    assert len(server.ledger) == 1
+    assert [line["response"]["status_code"] for line in results(output).values()] == [200] * 3
 
 
 @pytest.mark.usefixtures("server")

@@ -39,6 +39,8 @@ class Done:
     def __init__(self) -> None:
         self.answered: set[bytes] = set()
         self.failed: set[bytes] = set()
+        self.asked_again: set[bytes] = set()
+        """Which have a line after a failure: it stands in the place of that one."""
         self.tail: int | None = None
         """Where a last line without an end begins, in bytes."""
         self.tail_is_whole = False
@@ -69,7 +71,10 @@ class Done:
                 found.tail = place
                 break
 
-            (found.answered if is_answered else found.failed).add(key_of(name))
+            key = key_of(name)
+            if key in found.failed:
+                found.asked_again.add(key)
+            (found.answered if is_answered else found.failed).add(key)
             if not raw.endswith(b"\n"):
                 found.tail = place
                 found.tail_is_whole = True
@@ -156,16 +161,29 @@ class Journal:
 
         self._size += len(line)
 
-    def forget_failures(self) -> None:
-        """Leave out of the file all that only failed, so that it can be asked again.
+    def drop_outdated(self) -> None:
+        """Leave each failure out of the file whose request has a later line there.
 
-        The file is replaced in one step, or not at all.
+        The file is replaced in one step, or not at all. Raises `InvalidArgument` where
+        that cannot be: nothing is lost, the last line of a request counts.
         """
+        names = self.done.failed | self.done.asked_again
+        last: dict[bytes, int] = {}
+        outdated: set[int] = set()
+        for number, raw in enumerate(self._read()):
+            key = key_of(read_result(raw)[0])
+            if key in names:
+                if key in last:
+                    outdated.add(last[key])
+                last[key] = number
+        if not outdated:
+            return
+
         with ExitStack() as stack:
             try:
                 with replacement(self.path) as new:
-                    for raw in self._read():
-                        if read_result(raw)[1]:
+                    for number, raw in enumerate(self._read()):
+                        if number not in outdated:
                             write_whole(new, raw)
                     if sys.platform == "win32":  # which replaces no file that is open
                         self._detach()

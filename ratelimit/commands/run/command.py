@@ -27,7 +27,7 @@ from ratelimit.commands.run.settings import RunSettings, make_limiter
 from ratelimit.commands.run.summary import show_nothing_to_do
 from ratelimit.commands.secrets import Address, Secrets, proxy_passwords, read_key
 from ratelimit.commands.show import Notes, say
-from ratelimit.errors import LimiterError
+from ratelimit.errors import InvalidArgument, LimiterError
 
 
 def run(settings: RunSettings) -> int:
@@ -66,10 +66,23 @@ def run(settings: RunSettings) -> int:
         if not survey.left:
             return show_nothing_to_do(settings, survey, journal.done)
 
-        if settings.retry_failed:
-            journal.forget_failures()
         session = Session(settings, journal, source, survey, limiter, console, address, secrets)
-        return session.run(key)
+        status = session.run(key)
+        if settings.retry_failed or journal.done.asked_again:
+            _tidy(journal, console)
+        return status
+
+
+def _tidy(journal: Journal, console: Notes) -> None:
+    """Drop the failures that were asked again; the newer results stand beside them."""
+    try:
+        journal.drop_outdated()
+    except InvalidArgument as error:
+        say(
+            console,
+            f"the failures that were asked again stay in {journal.path} ({error}); of two lines"
+            " of one request the last one counts",
+        )
 
 
 def _forecast(settings: RunSettings) -> int:
