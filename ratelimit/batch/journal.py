@@ -162,7 +162,7 @@ class Journal:
         self._size += len(line)
 
     def drop_outdated(self) -> None:
-        """Leave each failure out of the file whose request has a later line there.
+        """Drop from the file each failure that a later line of its request replaces.
 
         The file is replaced in one step, or not at all. Raises `InvalidArgument` where
         that cannot be: nothing is lost, the last line of a request counts.
