@@ -123,7 +123,7 @@ class Results:
                 LimiterWarning,
                 stacklevel=4,
             )
-        lease.close()
+        lease.answered()
 
 
 def _wrap(function: F, reserve: Reserve, results: Results) -> F:
