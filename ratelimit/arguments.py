@@ -21,8 +21,8 @@ OPTIONS: Final = ("tokens", "requests", "cost", "timeout", "priority", "endpoint
 """What `reserve` and the three `acquire` take besides the fields of a body."""
 
 ALIKE_OPTION: Final = 0.82
-"""The similarity (`difflib`, 0 to 1) from which a name is taken for a misspelled option;
-lower than for a dimension, since no option has a name of the user's own.
+"""The similarity (`difflib`, 0 to 1) that makes a name a misspelled option: lower than
+for a dimension, which may have a name of the user's own.
 """
 
 

@@ -135,6 +135,22 @@ def test_calls_that_are_refused_together_say_a_limit_once() -> None:
     assert seen.expire(now + LONGEST_REFUSED_SECONDS)
 
 
+def test_a_refusal_that_names_the_known_limit_makes_no_later_lie_last() -> None:
+    """Only a limit that is named again is kept for longer, and a refusal that names
+    more contradicts it like an answer.
+    """
+    seen = LimitsSeen()
+    for now in range(10):
+        seen.on_refusal("tokens", 60.0, 12_000, float(now), float(now))
+    seen.on_refusal("tokens", 60.0, 1_000, 20.0, 20.0)
+    assert seen.expire(20.0 + REFUSED_SECONDS)
+
+    seen.on_refusal("tokens", 60.0, 1_000, 2_000.0, 2_000.0)
+    seen.on_refusal("tokens", 60.0, 12_000, 2_001.0, 2_001.0)
+    seen.on_refusal("tokens", 60.0, 12_000, 2_070.0, 2_070.0)
+    assert seen.expire(2_071.0)
+
+
 def test_a_contradicted_limit_is_forgotten_with_its_time() -> None:
     """After a lie that answers contradicted, the next refusal counts as the first."""
     seen = LimitsSeen()

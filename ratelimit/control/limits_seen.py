@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from ratelimit.feedback import Reading
 from ratelimit.limits import MINUTE, Limit
@@ -47,7 +47,7 @@ CONTRADICTION_SECONDS: Final = 60.0
 """Seconds after which two such answers are enough: a small limit lets few calls go."""
 REFUSED_SECONDS: Final = 900.0
 """Seconds for which a limit is kept that one refusal named and no header shows."""
-LONGEST_REFUSED_SECONDS: Final = 14_400.0
+LONGEST_REFUSED_SECONDS: Final = 3_600.0
 """Seconds, where refusals name the same limit each time that it was dropped."""
 MODEL_SECONDS: Final = 600.0
 """Seconds after its last answer for which the limits of one model count."""
@@ -58,16 +58,25 @@ Key = tuple[str, float]
 """A dimension and a period in seconds."""
 
 
+class _Refused(NamedTuple):
+    """The limit that a refusal named last of one dimension and period."""
+
+    amount: float
+    until: float
+    kept: float
+    """Seconds from its last count until then."""
+    counted_at: float
+
+
 class LimitsSeen:
     """The limits that the headers and the refusals of one family have shown so far."""
 
     __slots__ = (
         "_amounts",
         "_last_seen",
+        "_named",
         "_pending",
         "_period_guessed",
-        "_refused_at",
-        "_refused_until",
         "contradicted",
         "refused",
         "seen_at",
@@ -77,8 +86,7 @@ class LimitsSeen:
         self._amounts: dict[Key, float] = {}
         self.refused: dict[Key, float] = {}
         """What refusals have named; where headers show more, this counts."""
-        self._refused_until: dict[Key, tuple[float, float]] = {}  # until when, for how long
-        self._refused_at: dict[Key, float] = {}
+        self._named: dict[Key, _Refused] = {}  # also when it is held no longer
         self.contradicted: dict[Key, int] = {}
         """Answers since then that showed a higher limit."""
         self.seen_at = -inf
@@ -126,14 +134,13 @@ class LimitsSeen:
         for key, amount in list(self.refused.items()):
             if key[0] not in guessed and shown.get(key, 0.0) > amount:
                 self.contradicted[key] = self.contradicted.get(key, 0) + 1
-            until, kept = self._refused_until.get(key, (inf, inf))
-            answers = self.contradicted.get(key, 0)
-            old = answers >= 2 and now - (until - kept) >= CONTRADICTION_SECONDS
-            if answers >= CONTRADICTIONS or old or now >= until:
+            named, answers = self._named[key], self.contradicted.get(key, 0)
+            old = answers >= 2 and now - named.counted_at >= CONTRADICTION_SECONDS
+            if answers >= CONTRADICTIONS or old or now >= named.until:
                 del self.refused[key]
                 self.contradicted.pop(key, None)
             if answers >= CONTRADICTIONS or old:
-                del self._refused_until[key]
+                del self._named[key]
         return len(self.refused) < before
 
     def expire(self, now: float) -> bool:
@@ -166,11 +173,16 @@ class LimitsSeen:
             return None
         key = name, period
         known = min(self._amounts.get(key, inf), self.refused.get(key, inf))
-        kept = self._refused_until.get(key, (0.0, REFUSED_SECONDS / 2))[1]
-        if admitted_at > self._refused_at.get(key, -inf):
-            kept = min(2 * kept, LONGEST_REFUSED_SECONDS)
-            self._refused_at[key] = now
-        self._refused_until[key] = (now + kept, kept)
+        if amount > self.refused.get(key, inf):  # contradicts it, like an answer
+            self.contradicted[key] = self.contradicted.get(key, 0) + 1
+            return None
+        named = self._named.get(key)
+        if named is None or named.amount != amount:
+            named = _Refused(amount, 0.0, REFUSED_SECONDS, now)
+        elif admitted_at > named.counted_at:
+            kept = min(2 * named.kept, LONGEST_REFUSED_SECONDS)
+            named = named._replace(kept=kept, counted_at=now)
+        self._named[key] = named._replace(until=now + named.kept)
         self.contradicted.pop(key, None)
         if amount >= known:
             return None
