@@ -96,8 +96,8 @@ class Reservation:
         """Admit without waiting and return None, or return the wait."""
         engine = self._engine
         engine.warn_if_forked()
-        if lease.payment.parent is not None:
-            lease.payment.task = running_task()
+        if lease.payment.nesting is not None:
+            lease.payment.nesting.task = running_task()
         return lease.family.admit_nowait(lease.payment, self._patience, engine.clock.now())
 
     def _terms(self, lease: AdmittedLease) -> Terms:
@@ -202,15 +202,14 @@ def admit_by_hand(engine: Engine, tokens: object) -> AdmittedLease | None:
     if CURRENT.get() is not None:
         parent = payment_around(family)
         if parent is not None:
-            payment.nest(parent)
-            payment.task = running_task()
+            payment.nest(parent, running_task())
     try:
         wait = admission.store.take(payment, admission.now())
     except RequestTooLarge:  # the long way finds out whether that is sure
         return None
     if wait is not None:
         return None
-    if payment.marks:
+    if payment.evidence is not None:
         return lease.deliver()
     payment.delivered = True
     return lease

@@ -140,9 +140,9 @@ class Admission:
 
 def _rank(payment: Payment, arrival: float, patience: float) -> float:
     """Return the rank of a call in the queue: the lower, the sooner it goes."""
-    if payment.around is None:
+    if payment.nesting is None or payment.around is None:
         return arrival + patience
-    return arrival + patience - NESTED_FIRST * payment.depth
+    return arrival + patience - NESTED_FIRST * payment.nesting.depth
 
 
 def _waiter(payment: Payment, terms: Terms, parker: Parker) -> Waiter:

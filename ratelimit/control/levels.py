@@ -61,8 +61,11 @@ class Levels:
     def follow(self, admitted: Admitted, readings: Sequence[Reading], now: float) -> None:
         """Move each level to what the headers show, as far as `Drift` is sure."""
         payment, store = admitted.payment, self._admission.store
+        evidence = payment.evidence
+        if evidence is None:
+            return
         shown, guessed = limits_shown(readings)
-        for bucket, full_at in payment.marks:
+        for bucket, full_at in evidence.marks:
             name, per = key = bucket.name, bucket.limit.per
             level = level_of(readings, name, per)
             corrected = store.corrected(bucket)
@@ -86,8 +89,8 @@ class Levels:
                 excess=admitted.excess(name) if self._pricing.reconciles else 0.0,
                 refundable=admitted.refundable(name),
                 in_transit=admitted.in_transit.get(name, 0),
-                admitted_since=store.admitted - payment.serial,
-                was_alone=payment.in_flight == 1,
+                admitted_since=store.admitted - evidence.serial,
+                was_alone=evidence.in_flight == 1,
                 input_only=self._pricing.charges_input_only,
             )
             seconds = self._drifts.setdefault(key, Drift()).observe(seen)

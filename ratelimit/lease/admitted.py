@@ -65,7 +65,7 @@ class AdmittedLease(Lease):
 
     def deliver(self) -> AdmittedLease:
         """Return the lease once it is paid: from now on its call may have been sent."""
-        if self._payment.marks:
+        if self._payment.evidence is not None:
             self._admitted = self._family.controller.on_admission(self._record)
         self._payment.delivered = True
         return self

@@ -113,15 +113,17 @@ class Lease:
         else:
             used = self._amounts(answer, tokens, amounts)
         if not self._abandoned:
-            self._note_answer()
-            self._end(used if self._family.pricing.settles else {})
+            family = self._family
+            if family.controller.awaits_answers:
+                self._note_answer()
+            self._end(used if family.pricing.settles else {})
 
     def close(self) -> None:
         """End the call and keep the reserve: nothing is known of what it used."""
         if self._over and self._payment.ended:
             return
         self._end({})
-        if self._payment.marks and self._estimate is not None:
+        if self._payment.evidence is not None and self._estimate is not None:
             beyond = self._payment.amounts.get("tokens", 0) - self._estimate.charge
             self._family.controller.on_unsettled(max(beyond, 0))
 
@@ -168,7 +170,7 @@ class Lease:
 
     def _note_answer(self) -> None:
         """Let an answer without headers tell, like any, that a refusal is over."""
-        if self._family.controller.awaits_answers and self._headers_at is None and not self._over:
+        if self._headers_at is None and not self._over:
             self._family.controller.on_answer(self._family.admission.now())
 
     @property
@@ -246,7 +248,7 @@ class Lease:
         estimate = self._estimate
         # A Response is settled to its usage: 80 of 80 recorded ones.
         if estimate is not None and estimate.endpoint != "responses":
-            if self._payment.marks:
+            if self._payment.evidence is not None:
                 self._family.controller.on_bill(tokens - estimate.charge)
             tokens = self._family.pricing.settled(prompt, output, estimate.charge)
         return {

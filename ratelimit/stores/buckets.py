@@ -28,9 +28,9 @@ class Buckets:
         self.all = tuple(Bucket(limit, slack) for limit in limits)
         self.full_at = [now] * len(self.all)
         """When each bucket is next full; a list is replaced, never changed."""
-        self.figures: list[tuple[str, float, float, float, float, Bucket | None]] = []
-        """Name, burst, seconds per unit, window and slack of each bucket, and the
-        bucket if calls may defer some of it; for the hot path.
+        self.figures: list[tuple[int, str, float, float, float, float, Bucket | None]] = []
+        """Place, name, burst, seconds per unit, window and slack of each bucket, and
+        the bucket if calls may defer some of it; for the hot path.
         """
         self.expect(slack)
         self.corrected = [0.0] * len(self.all)
@@ -49,6 +49,7 @@ class Buckets:
             bucket.expect(slack)
         self.figures = [
             (
+                place,
                 bucket.name,
                 bucket.burst,
                 bucket.seconds_per_unit,
@@ -56,7 +57,7 @@ class Buckets:
                 bucket.slack,
                 bucket if bucket.defers else None,
             )
-            for bucket in self.all
+            for place, bucket in enumerate(self.all)
         ]
 
     def after_take(self, payment: Payment, now: float) -> list[float] | None:
@@ -78,7 +79,7 @@ class Buckets:
         if not bucket.defers:
             return amount, bucket.moment(full_at, amount)
         deferred = self.deferred
-        if payment.parent is not None:
+        if payment.nesting is not None:
             deferred = max(deferred - payment.deferred_around, 0.0)
         amount -= payment.deferred
         return amount, bucket.moment(full_at, amount, payment.deferred, deferred)

@@ -23,7 +23,7 @@ from math import inf
 
 from ratelimit.locks import reentrant_use
 from ratelimit.stores.holdings import Holdings
-from ratelimit.stores.payments import Payment, Wait
+from ratelimit.stores.payments import Evidence, Nesting, Payment, Wait
 
 
 class MemoryStore(Holdings):
@@ -40,7 +40,7 @@ class MemoryStore(Holdings):
             return self._take_later(payment, now)
         try:
             buckets = self._buckets
-            if self._inbox or not self._plain or payment.nested:
+            if self._inbox or not self._plain or payment.nesting is not None:
                 return self._take(payment, now)
 
             # The common case of `_take`, with `Bucket.moment` and `Bucket.taken` in one
@@ -48,9 +48,7 @@ class MemoryStore(Holdings):
             # "uncontended").
             amounts, deferred, before = payment.amounts, payment.deferred, buckets.deferred
             full_at = buckets.full_at.copy()
-            place = -1
-            for name, burst, seconds_per_unit, window, slack, bucket in buckets.figures:
-                place += 1
+            for place, name, burst, seconds_per_unit, window, slack, bucket in buckets.figures:
                 amount = amounts.get(name)
                 if amount:
                     start = full_at[place]
@@ -109,9 +107,12 @@ class MemoryStore(Holdings):
             until = min(buckets.wait(payment), now + self.ask_within)
             return Wait(until, self.not_before(payment, now))
 
-        marks = buckets.marks(full_at) if self.marking else ()
+        serial, evidence = self.admitted + 1, None
+        if self.marking:
+            evidence = Evidence(buckets.marks(full_at), serial, serial - self.ended)
         lender = None if self._buckets_only else _lender(payment)
-        serial = self.admitted + 1
+        nesting = payment.nesting
+        lent = None if lender is None else lender.nesting or Nesting()
         thread = 0 if self._buckets_only else threading.get_ident()
         of_thread = self._in_flight_of.get(thread, 0) + 1
 
@@ -128,13 +129,11 @@ class MemoryStore(Holdings):
             self._keeping += 1
         payment.paid = True
         payment.admitted_at = now
-        if marks:
-            payment.marks = marks
-            payment.serial = serial
-            payment.in_flight = serial - self.ended
-        if lender is not None:
-            lender.borrower = payment
-            payment.lender = lender
+        payment.evidence = evidence
+        if lender is not None and lent is not None and nesting is not None:
+            lent.borrower = payment
+            lender.nesting = lent
+            nesting.lender = lender
             self._borrowing += 1
         return None
 
@@ -170,7 +169,7 @@ class MemoryStore(Holdings):
         try:
             if self._inbox:
                 self._apply_inbox()  # an earlier figure for the same call may wait there
-            if payment.ended or payment.nested or payment.thread:
+            if payment.ended or payment.nesting is not None or payment.thread:
                 self._settle(payment, used, now)
                 return
 
@@ -178,20 +177,22 @@ class MemoryStore(Holdings):
             # pays for it (benchmarks/overhead.py, row "uncontended").
             buckets, reserved, deferred = self._buckets, payment.amounts, payment.deferred
             full_at = buckets.full_at.copy()
-            place = -1
-            for name, _, seconds_per_unit, _, _, bucket in buckets.figures:
-                place += 1
-                back = reserved.get(name, 0) - used[name] if name in used else 0
+            for place, name, _, seconds_per_unit, _, _, bucket in buckets.figures:
+                if name in used:
+                    back = reserved.get(name, 0) - used[name]
+                elif deferred:
+                    back = 0
+                else:
+                    continue
                 if deferred and bucket is not None:
                     back -= deferred
-                if back:
-                    start = full_at[place]
-                    full_at[place] = (start if start > now else now) - back * seconds_per_unit
-            left = buckets.deferred - deferred
+                start = full_at[place]
+                full_at[place] = (start if start > now else now) - back * seconds_per_unit
 
             # Nothing may come between these lines: no call, no loop.
             buckets.full_at = full_at
             if deferred:
+                left = buckets.deferred - deferred
                 buckets.deferred = left if left > 0 else 0.0
             self.ended += 1
             if payment.keeps:
@@ -217,9 +218,12 @@ class MemoryStore(Holdings):
             deferred = max(deferred - payment.deferred, 0.0)
         # A nested call that outlives this one goes on in its slot, or in the slot that
         # this one uses itself.
-        lender, heir = payment.lender, payment.borrower
+        nesting = payment.nesting
+        lender, heir = (nesting.lender, nesting.borrower) if nesting else (None, None)
+        lent = None if lender is None else lender.nesting
+        inherited = None if heir is None else heir.nesting
         borrowing = self._borrowing - (lender is not None or heir is not None)
-        around = payment.parent and payment.around
+        around = payment.around
         of_thread = self._in_flight_of.get(payment.thread, 0) - 1
 
         # Nothing may come between these lines: no call, no loop.
@@ -233,12 +237,13 @@ class MemoryStore(Holdings):
         if payment.thread:
             self._in_flight_of[payment.thread] = of_thread
         self._borrowing = borrowing
-        payment.parent = around  # so that no chain of ended calls is kept
-        payment.lender = payment.borrower = None
-        if lender is not None:
-            lender.borrower = heir
-        if heir is not None:
-            heir.lender = lender
+        if nesting is not None:
+            nesting.parent = around  # so that no chain of ended calls is kept
+            nesting.lender = nesting.borrower = None
+        if lent is not None:
+            lent.borrower = heir
+        if inherited is not None:
+            inherited.lender = lender
 
 
 def _lender(payment: Payment) -> Payment | None:
@@ -251,8 +256,9 @@ def _lender(payment: Payment) -> Payment | None:
     lender = payment.around
     if lender is None or not lender.paid:
         return None
-    while lender.borrower is not None:
-        if payment.task is None or lender.borrower.task != payment.task:
+    task = payment.nesting and payment.nesting.task
+    while lender.nesting is not None and lender.nesting.borrower is not None:
+        lender = lender.nesting.borrower
+        if task is None or lender.nesting is None or lender.nesting.task != task:
             return None
-        lender = lender.borrower
     return lender

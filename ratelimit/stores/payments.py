@@ -36,6 +36,33 @@ class Mark(NamedTuple):
     """Less what had been corrected until then, in seconds of the caller's clock."""
 
 
+class Evidence(NamedTuple):
+    """What headers of an answer are compared with: its call's admission."""
+
+    marks: Sequence[Mark]
+    """One mark a bucket."""
+    serial: int
+    """Calls admitted by the store so far, this one included."""
+    in_flight: int
+    """Calls in flight right after the admission of this one, itself included."""
+
+
+@dataclass(slots=True, eq=False)
+class Nesting:
+    """How a call is made inside another one, or another one inside it."""
+
+    parent: Payment | None = None
+    """The call that makes this one, if any."""
+    depth: int = 0
+    """How many calls this call is nested in that were in flight when it was made."""
+    task: object = None
+    """What makes the call: a task, or a thread without an event loop."""
+    borrower: Payment | None = None
+    """The nested call that uses this call's concurrency slot now."""
+    lender: Payment | None = None
+    """The call that lends this one its concurrency slot; None: it has its own."""
+
+
 @dataclass(slots=True, eq=False)
 class Payment:
     """What one call has paid, and whether it still holds it.
@@ -51,8 +78,6 @@ class Payment:
     """Of these tokens, those that the server debits when the call ends."""
     keeps: bool = False
     """Whether all that is debited at admission stays debited."""
-    nested: bool = field(default=False, init=False)
-    """Whether this call is made inside another one, or another one inside this."""
     paid: bool = field(default=False, init=False)
     """Whether the buckets have been debited."""
     delivered: bool = field(default=False, init=False)
@@ -63,39 +88,32 @@ class Payment:
     """When the buckets were debited, in seconds of the caller's clock."""
     spent: Mapping[str, float] | None = field(default=None, init=False)
     """What the call really used, as far as it was settled."""
-    marks: Sequence[Mark] = field(default=(), init=False)
-    """One mark a bucket, where headers are listened to."""
-    serial: int = field(default=0, init=False)
-    """Calls admitted by the store so far, this one included."""
-    in_flight: int = field(default=0, init=False)
-    """Calls in flight right after the admission of this one, itself included."""
+    evidence: Evidence | None = field(default=None, init=False)
+    """What headers are compared with, where headers are listened to."""
+    nesting: Nesting | None = field(default=None, init=False)
+    """How this call and those that it makes use one concurrency slot, if any are made.
+    """
     thread: int = field(default=0, init=False)
     """The thread in which the call was admitted, where calls in flight are limited."""
-    task: object = field(default=None, init=False)
-    """What makes a nested call: a task, or a thread without an event loop."""
-    parent: Payment | None = field(default=None, init=False)
-    """The call that makes this one, if any; see `nest`."""
-    depth: int = field(default=0, init=False)
-    """How many calls this call is nested in that were in flight when it was made."""
-    borrower: Payment | None = field(default=None, init=False)
-    """The nested call that uses this call's concurrency slot now."""
-    lender: Payment | None = field(default=None, init=False)
-    """The call that lends this one its concurrency slot; None: it has its own."""
     _least: Mapping[str, float] | None = field(default=None, init=False)
 
-    def nest(self, parent: Payment) -> None:
-        """Let this call use the slot of ``parent``, or of the calls around that."""
-        self.parent = parent
-        self.nested = parent.nested = True
-        self.depth = parent.depth + 1
+    def nest(self, parent: Payment, task: object = None) -> None:
+        """Let this call use the slot of ``parent``, or of the calls around that.
+
+        :param task: what makes both: a task, or a thread without an event loop.
+        """
+        depth = 0 if parent.nesting is None else parent.nesting.depth
+        self.nesting = Nesting(parent, depth + 1, task)
 
     @property
     def around(self) -> Payment | None:
         """Return the innermost call in flight that this call is nested in."""
-        parent = self.parent
-        while parent is not None and parent.ended:
-            parent = parent.parent
-        return parent
+        nesting = self.nesting
+        while nesting is not None and nesting.parent is not None:
+            if not nesting.parent.ended:
+                return nesting.parent
+            nesting = nesting.parent.nesting
+        return None
 
     @property
     def deferred_around(self) -> float:
