@@ -66,7 +66,7 @@ class AdmittedLease(Lease):
     def deliver(self) -> AdmittedLease:
         """Return the lease once it is paid: from now on its call may have been sent."""
         if self._payment.evidence is not None:
-            self._admitted = self._family.controller.on_admission(self._record)
+            self._http.record = self._family.controller.on_admission(self._record)
         self._payment.delivered = True
         return self
 
@@ -75,9 +75,10 @@ class AdmittedLease(Lease):
 
         True the first time only: a retry has to be admitted by itself.
         """
-        if self._claimed or self._over:
+        attempt = self._http
+        if attempt.claimed or self._over:
             return False
-        self._claimed = True
+        attempt.claimed = True
         return True
 
     def abandon(self) -> None:
@@ -85,7 +86,7 @@ class AdmittedLease(Lease):
 
         The call's answer, if any, belongs to another attempt with its own lease.
         """
-        self._abandoned = True
+        self._http.abandoned = True
         self.close()
 
     def redirect(self) -> None:
@@ -93,8 +94,9 @@ class AdmittedLease(Lease):
 
         The request that follows it uses the admission of the decorator around both.
         """
-        if self._claimed:
-            self._claimed = False
+        attempt = self._http
+        if attempt.claimed:
+            attempt.claimed = False
         else:
             self.cancel()
 
@@ -115,7 +117,7 @@ class AdmittedLease(Lease):
 
     def headers_arrived(self) -> None:
         """Take the time at which an answer's headers came, without reading them."""
-        if self._headers_at is None:
+        if self._http.headers_at is None:
             self._time_headers()
 
     def settle_by_text(self, text: str) -> None:

@@ -26,6 +26,22 @@ from ratelimit.limits import LARGEST, amount_of
 from ratelimit.stores.payments import Payment
 
 
+class Attempt:
+    """What is known of the HTTP attempt that a lease admits."""
+
+    __slots__ = ("abandoned", "claimed", "headers_at", "record")
+
+    def __init__(self) -> None:
+        self.claimed = False
+        """Whether an attempt was sent: a retry has to be admitted by itself."""
+        self.abandoned = False
+        """Whether it failed, so that the call's answer belongs to another one."""
+        self.headers_at: float | None = None
+        """When its headers came, in seconds of the clock."""
+        self.record: Admitted | None = None
+        """Its admission with what was charged shortly before, for its headers."""
+
+
 class Lease:
     """One admitted call: what was paid for it, and how that is settled.
 
@@ -36,13 +52,10 @@ class Lease:
 
     __slots__ = (
         "__weakref__",
-        "_abandoned",
-        "_admitted",
         "_around",
-        "_claimed",
+        "_attempt",
         "_estimate",
         "_family",
-        "_headers_at",
         "_over",
         "_payment",
         "_store",
@@ -55,9 +68,8 @@ class Lease:
         self._family = family
         self._store = family.admission.store  # after a fork the family has another one
         self._estimate = estimate
-        self._over = self._claimed = self._abandoned = False
-        self._headers_at: float | None = None
-        self._admitted: Admitted | None = None
+        self._over = False
+        self._attempt: Attempt | None = None
         self._around: Any = None  # the lease around this one, see `AdmittedLease.around`
 
     def __del__(self) -> None:
@@ -112,7 +124,8 @@ class Lease:
             used = self._billed(answer)
         else:
             used = self._amounts(answer, tokens, amounts)
-        if not self._abandoned:
+        attempt = self._attempt
+        if attempt is None or not attempt.abandoned:
             family = self._family
             if family.controller.awaits_answers:
                 self._note_answer()
@@ -140,7 +153,7 @@ class Lease:
         """
         if self._over:
             return
-        self._abandoned = self._claimed
+        self._abandon()
         outcome = read_exception(error)
         if outcome.kind == "nothing_sent":
             self.cancel()
@@ -164,21 +177,35 @@ class Lease:
         refusal = read_refusal(status, headers, body)
         if refusal is not None:
             self._refuse(refusal)
-        elif self._headers_at is None:
+        elif self._http.headers_at is None:
             now = self._time_headers()
             self._family.controller.on_headers(self._record, read_headers(headers), now)
 
     def _note_answer(self) -> None:
         """Let an answer without headers tell, like any, that a refusal is over."""
-        if self._headers_at is None and not self._over:
+        attempt = self._attempt
+        if not self._over and (attempt is None or attempt.headers_at is None):
             self._family.controller.on_answer(self._family.admission.now())
 
     @property
+    def _http(self) -> Attempt:
+        """The HTTP attempt of this lease, made when it is first asked for."""
+        if self._attempt is None:
+            self._attempt = Attempt()
+        return self._attempt
+
+    def _abandon(self) -> None:
+        """Leave the call's answer, if any, to another attempt; one was sent by this."""
+        if self._attempt is not None and self._attempt.claimed:
+            self._attempt.abandoned = True
+
+    @property
     def _record(self) -> Admitted:
-        return self._admitted or Admitted(self._payment, self._estimate)
+        record = None if self._attempt is None else self._attempt.record
+        return record or Admitted(self._payment, self._estimate)
 
     def _time_headers(self) -> float:
-        now = self._headers_at = self._family.admission.now()
+        now = self._http.headers_at = self._family.admission.now()
         self._family.controller.on_time_to_headers(now - self._payment.admitted_at)
         return now
 
@@ -191,7 +218,7 @@ class Lease:
 
     def _refuse(self, refusal: Refusal) -> Refusal:
         """End the call by a refusal; see `AdmittedLease.refuse`."""
-        self._abandoned = self._claimed
+        self._abandon()
         family, payment = self._family, self._payment
         refusal = family.controller.on_refusal(refusal, self._record)
         limit, used = refusal.limit, refusal.used

@@ -152,7 +152,9 @@ class MemoryStore(Holdings):
         self._find_obstacles()
         return None
 
-    def settle(self, payment: Payment, used: Mapping[str, float], now: float) -> None:
+    def settle(  # noqa: PLR0912  # one frame
+        self, payment: Payment, used: Mapping[str, float], now: float
+    ) -> None:
         """End a call; what it used takes the place of what it reserved. Never blocks.
 
         The difference goes back, or is debited late. Settling again corrects earlier
