@@ -13,6 +13,7 @@ import pytest
 
 from ratelimit import EstimateWarning, LimiterWarning, RateLimiter, RequestTooLarge, WaitTimeout
 from ratelimit.admission.clock import Clock
+from ratelimit.estimate.endpoints import endpoint_of_path
 from ratelimit.feedback import JsonReader, Usage
 from ratelimit.integrations import requests, settlement
 
@@ -500,6 +501,11 @@ def test_what_no_model_answers_passes_unmetered() -> None:
         ("/openai/files", "files"),
         ("/v1/vector_stores/vs_1/files", None),
         ("/v1/containers/c_1/files", None),
+        ("/assistants/v1/files", "files"),
+        ("/models/chat/completions", "chat.completions"),
+        ("/openai/deployments/assistants/chat/completions", "chat.completions"),
+        ("/organization/acme/v1/chat/completions", "chat.completions"),
+        ("/realtime/v1/embeddings", "embeddings"),
         ("/v1/models", None),
         ("/v1/responses/resp_1/cancel", None),
         ("/v1/chat/completions/abc", None),
@@ -510,7 +516,7 @@ def test_what_no_model_answers_passes_unmetered() -> None:
 )
 def test_the_path_tells_what_a_call_is(path: str, expected: object) -> None:
     """Any host, version and deployment before the end of the path."""
-    assert requests.endpoint_of(path) == expected
+    assert endpoint_of_path(path) == expected
 
 
 def test_a_form_tells_its_model() -> None:
