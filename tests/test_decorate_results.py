@@ -217,6 +217,37 @@ def test_a_stream_that_is_left_after_its_last_word_is_complete(last: Any, tokens
     assert spent(held) == pytest.approx(RESERVED + tokens, abs=8)
 
 
+def test_a_connection_that_fails_within_a_stream_was_another_one() -> None:
+    """Whoever fails at a database between two chunks has still been answered."""
+    held = limiter()
+
+    @held
+    def stream(**_: Any) -> Iterator[Any]:
+        yield from chunks(words=1)[:1]
+        raise ConnectionRefusedError
+
+    with pytest.raises(ConnectionRefusedError):
+        list(stream(**BODY))
+
+    assert spent(held) == RESERVED
+
+
+def test_a_stream_that_breaks_after_its_usage_settles_by_it() -> None:
+    """The finish reason and the usage say everything, whatever becomes of the rest."""
+    held = limiter()
+
+    @held
+    def stream(**_: Any) -> Iterator[Any]:
+        yield from chunks(words=1)
+        yield {"choices": [], "usage": USED["usage"]}
+        raise httpx2.ReadError("cut")
+
+    with pytest.raises(httpx2.ReadError):
+        list(stream(**BODY))
+
+    assert spent(held) == 40
+
+
 @pytest.mark.parametrize("wrapped", [False, True], ids=["decorated", "wrapped"])
 @pytest.mark.parametrize("usage", [False, True], ids=["without usage", "with usage"])
 def test_a_cancelled_consumer_costs_the_same_by_every_door(wrapped: bool, usage: bool) -> None:

@@ -168,6 +168,17 @@ def test_an_error_after_the_settlement_is_not_this_calls(error: Exception) -> No
     assert held.statistics().refused == 0
 
 
+@pytest.mark.parametrize("error", [ConnectionRefusedError(), WaitTimeout("of another")])
+def test_a_connection_that_fails_after_the_headers_was_another_one(error: Exception) -> None:
+    """An answer that has shown its headers was paid, whatever fails after them."""
+    held = limiter()
+    lease = held.acquire_nowait(tokens=100)
+    lease.observe({})
+    lease.fail(error)
+
+    assert left(held) == (9, 900)
+
+
 def test_one_refusal_is_counted_once() -> None:
     """Heard by its headers first and by its exception afterwards, a 429 is one 429."""
     held = limiter()

@@ -288,6 +288,23 @@ def test_a_stream_that_breaks_off_keeps_its_reserve() -> None:
     assert server.spent() == (1, RESERVE)
 
 
+def test_a_json_answer_that_breaks_off_behind_its_end_settles_by_its_usage() -> None:
+    """What was read whole was answered and billed; a retry is a call of its own."""
+    server = Server(answer(json.dumps(CHAT).encode(), error=httpx2.ReadError("cut")))
+    client = server.limiter.wrap(httpx2.Client(transport=httpx2.MockTransport(server.handle)))
+
+    @server.limiter
+    def ask(**body: Any) -> Any:
+        with pytest.raises(httpx2.ReadError):
+            client.post("http://x/v1/chat/completions", json=body)
+        server.reply = as_json(CHAT | {"usage": {"total_tokens": 100}})
+        return client.post("http://x/v1/chat/completions", json=body)
+
+    ask(**ASK)
+
+    assert server.spent() == (2, 116)
+
+
 def test_a_json_answer_that_breaks_off_keeps_its_reserve() -> None:
     """Nothing is known of what a lost answer cost."""
     server = Server(answer(json.dumps(CHAT).encode()[:50], error=httpx2.ReadError("cut")))

@@ -33,8 +33,8 @@ class MeteredBody(TransparentProxy):
                 feed(chunk)
                 yield chunk
             meter.end(complete=True)
-        except Exception as error:
-            meter.fail(error)
+        except Exception:
+            meter.break_off()
             raise
         finally:
             meter.end()
@@ -62,8 +62,8 @@ class AsyncMeteredBody(TransparentProxy):
                 feed(chunk)
                 yield chunk
             meter.end(complete=True)
-        except Exception as error:
-            meter.fail(error)
+        except Exception:
+            meter.break_off()
             raise
         finally:
             meter.end()

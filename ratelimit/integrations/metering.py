@@ -30,8 +30,8 @@ decode the whole list for every name.
 class BodyMeter:
     """Reads one answer's body while it passes, and settles its lease at the end.
 
-    `feed` takes the bytes as they came from the network; then `end` or `fail`, of which
-    the first call counts.
+    `feed` takes the bytes as they came from the network; then `end` or `break_off`, of
+    which the first call counts.
     """
 
     def __init__(
@@ -78,16 +78,18 @@ class BodyMeter:
             )
         lease.close()
 
-    def fail(self, error: BaseException) -> None:
-        """Settle a body that broke off.
+    def break_off(self) -> None:
+        """Settle a body that broke off by what is known of it.
 
-        A stream settles by what is known of it; any other body keeps the reserve.
+        After a stream the client does not try again. After any other body it may, with
+        a lease of its own, so that the answer is not this attempt's.
         """
-        if isinstance(self._reader, SSEUsage):
-            self.end()
-        elif not self._done:
-            self._done = True
-            self._lease.fail(error)
+        if self._done:
+            return
+
+        self.end()
+        if not isinstance(self._reader, SSEUsage):
+            self._lease.abandon()
 
 
 def _settle_json(lease: Lease, reader: JsonReader) -> None:

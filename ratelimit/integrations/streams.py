@@ -31,12 +31,17 @@ class StreamMeter:
         self.by = by
         self._unsettled = unsettled
         self._usage = StreamUsage()
-        self._done = False
+        self._begun = self._done = False
+
+    def begin(self) -> None:
+        """Note that the call was sent, though no chunk may have come yet."""
+        self._begun = True
 
     def feed(self, chunk: object) -> None:
         """Read a chunk; one that is a text counts where texts settle."""
         if self.by == "text" and isinstance(chunk, str):
             chunk = {"choices": [{"text": chunk}]}
+        self._begun = True
         self._usage.feed(chunk)
 
     def settle(self, answer: object) -> None:
@@ -54,9 +59,20 @@ class StreamMeter:
             self._unsettled(self.lease)
 
     def fail(self, error: BaseException) -> None:
-        """Settle by an exception that ended the stream."""
-        if not self._done:
-            self._done = True
+        """Settle by an exception that ended the stream.
+
+        A stream that has shown its last word and its usage settles by these.
+        """
+        if self._done:
+            return
+        if self._usage.finished and self._usage.usage is not None:
+            self.end()
+            return
+
+        self._done = True
+        if self._begun:
+            self.lease.break_off(error)
+        else:
             self.lease.fail(error)
 
 
@@ -253,6 +269,7 @@ class MeteredStream(TransparentProxy):
             self._exited(error)
 
     def _entered(self, entered: Any) -> Any:
+        self.metered_by.begin()
         if entered is self.metered_inner:
             return self
         if is_stream(entered):

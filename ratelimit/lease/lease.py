@@ -132,19 +132,12 @@ class Lease:
         """End the call by an exception.
 
         If nothing was sent, everything goes back. A 429 pauses the queue and is
-        counted. Anything else keeps the reserve. A call that has ended before stays as
-        it is: the error came after it, or its headers have shown it already.
+        counted. Anything else keeps the reserve, and so does a connection that could
+        not be made after this call's headers were observed: it was another one. A call
+        that has ended before stays as it is: the error came after it, or its headers
+        have shown it already.
         """
-        if self._over:
-            return
-        self._abandoned = self._claimed
-        outcome = read_exception(error)
-        if outcome.kind == "nothing_sent":
-            self.cancel()
-        elif outcome.refusal is not None:
-            self._refuse(outcome.refusal)
-        else:
-            self.close()
+        self._fail(error, begun=self._headers_at is not None)
 
     def observe(
         self, headers: Mapping[str, str], *, status: int = 200, body: object = None
@@ -180,6 +173,19 @@ class Lease:
         self._store.settle(self._payment, used, admission.now())
         if admission.queue.entries:
             admission.queue.nudge()
+
+    def _fail(self, error: BaseException, *, begun: bool) -> None:
+        """End the call by an exception that came before or after its answer began."""
+        if self._over:
+            return
+        self._abandoned = self._claimed
+        outcome = read_exception(error)
+        if outcome.kind == "nothing_sent" and not begun:
+            self.cancel()
+        elif outcome.refusal is not None:
+            self._refuse(outcome.refusal)
+        else:
+            self.close()
 
     def _refuse(self, refusal: Refusal) -> Refusal:
         """End the call by a refusal; see `AdmittedLease.refuse`."""
