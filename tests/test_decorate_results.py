@@ -473,6 +473,17 @@ def test_a_response_settles_by_its_status_and_by_its_error(
     assert held.statistics().refused == refused
 
 
+@pytest.mark.logs("returned no usage")
+@pytest.mark.parametrize("generated", [{"error": REFUSAL["error"]}, USED])
+def test_a_text_that_a_model_has_generated_is_no_word_of_the_server(generated: Any) -> None:
+    """A prompt can make a model write a refusal or a usage; neither is believed."""
+    held = limiter()
+    held(lambda **_: json.dumps(generated))(**BODY)
+
+    assert spent(held) == RESERVED
+    assert held.statistics().refused == 0
+
+
 def test_a_429_returned_through_a_wrapped_client_is_counted_once() -> None:
     """The transport has counted it already."""
     held = limiter()

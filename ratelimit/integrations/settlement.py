@@ -99,8 +99,14 @@ def settle_answer(lease: Lease, answer: object, *, by: SettleBy = "usage") -> bo
     """Settle by a whole answer; return whether it shows what the call used.
 
     An HTTP response is read by its status as well: a refusal is counted, a redirect
-    costs nothing.
+    costs nothing. A text is what a model has generated, and is not read for either.
     """
+    if isinstance(answer, str):
+        if by == "usage" or lease.ended:
+            return False
+        lease.settle_by_text(answer)
+        return True
+
     status = _http_status(answer)
     if status is not None and not lease.ended and not 200 <= status < 300:
         refusal = read_response(answer)
@@ -120,12 +126,7 @@ def settle_answer(lease: Lease, answer: object, *, by: SettleBy = "usage") -> bo
         if failure.refusal is not None:
             lease.refuse(failure.refusal)
         lease.close()
-    if usage is not None or failure is not None:
-        return True
-    if by == "text" and isinstance(answer, str) and not lease.ended:
-        lease.settle_by_text(answer)
-        return True
-    return False
+    return usage is not None or failure is not None
 
 
 def _http_status(answer: object) -> int | None:
