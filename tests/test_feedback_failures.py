@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from http.client import HTTPMessage
 from types import SimpleNamespace
 from typing import Any
+from urllib.error import HTTPError
 
 import aiohttp
 import httpx2
@@ -172,6 +174,58 @@ def test_a_refusal_is_read_from_whatever_exception_carries_it() -> None:
 
     bare = aiohttp.ClientResponseError(None, (), status=429, headers={"retry-after": "3"})  # type: ignore[arg-type]
     assert read_exception(bare).kind == "refused"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"message": MESSAGE, "code": "rate_limit_exceeded"},
+        {"error": {"message": MESSAGE, "code": 429}},
+        json.dumps({"error": {"message": MESSAGE, "type": "rate_limit_error"}}),
+    ],
+)
+@pytest.mark.parametrize("status", [None, 200])
+def test_a_refusal_inside_a_stream_is_read_from_the_sdks_error(
+    status: int | None, body: object
+) -> None:
+    """There it has no status, or the 200 that the stream began with."""
+    error: Any = openai.APIError(MESSAGE, request=REQUEST, body=body)
+    if status is not None:
+        error.status_code = status
+    refusal = read_exception(error).refusal
+
+    assert refusal is not None
+    assert refusal.wait == pytest.approx(20.001)
+
+
+def test_a_refusal_inside_a_stream_is_judged_by_its_host() -> None:
+    """The SDK's error knows the request, though not the status."""
+    url = "https://api.openai.com/v1/chat/completions"
+    refusals = [
+        read_exception(openai.APIError("", request=request, body=QUOTA["error"])).refusal
+        for request in (REQUEST, httpx2.Request("POST", url))
+    ]
+
+    assert [refusal.hopeless for refusal in refusals if refusal] == [False, True]
+
+
+def test_a_bad_request_about_a_quota_is_no_refusal() -> None:
+    """A status that names no refusal counts before the code."""
+    error = openai.BadRequestError(
+        "bad", response=httpx2.Response(400, request=REQUEST), body=QUOTA["error"]
+    )
+
+    assert read_exception(error) == Outcome("unknown")
+
+
+def test_a_refusal_of_the_standard_librarys_client_is_read_with_its_headers() -> None:
+    """Those are no mapping, but have pairs like one."""
+    headers = HTTPMessage()
+    headers["Retry-After"] = "7"
+    refusal = read_exception(HTTPError("http://x/v1", 429, "slow", headers, None)).refusal
+
+    assert refusal is not None
+    assert refusal.wait == 7
 
 
 def test_a_chain_that_bites_its_tail_ends() -> None:

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import field as declared
 from typing import Final, Literal
-from urllib.parse import urlsplit
 
 from ratelimit.errors import LimiterError
 from ratelimit.feedback.finality import OVERLOADED_CODES, is_refusing
 from ratelimit.feedback.refusals import REFUSING_STATUSES, Refusal, codes_of, read_refusal
+from ratelimit.feedback.replies import host_of, kept_body, status_of
 from ratelimit.feedback.untrusted import amount, decoded, field, items, text
 
 _UNSENT: Final = frozenset(
@@ -278,47 +278,27 @@ def _refusal(holder: object) -> Refusal | None:
     """Read the HTTP answer that an exception carries, or that an object is.
 
     The answer of openai's, httpx's and requests' exceptions is their `response`;
-    aiohttp's exception has status and headers itself.
+    aiohttp's and Python's exceptions have status and headers themselves.
     """
     response = field(holder, "response")
-    status: int | None = None
-    for each in (holder, response):
-        for name in ("status_code", "status"):
-            found = field(each, name)
-            if status is None and isinstance(found, int):
-                status = found
+    status = status_of(holder) or status_of(response)
+    body = _first(field(holder, "body"))
+    host = host_of(response) or host_of(holder)
+    if isinstance(holder, BaseException) and (status is None or status < 400):
+        # an SDK's, of an error inside a stream that began with 200
+        error = decoded(body)
+        inner = field(error, "error")
+        return read_error(error if inner is None else inner, host)
 
     if status not in REFUSING_STATUSES:
         return None
 
     headers = _first(field(holder, "headers"), field(response, "headers"))
-    # httpx and requests keep a body that was read in _content, aiohttp in _body: their
-    # public doors would read the network, or raise
-    body = _first(
-        field(holder, "body"),
-        *(field(each, name) for each in (response, holder) for name in ("_content", "_body")),
-    )
-    host = _host(response) or _host(holder)
+    if body is None:
+        body = kept_body(response) or kept_body(holder)
     return read_refusal(status, headers, body, host)  # type: ignore[arg-type]  # foreign headers
 
 
 def _first(*values: object) -> object:
     """Return the first value that is not None, nor a method; None without one."""
     return next((value for value in values if value is not None and not callable(value)), None)
-
-
-def _host(holder: object) -> str:
-    """Return the host that an answer came from, "" when it is not known."""
-    request = field(holder, "request")
-    if request is None:
-        request = field(holder, "request_info")
-    for url in (field(request, "url"), field(holder, "url")):
-        if isinstance(url, str):
-            try:
-                return urlsplit(url).hostname or ""
-            except ValueError:
-                return ""
-        host = field(url, "host")
-        if isinstance(host, str):
-            return host
-    return ""

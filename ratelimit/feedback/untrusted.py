@@ -85,12 +85,14 @@ def items(holder: object) -> Iterator[object]:
 
 
 def pairs(headers: object) -> list[tuple[object, object]]:
-    """Return the name-value pairs of a mapping or an iterable of pairs.
+    """Return the name-value pairs of what has `items`, or of an iterable of pairs.
 
-    What is no pair is left out; of an iterable that fails there are none.
+    The standard library's headers have that method and are no mapping. What is no pair
+    is left out; of an iterable that fails there are none.
     """
     try:
-        each = headers.items() if isinstance(headers, Mapping) else headers
+        named = getattr(headers, "items", None)
+        each = named() if callable(named) else headers
         found = list(each) if isinstance(each, Iterable) else []
     except Exception:  # noqa: BLE001  # a foreign iterable may raise anything: not known
         return []

@@ -14,8 +14,9 @@ from typing import Any, TypeAlias, TypeVar, get_args
 from ratelimit.admission.drivers import in_event_loop
 from ratelimit.control.engine import Engine
 from ratelimit.errors import InvalidArgument, LimiterWarning, caution
+from ratelimit.feedback.replies import reply_status
 from ratelimit.integrations.arguments import body_maker, name_of
-from ratelimit.integrations.settlement import SettleBy, holds_output, is_http_reply, settle_answer
+from ratelimit.integrations.settlement import SettleBy, holds_output, settle_answer
 from ratelimit.integrations.streams import StreamMeter, is_stream, metered
 from ratelimit.lease import AdmittedLease as Lease
 from ratelimit.reservation import CallReservation
@@ -82,7 +83,7 @@ class Results:
             return result
         if inspect.iscoroutine(result):
             return self._awaited(lease, result)
-        if not is_http_reply(result) and (is_stream(result) or inspect.isawaitable(result)):
+        if reply_status(result) is None and (is_stream(result) or inspect.isawaitable(result)):
             return self.stream(lease, result)
 
         self._unsettled(lease)

@@ -23,8 +23,8 @@ from ratelimit.feedback import (
     read_response,
     read_usage,
 )
+from ratelimit.feedback.replies import reply_status
 from ratelimit.feedback.streams import MOST_TEXT
-from ratelimit.feedback.untrusted import field
 from ratelimit.lease import AdmittedLease as Lease
 
 SettleBy = Literal["usage", "text"]
@@ -107,7 +107,7 @@ def settle_answer(lease: Lease, answer: object, *, by: SettleBy = "usage") -> bo
         lease.settle_by_text(answer)
         return True
 
-    status = _http_status(answer)
+    status = reply_status(answer)
     if status is not None and not lease.ended and not 200 <= status < 300:
         refusal = read_response(answer)
         if refusal is not None:
@@ -127,26 +127,6 @@ def settle_answer(lease: Lease, answer: object, *, by: SettleBy = "usage") -> bo
             lease.refuse(failure.refusal)
         lease.close()
     return usage is not None or failure is not None
-
-
-def _http_status(answer: object) -> int | None:
-    """Return the status of an HTTP library's response, or of an SDK's raw one.
-
-    None for anything else.
-    """
-    if field(answer, "headers") is None:
-        return None
-
-    for name in ("status_code", "status"):
-        status = field(answer, name)
-        if type(status) is int:
-            return status
-    return None
-
-
-def is_http_reply(answer: object) -> bool:
-    """Tell whether an answer is an HTTP library's response."""
-    return _http_status(answer) is not None
 
 
 def holds_output(lease: Lease) -> bool:
