@@ -288,6 +288,52 @@ def test_a_stream_that_breaks_off_keeps_its_reserve() -> None:
     assert server.spent() == (1, RESERVE)
 
 
+@pytest.mark.parametrize("kind", ["application/json", "Text/Event-Stream", "text/plain", ""])
+@pytest.mark.parametrize("blank", [b"", b"\r\n ", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize(
+    "body", [json.dumps(CHAT).encode(), b": queued\n\n" + sse(*CHUNKS, USED, "[DONE]")]
+)
+def test_the_first_byte_tells_a_stream_from_json(body: bytes, blank: bytes, kind: str) -> None:
+    """What a relay names its answer is no reason to keep the reserve."""
+    server = Server(answer(blank, body, content_type=kind))
+    client = server.limiter.wrap(httpx2.Client(transport=httpx2.MockTransport(server.handle)))
+    client.post("http://x/v1/chat/completions", json=ASK)
+
+    assert server.spent() == (1, 16)
+
+
+@pytest.mark.parametrize("body", [b"{}", b"<html>", b"data: {}\n\n", b""])
+def test_an_answer_that_shows_no_usage_is_said_once(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever form it has; only the first one of a model warns."""
+    monkeypatch.setattr(settlement, "_warned", set())
+    server = Server(answer(body))
+    client = server.limiter.wrap(httpx2.Client(transport=httpx2.MockTransport(server.handle)))
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            client.post("http://x/v1/chat/completions", json=ASK)
+
+    assert ["gpt-4o ended without usage" in str(one.message) for one in given] == [True]
+    assert server.spent() == (2, 2 * RESERVE)
+
+
+@pytest.mark.parametrize(
+    ("host", "pauses"), [("dashscope.aliyuncs.com", True), ("api.openai.com", False)]
+)
+@pytest.mark.parametrize("stream", [False, True], ids=["JSON", "stream"])
+def test_an_error_in_a_200_is_judged_by_its_host(host: str, pauses: bool, stream: bool) -> None:
+    """The same code is spent credit at OpenAI, and a rate elsewhere."""
+    body = {"error": {"code": "insufficient_quota", "message": "You exceeded your quota"}}
+    server = Server(answer(sse(body)) if stream else as_json(body))
+    client = server.limiter.wrap(httpx2.Client(transport=httpx2.MockTransport(server.handle)))
+    client.post(f"https://{host}/v1/chat/completions", json=ASK)
+    family = server.limiter.statistics().families["*"]
+
+    assert (family.refused, family.closed_for > 0) == (1, pauses)
+
+
 def test_a_json_answer_that_breaks_off_behind_its_end_settles_by_its_usage() -> None:
     """What was read whole was answered and billed; a retry is a call of its own."""
     server = Server(answer(json.dumps(CHAT).encode(), error=httpx2.ReadError("cut")))

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from dataclasses import field as declared
 from typing import Final, Literal
 
 from ratelimit.errors import LimiterError
 from ratelimit.feedback.finality import OVERLOADED_CODES, is_refusing
 from ratelimit.feedback.refusals import REFUSING_STATUSES, Refusal, codes_of, read_refusal
 from ratelimit.feedback.replies import host_of, kept_body, status_of
-from ratelimit.feedback.untrusted import amount, decoded, field, items, text
+from ratelimit.feedback.untrusted import amount, decoded, field, items
 
 _UNSENT: Final = frozenset(
     {
@@ -94,7 +93,7 @@ _LONGEST_CHAIN: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a call ended that raised an exception."""
+    """How a call ended that raised an exception, or was answered by an error."""
 
     kind: Literal["nothing_sent", "refused", "unknown"]
     """"nothing_sent": no byte of the request reached the server, give everything back.
@@ -102,24 +101,6 @@ class Outcome:
     reserved.
     """
     refusal: Refusal | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorAnswer:
-    """An error that came as the body of an answer with status 200."""
-
-    status: int
-    """The status that the server should have sent: the body's own code; without one 429
-    for a refusal and 500 for anything else.
-    """
-    code: str
-    """The server's own code, or its type, or ""."""
-    refusal: Refusal | None
-    """The refusal that it is; None where it is a failure like any other."""
-    message: str = declared(default="", repr=False)
-    """The server's text, at most 4,000 characters. Not in the repr: it may quote a
-    prompt or a key.
-    """
 
 
 _UNKNOWN: Final = Outcome("unknown")
@@ -164,11 +145,12 @@ def read_error(error: object, host: str = "") -> Refusal | None:
     return read_refusal(429, None, {"error": error}, host) if is_refusing(codes) else None
 
 
-def read_error_answer(answer: object, host: str = "") -> ErrorAnswer | None:
+def read_error_answer(answer: object, host: str = "") -> Outcome | None:
     """Tell an error that came with status 200 from an answer; None when it is one.
 
     OpenRouter, Azure's content filter and relays send an error object as the body of a
-    200: an `error`, of the answer or of a choice, and nothing that was generated.
+    200: an `error`, of the answer or of a choice. A refusal may come after a part of
+    the answer, which does not undo it; beside any other error nothing was generated.
 
     :param answer: bytes, text, the decoded JSON, or an SDK's object.
     :param host: the server's host name, as for `read_refusal`.
@@ -179,9 +161,6 @@ def read_error_answer(answer: object, host: str = "") -> ErrorAnswer | None:
     if found is None or isinstance(found, (str, int, float, list)):
         return None
 
-    if _generated(found):
-        return None
-
     error = field(found, "error")
     for choice in items(field(found, "choices")):
         error = error or field(choice, "error")
@@ -190,15 +169,10 @@ def read_error_answer(answer: object, host: str = "") -> ErrorAnswer | None:
     if not error or isinstance(error, (bool, int, float)):
         return None
 
-    if isinstance(error, str):
-        error = {"message": error}
-    refusal = read_error(error, host)
-    return ErrorAnswer(
-        status=_status(error) or (500 if refusal is None else 429),
-        code=text(field(error, "code"), 100) or text(field(error, "type"), 100),
-        refusal=refusal,
-        message=text(field(error, "message")),
-    )
+    refusal = read_error({"message": error} if isinstance(error, str) else error, host)
+    if refusal is not None:
+        return Outcome("refused", refusal)
+    return None if _generated(found) else _UNKNOWN
 
 
 def _generated(answer: object) -> bool:

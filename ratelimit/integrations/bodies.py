@@ -27,10 +27,9 @@ class MeteredBody(TransparentProxy):
 
     def __iter__(self) -> Iterator[bytes]:
         meter = self._meter
-        feed = meter.feed
         try:
             for chunk in self.metered_inner:
-                feed(chunk)
+                meter.feed(chunk)
                 yield chunk
             meter.end(complete=True)
         except Exception:
@@ -56,10 +55,9 @@ class AsyncMeteredBody(TransparentProxy):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         meter = self._meter
-        feed = meter.feed
         try:
             async for chunk in self.metered_inner:
-                feed(chunk)
+                meter.feed(chunk)
                 yield chunk
             meter.end(complete=True)
         except Exception:

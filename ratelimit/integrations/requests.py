@@ -6,7 +6,6 @@ import an HTTP library: requests are used by their names only.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -17,6 +16,7 @@ from ratelimit.estimate import Estimate
 from ratelimit.estimate.endpoints import below_base, endpoint_of_path
 from ratelimit.estimate.models import traits_of
 from ratelimit.families import base_model
+from ratelimit.feedback.untrusted import decoded
 from ratelimit.integrations.settlement import warn_once
 
 UNMETERED: Final = frozenset(
@@ -141,7 +141,7 @@ def _other_call(request: Any, path: str) -> MeteredCall | None:
     Such as Anthropic's messages, Gemini's contents, a rerank.
     """
     content = _content(request)
-    body = _json(content) if content else None
+    body = decoded(content) if content else None
     if not isinstance(body, dict):
         body = {}
 
@@ -197,7 +197,7 @@ def body_of(request: Any, endpoint: str) -> Mapping[str, Any]:
     Warn once, and return no fields, when it cannot be read.
     """
     content = _content(request)
-    body = _json(content) if content else None
+    body = decoded(content) if content else None
     if isinstance(body, dict):
         return body
 
@@ -225,15 +225,6 @@ def _content(request: Any) -> bytes | None:
         # any number of times.
         content = getattr(getattr(request, "stream", None), "_stream", b"")
     return content if isinstance(content, bytes) else None
-
-
-def _json(content: bytes) -> object:
-    """Decode a body; None when it is no JSON."""
-    try:
-        body: object = json.loads(content)
-    except (ValueError, RecursionError):
-        return None
-    return body
 
 
 def _form(request: Any) -> dict[str, Any] | None:

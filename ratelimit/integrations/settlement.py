@@ -18,12 +18,13 @@ from ratelimit.estimate.models import traits_of
 from ratelimit.feedback import (
     SSEUsage,
     StreamUsage,
+    Usage,
     read_error,
     read_error_answer,
     read_response,
     read_usage,
 )
-from ratelimit.feedback.replies import reply_status
+from ratelimit.feedback.replies import host_of, reply_status
 from ratelimit.feedback.streams import MOST_TEXT
 from ratelimit.lease import AdmittedLease as Lease
 
@@ -59,6 +60,7 @@ def settle_stream(
     *,
     complete: bool,
     by: SettleBy = "usage",
+    host: str = "",
 ) -> bool:
     """Settle a stream that has ended or was left.
 
@@ -67,6 +69,7 @@ def settle_stream(
 
     :param complete: whether the stream came to its end; a stream that was left after
         its last word is complete as well.
+    :param host: the server's name, "" when it is not known.
     """
     complete = complete or stream.finished
     usage, error = stream.usage, stream.error
@@ -74,7 +77,7 @@ def settle_stream(
     if usage is not None and complete:
         lease.settle(usage)
     if error is not None:
-        refusal = read_error(error)
+        refusal = read_error(error, host)
         if refusal is not None and not counted:
             lease.refuse(refusal)
         lease.close()
@@ -117,16 +120,25 @@ def settle_answer(lease: Lease, answer: object, *, by: SettleBy = "usage") -> bo
         lease.close()
         return True
 
+    return settle_whole(lease, read_usage(answer), answer, host_of(answer))
+
+
+def settle_whole(lease: Lease, usage: Usage | None, answer: object, host: str) -> bool:
+    """Settle by an answer's usage, and by the error that it may hold.
+
+    Return False, and leave the lease open, where it has neither.
+    """
     counted = lease.ended
-    usage = read_usage(answer)
     if usage is not None:
         lease.settle(usage)
-    failure = read_error_answer(answer)
-    if failure is not None and not counted:
-        if failure.refusal is not None:
-            lease.refuse(failure.refusal)
-        lease.close()
-    return usage is not None or failure is not None
+    failure = read_error_answer(answer, host)
+    if failure is None:
+        return usage is not None
+
+    if failure.refusal is not None and not counted:
+        lease.refuse(failure.refusal)
+    lease.close()
+    return True
 
 
 def holds_output(lease: Lease) -> bool:

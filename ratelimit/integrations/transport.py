@@ -95,10 +95,12 @@ class HTTPMetering:
             endpoint=call.endpoint,
         )
 
-    def answered(self, lease: Lease, response: Any) -> BodyMeter | None:
+    def answered(self, lease: Lease, response: Any, host: str) -> BodyMeter | None:
         """Read the head of an answer that is no refusal; return the meter of its body.
 
         None when no body will pass.
+
+        :param host: the server's name: one code means different things elsewhere.
         """
         status: int = response.status_code
         if 300 <= status < 400:
@@ -124,7 +126,7 @@ class HTTPMetering:
             return None
 
         read = _read_already(response) if response.is_closed else None
-        meter = body_meter(lease, raw, plain=read is not None)
+        meter = body_meter(lease, raw, host, plain=read is not None)
         if read is None:
             return meter
 
@@ -230,7 +232,7 @@ class Transport:
         if response.status_code in REFUSING_STATUSES:
             response.stream = self._refused(lease, response, request.url.host)
         else:
-            meter = self.metering.answered(lease, response)
+            meter = self.metering.answered(lease, response, request.url.host)
             if meter is not None:
                 response.stream = MeteredBody(response.stream, meter)
         return response
@@ -305,7 +307,7 @@ class AsyncTransport:
         if response.status_code in REFUSING_STATUSES:
             response.stream = await self._refused(lease, response, request.url.host)
         else:
-            meter = self.metering.answered(lease, response)
+            meter = self.metering.answered(lease, response, request.url.host)
             if meter is not None:
                 response.stream = AsyncMeteredBody(response.stream, meter)
         return response
