@@ -286,7 +286,28 @@ def test_a_cancelled_consumer_costs_the_same_by_every_door(wrapped: bool, usage:
 # ---- results without usage ----------------------------------------------------------
 
 
-RESULTS = ["a text", None, {"answer": 42}, ["a", "b"], 42, httpx.Response(200, text="a text")]
+class Picture:
+    """What can be entered and closed, and so is open already."""
+
+    def __enter__(self) -> Picture:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+RESULTS = [
+    "a text",
+    None,
+    {"answer": 42},
+    ["a", "b"],
+    42,
+    Picture(),
+    httpx.Response(200, text="a text"),
+]
 
 
 @pytest.mark.parametrize("result", RESULTS, ids=lambda result: type(result).__name__)

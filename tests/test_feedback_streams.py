@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionChunk
 
-from ratelimit.feedback import SSEUsage, StreamUsage, Usage
+from ratelimit.feedback import SSEUsage, StreamUsage, Usage, read_error
 from ratelimit.feedback.streams import MOST_TEXT
 
 CHAT = {
@@ -79,7 +79,7 @@ STREAMS = [
                 },
             },
         ),
-        (None, "", {"message": "slow", "code": "rate_limit_exceeded", "type": None}),
+        (None, "", {"message": "slow", "code": "rate_limit_exceeded"}),
     ),
     (
         "error event",
@@ -89,7 +89,7 @@ STREAMS = [
     (
         "chat error",
         sse({"error": {"message": "oops", "type": "server_error"}}),
-        (None, "", {"message": "oops", "code": None, "type": "server_error"}),
+        (None, "", {"message": "oops", "type": "server_error"}),
     ),
     (
         "anthropic",
@@ -216,6 +216,23 @@ def test_garbage_in_a_stream_never_raises(pieces: list[bytes]) -> None:
     reader.close()
 
     assert reader.usage is None
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"error": {"status": 429, "message": "slow"}},
+        {"error": {"status_code": 429, "code": "from upstream"}},
+        {"choices": [{"index": 0, "error": {"code": 429}, "finish_reason": "error"}]},
+        {"type": "response.failed", "response": {"error": {"code": "rate_limit_exceeded"}}},
+    ],
+)
+def test_an_error_inside_a_stream_keeps_what_makes_it_a_refusal(event: object) -> None:
+    """Its status and its code, of the stream or of a choice."""
+    stream = SSEUsage()
+    stream.feed(sse(word("Hello"), event))
+
+    assert read_error(stream.error) is not None
 
 
 def choice(index: int, reason: str | None = None) -> dict[str, object]:

@@ -17,9 +17,9 @@ from ratelimit.feedback.untrusted import LARGEST_USAGE, amount, decoded, field, 
 _HOLDERS: Final = ("usage", "usage_metadata", "usageMetadata")
 """What holds the counts, in an answer."""
 
-_WRAPPERS: Final = ("response", "message", "x_groq", "http_response")
+_WRAPPERS: Final = ("response", "message", "x_groq", "http_response", "chunk")
 """What holds an answer: a Responses event, Anthropic's first event, Groq's last chunk,
-an SDK's raw response.
+an SDK's raw response, an event of the SDK's `chat.completions.stream`.
 """
 
 _DEEPEST: Final = 2
