@@ -161,9 +161,7 @@ def read_error_answer(answer: object, host: str = "") -> Outcome | None:
     if found is None or isinstance(found, (str, int, float, list)):
         return None
 
-    error = field(found, "error")
-    for choice in items(field(found, "choices")):
-        error = error or field(choice, "error")
+    error = error_of(found)
     if not error and "error" in [field(found, "object"), field(found, "type")]:
         error = found
     if not error or isinstance(error, (bool, int, float)):
@@ -173,6 +171,15 @@ def read_error_answer(answer: object, host: str = "") -> Outcome | None:
     if refusal is not None:
         return Outcome("refused", refusal)
     return None if _generated(found) else _UNKNOWN
+
+
+def error_of(answer: object) -> object:
+    """Return the error of an answer, or of one of its choices; falsy without one."""
+    error = field(answer, "error")
+    if not error:
+        for choice in items(field(answer, "choices")):
+            error = error or field(choice, "error")
+    return error
 
 
 def _generated(answer: object) -> bool:

@@ -24,6 +24,7 @@ from ratelimit.feedback import (
     read_response,
     read_usage,
 )
+from ratelimit.feedback.failures import error_of
 from ratelimit.feedback.replies import host_of, reply_status
 from ratelimit.feedback.streams import MOST_TEXT
 from ratelimit.lease import AdmittedLease as Lease
@@ -131,6 +132,8 @@ def settle_whole(lease: Lease, usage: Usage | None, answer: object, host: str) -
     counted = lease.ended
     if usage is not None:
         lease.settle(usage)
+        if usage.output_tokens and not error_of(answer):
+            return True  # something was generated: an answer
     failure = read_error_answer(answer, host)
     if failure is None:
         return usage is not None
