@@ -41,12 +41,16 @@ class Still(Clock):
         return 1_000.0
 
 
+class Interrupted(BaseException):
+    """What is no error, as Ctrl-C and cancellations are."""
+
+
 class Body(httpx2.SyncByteStream, httpx2.AsyncByteStream):
     """A body that comes in pieces from the network, for either kind of client; it may
     break off.
     """
 
-    def __init__(self, *pieces: bytes, error: Exception | None = None) -> None:
+    def __init__(self, *pieces: bytes, error: BaseException | None = None) -> None:
         self.pieces = pieces
         self.error = error
         self.closed = False
@@ -71,7 +75,7 @@ Answer = Callable[[httpx2.Request], httpx2.Response]
 
 
 def answer(
-    *pieces: bytes, status: int = 200, error: Exception | None = None, **headers: str
+    *pieces: bytes, status: int = 200, error: BaseException | None = None, **headers: str
 ) -> Answer:
     """Answer every request with these pieces."""
     named = {"content-type": "application/json"} | {
@@ -502,6 +506,39 @@ def test_a_refusal_with_a_broken_body_is_still_one(error: Exception | None) -> N
     family = server.limiter.statistics().families["*"]
 
     assert (family.refused, family.closed_for) == (1, 5)
+
+
+def test_a_413_of_a_proxy_is_a_bad_request() -> None:
+    """It is larger than no limit, so that nothing is refused and no advice is added."""
+    page = b"<html>413 Request Entity Too Large</html>"
+    server = Server(answer(page, status=413))
+    client = server.limiter.wrap(httpx2.Client(transport=httpx2.MockTransport(server.handle)))
+
+    assert client.post("http://x/v1/chat/completions", json=ASK).content == page
+    assert server.limiter.statistics().refused == 0
+    assert server.spent()[1] < RESERVE
+
+
+@pytest.mark.parametrize("backend", ["sync", "asyncio", "trio"])
+def test_a_refusal_counts_when_its_body_is_not_waited_for(backend: str) -> None:
+    """Ctrl-C or a cancellation while the body comes; the headers have said it all."""
+    server = Server(answer(b"{", status=429, error=Interrupted(), retry_after="5"))
+    if backend == "sync":
+        client = server.limiter.wrap(httpx2.Client(transport=httpx2.MockTransport(server.handle)))
+        with pytest.raises(Interrupted):
+            client.post("http://x/v1/chat/completions", json=ASK)
+    else:
+
+        async def main() -> None:
+            transport = httpx2.MockTransport(server.handle_async)
+            async with server.limiter.wrap(httpx2.AsyncClient(transport=transport)) as client:
+                with pytest.raises(Interrupted):
+                    await client.post("http://x/v1/chat/completions", json=ASK)
+
+        anyio.run(main, backend=backend)
+    family = server.limiter.statistics().families["*"]
+
+    assert (family.refused, family.closed_for, family.in_flight) == (1, 5, 0)
 
 
 def test_too_large_a_request_never_leaves() -> None:
