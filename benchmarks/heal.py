@@ -24,11 +24,11 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # a script sees its own folder only
 
@@ -37,12 +37,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.healing.lies import LIES, TIMES, Lie, Lying, Times
-from ratelimit import LimiterError, RateLimiter
+from ratelimit import LimiterError, Limits, RateLimiter
 from ratelimit.testing import FakeOpenAI, Latency, VirtualClock
 
 RPM: Final = 600
 TPM: Final = 12_000
 """The server's limits; the tokens bind."""
+RPD: Final = 100_000
+"""A limit that is given besides, which no call comes near."""
 PROMPT: Final = 50
 OUTPUT: Final = 150
 """Billed tokens of each call: one call a second is full speed."""
@@ -68,6 +70,14 @@ BODY: Final = {
 USAGE: Final = json.dumps({"prompt_tokens": PROMPT, "completion_tokens": OUTPUT})
 
 
+Origin = Literal["given", "learned", "decorated"]
+
+ORIGINS: Final[tuple[Origin, ...]] = ("given", "learned", "decorated")
+"""Whether limits were given to the limiter or learned from headers; a decorated
+function has limits given, and its answers show no headers.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One lie, how often it was said, and what came of it."""
@@ -75,8 +85,7 @@ class Case:
     kind: str
     lie: str
     times: str
-    limits: str
-    """Whether limits were given to the limiter, or learned from headers."""
+    limits: Origin
     seconds: float | None
     """From the last lie until full speed is back; None: not within `HORIZON`."""
 
@@ -89,11 +98,11 @@ class Case:
 class Run:
     """One limiter and one server on a clock of their own."""
 
-    def __init__(self, lie: Lie | None, times: Times, *, given: bool) -> None:
-        self._lie, self._times = lie, times
+    def __init__(self, lie: Lie | None, times: Times, limits: Origin) -> None:
+        self._lie, self._times, self._limits = lie, times, limits
         self._clock = VirtualClock()
-        limits: dict[str, Any] = {"rpm": RPM, "tpm": TPM} if given else {}
-        self._limiter = RateLimiter(**limits, clock=self._clock)
+        given = Limits() if limits == "learned" else Limits(rpm=RPM, tpm=TPM, rpd=RPD)
+        self._limiter = RateLimiter(limits=given, clock=self._clock)
         # load the vocabulary here: a thread would not follow the virtual clock
         self._limiter.estimate(BODY)
         latency = Latency(base=0.4, per_token=0.0, spread=0.0, jitter=(0.02, 0.05))
@@ -111,8 +120,16 @@ class Run:
 
     async def _run(self) -> None:
         http = httpx2.AsyncClient(transport=self._lying, timeout=None)
-        client = self._limiter.wrap(http)
-        workers = [asyncio.ensure_future(self._work(client)) for _ in range(WORKERS)]
+        client = http if self._limits == "decorated" else self._limiter.wrap(http)
+
+        async def ask() -> object:
+            answer = await client.post(URL, json=BODY, headers={"x-fake-usage": USAGE})
+            answer.raise_for_status()
+            return answer.json()
+
+        if self._limits == "decorated":
+            ask = self._limiter.limit(request=lambda: BODY)(ask)
+        workers = [asyncio.ensure_future(self._work(ask)) for _ in range(WORKERS)]
         await asyncio.sleep(WARM)
         if self._lie is None:
             self._ended()
@@ -135,12 +152,12 @@ class Run:
         self._after = self._clock.now()
         self._answered.clear()
 
-    async def _work(self, client: httpx2.AsyncClient) -> None:
+    async def _work(self, ask: Callable[[], Awaitable[object]]) -> None:
         pause = 1.0
         while True:
             try:
-                answer = await client.post(URL, json=BODY, headers={"x-fake-usage": USAGE})
-                answered = answer.status_code == 200
+                await ask()
+                answered = True
             except (LimiterError, httpx2.HTTPError):
                 answered = False  # slow down, as a program does that tries again
             if answered:
@@ -166,16 +183,16 @@ class Run:
 
 
 def measure(lies: Iterable[Lie], times: Sequence[Times]) -> list[Case]:
-    """Run each lie as often as named, with limits given and with limits learned."""
-    planned = [(lie, often, given) for lie in lies for often in times for given in (True, False)]
+    """Run each lie as often as named, in each of the three ways of `ORIGINS`."""
+    planned = [(lie, often, limits) for lie in lies for often in times for limits in ORIGINS]
     with ProcessPoolExecutor(initializer=_be_quiet) as pool:
         return list(pool.map(_case, *zip(*planned, strict=True), chunksize=4))
 
 
-def _case(lie: Lie, times: Times, given: bool) -> Case:
-    seconds = Run(lie, times, given=given)()
+def _case(lie: Lie, times: Times, limits: Origin) -> Case:
+    seconds = Run(lie, times, limits)()
     rounded = None if seconds is None else round(seconds, 1)
-    return Case(lie.kind, lie.name, times, "given" if given else "learned", rounded)
+    return Case(lie.kind, lie.name, times, limits, rounded)
 
 
 def _be_quiet() -> None:
@@ -222,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _be_quiet()
     console = Console()
     started = time.monotonic()
-    honest = Run(None, "once", given=True)()
+    honest = Run(None, "once", "given")()
     lies = [lie for lie in LIES if options.kind in {None, lie.kind}]
     cases = measure(lies, [options.times] if options.times else TIMES)
     kinds = by_kind(cases)

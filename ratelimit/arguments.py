@@ -20,8 +20,9 @@ R = TypeVar("R")
 OPTIONS: Final = ("tokens", "requests", "cost", "timeout", "priority", "endpoint")
 """What `reserve` and the three `acquire` take besides the fields of a body."""
 
-ALIKE: Final = 0.82
-"""The similarity (`difflib`, 0 to 1) from which a name is taken for a misspelled one.
+ALIKE_OPTION: Final = 0.82
+"""The similarity (`difflib`, 0 to 1) that makes a name a misspelled option: lower than
+for a dimension, which may have a name of the user's own.
 """
 
 
@@ -35,7 +36,7 @@ def similar(name: str, options: tuple[str, ...]) -> str | None:
     parts = words if len(words) > 1 else []  # max_tokens is no misspelled tokens
     plain = {option.replace("_", ""): option for option in options if option not in parts}
     letters = name.lower().replace("_", "")
-    for found in difflib.get_close_matches(letters, plain, 1, ALIKE):
+    for found in difflib.get_close_matches(letters, plain, 1, ALIKE_OPTION):
         return plain[found]
     swapped = [option for option in plain if sorted(option) == sorted(letters)]
     return plain[swapped[0]] if swapped else None

@@ -128,7 +128,7 @@ class Reservation:
             )
         current.__exit__()
         if error is None:
-            lease.close()
+            lease.answered()
         else:
             lease.fail(error)
 

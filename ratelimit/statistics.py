@@ -101,7 +101,7 @@ def family_statistics(family: ModelFamily, now: float) -> FamilyStatistics:
         ended=store.ended,
         refused=family.controller.refused,
         longest_wait=admission.longest_wait,
-        closed_for=max(admission.closed_until - now, 0.0),
+        closed_for=max(store.closed_until - now, 0.0),
         slack=family.slack.seconds,
         drift=dict(family.controller.corrected),
     )

@@ -116,5 +116,5 @@ def waiter(
     """
     payment = Payment(amounts or {"tokens": 1})
     if certain:
-        payment.reprice(payment.amounts, 0.0, payment.amounts)
+        payment.reprice(payment.amounts, 0.0, payment.amounts, keeps=True)
     return Waiter(rank, payment, parker or Sleeper(), patience=patience)

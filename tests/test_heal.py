@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.heal import Case, Run, by_kind
+from benchmarks.heal import ORIGINS, Case, Origin, Run, by_kind
 from benchmarks.healing.lies import LIES, TIMES, Lie, Times, schedule
 
 KINDS = {"limit", "level", "reset", "usage", "retry-after", "refusal", "period"}
@@ -29,10 +29,10 @@ def test_every_kind_of_statement_from_outside_is_lied_about() -> None:
     assert TIMES == ("once", "twice", "one in ten")
 
 
-@pytest.mark.parametrize("given", [True, False], ids=["given", "learned"])
-def test_an_honest_server_is_at_full_speed_at_once(*, given: bool) -> None:
+@pytest.mark.parametrize("limits", ORIGINS)
+def test_an_honest_server_is_at_full_speed_at_once(limits: Origin) -> None:
     """Without a lie nothing is measured but the time to the next answer."""
-    seconds = Run(None, "once", given=given)()
+    seconds = Run(None, "once", limits)()
 
     assert seconds is not None
     assert seconds < 5
@@ -41,9 +41,7 @@ def test_an_honest_server_is_at_full_speed_at_once(*, given: bool) -> None:
 def test_a_pause_that_was_named_is_measured() -> None:
     """A refusal that names ten seconds costs ten seconds, and no more."""
     error = {"message": "Rate limit reached.", "type": "tokens", "code": "rate_limit_exceeded"}
-    seconds = Run(
-        Lie("retry-after", "10 s", {"retry-after": "10"}, None, error), "once", given=True
-    )()
+    seconds = Run(Lie("retry-after", "10 s", {"retry-after": "10"}, None, error), "once", "given")()
 
     assert seconds == pytest.approx(10, abs=2)
 

@@ -325,3 +325,23 @@ def test_after_a_fork_the_headers_of_the_parents_calls_move_no_bucket_of_the_chi
         lease.settle(tokens=5)
 
     assert held.statistics().families["*"].levels == {"requests/60s": 1_000, "tokens/60s": 100_000}
+
+
+def test_a_projects_level_below_its_organizations_raises_ours() -> None:
+    """Of two limits that an answer shows the lower is held, and followed up as well."""
+    limiter = RateLimiter(arrival_slack=0, clock=ThreadClock())
+
+    def answer(left: int) -> float:
+        lease = limiter.acquire_nowait(tokens=10)
+        headers = {
+            "x-ratelimit-limit-project-tokens": "10000",
+            "x-ratelimit-remaining-project-tokens": str(left),
+            "x-ratelimit-limit-tokens": "30000",
+            "x-ratelimit-remaining-tokens": "29000",
+        }
+        lease.observe(headers)
+        lease.settle(tokens=10)
+        return limiter.statistics().families["*"].levels["tokens/60s"]
+
+    assert answer(5_000) <= 5_000
+    assert answer(9_990) > 9_900

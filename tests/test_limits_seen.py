@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from ratelimit.control.limits_seen import (
     CONTRADICTIONS,
+    LONGEST_REFUSED_SECONDS,
     MODEL_SECONDS,
     MODELS,
     REFUSED_SECONDS,
@@ -92,9 +93,9 @@ def test_a_limit_that_a_refusal_names_goes_when_answers_contradict_it() -> None:
     seen.on_headers([MINUTE], 0.0)
     low = [Limit("tokens", 10_000, per=60)]
 
-    assert seen.on_refusal("project_tokens", 60.0, 40_000, 0.0) is None
-    assert seen.on_refusal("tokens", 60.0, 10_000, 0.0) == low
-    assert seen.on_refusal("tokens", 60.0, 10_000, 0.0) is None
+    assert seen.on_refusal("project_tokens", 60.0, 40_000, 0.0, 0.0) is None
+    assert seen.on_refusal("tokens", 60.0, 10_000, 0.0, 0.0) == low
+    assert seen.on_refusal("tokens", 60.0, 10_000, 0.0, 0.0) is None
     for _ in range(CONTRADICTIONS - 1):
         assert seen.on_headers([MINUTE], 1.0) is None
     assert seen.on_headers([MINUTE], 1.0) == [Limit("tokens", 30_000, per=60)]
@@ -107,20 +108,68 @@ def test_a_limit_that_no_header_shows_is_tried_again_later_each_time() -> None:
     seen = LimitsSeen()
     seen.on_headers([DAILY], 0.0)
 
-    assert seen.on_refusal("requests", 60.0, 3, 0.0) is not None
+    assert seen.on_refusal("requests", 60.0, 3, 0.0, 0.0) is not None
     assert seen.on_headers([DAILY], REFUSED_SECONDS - 1) is None
     assert seen.on_headers([DAILY], REFUSED_SECONDS) == [Limit("requests", 200, per=86_400)]
     again = REFUSED_SECONDS + 10
-    assert seen.on_refusal("requests", 60.0, 3, again) is not None
+    assert seen.on_refusal("requests", 60.0, 3, again, again) is not None
     assert seen.on_headers([DAILY], again + 2 * REFUSED_SECONDS - 1) is None
     assert seen.on_headers([DAILY], again + 2 * REFUSED_SECONDS) is not None
+
+
+def test_calls_that_are_refused_together_say_a_limit_once() -> None:
+    """Forty calls of one burst do not keep a limit forty times as long, and no number
+    of refusals keeps one for more than hours.
+    """
+    seen = LimitsSeen()
+    seen.on_headers([DAILY], 0.0)
+    for _ in range(40):
+        seen.on_refusal("requests", 60.0, 3, 0.0, 1.0)
+    assert seen.on_headers([DAILY], 1.0 + REFUSED_SECONDS) is not None
+
+    now = 0.0
+    for _ in range(40):
+        now += LONGEST_REFUSED_SECONDS + 1
+        seen.on_refusal("requests", 60.0, 3, now, now)
+    assert not seen.expire(now + LONGEST_REFUSED_SECONDS - 1)
+    assert seen.expire(now + LONGEST_REFUSED_SECONDS)
+
+
+def test_a_refusal_that_names_the_known_limit_makes_no_later_lie_last() -> None:
+    """Only a limit that is named again is kept for longer, and a refusal that names
+    more contradicts it like an answer.
+    """
+    seen = LimitsSeen()
+    for now in range(10):
+        seen.on_refusal("tokens", 60.0, 12_000, float(now), float(now))
+    seen.on_refusal("tokens", 60.0, 1_000, 20.0, 20.0)
+    assert seen.expire(20.0 + REFUSED_SECONDS)
+
+    seen.on_refusal("tokens", 60.0, 1_000, 2_000.0, 2_000.0)
+    seen.on_refusal("tokens", 60.0, 12_000, 2_001.0, 2_001.0)
+    seen.on_refusal("tokens", 60.0, 12_000, 2_070.0, 2_070.0)
+    assert seen.expire(2_071.0)
+
+
+def test_a_contradicted_limit_is_forgotten_with_its_time() -> None:
+    """After a lie that answers contradicted, the next refusal counts as the first."""
+    seen = LimitsSeen()
+    seen.on_headers([MINUTE], 0.0)
+    for now in (0.0, 10.0, 20.0):
+        seen.on_refusal("tokens", 60.0, 10_000, now, now)
+    for _ in range(CONTRADICTIONS):
+        seen.on_headers([MINUTE], 21.0)
+    assert seen.limits() == [Limit("tokens", 30_000, per=60)]
+
+    seen.on_refusal("tokens", 60.0, 10_000, 30.0, 30.0)
+    assert seen.expire(30.0 + REFUSED_SECONDS)
 
 
 def test_a_changed_limit_replaces_what_a_refusal_named() -> None:
     """When the server changes its limit, an older refusal says nothing any more."""
     seen = LimitsSeen()
     seen.on_headers([MINUTE], 0.0)
-    seen.on_refusal("tokens", 60.0, 10_000, 0.0)
+    seen.on_refusal("tokens", 60.0, 10_000, 0.0, 0.0)
 
     for _ in range(2):
         seen.on_headers([MINUTE._replace(limit=60_000)], 0.0)
@@ -155,8 +204,8 @@ def test_nonsense_in_a_refusal_changes_nothing() -> None:
     """Neither a limit of next to nothing nor one of an unknown dimension."""
     seen = LimitsSeen()
 
-    assert seen.on_refusal("tokens", 60.0, 1e-6, 0.0) is None
-    assert seen.on_refusal("moons", 60.0, 5, 0.0) is None
+    assert seen.on_refusal("tokens", 60.0, 1e-6, 0.0, 0.0) is None
+    assert seen.on_refusal("moons", 60.0, 5, 0.0, 0.0) is None
     assert seen.limits() == []
 
 

@@ -193,6 +193,68 @@ def test_a_correction_of_a_replaced_bucket_moves_nothing() -> None:
     assert store.corrected(bucket) is None
 
 
+@settings(max_examples=300)
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("wait"), st.floats(0, 50)),
+            st.tuples(st.just("take"), st.floats(1, 100)),
+            st.tuples(st.just("lower"), st.floats(0, 500)),
+            st.tuples(st.just("revert"), st.just(0.0)),
+        ),
+        max_size=20,
+    )
+)
+def test_giving_up_what_was_said_from_outside_gives_nothing_away(
+    steps: list[tuple[str, float]],
+) -> None:
+    """However often levels are lowered and that is taken back, no bucket is ever above
+    the one that only counted the calls.
+    """
+    limits = Limits(Limit("tokens", 100, 10))
+    store, counted, now = MemoryStore(limits, 0.0), MemoryStore(limits, 0.0), 0.0
+    for step, amount in steps:
+        if step == "wait":
+            now += amount
+        elif step == "take" and store.take(Payment({"tokens": amount}), now) is None:
+            assert counted.take(Payment({"tokens": amount}), now) is None
+        elif step == "lower":
+            store.correct(store.buckets_of("tokens")[0], amount, now)
+        elif step == "revert":
+            store.revert(limits, now)
+
+        assert level(store, "tokens", now) <= level(counted, "tokens", now) + 1e-6
+
+
+@given(
+    taken=st.floats(0, 50),
+    lowered=st.floats(0, 5),
+    amounts=st.lists(st.floats(50, 1_000), max_size=5),
+)
+def test_limits_that_change_and_change_back_give_nothing_away(
+    taken: float, lowered: float, amounts: list[float]
+) -> None:
+    """What was spent stays spent, whatever limits are believed in between."""
+    store = MemoryStore(Limits(Limit("tokens", 100, 10)), 0.0)
+    paid(store, {"tokens": taken})
+    store.correct(store.buckets_of("tokens")[0], lowered, 0.0)
+    for amount in amounts:
+        store.replace(Limits(Limit("tokens", amount, 10)), 0.0)
+    store.revert(Limits(Limit("tokens", 100, 10)), 0.0)
+
+    assert level(store, "tokens") <= 100 - taken + 1e-6
+
+
+def test_what_a_correction_took_and_refilled_is_not_given_back() -> None:
+    """After two periods nothing of it is left, so giving it up gives nothing."""
+    store = MemoryStore(LIMITS, 0.0)
+    store.correct(store.buckets_of("tokens")[0], 10.0, 0.0)
+    paid(store, {"tokens": 100}, 20.0)
+
+    assert not store.revert(LIMITS, 20.0)
+    assert level(store, "tokens", 20.0) == 0
+
+
 def interrupt(store: MemoryStore, act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ``act`` run inside the next `take`, while it holds the lock.
 
@@ -228,6 +290,27 @@ def test_what_a_finalizer_does_inside_take_is_not_lost(monkeypatch: pytest.Monke
     assert level(store, "requests") == pytest.approx(8)
     assert level(store, "tokens") == pytest.approx(90)
     assert refused(store).not_before == 5.0
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_what_a_finalizer_does_inside_settle_is_not_lost(
+    ended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever way a settlement goes, what came meanwhile is applied after it."""
+    store = MemoryStore(LIMITS, 0.0)
+    call = paid(store, CALL, parent=paid(store, CALL | {"tokens": 1}))
+    if ended:
+        store.settle(call, {"tokens": 3}, 0.0)
+    settled = store._settle
+
+    def interrupted(*args: Any) -> None:
+        settled(*args)
+        store.close(5.0)
+
+    monkeypatch.setattr(store, "_settle", interrupted)
+    store.settle(call, {"tokens": 2}, 0.0)
+
+    assert store.closed_until == 5.0
 
 
 def test_admitting_from_inside_take_is_an_error_that_says_so(

@@ -90,6 +90,7 @@ LIES: Final = (
     Lie("refusal", "limit 1000", refusal=_tokens("min (TPM)", "Limit 1000, Used 990", "6s")),
     Lie("refusal", "limit 1", refusal=_tokens("min (TPM)", "Limit 1, Used 1", "60s")),
     Lie("refusal", "again in 20 h", refusal=_tokens("min (TPM)", "Limit 12000", "20h")),
+    Lie("refusal", "names nothing", refusal=PLAIN),
     Lie(
         "refusal",
         "no quota",

@@ -52,7 +52,6 @@ class Admission:
         self.now = clock.now
         self.queue = Queue()
         self.store = MemoryStore(limits, clock.now(), slack)
-        self.closed_until = -inf
         self.longest_wait = 0.0
         self._slack = slack
 
@@ -85,16 +84,9 @@ class Admission:
         await drivers.run_async(flow, self.store, self.clock, parker)
         self.longest_wait = max(self.longest_wait, payment.admitted_at - terms.arrival)
 
-    def settle(self, payment: Payment, used: dict[str, float]) -> None:
-        """End a call by what it used, and let the head look again. Never blocks."""
-        self.store.settle(payment, used, self.now())
-        if self.queue.entries:
-            self.queue.nudge()
-
     def close(self, seconds: float) -> None:
         """Admit nobody for ``seconds``: one refusal pauses the queue for everybody."""
-        self.closed_until = max(self.closed_until, self.now() + seconds)
-        self.store.close(self.closed_until)
+        self.store.close(self.now() + seconds)
         self.queue.nudge()
 
     def cap_level(self, name: str, per: float | None, remaining: float, after: float = 0.0) -> None:
@@ -102,12 +94,16 @@ class Admission:
 
         Servers show no debts, so a figure below zero counts as zero.
 
-        :param per: the limit's period in seconds; None: all periods of that dimension.
+        :param per: the limit's period in seconds; None: the shortest of that dimension,
+            as a figure that names none must not stop calls for a day.
         :param after: in how many seconds that much is left.
         """
         now = self.now()
-        for bucket in self.store.buckets_of(name):
-            if per is not None and bucket.limit.per != per:
+        buckets = self.store.buckets_of(name)
+        if per is None:
+            per = min((bucket.limit.per for bucket in buckets), default=None)
+        for bucket in buckets:
+            if bucket.limit.per != per:
                 continue
 
             missing = max(bucket.burst - max(remaining, 0.0), 0.0)
@@ -135,9 +131,10 @@ class Admission:
         parent process.
         """
         self.queue.reset_after_fork()
-        marking = self.store.marking
-        self.store = MemoryStore(self.store.limits, self.now(), self._slack)
-        if marking:
+        before = self.store
+        self.store = MemoryStore(before.limits, self.now(), self._slack)
+        self.store.close(before.closed_until)
+        if before.marking:
             self.store.mark()
 
 

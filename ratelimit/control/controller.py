@@ -29,8 +29,8 @@ from ratelimit.control.admitted import Admitted
 from ratelimit.control.concurrency import ConcurrencyEstimate
 from ratelimit.control.evidence import AccountingEvidence
 from ratelimit.control.levels import Levels
-from ratelimit.control.limits_seen import DIMENSIONS, LimitsOfModels
-from ratelimit.control.pause import Pause, Quota, Trust
+from ratelimit.control.limits_seen import DIMENSION_OF, LimitsOfModels
+from ratelimit.control.pause import Pause, Quota, TooLarge, Trust
 from ratelimit.control.pricing import Pricing
 from ratelimit.control.slack import InTransit, Slack
 from ratelimit.errors import caution
@@ -43,8 +43,6 @@ wait for another one.
 """
 ALONE_SECONDS: Final = 5.0
 """Seconds after a pause for which calls go one by one, until an answer comes."""
-TOO_LARGE_SECONDS: Final = 600.0
-"""Seconds for which a server's word counts that a call is too large for its limit."""
 
 
 class Controller:
@@ -66,7 +64,7 @@ class Controller:
         self._quota = Quota()
         self._trust = Trust()
         self._named: set[str] = set()  # models that a warning has named
-        self._too_large: dict[str, tuple[float, float, int]] = {}  # limit, until when, times
+        self._too_large = TooLarge()
         self._in_transit = InTransit()
         self._forked_at = -inf
         # Reentrant: a finalizer or signal handler may settle a call, and so come here,
@@ -75,6 +73,8 @@ class Controller:
         self._cold = False
         self.refused = 0
         """429s that happened all the same."""
+        self.awaits_answers = False
+        """Whether there was a refusal of any kind: answers tell when it is over."""
 
     @property
     def corrected(self) -> dict[str, float]:
@@ -113,18 +113,36 @@ class Controller:
     def on_headers(self, admitted: Admitted, readings: Sequence[Reading], now: float) -> None:
         """Apply what an answer's headers show."""
         with self._lock:
-            self._pause.answered(now)
-            self._quota.answered()
-            self._trust.answered()
+            self._relax(now)
             if readings:  # an answer that shows nothing contradicts nothing
                 self._read(admitted, readings, now)
             if self._cold:
                 self._cold = False
                 self._apply_concurrency()
-            if self._concurrency.on_success(now):
-                self._apply_concurrency()
-            self._evidence.on_answer(now)
         self._admission.queue.nudge()
+
+    def on_answer(self, now: float) -> None:
+        """Take note of an answer that was no refusal, of a call without headers."""
+        if self.awaits_answers:
+            with self._lock:
+                self._relax(now)
+            self._admission.queue.nudge()
+
+    def _relax(self, now: float) -> None:
+        """Give up step by step what refusals have made of this family."""
+        self._pause.answered(now)
+        self._quota.answered()
+        self._trust.answered()
+        self._admission.store.ask_within = self._trust.seconds
+        self._evidence.on_answer(now)
+        if self._concurrency.on_success(now):
+            self._apply_concurrency()
+        if self._seen.expire(now):
+            self._hold(self._limits(now), now)
+
+    def _hold(self, limits: Limits | None, now: float) -> None:
+        if limits is not None:
+            self._admission.store.replace(limits, now)
 
     def on_time_to_headers(self, seconds: float) -> None:
         """Take the seconds from one call's admission to its headers."""
@@ -145,6 +163,7 @@ class Controller:
         Returns the refusal as it was judged: one that outlasts its pause may be final.
         """
         admission, admitted_at = self._admission, admitted.payment.admitted_at
+        self.awaits_answers = True
         with self._lock:
             now = admission.now()
             refusal = self._quota.judged(refusal, admitted_at, now)
@@ -153,7 +172,8 @@ class Controller:
             admission.store.ask_within = self._trust.seconds
             self._lower_limits(refusal, admitted, now)
             if refusal.hopeless:
-                self._note_too_large(refusal, now)
+                if refusal.kind is not None and refusal.limit is not None:
+                    self._too_large.refused(refusal.kind, refusal.limit, admitted_at, now)
                 return refusal
 
             named = refusal.wait or refusal.period or refusal.slow_down or refusal.overloaded
@@ -165,26 +185,19 @@ class Controller:
                 self._evidence.on_tokens_refused(now)
             pause = self._pause.seconds(refusal, now)
             if refusal.used is None and not refusal.overloaded:
-                self._empty(refusal.kind, pause, now)
+                self._empty(refusal, pause, now)
         admission.close(pause)
         return refusal
 
-    def _note_too_large(self, refusal: Refusal, now: float) -> None:
-        """Take note that the server refuses calls above a limit for good."""
-        if refusal.kind is None or refusal.limit is None:
-            return
-        _, until, times = self._too_large.get(refusal.kind, (0.0, -inf, 0))
-        times = times + 1 if now < until else 1
-        self._too_large[refusal.kind] = refusal.limit, now + TOO_LARGE_SECONDS, times
-
-    def _empty(self, kind: str | None, pause: float, now: float) -> None:
+    def _empty(self, refusal: Refusal, pause: float, now: float) -> None:
         """Start slowly after a refusal that shows no level.
 
         It proves that the server's bucket cannot pay, whatever ours shows: when the
         pause is over one call goes, and the others follow at the limit's rate.
         """
-        name = DIMENSIONS.get(kind or "requests", "requests")
-        self._admission.cap_level(name, None, 1 if name == "requests" else 0, after=pause)
+        name = DIMENSION_OF.get(refusal.kind or "requests", "requests")
+        left = 1 if name == "requests" else 0
+        self._admission.cap_level(name, refusal.period, left, after=pause)
         if self._pricing.sees_headers:
             self._cold = True
             self._admission.store.cap(1, now + pause + ALONE_SECONDS)
@@ -216,8 +229,7 @@ class Controller:
         store = self._admission.store
         with self._lock:
             now = self._admission.now()
-            sure, until, times = self._too_large.get(name, (inf, -inf, 0))
-            if times > 1 and now < until and amount > sure:
+            if self._too_large.is_sure(name, amount, now):
                 return False
             retracted = self._seen.retract(name, amount)
             limits = self._limits(now)
@@ -230,7 +242,6 @@ class Controller:
         return all(limit.amount >= amount for limit in held if limit.name == name)
 
     def _read(self, admitted: Admitted, readings: Sequence[Reading], now: float) -> None:
-        self._admission.store.ask_within = self._trust.seconds
         changed = self._seen.of(admitted.model).on_headers(readings, now) is not None
         limits = self._limits(now) if changed else None
         if changed:
@@ -287,7 +298,8 @@ class Controller:
         if not (kind and period and amount):
             return
         seen = self._seen.of(admitted.model)
-        changed = seen.on_refusal(kind, period, amount, now) is not None
+        admitted_at = admitted.payment.admitted_at
+        changed = seen.on_refusal(kind, period, amount, admitted_at, now) is not None
         limits = self._limits(now) if changed else None
         if limits is None:
             return

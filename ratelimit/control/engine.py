@@ -65,7 +65,6 @@ class Engine:
         priorities: Mapping[str, float],
     ) -> None:
         self.clock = clock
-        self.now = clock.now
         self.estimator = Estimator(output=output)
         self.priorities = priorities
         self._slack = slack
@@ -101,7 +100,7 @@ class Engine:
         if self.only is not None:
             return self.only
         model = model[:LONGEST_NAME]
-        pattern = model if model in self._families else self._pattern_of(model)
+        pattern = self._pattern_of(model)
         return self._unlisted.family(model) if pattern is None else self._families[pattern]
 
     def families(self) -> dict[str, ModelFamily]:
@@ -130,9 +129,8 @@ class Engine:
         prompt, output = estimate.prompt_tokens, estimate.output_tokens
         if family.pricing.charges_input_only:
             output = self.estimator.typical_output(estimate)
-        limits = family.admission.store.limits
-        most = min((limit.amount for limit in limits if limit.name == "tokens"), default=inf)
-        price = family.pricing.price(prompt, output, estimate.charge, most)
+        smallest, pricing = family.admission.store.smallest, family.pricing
+        price = pricing.price(prompt, output, estimate.charge, smallest.get("tokens", inf))
         amounts: dict[str, float] = {
             "requests": 1,
             "tokens": price.tokens,
@@ -140,9 +138,15 @@ class Engine:
             "output_tokens": output,
             "images": estimate.images,
         }
-        least = {"requests": 1, "tokens": price.least, "input_tokens": prompt}
-        payment.reprice(amounts, price.deferred, least)
-        payment.keeps = price.tokens - price.deferred == price.least
+        least: dict[str, float] = amounts
+        keeps = not pricing.settles
+        if not keeps:
+            # A Response is settled to its usage, which may be below its charge.
+            certain = 0 if estimate.endpoint == "responses" else price.least
+            least = {"requests": 1, "tokens": certain}
+            by_usage = "input_tokens" in smallest or "output_tokens" in smallest
+            keeps = price.tokens - price.deferred == certain and not by_usage
+        payment.reprice(amounts, price.deferred, least, keeps=keeps)
 
     def by_hand(self, amounts: Mapping[str, float], family: ModelFamily) -> Payment:
         """Return what a call has to pay if its cost was given by hand."""

@@ -12,10 +12,11 @@ from ratelimit.admission.admission import Admission
 from ratelimit.control.admitted import Admitted
 from ratelimit.control.drift import Drift, Observation
 from ratelimit.control.evidence import AccountingEvidence
-from ratelimit.control.limits_seen import DIMENSIONS, Key, level_of
+from ratelimit.control.limits_seen import Key, level_of, limits_shown
 from ratelimit.control.pricing import Pricing
 from ratelimit.control.slack import Slack
 from ratelimit.feedback import Reading
+from ratelimit.limits import MINUTE
 
 
 class Levels:
@@ -60,14 +61,12 @@ class Levels:
     def follow(self, admitted: Admitted, readings: Sequence[Reading], now: float) -> None:
         """Move each level to what the headers show, as far as `Drift` is sure."""
         payment, store = admitted.payment, self._admission.store
-        shown = {
-            (DIMENSIONS.get(reading.name), reading.period): reading.limit for reading in readings
-        }
+        shown, guessed = limits_shown(readings)
         for bucket, full_at in payment.marks:
             name, per = key = bucket.name, bucket.limit.per
             level = level_of(readings, name, per)
             corrected = store.corrected(bucket)
-            limit = shown.get(key, shown.get((name, None)))
+            limit = shown.get((name, MINUTE) if name in guessed else key)
             if level is None or corrected is None:
                 continue
             if limit is not None and limit < bucket.limit.amount:  # another model's bucket

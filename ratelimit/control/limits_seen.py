@@ -7,8 +7,8 @@ returns limits, and the controller holds them.
   the same, so that one wrong header can close or open nothing.
 * A lower limit that a refusal names counts at once as well. It is dropped when
   `CONTRADICTIONS` answers show a higher one (two, after a minute), or after
-  `REFUSED_SECONDS` where headers show none (each time that it is named again it is kept
-  for twice as long).
+  `REFUSED_SECONDS` where headers show none (each time that it is named again, by a call
+  sent since, it is kept for twice as long, up to `LONGEST_REFUSED_SECONDS`).
 * Limits are kept per model, and of what several models show the highest counts: a small
   limit may be that of one model alone. A model counts for `MODEL_SECONDS` after its
   last answer.
@@ -24,12 +24,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from ratelimit.feedback import Reading
 from ratelimit.limits import MINUTE, Limit
 
-DIMENSIONS: Final = {
+DIMENSION_OF: Final = {
     "requests": "requests",
     "tokens": "tokens",
     "input_tokens": "input_tokens",
@@ -47,6 +47,8 @@ CONTRADICTION_SECONDS: Final = 60.0
 """Seconds after which two such answers are enough: a small limit lets few calls go."""
 REFUSED_SECONDS: Final = 900.0
 """Seconds for which a limit is kept that one refusal named and no header shows."""
+LONGEST_REFUSED_SECONDS: Final = 3_600.0
+"""Seconds, where refusals name the same limit each time that it was dropped."""
 MODEL_SECONDS: Final = 600.0
 """Seconds after its last answer for which the limits of one model count."""
 MODELS: Final = 20
@@ -56,15 +58,25 @@ Key = tuple[str, float]
 """A dimension and a period in seconds."""
 
 
+class _Refused(NamedTuple):
+    """The limit that a refusal named last of one dimension and period."""
+
+    amount: float
+    until: float
+    kept: float
+    """Seconds from its last count until then."""
+    counted_at: float
+
+
 class LimitsSeen:
     """The limits that the headers and the refusals of one family have shown so far."""
 
     __slots__ = (
         "_amounts",
         "_last_seen",
+        "_named",
         "_pending",
         "_period_guessed",
-        "_refused_until",
         "contradicted",
         "refused",
         "seen_at",
@@ -74,7 +86,7 @@ class LimitsSeen:
         self._amounts: dict[Key, float] = {}
         self.refused: dict[Key, float] = {}
         """What refusals have named; where headers show more, this counts."""
-        self._refused_until: dict[Key, tuple[float, float]] = {}  # until when, for how long
+        self._named: dict[Key, _Refused] = {}  # also when it is held no longer
         self.contradicted: dict[Key, int] = {}
         """Answers since then that showed a higher limit."""
         self.seen_at = -inf
@@ -91,7 +103,7 @@ class LimitsSeen:
         if figures == self._last_seen:
             return self.limits() if dropped else None  # nearly always
 
-        shown, guessed = _shown(readings)
+        shown, guessed = limits_shown(readings)
         before = dict(self._amounts)
         self._replace_guesses(shown, guessed)
         pending: dict[Key, float] = {}
@@ -117,18 +129,23 @@ class LimitsSeen:
 
     def _drop_refused(self, readings: Sequence[Reading], now: float) -> bool:
         """Drop what refusals named and answers contradict; return if there was any."""
-        shown, guessed = _shown(readings)
+        shown, guessed = limits_shown(readings)
         before = len(self.refused)
         for key, amount in list(self.refused.items()):
             if key[0] not in guessed and shown.get(key, 0.0) > amount:
                 self.contradicted[key] = self.contradicted.get(key, 0) + 1
-            until, kept = self._refused_until.get(key, (inf, inf))
-            answers = self.contradicted.get(key, 0)
-            old = answers >= 2 and now - (until - kept) >= CONTRADICTION_SECONDS
-            if answers >= CONTRADICTIONS or old or now >= until:
+            named, answers = self._named[key], self.contradicted.get(key, 0)
+            old = answers >= 2 and now - named.counted_at >= CONTRADICTION_SECONDS
+            if answers >= CONTRADICTIONS or old or now >= named.until:
                 del self.refused[key]
                 self.contradicted.pop(key, None)
+            if answers >= CONTRADICTIONS or old:
+                del self._named[key]
         return len(self.refused) < before
+
+    def expire(self, now: float) -> bool:
+        """Drop what refusals named long ago; return if there was any."""
+        return bool(self.refused) and self._drop_refused((), now)
 
     def _replace_guesses(self, shown: dict[Key, float], guessed: set[str]) -> None:
         """Drop a guessed period where it is shown at last, unless it was right."""
@@ -140,20 +157,32 @@ class LimitsSeen:
     def _has_period(self, name: str) -> bool:
         return any(known == name for known, _ in self._amounts)
 
-    def on_refusal(self, kind: str, period: float, amount: float, now: float) -> list[Limit] | None:
+    def on_refusal(
+        self, kind: str, period: float, amount: float, admitted_at: float, now: float
+    ) -> list[Limit] | None:
         """Take the limit that a refusal names; return all limits if they changed.
 
         :param kind: what ran out, as in `Refusal.kind`.
         :param period: seconds.
         :param amount: per period; below 1 it is ignored.
+        :param admitted_at: when the refused call was admitted; like ``now`` in seconds
+            of one clock. Calls that were sent together are refused together, once.
         """
-        name = DIMENSIONS.get(kind)
+        name = DIMENSION_OF.get(kind)
         if name is None or amount < 1:
             return None
         key = name, period
         known = min(self._amounts.get(key, inf), self.refused.get(key, inf))
-        kept = 2 * self._refused_until.get(key, (0.0, REFUSED_SECONDS / 2))[1]
-        self._refused_until[key] = (now + kept, kept)
+        if amount > self.refused.get(key, inf):  # contradicts it, like an answer
+            self.contradicted[key] = self.contradicted.get(key, 0) + 1
+            return None
+        named = self._named.get(key)
+        if named is None or named.amount != amount:
+            named = _Refused(amount, 0.0, REFUSED_SECONDS, now)
+        elif admitted_at > named.counted_at:
+            kept = min(2 * named.kept, LONGEST_REFUSED_SECONDS)
+            named = named._replace(kept=kept, counted_at=now)
+        self._named[key] = named._replace(until=now + named.kept)
         self.contradicted.pop(key, None)
         if amount >= known:
             return None
@@ -200,6 +229,11 @@ class LimitsOfModels:
         """Return whether a refusal has named a limit of this dimension and period."""
         return any(key in seen.refused for seen in self._models.values())
 
+    def expire(self, now: float) -> bool:
+        """Drop what refusals named long ago; return if there was any."""
+        expired = [seen.expire(now) for seen in self._models.values()]
+        return any(expired)
+
     def retract(self, name: str, amount: float) -> bool:
         """Drop limits below ``amount`` until shown again; return if any was."""
         retracted = [seen.retract(name, amount) for seen in self._models.values()]
@@ -217,12 +251,12 @@ class LimitsOfModels:
         return list(highest.values())
 
 
-def _shown(readings: Iterable[Reading]) -> tuple[dict[Key, float], set[str]]:
-    """Sort one answer's limits; the second value is what has a guessed period."""
+def limits_shown(readings: Iterable[Reading]) -> tuple[dict[Key, float], set[str]]:
+    """Return one answer's limits, the lower of two, and what has a guessed period."""
     shown: dict[Key, float] = {}
     guessed: set[str] = set()
     for reading in readings:
-        name = DIMENSIONS.get(reading.name)
+        name = DIMENSION_OF.get(reading.name)
         if name is None or reading.limit is None:
             continue
 
@@ -238,12 +272,12 @@ def level_of(readings: Iterable[Reading], name: str, period: float) -> float | N
 
     None if it shows nothing, or two figures that contradict each other.
 
-    :param name: the dimension, one of `DIMENSIONS`' values.
+    :param name: the dimension, one of `DIMENSION_OF`'s values.
     :param period: seconds.
     """
     left: list[float] = []
     for reading in readings:
-        if DIMENSIONS.get(reading.name) != name or (reading.period or period) != period:
+        if DIMENSION_OF.get(reading.name) != name or (reading.period or period) != period:
             continue
 
         if reading.remaining is not None and not _contradicts_itself(reading, period):

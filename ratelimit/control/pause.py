@@ -1,13 +1,14 @@
 """For how long a refusal pauses a family, and when the server is asked again.
 
-Owns the pauses that no refusal names, and how long a server's word can stop all calls
-before one call is sent to ask. Must never close a queue: it returns seconds.
+Owns the pauses that no refusal names, how long a server's word can stop all calls
+before one call is sent to ask, and when its word that a call is too large is sure.
+Must never close a queue: it returns seconds.
 """
 
 from __future__ import annotations
 
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from ratelimit.feedback import Refusal
 
@@ -15,7 +16,6 @@ FIRST_PAUSE: Final = 1.0
 """Seconds, where a refusal names no moment."""
 LONGEST_PAUSE: Final = 60.0
 """Seconds."""
-
 
 QUOTA_PAUSE: Final = 60.0
 """Seconds after which a quota that may be a rate has refilled (Alibaba's page)."""
@@ -92,20 +92,23 @@ class Trust:
     again.
     """
 
-    __slots__ = ("_asked_at", "seconds")
+    __slots__ = ("_asked_at", "_asking", "seconds")
 
     def __init__(self) -> None:
         self.seconds = FIRST_TRUST
         self._asked_at = -inf
+        self._asking = False  # whether the call that asks has no answer yet
 
     def answered(self) -> None:
         """Take note of an answer that was no refusal."""
         self.seconds = FIRST_TRUST
+        self._asking = False
 
     def refused(self, admitted_at: float) -> None:
         """Take note of a refusal: of the call that asked, it confirms what was said."""
-        if admitted_at >= self._asked_at > -inf:
+        if self._asking and admitted_at >= self._asked_at:
             self.seconds = min(self.seconds * 2, LONGEST_TRUST)
+            self._asking = False
 
     def is_over(self, admitted_at: float, now: float) -> bool:
         """Return whether it is time to ask; the next call then asks.
@@ -115,4 +118,53 @@ class Trust:
         if now < max(admitted_at, self._asked_at) + self.seconds:
             return False
         self._asked_at = now
+        self._asking = True
         return True
+
+
+TOO_LARGE_SECONDS: Final = 600.0
+"""Seconds for which a server's word counts that a call is too large for its limit."""
+
+
+class _Said(NamedTuple):
+    """What a server has said of one dimension."""
+
+    limit: float
+    until: float
+    at: float
+    times: int
+
+
+class TooLarge:
+    """The limits for which a server has refused calls as too large.
+
+    One such refusal may be wrong, or meant for another model, so a call goes and asks.
+    A server that says it again when asked is believed for `TOO_LARGE_SECONDS`.
+    """
+
+    __slots__ = ("_said",)
+
+    def __init__(self) -> None:
+        self._said: dict[str, _Said] = {}
+
+    def refused(self, name: str, limit: float, admitted_at: float, now: float) -> None:
+        """Take note of a refusal of a call as too large for a limit.
+
+        Calls that were sent together are refused together, which says it once.
+
+        :param admitted_at: when the refused call was admitted; like ``now`` in seconds
+            of one clock.
+        """
+        said = self._said.get(name)
+        if said is None or now >= said.until:
+            self._said[name] = _Said(limit, now + TOO_LARGE_SECONDS, now, 1)
+            return
+        again = admitted_at >= said.at
+        self._said[name] = _Said(
+            limit, now + TOO_LARGE_SECONDS, now if again else said.at, said.times + again
+        )
+
+    def is_sure(self, name: str, amount: float, now: float) -> bool:
+        """Return whether it would be in vain to ask once more with that amount."""
+        said = self._said.get(name)
+        return said is not None and said.times > 1 and now < said.until and amount > said.limit

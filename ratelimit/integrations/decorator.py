@@ -126,7 +126,7 @@ class Results:
                 LimiterWarning,
                 stacklevel=4,
             )
-        lease.close()
+        lease.answered()
 
 
 def _wrap(function: F, reserve: Reserve, results: Results) -> F:

@@ -115,6 +115,11 @@ class AdmittedLease(Lease):
         """
         return self._refuse(refusal)
 
+    def answered(self) -> None:
+        """End a call that was answered without usage; its reserve stays."""
+        self._note_answer()
+        self.close()
+
     def headers_arrived(self) -> None:
         """Take the time at which an answer's headers came, without reading them."""
         if self._headers_at is None:

@@ -113,6 +113,7 @@ class Lease:
         else:
             used = self._amounts(answer, tokens, amounts)
         if not self._abandoned:
+            self._note_answer()
             self._end(used if self._family.pricing.settles else {})
 
     def close(self) -> None:
@@ -157,6 +158,11 @@ class Lease:
         elif self._headers_at is None:
             now = self._time_headers()
             self._family.controller.on_headers(self._record, read_headers(headers), now)
+
+    def _note_answer(self) -> None:
+        """Let an answer without headers tell, like any, that a refusal is over."""
+        if self._family.controller.awaits_answers and self._headers_at is None and not self._over:
+            self._family.controller.on_answer(self._family.admission.now())
 
     @property
     def _record(self) -> Admitted:
@@ -249,19 +255,19 @@ class Lease:
             if self._payment.marks:
                 self._family.controller.on_bill(tokens - estimate.charge)
             tokens = self._family.pricing.settled(prompt, output, estimate.charge)
-        most = self._most()
         return {
-            "tokens": min(tokens, most),
-            "input_tokens": min(prompt, most),
-            "output_tokens": min(output, most),
+            "tokens": min(tokens, self._most("tokens")),
+            "input_tokens": min(prompt, self._most("input_tokens")),
+            "output_tokens": min(output, self._most("output_tokens")),
         }
 
-    def _most(self) -> float:
-        """Return the most tokens that are debited for one call on an answer's word.
+    def _most(self, name: str) -> float:
+        """Return the most that is debited for one call on an answer's word.
 
         What was reserved, or the limit of two periods: a bill that cannot be delays the
         next calls by two periods, not for good.
+
+        :param name: the dimension; the amount is in its unit.
         """
-        limits = self._family.admission.store.limits
-        most = [2 * limit.amount for limit in limits if limit.name == "tokens"]
-        return max(self._payment.amounts.get("tokens", 0), min(most)) if most else LARGEST
+        limit = self._store.smallest.get(name)
+        return LARGEST if limit is None else max(self._payment.amounts.get(name, 0), 2 * limit)

@@ -28,13 +28,15 @@ class Buckets:
         self.all = tuple(Bucket(limit, slack) for limit in limits)
         self.full_at = [now] * len(self.all)
         """When each bucket is next full; a list is replaced, never changed."""
-        self.figures: list[tuple[str, float, float, float, float]] = []
-        """Name, burst, seconds per unit, window and slack of each bucket, for the hot
-        path.
+        self.figures: list[tuple[str, float, float, float, float, Bucket | None]] = []
+        """Name, burst, seconds per unit, window and slack of each bucket, and the
+        bucket if calls may defer some of it; for the hot path.
         """
         self.expect(slack)
         self.corrected = [0.0] * len(self.all)
         """Seconds by which corrections have moved each ``full_at``, in all."""
+        self.lowered_until = [now] * len(self.all)
+        """When what corrections have taken from each bucket will have refilled."""
         self.deferred = 0.0
         """Tokens that all calls in flight have deferred."""
 
@@ -46,7 +48,14 @@ class Buckets:
         for bucket in self.all:
             bucket.expect(slack)
         self.figures = [
-            (bucket.name, bucket.burst, bucket.seconds_per_unit, bucket.window, bucket.slack)
+            (
+                bucket.name,
+                bucket.burst,
+                bucket.seconds_per_unit,
+                bucket.window,
+                bucket.slack,
+                bucket if bucket.defers else None,
+            )
             for bucket in self.all
         ]
 
@@ -198,16 +207,35 @@ class Buckets:
     def replaced(self, limits: Limits, now: float, slack: float) -> Buckets:
         """Return the buckets of other limits, which keep what is owed under these.
 
-        A bucket of the same name and period keeps what it owes: as much, or for as
-        long, whichever is less.
+        A bucket of the same name and period keeps what it owes, but is not in debt by
+        it for longer than before: a limit that was far too high leaves no debt. The
+        lead of the slack stays as many seconds.
         """
-        owed = {
-            (bucket.name, bucket.limit.per): (bucket.owed(full_at, now), max(full_at - now, 0.0))
-            for bucket, full_at in self
-        }
+        places = {(bucket.name, bucket.limit.per): place for place, bucket in enumerate(self.all)}
         made = Buckets(limits, now, slack)
         made.deferred = self.deferred
         for place, bucket in enumerate(made.all):
-            amount, seconds = owed.get((bucket.name, bucket.limit.per), (0.0, 0.0))
-            made.full_at[place] = now + min(amount * bucket.seconds_per_unit, seconds)
+            before = places.get((bucket.name, bucket.limit.per))
+            if before is None:
+                continue
+
+            old, seconds = self.all[before], max(self.full_at[before] - now, 0.0)
+            late = min(seconds, old.slack)
+            owed = late + (seconds - late) / old.seconds_per_unit * bucket.seconds_per_unit
+            kept = min(owed, max(late + bucket.limit.per, seconds))
+            made.full_at[place] = now + kept
+            if seconds:
+                lowered = max(self.lowered_until[before] - now, 0.0) * owed / seconds
+                made.lowered_until[place] = now + max(lowered - (owed - kept), 0.0)
         return made
+
+    def after_revert(self, now: float) -> tuple[list[float], list[float]]:
+        """Return ``full_at`` and `corrected` without what corrections still hold.
+
+        What a correction took refills like any debit, so no more than the rest of it is
+        given back.
+        """
+        back = [max(until - now, 0.0) for until in self.lowered_until]
+        full_at = [full - seconds for full, seconds in zip(self.full_at, back, strict=True)]
+        corrected = [moved - seconds for moved, seconds in zip(self.corrected, back, strict=True)]
+        return full_at, corrected

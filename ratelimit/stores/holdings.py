@@ -29,6 +29,8 @@ class Holdings:
 
     def __init__(self, limits: Limits, now: float, slack: float = 0.0) -> None:
         self.limits = limits
+        self.smallest = _smallest_of(limits)
+        """The smallest limit of each dimension, per its own period."""
         self.marking = False
         """Whether payments carry marks: whether headers are listened to."""
         self.admitted = 0
@@ -42,7 +44,8 @@ class Holdings:
         self._borrowing = 0  # calls in flight in their parents' slots
         self._cap: int | None = None
         self._cap_until = inf
-        self._closed_until = -inf
+        self.closed_until = -inf
+        """Before this moment nobody is admitted."""
         self.ask_within = inf
         """Seconds after which a waiting head asks again, whatever it waits for."""
         self._buckets_only = self._plain = True
@@ -74,7 +77,7 @@ class Holdings:
 
     def _find_obstacles(self) -> None:
         """Note whether buckets are all that has to be looked at for a call."""
-        self._buckets_only = self.concurrency is None and self._closed_until == -inf
+        self._buckets_only = self.concurrency is None and self.closed_until == -inf
         self._plain = self._buckets_only and not self.marking
 
     def mark(self) -> None:
@@ -104,7 +107,7 @@ class Holdings:
         """Admit nobody before ``until``; a later moment wins. Never blocks."""
 
         def apply() -> None:
-            self._closed_until = max(self._closed_until, until)
+            self.closed_until = max(self.closed_until, until)
             self._find_obstacles()
 
         self._soon(apply)
@@ -123,10 +126,14 @@ class Holdings:
                 return
             place = buckets.all.index(bucket)
             full_at, corrected = list(buckets.full_at), list(buckets.corrected)
+            lowered_until = list(buckets.lowered_until)
             full_at[place] = max(full_at[place], now) + seconds
             corrected[place] += seconds
+            lowered_until[place] = max(lowered_until[place], now) + seconds
+
             buckets.full_at = full_at
             buckets.corrected = corrected
+            buckets.lowered_until = lowered_until
             done = True
 
         self._soon(apply)
@@ -134,22 +141,22 @@ class Holdings:
     def revert(self, limits: Limits, now: float) -> bool:
         """Drop what was said from outside; return whether that changes anything.
 
-        Opens the store, holds these limits, and takes back the corrections that have
-        lowered a level: what is left is what was counted here.
+        Opens the store, holds these limits, and takes back what corrections have
+        lowered and has not refilled since: what is left is what was counted here.
         """
-        buckets = self._buckets
-        lowered = any(seconds > 0 for seconds in buckets.corrected)
-        if not lowered and self._closed_until <= now and limits == self.limits:
+        lowered = any(until > now for until in self._buckets.lowered_until)
+        if not lowered and self.closed_until <= now and limits == self.limits:
             return False
 
         def apply() -> None:
             buckets = self._buckets
-            moved = zip(buckets.full_at, buckets.corrected, strict=True)
-            full_at = [full - max(seconds, 0.0) for full, seconds in moved]
-            corrected = [min(seconds, 0.0) for seconds in buckets.corrected]
+            full_at, corrected = buckets.after_revert(now)
+            lowered_until = [now] * len(full_at)
+
             buckets.full_at = full_at
             buckets.corrected = corrected
-            self._closed_until = -inf
+            buckets.lowered_until = lowered_until
+            self.closed_until = -inf
             self._find_obstacles()
 
         self._soon(apply)
@@ -173,6 +180,7 @@ class Holdings:
             buckets = self._buckets.replaced(limits, now, self._slack)
             self._buckets = buckets
             self.limits = limits
+            self.smallest = _smallest_of(limits)
             self._find_obstacles()
 
         self._soon(apply)
@@ -210,7 +218,7 @@ class Holdings:
         """
         sure = self.in_flight == self._keeping
         moment = self._buckets.not_before(payment.amounts, payment.deferred, ahead, sure)
-        return min(max(moment, self._closed_until), now + self.ask_within)
+        return min(max(moment, self.closed_until), now + self.ask_within)
 
     def moment(
         self,
@@ -222,7 +230,7 @@ class Holdings:
 
         See `Buckets.moment`; nothing fits while the store is closed.
         """
-        return max(self._closed_until, self._buckets.moment(amounts, deferred, ahead))
+        return max(self.closed_until, self._buckets.moment(amounts, deferred, ahead))
 
     def refuse_oversize(self, payment: Payment) -> None:
         """Raise `RequestTooLarge` for a payment that no amount of waiting makes fit."""
@@ -235,3 +243,11 @@ class Holdings:
     def buckets_of(self, name: str) -> Sequence[Bucket]:
         """Return the buckets of one dimension."""
         return [bucket for bucket in self._buckets.all if bucket.name == name]
+
+
+def _smallest_of(limits: Limits) -> dict[str, float]:
+    """Return the smallest amount of each dimension, whatever its period."""
+    smallest: dict[str, float] = {}
+    for limit in limits:
+        smallest[limit.name] = min(limit.amount, smallest.get(limit.name, limit.amount))
+    return smallest

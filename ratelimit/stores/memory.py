@@ -29,7 +29,7 @@ from ratelimit.stores.payments import Payment, Wait
 class MemoryStore(Holdings):
     """Takes from all buckets of one family in one step, and gives back."""
 
-    def take(self, payment: Payment, now: float) -> Wait | None:
+    def take(self, payment: Payment, now: float) -> Wait | None:  # noqa: PLR0912  # one frame
         """Debit every bucket in one step and return None, or none and return a wait.
 
         Raises `RequestTooLarge` for a payment that no amount of waiting makes fit.
@@ -40,31 +40,36 @@ class MemoryStore(Holdings):
             return self._take_later(payment, now)
         try:
             buckets = self._buckets
-            if self._inbox or not self._plain or payment.nested or payment.deferred:
-                return self._take(payment, now)
-            if buckets.deferred:
+            if self._inbox or not self._plain or payment.nested:
                 return self._take(payment, now)
 
             # The common case of `_take`, with `Bucket.moment` and `Bucket.taken` in one
             # frame: every call pays for them (benchmarks/overhead.py, row
             # "uncontended").
-            amounts = payment.amounts
+            amounts, deferred, before = payment.amounts, payment.deferred, buckets.deferred
             full_at = buckets.full_at.copy()
             place = -1
-            for name, burst, seconds_per_unit, window, slack in buckets.figures:
+            for name, burst, seconds_per_unit, window, slack, bucket in buckets.figures:
                 place += 1
                 amount = amounts.get(name)
                 if amount:
-                    due = amount * seconds_per_unit
                     start = full_at[place]
-                    if amount > burst or start + (due - window) > now:
-                        return self._take(payment, now)
-
+                    if bucket is not None and (deferred or before):
+                        amount -= deferred
+                        if bucket.moment(start, amount, deferred, before) > now:
+                            return self._take(payment, now)
+                        due = amount * seconds_per_unit
+                    else:
+                        due = amount * seconds_per_unit
+                        if amount > burst or start + (due - window) > now:
+                            return self._take(payment, now)
                     arrival = now + slack
                     full_at[place] = (start if start > arrival else arrival) + due
 
             # Nothing may come between these lines: no call, no loop.
             buckets.full_at = full_at
+            if deferred:
+                buckets.deferred = before + deferred
             self.admitted += 1
             self.admitted_at = payment.admitted_at = now
             if payment.keeps:
@@ -140,11 +145,11 @@ class MemoryStore(Holdings):
         if self.full and _lender(payment) is None:
             self._buckets.refuse_oversize(payment.amounts, payment.deferred)
             return Wait(self._cap_until)
-        if self._closed_until > now:
+        if self.closed_until > now:
             self._buckets.refuse_oversize(payment.amounts, payment.deferred)
             until = self.moment(payment.amounts, payment.deferred)
             return Wait(min(until, now + self.ask_within), self.not_before(payment, now))
-        self._closed_until = -inf
+        self.closed_until = -inf
         self._find_obstacles()
         return None
 
@@ -165,34 +170,38 @@ class MemoryStore(Holdings):
         try:
             if self._inbox:
                 self._apply_inbox()  # an earlier figure for the same call may wait there
-            if payment.ended or payment.deferred or payment.keeps or payment.nested:
-                self._settle(payment, used, now)
-                return
-            if payment.thread:
+            if payment.ended or payment.nested or payment.thread:
                 self._settle(payment, used, now)
                 return
 
             # The common case of `_settle`, with `Bucket.given` in one frame: every call
             # pays for it (benchmarks/overhead.py, row "uncontended").
-            buckets, reserved = self._buckets, payment.amounts
+            buckets, reserved, deferred = self._buckets, payment.amounts, payment.deferred
             full_at = buckets.full_at.copy()
             place = -1
-            for name, _, seconds_per_unit, _, _ in buckets.figures:
+            for name, _, seconds_per_unit, _, _, bucket in buckets.figures:
                 place += 1
-                if name in used:
-                    back = (reserved.get(name, 0) - used[name]) * seconds_per_unit
+                back = reserved.get(name, 0) - used[name] if name in used else 0
+                if deferred and bucket is not None:
+                    back -= deferred
+                if back:
                     start = full_at[place]
-                    full_at[place] = (start if start > now else now) - back
+                    full_at[place] = (start if start > now else now) - back * seconds_per_unit
+            left = buckets.deferred - deferred
 
             # Nothing may come between these lines: no call, no loop.
             buckets.full_at = full_at
+            if deferred:
+                buckets.deferred = left if left > 0 else 0.0
             self.ended += 1
+            if payment.keeps:
+                self._keeping -= 1
             payment.spent = used
             payment.ended = True
         finally:
             self._lock.release()
-        if self._inbox:
-            self._empty_inbox()
+            if self._inbox:
+                self._empty_inbox()
 
     def _settle(self, payment: Payment, used: Mapping[str, float], now: float) -> None:
         """Apply a settlement; applying the same one again changes nothing."""

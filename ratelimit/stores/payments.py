@@ -117,11 +117,16 @@ class Payment:
         return self.at_once if self.keeps else {"requests": self.amounts.get("requests", 0)}
 
     def reprice(
-        self, amounts: Mapping[str, float], deferred: float, least: Mapping[str, float]
+        self,
+        amounts: Mapping[str, float],
+        deferred: float,
+        least: Mapping[str, float],
+        *,
+        keeps: bool,
     ) -> None:
         """Change what an unpaid call costs: more is known of the server by now."""
         self.amounts, self.deferred, self._least = amounts, deferred, least
-        self.keeps = least == self.at_once
+        self.keeps = keeps
 
     @property
     def at_once(self) -> Mapping[str, float]:
