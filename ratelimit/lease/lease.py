@@ -235,12 +235,18 @@ class Lease:
         return self._billed(usage)
 
     def _billed(self, usage: Usage) -> dict[str, float]:
-        """Return what a call took, and learn from its bill."""
+        """Return what a call took, and learn from its bill.
+
+        A bill that cannot be says nothing of prompts, nor of what a server keeps of
+        them. Of the answer's length it teaches what is debited for it.
+        """
         if self._estimate is not None:
+            most, prompt = int(self._most("tokens")), usage.prompt_tokens
+            can_be = usage.total_tokens <= most and prompt <= self._most("input_tokens")
             self._family.estimator.learn(
                 self._estimate,
-                prompt_tokens=usage.prompt_tokens,
-                output_tokens=usage.output_tokens,
+                prompt_tokens=prompt if can_be else None,
+                output_tokens=min(usage.output_tokens, most),
                 response_id=usage.response_id,
                 reasoning_tokens=usage.reasoning_tokens,
             )
