@@ -17,6 +17,7 @@ import ratelimit
 from ratelimit import InvalidArgument, RateLimiter
 from ratelimit.batch import Request, Result
 from ratelimit.batch.running import FIRST_SLOTS
+from ratelimit.integrations import settlement
 from ratelimit.testing import FakeOpenAI
 from ratelimit.testing.clocks import TrioClock, VirtualClock
 
@@ -174,10 +175,14 @@ def test_slots_grow_where_nothing_else_holds_requests_back(loop_clock: LoopClock
     assert slow.most <= FIRST_SLOTS + 10
 
 
-def test_a_failure_is_the_result_of_its_request_alone(loop_clock: LoopClock) -> None:
+@pytest.mark.logs("gpt-4o ended without usage")
+def test_a_failure_is_the_result_of_its_request_alone(
+    loop_clock: LoopClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An HTTP error, a broken connection, an answer that is no JSON and a request
     beyond its limit: each is a result, the rest goes on.
     """
+    monkeypatch.setattr(settlement, "_warned", set())
 
     def reply(number: int) -> httpx2.Response:
         if number == 1:

@@ -449,11 +449,12 @@ def test_an_error_settles_by_what_is_known_in_every_kind_of_function(
         raise error
 
     def generate(**_: Any) -> Generator[int]:
-        yield 1
+        yield from ()
         raise error
 
     async def generate_async(**_: Any) -> AsyncGenerator[int]:
-        yield 1
+        for each in range(0):
+            yield each
         raise error
 
     def returning_awaitable(**request: Any) -> Awaitable[Any]:

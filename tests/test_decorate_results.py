@@ -217,6 +217,37 @@ def test_a_stream_that_is_left_after_its_last_word_is_complete(last: Any, tokens
     assert spent(held) == pytest.approx(RESERVED + tokens, abs=8)
 
 
+def test_a_connection_that_fails_within_a_stream_was_another_one() -> None:
+    """Whoever fails at a database between two chunks has still been answered."""
+    held = limiter()
+
+    @held
+    def stream(**_: Any) -> Iterator[Any]:
+        yield from chunks(words=1)[:1]
+        raise ConnectionRefusedError
+
+    with pytest.raises(ConnectionRefusedError):
+        list(stream(**BODY))
+
+    assert spent(held) == RESERVED
+
+
+def test_a_stream_that_breaks_after_its_usage_settles_by_it() -> None:
+    """The finish reason and the usage say everything, whatever becomes of the rest."""
+    held = limiter()
+
+    @held
+    def stream(**_: Any) -> Iterator[Any]:
+        yield from chunks(words=1)
+        yield {"choices": [], "usage": USED["usage"]}
+        raise httpx2.ReadError("cut")
+
+    with pytest.raises(httpx2.ReadError):
+        list(stream(**BODY))
+
+    assert spent(held) == 40
+
+
 @pytest.mark.parametrize("wrapped", [False, True], ids=["decorated", "wrapped"])
 @pytest.mark.parametrize("usage", [False, True], ids=["without usage", "with usage"])
 def test_a_cancelled_consumer_costs_the_same_by_every_door(wrapped: bool, usage: bool) -> None:
@@ -255,7 +286,28 @@ def test_a_cancelled_consumer_costs_the_same_by_every_door(wrapped: bool, usage:
 # ---- results without usage ----------------------------------------------------------
 
 
-RESULTS = ["a text", None, {"answer": 42}, ["a", "b"], 42, httpx.Response(200, text="a text")]
+class Picture:
+    """What can be entered and closed, and so is open already."""
+
+    def __enter__(self) -> Picture:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+RESULTS = [
+    "a text",
+    None,
+    {"answer": 42},
+    ["a", "b"],
+    42,
+    Picture(),
+    httpx.Response(200, text="a text"),
+]
 
 
 @pytest.mark.parametrize("result", RESULTS, ids=lambda result: type(result).__name__)
@@ -440,6 +492,17 @@ def test_a_response_settles_by_its_status_and_by_its_error(
     assert held(lambda **_: response)(**BODY) is response
     assert spent(held) == tokens
     assert held.statistics().refused == refused
+
+
+@pytest.mark.logs("returned no usage")
+@pytest.mark.parametrize("generated", [{"error": REFUSAL["error"]}, USED])
+def test_a_text_that_a_model_has_generated_is_no_word_of_the_server(generated: Any) -> None:
+    """A prompt can make a model write a refusal or a usage; neither is believed."""
+    held = limiter()
+    held(lambda **_: json.dumps(generated))(**BODY)
+
+    assert spent(held) == RESERVED
+    assert held.statistics().refused == 0
 
 
 def test_a_429_returned_through_a_wrapped_client_is_counted_once() -> None:

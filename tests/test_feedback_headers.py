@@ -288,6 +288,15 @@ SERVERS: list[tuple[str, dict[str, str], list[Reading]]] = [
         [Reading("requests", 100, 50, 5, None)],
     ),
     (
+        "Envoy",
+        {
+            "x-ratelimit-limit": '10, 10;w=1;name="second", 1000;w=3600',
+            "x-ratelimit-remaining": "4",
+            "x-ratelimit-reset": "1",
+        },
+        [Reading("requests", 10, 4, 1, 1), Reading("requests", 1_000, None, None, 3_600)],
+    ),
+    (
         "2023",
         {"x-ratelimit-limit-tokens_usage_based": "90000"},
         [Reading("tokens", 90_000, None, None, None)],

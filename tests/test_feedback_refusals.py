@@ -301,6 +301,23 @@ def test_what_waiting_cannot_cure_is_hopeless_and_says_what_can(
     assert word in refusal.advice
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html><h1>413 Request Entity Too Large</h1></html>",
+        {"detail": "Request Entity Too Large"},
+        {"message": "Request Too Long"},
+        b"Request too large: Limit 1048576",
+        {"error": {"message": "Too many bytes", "type": "request_too_large"}},
+        b"",
+        None,
+    ],
+)
+def test_a_413_of_a_proxy_is_no_refusal(body: object) -> None:
+    """A body of too many bytes is larger than no limit of tokens."""
+    assert read_refusal(413, {}, body) is None
+
+
 def test_geminis_quota_text_is_an_ordinary_refusal() -> None:
     """Gemini says "exceeded your current quota" for its rate limits too: only the code
     makes it hopeless.

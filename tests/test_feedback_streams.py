@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionChunk
+from pydantic import BaseModel, ConfigDict
 
-from ratelimit.feedback import SSEUsage, StreamUsage, Usage
+from ratelimit.feedback import SSEUsage, StreamUsage, Usage, read_error
 from ratelimit.feedback.streams import MOST_TEXT
+from ratelimit.feedback.untrusted import field
 
 CHAT = {
     "prompt_tokens": 10,
@@ -79,7 +82,7 @@ STREAMS = [
                 },
             },
         ),
-        (None, "", {"message": "slow", "code": "rate_limit_exceeded", "type": None}),
+        (None, "", {"message": "slow", "code": "rate_limit_exceeded"}),
     ),
     (
         "error event",
@@ -89,7 +92,7 @@ STREAMS = [
     (
         "chat error",
         sse({"error": {"message": "oops", "type": "server_error"}}),
-        (None, "", {"message": "oops", "code": None, "type": "server_error"}),
+        (None, "", {"message": "oops", "type": "server_error"}),
     ),
     (
         "anthropic",
@@ -216,6 +219,66 @@ def test_garbage_in_a_stream_never_raises(pieces: list[bytes]) -> None:
     reader.close()
 
     assert reader.usage is None
+
+
+def test_a_name_that_a_chunk_lacks_is_not_asked_of_pydantic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its own look-up of a missing name would be most of the cost of a stream."""
+    asked: list[str] = []
+    monkeypatch.setattr(BaseModel, "__getattr__", lambda _, name: asked.append(name))
+    stream = StreamUsage()
+    stream.feed(ChatCompletionChunk.construct(None, **word("Hello", usage=CHAT)))
+
+    assert (stream.text, stream.usage) == ("Hello", Usage(10, 5, 15, 4))
+    assert asked == []
+
+
+class Model(BaseModel):
+    """An object with every kind of attribute that pydantic's may have."""
+
+    model_config = ConfigDict(extra="allow")
+    declared: int = 1
+    constant: ClassVar[int] = 2
+
+    @property
+    def computed(self) -> int:
+        return 3
+
+
+class Forwarding(Model):
+    """One that looks names up by itself."""
+
+    def __getattr__(self, name: str) -> int:
+        return 5
+
+
+def test_a_name_is_found_wherever_an_object_keeps_it() -> None:
+    """In a field, a class, a property, what came besides, or a look-up of its own."""
+    names = ("declared", "constant", "computed", "besides", "missing")
+    found = [
+        [field(kind.model_validate({"besides": 4}), name) for name in names]
+        for kind in (Model, Forwarding)
+    ]
+
+    assert found == [[1, 2, 3, 4, None], [1, 2, 3, 5, 5]]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"error": {"status": 429, "message": "slow"}},
+        {"error": {"status_code": 429, "code": "from upstream"}},
+        {"choices": [{"index": 0, "error": {"code": 429}, "finish_reason": "error"}]},
+        {"type": "response.failed", "response": {"error": {"code": "rate_limit_exceeded"}}},
+    ],
+)
+def test_an_error_inside_a_stream_keeps_what_makes_it_a_refusal(event: object) -> None:
+    """Its status and its code, of the stream or of a choice."""
+    stream = SSEUsage()
+    stream.feed(sse(word("Hello"), event))
+
+    assert read_error(stream.error) is not None
 
 
 def choice(index: int, reason: str | None = None) -> dict[str, object]:

@@ -10,8 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit import InvalidArgument, Lease, Limit, Limits, RateLimiter, WaitTimeout
-from ratelimit.testing import ThreadClock
+from ratelimit import (
+    InvalidArgument,
+    Lease,
+    Limit,
+    Limits,
+    RateLimiter,
+    RequestTooLarge,
+    WaitTimeout,
+)
+from ratelimit.testing import ThreadClock, VirtualClock
 from tests.interruptions import interruptions
 
 USAGE = {"usage": {"prompt_tokens": 10, "completion_tokens": 30, "total_tokens": 40}}
@@ -94,6 +102,58 @@ def test_each_end_leaves_what_is_known(end: Any, requests: float, tokens: float)
     assert in_flight(held) == 0
 
 
+BODIES: list[dict[str, Any]] = [
+    {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]},
+    {"model": "gpt-4o", "input": "Hello"},
+]
+
+
+@pytest.mark.parametrize("accounting", ["reconcile", "refund", "never_refund", "charge"])
+@pytest.mark.parametrize("answered", [12_000, 900_000_000])
+@pytest.mark.parametrize("body", BODIES, ids=["chat", "Responses"])
+@pytest.mark.parametrize("dimension", ["tokens", "output_tokens"])
+def test_long_answers_refuse_no_later_call(
+    accounting: Any, answered: int, body: dict[str, Any], dimension: str
+) -> None:
+    """A length that was learned is an expectation: a call goes from a full bucket."""
+    clock = VirtualClock()
+    limits = Limits(Limit(dimension, 10_000))
+    held = RateLimiter(limits=limits, accounting=accounting, clock=clock)
+    usage = {"prompt_tokens": 8, "completion_tokens": answered, "total_tokens": 8 + answered}
+
+    async def main() -> None:
+        for _ in range(20):
+            (await held.acquire(body)).settle(usage)
+
+    clock.run(main)
+
+    assert held.statistics().families["*"].admitted == 20
+
+
+@pytest.mark.parametrize("output", [None, "learned", 20_000])
+def test_only_a_bound_that_the_body_asks_for_refuses_a_call(output: Any) -> None:
+    """What the server may debit for it is more than its limit."""
+    held = RateLimiter(tpm=10_000, accounting="refund", output=output, clock=ThreadClock())
+
+    assert held.acquire_nowait(BODIES[0]).cost["tokens"] <= 10_000
+    with pytest.raises(RequestTooLarge):
+        held.acquire_nowait(BODIES[0] | {"max_tokens": 11_000})
+
+
+@pytest.mark.parametrize("named", ["previous_response_id", "conversation"])
+@pytest.mark.parametrize("limited", ["tokens", "input_tokens"])
+def test_a_bill_that_cannot_be_closes_no_conversation(named: str, limited: str) -> None:
+    """What the server keeps is not known then, and the next turn goes."""
+    held = RateLimiter(limits=Limits(Limit(limited, 10_000)), clock=VirtualClock())
+    asked: dict[str, Any] = {"model": "gpt-4o", "input": "Hello", "max_output_tokens": 50}
+    usage = {"input_tokens": 999_999, "output_tokens": 9, "total_tokens": 1_000_008}
+    first = asked if named == "previous_response_id" else asked | {named: "conv_1"}
+    held.acquire_nowait(first).settle({"id": "resp_1", "usage": usage})
+    later = asked | {named: "resp_1" if named == "previous_response_id" else "conv_1"}
+
+    assert held.estimate(later).prompt_tokens < 10_000
+
+
 @pytest.mark.parametrize("accounting", ["never_refund", "charge"])
 def test_where_the_server_never_refunds_the_reserve_stays(accounting: Any) -> None:
     """Only what was not sent comes back."""
@@ -166,6 +226,17 @@ def test_an_error_after_the_settlement_is_not_this_calls(error: Exception) -> No
         work()
     assert left(held) == (9, 960)
     assert held.statistics().refused == 0
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError(), WaitTimeout("of another")])
+def test_a_connection_that_fails_after_the_headers_was_another_one(error: Exception) -> None:
+    """An answer that has shown its headers was paid, whatever fails after them."""
+    held = limiter()
+    lease = held.acquire_nowait(tokens=100)
+    lease.observe({})
+    lease.fail(error)
+
+    assert left(held) == (9, 900)
 
 
 def test_one_refusal_is_counted_once() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -94,6 +95,74 @@ def test_the_sync_client_settles_answers_and_streams(url: str) -> None:
         del stream
         gc.collect()
         assert (spent(held) - before, in_flight(held)) == (RESERVED, 0)
+
+
+ASKED: dict[str, Any] = {"input": "hi", "max_output_tokens": 100, "extra_headers": KNOWN}
+MANAGERS: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "read": ("chat.completions.stream", BODY | {"stream_options": {"include_usage": True}}, list),
+    "read by its text": ("chat.completions.stream", BODY, list),
+    "read to its end": (
+        "chat.completions.stream",
+        BODY | {"stream_options": {"include_usage": True}},
+        lambda stream: stream.get_final_completion(),
+    ),
+    "Responses": ("responses.stream", ASKED | {"model": "gpt-4o"}, list),
+    "Responses to its end": (
+        "responses.stream",
+        ASKED | {"model": "gpt-4o"},
+        lambda stream: stream.get_final_response(),
+    ),
+    "raw": ("chat.completions.with_streaming_response.create", BODY, lambda raw: raw.read()),
+}
+
+
+@pytest.mark.parametrize("case", MANAGERS)
+def test_a_manager_is_settled_when_its_call_is_over(case: str, url: str) -> None:
+    """The SDK sends when its manager is entered; what is reserved stays until then."""
+    path, body, read = MANAGERS[case]
+    held = limiter()
+    with openai.OpenAI(base_url=url, api_key="x") as client:
+        manager = held(operator.attrgetter(path)(client))(**body)
+        reserved = spent(held)
+        assert in_flight(held) == 1
+        with manager as stream:
+            read(stream)
+
+    assert in_flight(held) == 0
+    assert 40 < spent(held) < 80 < reserved
+
+
+def test_an_async_manager_is_settled_when_its_call_is_over(url: str) -> None:
+    """Likewise where it is entered by `async with`."""
+    held = limiter()
+
+    async def main() -> None:
+        async with openai.AsyncOpenAI(base_url=url, api_key="x") as client:
+            manager = held(client.responses.stream)(**ASKED, model="gpt-4o")
+            assert in_flight(held) == 1
+            async with manager as stream:
+                await stream.get_final_response()
+
+    asyncio.run(main())
+
+    assert in_flight(held) == 0
+    assert 40 < spent(held) < 80
+
+
+def test_a_manager_that_is_not_sent_costs_nothing() -> None:
+    """That no connection can be made shows when it is entered."""
+    held = limiter()
+
+    def refuse(_: Any) -> Any:
+        raise httpx2.ConnectError("refused")
+
+    http = httpx2.Client(transport=httpx2.MockTransport(refuse))
+    client = openai.OpenAI(base_url="http://x/v1", api_key="x", http_client=http, max_retries=0)
+    manager = held(client.chat.completions.stream)(**BODY)
+    with pytest.raises(openai.APIConnectionError):
+        manager.__enter__()
+
+    assert (spent(held), in_flight(held)) == (0, 0)
 
 
 # on trio the SDK leaves its own generators unfinished at [DONE]

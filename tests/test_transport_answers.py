@@ -13,6 +13,7 @@ import pytest
 
 from ratelimit import EstimateWarning, LimiterWarning, RateLimiter, RequestTooLarge, WaitTimeout
 from ratelimit.admission.clock import Clock
+from ratelimit.estimate.endpoints import endpoint_of_path
 from ratelimit.feedback import JsonReader, Usage
 from ratelimit.integrations import requests, settlement
 
@@ -40,12 +41,16 @@ class Still(Clock):
         return 1_000.0
 
 
+class Interrupted(BaseException):
+    """What is no error, as Ctrl-C and cancellations are."""
+
+
 class Body(httpx2.SyncByteStream, httpx2.AsyncByteStream):
     """A body that comes in pieces from the network, for either kind of client; it may
     break off.
     """
 
-    def __init__(self, *pieces: bytes, error: Exception | None = None) -> None:
+    def __init__(self, *pieces: bytes, error: BaseException | None = None) -> None:
         self.pieces = pieces
         self.error = error
         self.closed = False
@@ -70,7 +75,7 @@ Answer = Callable[[httpx2.Request], httpx2.Response]
 
 
 def answer(
-    *pieces: bytes, status: int = 200, error: Exception | None = None, **headers: str
+    *pieces: bytes, status: int = 200, error: BaseException | None = None, **headers: str
 ) -> Answer:
     """Answer every request with these pieces."""
     named = {"content-type": "application/json"} | {
@@ -287,6 +292,69 @@ def test_a_stream_that_breaks_off_keeps_its_reserve() -> None:
     assert server.spent() == (1, RESERVE)
 
 
+@pytest.mark.parametrize("kind", ["application/json", "Text/Event-Stream", "text/plain", ""])
+@pytest.mark.parametrize("blank", [b"", b"\r\n ", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize(
+    "body", [json.dumps(CHAT).encode(), b": queued\n\n" + sse(*CHUNKS, USED, "[DONE]")]
+)
+def test_the_first_byte_tells_a_stream_from_json(body: bytes, blank: bytes, kind: str) -> None:
+    """What a relay names its answer is no reason to keep the reserve."""
+    server = Server(answer(blank, body, content_type=kind))
+    client = server.limiter.wrap(httpx2.Client(transport=httpx2.MockTransport(server.handle)))
+    client.post("http://x/v1/chat/completions", json=ASK)
+
+    assert server.spent() == (1, 16)
+
+
+@pytest.mark.parametrize("body", [b"{}", b"<html>", b"data: {}\n\n", b""])
+def test_an_answer_that_shows_no_usage_is_said_once(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever form it has; only the first one of a model warns."""
+    monkeypatch.setattr(settlement, "_warned", set())
+    server = Server(answer(body))
+    client = server.limiter.wrap(httpx2.Client(transport=httpx2.MockTransport(server.handle)))
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            client.post("http://x/v1/chat/completions", json=ASK)
+
+    assert ["gpt-4o ended without usage" in str(one.message) for one in given] == [True]
+    assert server.spent() == (2, 2 * RESERVE)
+
+
+@pytest.mark.parametrize(
+    ("host", "pauses"), [("dashscope.aliyuncs.com", True), ("api.openai.com", False)]
+)
+@pytest.mark.parametrize("stream", [False, True], ids=["JSON", "stream"])
+def test_an_error_in_a_200_is_judged_by_its_host(host: str, pauses: bool, stream: bool) -> None:
+    """The same code is spent credit at OpenAI, and a rate elsewhere."""
+    body = {"error": {"code": "insufficient_quota", "message": "You exceeded your quota"}}
+    server = Server(answer(sse(body)) if stream else as_json(body))
+    client = server.limiter.wrap(httpx2.Client(transport=httpx2.MockTransport(server.handle)))
+    client.post(f"https://{host}/v1/chat/completions", json=ASK)
+    family = server.limiter.statistics().families["*"]
+
+    assert (family.refused, family.closed_for > 0) == (1, pauses)
+
+
+def test_a_json_answer_that_breaks_off_behind_its_end_settles_by_its_usage() -> None:
+    """What was read whole was answered and billed; a retry is a call of its own."""
+    server = Server(answer(json.dumps(CHAT).encode(), error=httpx2.ReadError("cut")))
+    client = server.limiter.wrap(httpx2.Client(transport=httpx2.MockTransport(server.handle)))
+
+    @server.limiter
+    def ask(**body: Any) -> Any:
+        with pytest.raises(httpx2.ReadError):
+            client.post("http://x/v1/chat/completions", json=body)
+        server.reply = as_json(CHAT | {"usage": {"total_tokens": 100}})
+        return client.post("http://x/v1/chat/completions", json=body)
+
+    ask(**ASK)
+
+    assert server.spent() == (2, 116)
+
+
 def test_a_json_answer_that_breaks_off_keeps_its_reserve() -> None:
     """Nothing is known of what a lost answer cost."""
     server = Server(answer(json.dumps(CHAT).encode()[:50], error=httpx2.ReadError("cut")))
@@ -440,6 +508,39 @@ def test_a_refusal_with_a_broken_body_is_still_one(error: Exception | None) -> N
     assert (family.refused, family.closed_for) == (1, 5)
 
 
+def test_a_413_of_a_proxy_is_a_bad_request() -> None:
+    """It is larger than no limit, so that nothing is refused and no advice is added."""
+    page = b"<html>413 Request Entity Too Large</html>"
+    server = Server(answer(page, status=413))
+    client = server.limiter.wrap(httpx2.Client(transport=httpx2.MockTransport(server.handle)))
+
+    assert client.post("http://x/v1/chat/completions", json=ASK).content == page
+    assert server.limiter.statistics().refused == 0
+    assert server.spent()[1] < RESERVE
+
+
+@pytest.mark.parametrize("backend", ["sync", "asyncio", "trio"])
+def test_a_refusal_counts_when_its_body_is_not_waited_for(backend: str) -> None:
+    """Ctrl-C or a cancellation while the body comes; the headers have said it all."""
+    server = Server(answer(b"{", status=429, error=Interrupted(), retry_after="5"))
+    if backend == "sync":
+        client = server.limiter.wrap(httpx2.Client(transport=httpx2.MockTransport(server.handle)))
+        with pytest.raises(Interrupted):
+            client.post("http://x/v1/chat/completions", json=ASK)
+    else:
+
+        async def main() -> None:
+            transport = httpx2.MockTransport(server.handle_async)
+            async with server.limiter.wrap(httpx2.AsyncClient(transport=transport)) as client:
+                with pytest.raises(Interrupted):
+                    await client.post("http://x/v1/chat/completions", json=ASK)
+
+        anyio.run(main, backend=backend)
+    family = server.limiter.statistics().families["*"]
+
+    assert (family.refused, family.closed_for, family.in_flight) == (1, 5, 0)
+
+
 def test_too_large_a_request_never_leaves() -> None:
     """A prompt that the limit can never hold is refused before it is sent, by an error
     that the SDK does not retry.
@@ -500,6 +601,11 @@ def test_what_no_model_answers_passes_unmetered() -> None:
         ("/openai/files", "files"),
         ("/v1/vector_stores/vs_1/files", None),
         ("/v1/containers/c_1/files", None),
+        ("/assistants/v1/files", "files"),
+        ("/models/chat/completions", "chat.completions"),
+        ("/openai/deployments/assistants/chat/completions", "chat.completions"),
+        ("/organization/acme/v1/chat/completions", "chat.completions"),
+        ("/realtime/v1/embeddings", "embeddings"),
         ("/v1/models", None),
         ("/v1/responses/resp_1/cancel", None),
         ("/v1/chat/completions/abc", None),
@@ -510,7 +616,7 @@ def test_what_no_model_answers_passes_unmetered() -> None:
 )
 def test_the_path_tells_what_a_call_is(path: str, expected: object) -> None:
     """Any host, version and deployment before the end of the path."""
-    assert requests.endpoint_of(path) == expected
+    assert endpoint_of_path(path) == expected
 
 
 def test_a_form_tells_its_model() -> None:

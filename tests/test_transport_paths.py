@@ -137,6 +137,7 @@ def test_another_api_is_metered_by_the_model_that_it_names(
     assert taken(held) == {family: (1, 1, tokens)}
 
 
+@pytest.mark.logs("answer of claude.* without usage", "answer of gemini.* without usage")
 def test_another_apis_call_reserves_what_it_asks_for() -> None:
     """A second call waits for the tokens that the first may use."""
     held = limiter()
@@ -209,6 +210,39 @@ def test_what_costs_nothing_passes_in_silence(path: str) -> None:
     wrapped(held).post(path, json={"model": "gpt-4o"})
 
     assert taken(held) == {}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/openai/deployments/assistants/chat/completions",
+        "/openai/deployments/files/new/endpoint",
+        "/organization/acme/v1/chat/completions",
+        "/realtime/v1beta/embeddings",
+        "/files/v1/messages",
+        "/responses/v1/rerank",
+        "/v1/engines/batches/completions",
+        "/model/files/invoke",
+    ],
+)
+def test_a_name_of_the_users_own_hides_no_call(path: str) -> None:
+    """A gateway's prefix and a deployment may be named as a free collection is."""
+    held = limiter()
+    wrapped(held, {"usage": {"total_tokens": 9}}).post(
+        path, json={"model": "gpt-4o", "input": "Hello", "prompt": "Hello"}
+    )
+
+    assert [calls for calls, *_ in taken(held).values()] == [1]
+
+
+def test_the_model_is_named_behind_the_users_prefix() -> None:
+    """The last name in a path is the model's, where the body has none."""
+    held = limiter()
+    wrapped(held, {"usage": {"total_tokens": 9}}).post(
+        "/models/v1/deployments/gpt-4o-mine/embeddings", json={"input": "Hello"}
+    )
+
+    assert taken(held) == {"gpt-4o*": (1, 1, 9)}
 
 
 def test_an_upload_is_a_request_and_a_store_s_file_is_none() -> None:

@@ -130,6 +130,11 @@ class Engine:
         if family.pricing.charges_input_only:
             output = self.estimator.typical_output(estimate)
         smallest, pricing = family.admission.store.smallest, family.pricing
+        room = smallest.get("tokens", inf) - max(prompt, estimate.charge)
+        room = min(room, smallest.get("output_tokens", inf))
+        if output > room and output != estimate.max_output_tokens:
+            # What is only expected refuses no call: it goes from a full bucket.
+            output = max(int(room), 0)
         price = pricing.price(prompt, output, estimate.charge, smallest.get("tokens", inf))
         amounts: dict[str, float] = {
             "requests": 1,

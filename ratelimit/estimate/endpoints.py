@@ -6,6 +6,7 @@ body that comes without an endpoint is taken for. Must never count anything.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
@@ -52,6 +53,10 @@ PATHS: Final[Mapping[Endpoint, str]] = {
 }
 """The first path of each endpoint, below the API's base URL."""
 
+_VERSION: Final = re.compile(r"v[0-9]+(?:[.][0-9]+)*(?:(?:alpha|beta|preview)[0-9]*)?")
+_NAMING: Final = frozenset({"deployments", "engines", "model", "models"})
+"""What stands before a model's name in a path."""
+
 _OWNERS: Final = frozenset({"vector_stores", "containers", "assistants"})
 """Collections with members that hold files: adding one there uploads nothing."""
 
@@ -66,10 +71,24 @@ def endpoint_of_path(path: str) -> Endpoint | None:
     """Return the endpoint at the end of a URL's path, None for what costs nothing."""
     parts = path.strip("/").split("/")
     endpoint = ENDPOINTS.get("/".join(parts[-2:])) or ENDPOINTS.get(parts[-1])
-    if endpoint == "files" and parts[-3:-2] and parts[-3] in _OWNERS:
+    if endpoint == "files" and not _OWNERS.isdisjoint(below_base(path)[-3:-2]):
         return None
 
     return endpoint
+
+
+def below_base(path: str) -> list[str]:
+    """Return the parts of a path behind its last version or name of a model.
+
+    What stands before them is the user's to name: a gateway's prefix, an organization,
+    a deployment.
+    """
+    parts = path.strip("/").split("/")
+    for position in range(len(parts) - 1, -1, -1):
+        named = position > 0 and parts[position - 1] in _NAMING
+        if named or _VERSION.fullmatch(parts[position]):
+            return parts[position + 1 :]
+    return parts
 
 
 @lru_cache(maxsize=256)

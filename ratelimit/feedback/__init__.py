@@ -7,7 +7,6 @@ its stores or its transport, do I/O, read a clock, or decide what to do.
 from ratelimit.feedback.bodies import JsonReader
 from ratelimit.feedback.counts import Usage, read_usage
 from ratelimit.feedback.failures import (
-    ErrorAnswer,
     Outcome,
     read_error,
     read_error_answer,
@@ -21,7 +20,6 @@ from ratelimit.feedback.times import parse_duration
 
 __all__ = [
     "REFUSING_STATUSES",
-    "ErrorAnswer",
     "JsonReader",
     "Outcome",
     "Reading",

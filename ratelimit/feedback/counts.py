@@ -11,14 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 
+from ratelimit.feedback.replies import kept_body
 from ratelimit.feedback.untrusted import LARGEST_USAGE, amount, decoded, field, text
 
 _HOLDERS: Final = ("usage", "usage_metadata", "usageMetadata")
 """What holds the counts, in an answer."""
 
-_WRAPPERS: Final = ("response", "message", "x_groq", "http_response")
+_WRAPPERS: Final = ("response", "message", "x_groq", "http_response", "chunk")
 """What holds an answer: a Responses event, Anthropic's first event, Groq's last chunk,
-an SDK's raw response.
+an SDK's raw response, an event of the SDK's `chat.completions.stream`.
 """
 
 _DEEPEST: Final = 2
@@ -157,14 +158,8 @@ def _from_wrapped(answer: object, depth: int, wrappers: tuple[str, ...]) -> Usag
         if found is not None:
             return found
 
-    # httpx and requests keep a body that was read in _content, aiohttp in _body: their
-    # public doors would read the network, or raise.
-    for name in ("_content", "_body"):
-        body = field(answer, name)
-        found = _from_body(body, depth) if isinstance(body, bytes) else None
-        if found is not None:
-            return found
-    return None
+    body = kept_body(answer)
+    return None if body is None else _from_body(body, depth)
 
 
 def _from_body(body: bytes | bytearray | memoryview | str, depth: int) -> Usage | None:

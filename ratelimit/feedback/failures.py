@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from dataclasses import field as declared
 from typing import Final, Literal
-from urllib.parse import urlsplit
 
 from ratelimit.errors import LimiterError
 from ratelimit.feedback.finality import OVERLOADED_CODES, is_refusing
 from ratelimit.feedback.refusals import REFUSING_STATUSES, Refusal, codes_of, read_refusal
-from ratelimit.feedback.untrusted import amount, decoded, field, items, text
+from ratelimit.feedback.replies import host_of, kept_body, status_of
+from ratelimit.feedback.untrusted import amount, decoded, field, items
 
 _UNSENT: Final = frozenset(
     {
@@ -94,7 +93,7 @@ _LONGEST_CHAIN: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a call ended that raised an exception."""
+    """How a call ended that raised an exception, or was answered by an error."""
 
     kind: Literal["nothing_sent", "refused", "unknown"]
     """"nothing_sent": no byte of the request reached the server, give everything back.
@@ -102,24 +101,6 @@ class Outcome:
     reserved.
     """
     refusal: Refusal | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorAnswer:
-    """An error that came as the body of an answer with status 200."""
-
-    status: int
-    """The status that the server should have sent: the body's own code; without one 429
-    for a refusal and 500 for anything else.
-    """
-    code: str
-    """The server's own code, or its type, or ""."""
-    refusal: Refusal | None
-    """The refusal that it is; None where it is a failure like any other."""
-    message: str = declared(default="", repr=False)
-    """The server's text, at most 4,000 characters. Not in the repr: it may quote a
-    prompt or a key.
-    """
 
 
 _UNKNOWN: Final = Outcome("unknown")
@@ -164,11 +145,12 @@ def read_error(error: object, host: str = "") -> Refusal | None:
     return read_refusal(429, None, {"error": error}, host) if is_refusing(codes) else None
 
 
-def read_error_answer(answer: object, host: str = "") -> ErrorAnswer | None:
+def read_error_answer(answer: object, host: str = "") -> Outcome | None:
     """Tell an error that came with status 200 from an answer; None when it is one.
 
     OpenRouter, Azure's content filter and relays send an error object as the body of a
-    200: an `error`, of the answer or of a choice, and nothing that was generated.
+    200: an `error`, of the answer or of a choice. A refusal may come after a part of
+    the answer, which does not undo it; beside any other error nothing was generated.
 
     :param answer: bytes, text, the decoded JSON, or an SDK's object.
     :param host: the server's host name, as for `read_refusal`.
@@ -179,26 +161,25 @@ def read_error_answer(answer: object, host: str = "") -> ErrorAnswer | None:
     if found is None or isinstance(found, (str, int, float, list)):
         return None
 
-    if _generated(found):
-        return None
-
-    error = field(found, "error")
-    for choice in items(field(found, "choices")):
-        error = error or field(choice, "error")
+    error = error_of(found)
     if not error and "error" in [field(found, "object"), field(found, "type")]:
         error = found
     if not error or isinstance(error, (bool, int, float)):
         return None
 
-    if isinstance(error, str):
-        error = {"message": error}
-    refusal = read_error(error, host)
-    return ErrorAnswer(
-        status=_status(error) or (500 if refusal is None else 429),
-        code=text(field(error, "code"), 100) or text(field(error, "type"), 100),
-        refusal=refusal,
-        message=text(field(error, "message")),
-    )
+    refusal = read_error({"message": error} if isinstance(error, str) else error, host)
+    if refusal is not None:
+        return Outcome("refused", refusal)
+    return None if _generated(found) else _UNKNOWN
+
+
+def error_of(answer: object) -> object:
+    """Return the error of an answer, or of one of its choices; falsy without one."""
+    error = field(answer, "error")
+    if not error:
+        for choice in items(field(answer, "choices")):
+            error = error or field(choice, "error")
+    return error
 
 
 def _generated(answer: object) -> bool:
@@ -278,47 +259,27 @@ def _refusal(holder: object) -> Refusal | None:
     """Read the HTTP answer that an exception carries, or that an object is.
 
     The answer of openai's, httpx's and requests' exceptions is their `response`;
-    aiohttp's exception has status and headers itself.
+    aiohttp's and Python's exceptions have status and headers themselves.
     """
     response = field(holder, "response")
-    status: int | None = None
-    for each in (holder, response):
-        for name in ("status_code", "status"):
-            found = field(each, name)
-            if status is None and isinstance(found, int):
-                status = found
+    status = status_of(holder) or status_of(response)
+    body = _first(field(holder, "body"))
+    host = host_of(response) or host_of(holder)
+    if isinstance(holder, BaseException) and (status is None or status < 400):
+        # an SDK's, of an error inside a stream that began with 200
+        error = decoded(body)
+        inner = field(error, "error")
+        return read_error(error if inner is None else inner, host)
 
     if status not in REFUSING_STATUSES:
         return None
 
     headers = _first(field(holder, "headers"), field(response, "headers"))
-    # httpx and requests keep a body that was read in _content, aiohttp in _body: their
-    # public doors would read the network, or raise
-    body = _first(
-        field(holder, "body"),
-        *(field(each, name) for each in (response, holder) for name in ("_content", "_body")),
-    )
-    host = _host(response) or _host(holder)
+    if body is None:
+        body = kept_body(response) or kept_body(holder)
     return read_refusal(status, headers, body, host)  # type: ignore[arg-type]  # foreign headers
 
 
 def _first(*values: object) -> object:
     """Return the first value that is not None, nor a method; None without one."""
     return next((value for value in values if value is not None and not callable(value)), None)
-
-
-def _host(holder: object) -> str:
-    """Return the host that an answer came from, "" when it is not known."""
-    request = field(holder, "request")
-    if request is None:
-        request = field(holder, "request_info")
-    for url in (field(request, "url"), field(holder, "url")):
-        if isinstance(url, str):
-            try:
-                return urlsplit(url).hostname or ""
-            except ValueError:
-                return ""
-        host = field(url, "host")
-        if isinstance(host, str):
-            return host
-    return ""

@@ -104,6 +104,7 @@ _DIALECTS: Final = (
     # Together's requests, slowapi, OpenRouter
     _UNNAMED,
 )
+_LIKE_IETF: Final = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
 _LONGEST_NAME: Final = 128
 _MOST_HEADERS: Final = 200
 
@@ -150,6 +151,12 @@ def read_headers(
     found: list[Reading | None] = []
     for (dialect, name, period), positions in layout.limits:
         fields = {kind: text(known[position][1], 64) for kind, position in positions}
+        if dialect is _UNNAMED and "w=" in fields.get("limit", ""):
+            # Envoy writes these as the IETF's older fields
+            windows = read_windows("", "", *_values(known, layout, _LIKE_IETF).values())
+            found.extend(_checked("requests", *window, drips=False) for window in windows)
+            continue
+
         if dialect is _UNNAMED and together:
             reading = _reading(name, SECOND, fields, besides["date"])
         else:

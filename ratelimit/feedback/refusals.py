@@ -21,6 +21,7 @@ from ratelimit.feedback.finality import (
     SLOW_DOWN_CODES,
     Finality,
     is_quota,
+    is_refusing,
     judge,
     too_large,
 )
@@ -31,7 +32,7 @@ from ratelimit.feedback.untrusted import LONGEST, amount, decoded, field, pairs,
 from ratelimit.limits import MINUTE
 
 REFUSING_STATUSES: Final = frozenset({402, 413, 429, 503, 529})
-"""The HTTP statuses of refusals."""
+"""The HTTP statuses of refusals; a 413 is one where it names a limit."""
 
 LONGEST_WAIT: Final = LONGEST
 """Seconds; a longer pause is a mistake and is not obeyed."""
@@ -99,7 +100,8 @@ def read_refusal(
 ) -> Refusal | None:
     """Read an answer as a refusal.
 
-    None when it is none: a success, a bad request, an ordinary server error.
+    None when it is none: a success, a bad request, an ordinary server error, or a 413
+    that is not about a limit.
 
     :param status: the HTTP status.
     :param headers: a mapping or pairs, or None.
@@ -115,6 +117,8 @@ def read_refusal(
     codes = codes_of(error)
     code = text(field(error, "code"), 100) or text(field(error, "type"), 100)
     said, details = read_message(message), read_details(error)
+    if status == 413 and not (is_refusing(codes) or _names_limit(body, said)):
+        return None  # of a body with too many bytes
     readings = _readings(headers, details)
     verdict = judge(status, codes, message, host)
     refusal = _limit_named(said, details, codes, readings)
@@ -250,6 +254,12 @@ def _wait(
         if seconds is not None and _SHORTEST_WAIT < seconds <= longest:
             return seconds
     return None
+
+
+def _names_limit(body: object, said: Said) -> bool:
+    """Tell whether a body is an error object, no page, with a text about a limit."""
+    is_object = isinstance(decoded(body), (Mapping, list))
+    return is_object and (said.too_large or said.limit is not None)
 
 
 def _size_advice(status: int, said: Said, details: Details) -> str:

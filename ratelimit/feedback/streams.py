@@ -32,6 +32,11 @@ _LAST_EVENTS: Final = frozenset(
 )
 """Events after which a stream of Responses or of Anthropic's messages sends nothing."""
 
+_REPEATING: Final = frozenset({"content.delta", "refusal.delta"})
+"""Events in which the SDK repeats the text of a chunk that it hands on as well."""
+
+_ERROR_FIELDS: Final = ("message", "code", "type", "status", "status_code", "metadata", "details")
+
 _TEXTS: Final = ("content", "reasoning_content", "reasoning", "refusal")
 """Where chat's delta holds generated text."""
 
@@ -45,7 +50,7 @@ class StreamUsage:
         self.error: Mapping[str, object] | None = None
         """The error that came inside the stream, None without one.
 
-        Its `message`, `code` and `type`, and what details it carries.
+        What it has of `message`, `code`, `type` and status, and its details.
         """
         self.finished = False
         """Whether the last word has come: whoever leaves the stream now misses nothing
@@ -70,6 +75,9 @@ class StreamUsage:
             return
 
         kind = field(chunk, "type")
+        if kind == "chunk":
+            # of the SDK's `chat.completions.stream`, beside events that repeat its text
+            chunk, kind = field(chunk, "chunk"), None
         choices = field(chunk, "choices")
         if isinstance(choices, (list, tuple)):
             for choice in choices:
@@ -78,14 +86,20 @@ class StreamUsage:
             delta = field(chunk, "delta")
             # response.output_text.delta, response.function_call_arguments.delta, ...
             if isinstance(delta, str):
-                self._add(delta)
+                if kind not in _REPEATING:
+                    self._add(delta)
             elif delta is not None:  # Anthropic's content_block_delta
                 self._add(field(delta, "text"))
                 self._add(field(delta, "partial_json"))
             self.finished = self.finished or kind in _LAST_EVENTS
 
         self.add_usage(read_usage(chunk))
-        self._add_error(chunk, kind)
+        error = field(chunk, "error")
+        if error is None:
+            error = field(field(chunk, "response"), "error")
+        if error is None and kind == "error":
+            error = chunk
+        self._add_error(error)
 
     def add_usage(self, found: Usage | None) -> None:
         """Take the usage of one chunk; None when it has none."""
@@ -102,21 +116,13 @@ class StreamUsage:
             )
         self.usage = found
 
-    def _add_error(self, chunk: object, kind: object) -> None:
-        error = field(chunk, "error")
-        if error is None:
-            error = field(field(chunk, "response"), "error")
-        if error is None and kind == "error":
-            error = chunk
-
+    def _add_error(self, error: object) -> None:
+        """Take the error of a chunk, an event or a choice; None when it has none."""
         if isinstance(error, str):
             self.error = {"message": error}
         elif error is not None and not isinstance(error, (int, float)):
-            found = {name: field(error, name) for name in ("message", "code", "type")}
-            for name in ("metadata", "details"):
-                if (more := field(error, name)) is not None:
-                    found[name] = more
-            self.error = found
+            found = {name: field(error, name) for name in _ERROR_FIELDS}
+            self.error = {name: value for name, value in found.items() if value is not None}
 
     def _add_choice(self, choice: object) -> None:
         """Take the text of one choice: chat's delta, or a legacy completion's text."""
@@ -126,6 +132,7 @@ class StreamUsage:
             self._unfinished.add(number)
         else:
             self._unfinished.discard(number)
+            self._add_error(field(choice, "error"))
         self.finished = not self._unfinished
 
         delta = field(choice, "delta")

@@ -27,14 +27,13 @@ class MeteredBody(TransparentProxy):
 
     def __iter__(self) -> Iterator[bytes]:
         meter = self._meter
-        feed = meter.feed
         try:
             for chunk in self.metered_inner:
-                feed(chunk)
+                meter.feed(chunk)
                 yield chunk
             meter.end(complete=True)
-        except Exception as error:
-            meter.fail(error)
+        except Exception:
+            meter.break_off()
             raise
         finally:
             meter.end()
@@ -56,14 +55,13 @@ class AsyncMeteredBody(TransparentProxy):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         meter = self._meter
-        feed = meter.feed
         try:
             async for chunk in self.metered_inner:
-                feed(chunk)
+                meter.feed(chunk)
                 yield chunk
             meter.end(complete=True)
-        except Exception as error:
-            meter.fail(error)
+        except Exception:
+            meter.break_off()
             raise
         finally:
             meter.end()

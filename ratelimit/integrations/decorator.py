@@ -14,9 +14,11 @@ from typing import Any, TypeAlias, TypeVar, get_args
 from ratelimit.admission.drivers import in_event_loop
 from ratelimit.control.engine import Engine
 from ratelimit.errors import InvalidArgument, LimiterWarning, caution
+from ratelimit.feedback.replies import host_of, reply_status
+from ratelimit.feedback.untrusted import field
 from ratelimit.integrations.arguments import body_maker, name_of
-from ratelimit.integrations.settlement import SettleBy, holds_output, is_http_reply, settle_answer
-from ratelimit.integrations.streams import StreamMeter, is_stream, metered
+from ratelimit.integrations.settlement import SettleBy, holds_output, settle_answer
+from ratelimit.integrations.streams import StreamMeter, is_pending, metered
 from ratelimit.lease import AdmittedLease as Lease
 from ratelimit.reservation import CallReservation
 
@@ -82,15 +84,16 @@ class Results:
             return result
         if inspect.iscoroutine(result):
             return self._awaited(lease, result)
-        if not is_http_reply(result) and (is_stream(result) or inspect.isawaitable(result)):
+        if reply_status(result) is None and is_pending(result):
             return self.stream(lease, result)
 
         self._unsettled(lease)
         return result
 
     def stream(self, lease: Lease, inner: Any) -> Any:
-        """Return what stands for a stream or an awaitable, and settles when it ends."""
-        meter = StreamMeter(lease, self._by, self._unsettled)
+        """Return what stands for a call that is not over, and settles when it ends."""
+        host = host_of(field(inner, "response"))
+        meter = StreamMeter(lease, self._by, self._unsettled, host)
         return metered(inner, meter, functools.partial(self.settled, lease))
 
     async def _awaited(self, lease: Lease, result: Awaitable[Any]) -> Any:

@@ -11,14 +11,14 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from ratelimit.feedback import (
-    JsonReader,
-    Refusal,
-    SSEUsage,
-    header_values,
-    read_error_answer,
+from ratelimit.feedback import JsonReader, Refusal, SSEUsage, header_values
+from ratelimit.feedback.untrusted import decoded
+from ratelimit.integrations.settlement import (
+    holds_output,
+    settle_stream,
+    settle_whole,
+    warn_once,
 )
-from ratelimit.integrations.settlement import holds_output, settle_stream, warn_once
 from ratelimit.lease import AdmittedLease as Lease
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
@@ -30,22 +30,45 @@ decode the whole list for every name.
 class BodyMeter:
     """Reads one answer's body while it passes, and settles its lease at the end.
 
-    `feed` takes the bytes as they came from the network; then `end` or `fail`, of which
-    the first call counts.
+    `feed` takes the bytes as they came from the network; then `end` or `break_off`, of
+    which the first call counts.
+
+    :param host: the server's name, which decides what an error in the body means.
+    :param is_readable: whether the body's encoding is known, or there is none.
     """
 
     def __init__(
-        self, lease: Lease, reader: JsonReader | SSEUsage | None, inflate: Decompressor | None
+        self, lease: Lease, inflate: Decompressor | None, host: str, *, is_readable: bool = True
     ) -> None:
         self._lease = lease
-        self._reader = reader
         self._inflate = inflate
+        self._host = host
+        self._is_readable = is_readable
+        self._reader: JsonReader | SSEUsage | None = None
         self._done = False
-        self.feed: Callable[[bytes], None] = (
-            self._feed if reader is None or inflate is not None else reader.feed
-        )
+        self.feed: Callable[[bytes], None] = self._begin if is_readable else _pass_over
 
-    def _feed(self, piece: bytes) -> None:
+    def _begin(self, piece: bytes) -> None:
+        """Choose the reader by the first byte that is not blank.
+
+        The content-type of a relay may say anything.
+        """
+        plain = piece if self._inflate is None else self._inflate.feed(piece)
+        start = plain.lstrip(_BLANK)
+        if not start:
+            return
+
+        if start[0] in _JSON_STARTS:
+            self._reader = JsonReader()
+        elif start[0] in _STREAM_STARTS:
+            self._reader = SSEUsage()
+        else:
+            self.feed = _pass_over
+            return
+        self._reader.feed(start)
+        self.feed = self._reader.feed if self._inflate is None else self._feed_inflated
+
+    def _feed_inflated(self, piece: bytes) -> None:
         if self._reader is not None and self._inflate is not None:
             self._reader.feed(self._inflate.feed(piece))
 
@@ -56,51 +79,64 @@ class BodyMeter:
 
         self._done = True
         reader, lease = self._reader, self._lease
-        if reader is None:
-            lease.close()
-            return
+        if reader is not None:
+            reader.close()
+            if isinstance(reader, SSEUsage):
+                shown = settle_stream(lease, reader, complete=complete, host=self._host)
+            else:
+                shown = settle_whole(lease, reader.usage, reader.answer, self._host)
+            if shown:
+                return
 
-        reader.close()
-        if isinstance(reader, JsonReader):
-            _settle_json(lease, reader)
-            return
-
-        if settle_stream(lease, reader, complete=complete):
-            return
-
-        if lease.estimate is not None and holds_output(lease):
-            model = lease.estimate.model[:100]
-            warn_once(
-                f"no usage {model}",
-                f"a stream of {model or 'a model'} ended without usage, so all that was reserved"
-                ' for it stays debited; stream_options={"include_usage": True} asks the server for'
-                " the usage",
-            )
+        is_stream = isinstance(reader, SSEUsage)  # and complete, as it has shown nothing
+        broken = self._inflate is not None and self._inflate.is_broken
+        if (complete or is_stream) and self._is_readable and not broken:
+            _warn_of_no_usage(lease, is_stream=is_stream)
         lease.close()
 
-    def fail(self, error: BaseException) -> None:
-        """Settle a body that broke off.
+    def break_off(self) -> None:
+        """Settle a body that broke off by what is known of it.
 
-        A stream settles by what is known of it; any other body keeps the reserve.
+        After a stream the client does not try again. After any other body it may, with
+        a lease of its own, so that the answer is not this attempt's.
         """
-        if isinstance(self._reader, SSEUsage):
-            self.end()
-        elif not self._done:
-            self._done = True
-            self._lease.fail(error)
+        if self._done:
+            return
+
+        self.end()
+        if not isinstance(self._reader, SSEUsage):
+            self._lease.abandon()
 
 
-def _settle_json(lease: Lease, reader: JsonReader) -> None:
-    usage, answer = reader.usage, reader.answer
-    if usage is not None:
-        lease.settle(usage)
-        if usage.output_tokens and answer is not None and not answer.get("error"):
-            return  # something was generated: an answer
+_BLANK: Final = b" \t\r\n\xef\xbb\xbf"
+"""Bytes that may stand before a body: white space and the mark of UTF-8."""
 
-    failure = read_error_answer(answer)
-    if failure is not None and failure.refusal is not None:
-        lease.refuse(failure.refusal)
-    lease.close()
+_JSON_STARTS: Final = b"{["
+
+_STREAM_STARTS: Final = b":deir"
+"""First bytes of a server-sent event: a comment, or data, event, id, retry."""
+
+
+def _pass_over(_: bytes) -> None:
+    """Read nothing of a body that shows no usage."""
+
+
+def _warn_of_no_usage(lease: Lease, *, is_stream: bool) -> None:
+    """Say once for each model that its reserve stays, where it is a reserve."""
+    if lease.estimate is None or not holds_output(lease):
+        return
+
+    model = lease.estimate.model[:100]
+    what, remedy = (
+        ("a stream", 'stream_options={"include_usage": True} asks the server for the usage')
+        if is_stream
+        else ("an answer", "limiter.reserve(...) around the call can settle it by hand")
+    )
+    warn_once(
+        f"no usage {what} {model}",
+        f"{what} of {model or 'a model'} ended without usage, so all that was reserved for it stays"
+        f" debited; {remedy}",
+    )
 
 
 class Decompressor:
@@ -114,6 +150,11 @@ class Decompressor:
     def __init__(self) -> None:
         self._zlib: Any = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either header
         self._begun = False
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether a piece was met that could not be undone."""
+        return self._zlib is None
 
     def feed(self, piece: bytes) -> bytes:
         """Return what `piece` adds to the plain body."""
@@ -140,24 +181,19 @@ class Decompressor:
         return plain
 
 
-def body_meter(lease: Lease, headers: Headers, *, plain: bool = False) -> BodyMeter:
+def body_meter(lease: Lease, headers: Headers, host: str, *, plain: bool = False) -> BodyMeter:
     """Make the meter for an answer with these raw headers.
 
     :param plain: whether the body's encoding has been undone already.
     """
-    values = header_values(headers, "content-type", "content-encoding")
-    kind = values["content-type"]
-    reader: JsonReader | SSEUsage | None = None
-    if "event-stream" in kind:
-        reader = SSEUsage()
-    elif "json" in kind:
-        reader = JsonReader()
-    coding = "" if plain else values["content-encoding"].strip().lower()
-    if reader is None or coding in _PLAIN:
-        return BodyMeter(lease, reader, None)
+    coding = ""
+    if not plain:
+        coding = header_values(headers, "content-encoding")["content-encoding"].strip().lower()
+    if coding in _PLAIN:
+        return BodyMeter(lease, None, host)
 
     if coding in _READABLE:
-        return BodyMeter(lease, reader, Decompressor())
+        return BodyMeter(lease, Decompressor(), host)
 
     name = coding[:20]
     warn_once(
@@ -165,7 +201,7 @@ def body_meter(lease: Lease, headers: Headers, *, plain: bool = False) -> BodyMe
         f"an answer came encoded as {name!r}, which was not asked for: its usage cannot be read,"
         " its reserve is kept",
     )
-    return BodyMeter(lease, None, None)
+    return BodyMeter(lease, None, host, is_readable=False)
 
 
 _PLAIN: Final = frozenset({"", "identity"})
@@ -183,11 +219,7 @@ def explained(body: bytes, refusal: Refusal) -> bytes | None:
 
     The SDK shows it there. None when the body has no message.
     """
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-
+    answer = decoded(body)
     error = answer.get("error") if isinstance(answer, dict) else None
     if not isinstance(error, dict) or not isinstance(error.get("message"), str):
         return None

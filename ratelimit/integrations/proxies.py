@@ -1,7 +1,8 @@
 """Objects that pass for the one they stand before.
 
-Owns which protocols a proxy has: exactly those of its object, for `isinstance`,
-`hasattr` and the language alike. Must never know what passes through it.
+Owns which class a proxy seems to have, and for `proxy_class` which protocols: exactly
+those of its object, for `hasattr` and the language alike. Must never know what passes
+through it.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ class TransparentProxy:
     """Passes for `inner`, also with ``isinstance``.
 
     HTTP clients and web frameworks check the classes and protocols of what they are
-    given. Python looks for special methods on the class alone, so `proxy_class` makes a
-    class with those that the class of `inner` has. A subclass overrides ``__iter__``
-    by a method named ``metered__iter__``.
+    given. Python looks for special methods on the class alone: a subclass defines those
+    that its users need, or, where any may be needed, is made by `proxy_class`, which
+    gives it those of the class of `inner`. That takes a method named
+    ``metered__iter__`` for the ``__iter__`` of the proxy.
     """
 
     def __init__(self, inner: Any) -> None:

@@ -6,7 +6,6 @@ import an HTTP library: requests are used by their names only.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -14,9 +13,10 @@ from typing import Any, Final, NamedTuple
 
 from ratelimit.errors import LimiterWarning
 from ratelimit.estimate import Estimate
-from ratelimit.estimate.endpoints import endpoint_of_path
+from ratelimit.estimate.endpoints import below_base, endpoint_of_path
 from ratelimit.estimate.models import traits_of
 from ratelimit.families import base_model
+from ratelimit.feedback.untrusted import decoded
 from ratelimit.integrations.settlement import warn_once
 
 UNMETERED: Final = frozenset(
@@ -42,8 +42,8 @@ UNMETERED: Final = frozenset(
     }
 )
 """Collections that no model answers for, so that no model's limits hold for what is
-below them: OpenAI's API reference, and the paths by which tokens are fetched. What
-their background jobs use is limited elsewhere.
+below them. Source: OpenAI's API reference, and the paths by which tokens are fetched.
+What their background jobs use is limited elsewhere.
 """
 
 _FREE_ENDS: Final = frozenset({"cancel", "input_tokens", "count_tokens", "countTokens", "tokenize"})
@@ -52,8 +52,8 @@ _FREE_ENDS: Final = frozenset({"cancel", "input_tokens", "count_tokens", "countT
 _STORED: Final = frozenset({"responses", "completions"})
 """Collections in which a POST to a member's id changes the member, at no cost."""
 
-_MODEL_IN_PATH: Final = re.compile(r"/(?:models?|deployments|engines)/([^/:]+)")
-"""Where Gemini, Vertex, Bedrock and Azure name the model."""
+_MODEL_IN_PATH: Final = re.compile(r".*/(?:models?|deployments|engines)/([^/:]+)")
+"""Where Gemini, Vertex, Bedrock and Azure name the model: the last of such names."""
 
 _FORM_FIELDS: Final = frozenset(
     {"model", "prompt", "n", "size", "quality", "input", "response_format"}
@@ -108,7 +108,7 @@ def metered_call(request: Any) -> MeteredCall | None:
         return None
 
     path: str = request.url.path
-    endpoint = endpoint_of(path)
+    endpoint = endpoint_of_path(path)
     if endpoint == "files":
         return MeteredCall("files", "", None)
     if endpoint is not None:
@@ -122,27 +122,16 @@ def metered_call(request: Any) -> MeteredCall | None:
 
 
 @lru_cache(maxsize=512)
-def endpoint_of(path: str) -> str | None:
-    """Return the endpoint of OpenAI's API that a path ends with; None without.
-
-    Below a collection that no model answers for there is none: a POST to
-    "/vector_stores/{id}/files" adds a file to a store, and uploads nothing.
-    """
-    parts = path.strip("/").split("/")
-    return None if UNMETERED.intersection(parts[:-1]) else endpoint_of_path(path)
-
-
-@lru_cache(maxsize=512)
 def _costs_nothing(path: str) -> bool:
-    parts = path.strip("/").split("/")
-    last = parts[-1].rpartition(":")[2]
-    stored = len(parts) > 1 and parts[-2] in _STORED
+    parts = below_base(path)
+    stored = not _STORED.isdisjoint(parts[-2:-1])
+    last = re.split("[/:]", path.rstrip("/"))[-1]
     return stored or last in _FREE_ENDS or not UNMETERED.isdisjoint(parts)
 
 
 @lru_cache(maxsize=512)
 def _model_in(path: str) -> str:
-    found = _MODEL_IN_PATH.search(path)
+    found = _MODEL_IN_PATH.match(path)
     return found[1] if found else ""
 
 
@@ -152,7 +141,7 @@ def _other_call(request: Any, path: str) -> MeteredCall | None:
     Such as Anthropic's messages, Gemini's contents, a rerank.
     """
     content = _content(request)
-    body = _json(content) if content else None
+    body = decoded(content) if content else None
     if not isinstance(body, dict):
         body = {}
 
@@ -208,7 +197,7 @@ def body_of(request: Any, endpoint: str) -> Mapping[str, Any]:
     Warn once, and return no fields, when it cannot be read.
     """
     content = _content(request)
-    body = _json(content) if content else None
+    body = decoded(content) if content else None
     if isinstance(body, dict):
         return body
 
@@ -236,15 +225,6 @@ def _content(request: Any) -> bytes | None:
         # any number of times.
         content = getattr(getattr(request, "stream", None), "_stream", b"")
     return content if isinstance(content, bytes) else None
-
-
-def _json(content: bytes) -> object:
-    """Decode a body; None when it is no JSON."""
-    try:
-        body: object = json.loads(content)
-    except (ValueError, RecursionError):
-        return None
-    return body
 
 
 def _form(request: Any) -> dict[str, Any] | None:

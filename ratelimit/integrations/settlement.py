@@ -18,13 +18,15 @@ from ratelimit.estimate.models import traits_of
 from ratelimit.feedback import (
     SSEUsage,
     StreamUsage,
+    Usage,
     read_error,
     read_error_answer,
     read_response,
     read_usage,
 )
+from ratelimit.feedback.failures import error_of
+from ratelimit.feedback.replies import host_of, reply_status
 from ratelimit.feedback.streams import MOST_TEXT
-from ratelimit.feedback.untrusted import field
 from ratelimit.lease import AdmittedLease as Lease
 
 SettleBy = Literal["usage", "text"]
@@ -59,6 +61,7 @@ def settle_stream(
     *,
     complete: bool,
     by: SettleBy = "usage",
+    host: str = "",
 ) -> bool:
     """Settle a stream that has ended or was left.
 
@@ -67,6 +70,7 @@ def settle_stream(
 
     :param complete: whether the stream came to its end; a stream that was left after
         its last word is complete as well.
+    :param host: the server's name, "" when it is not known.
     """
     complete = complete or stream.finished
     usage, error = stream.usage, stream.error
@@ -74,7 +78,7 @@ def settle_stream(
     if usage is not None and complete:
         lease.settle(usage)
     if error is not None:
-        refusal = read_error(error)
+        refusal = read_error(error, host)
         if refusal is not None and not counted:
             lease.refuse(refusal)
         lease.close()
@@ -99,9 +103,15 @@ def settle_answer(lease: Lease, answer: object, *, by: SettleBy = "usage") -> bo
     """Settle by a whole answer; return whether it shows what the call used.
 
     An HTTP response is read by its status as well: a refusal is counted, a redirect
-    costs nothing.
+    costs nothing. A text is what a model has generated, and is not read for either.
     """
-    status = _http_status(answer)
+    if isinstance(answer, str):
+        if by == "usage" or lease.ended:
+            return False
+        lease.settle_by_text(answer)
+        return True
+
+    status = reply_status(answer)
     if status is not None and not lease.ended and not 200 <= status < 300:
         refusal = read_response(answer)
         if refusal is not None:
@@ -111,41 +121,27 @@ def settle_answer(lease: Lease, answer: object, *, by: SettleBy = "usage") -> bo
         lease.close()
         return True
 
+    return settle_whole(lease, read_usage(answer), answer, host_of(answer))
+
+
+def settle_whole(lease: Lease, usage: Usage | None, answer: object, host: str) -> bool:
+    """Settle by an answer's usage, and by the error that it may hold.
+
+    Return False, and leave the lease open, where it has neither.
+    """
     counted = lease.ended
-    usage = read_usage(answer)
     if usage is not None:
         lease.settle(usage)
-    failure = read_error_answer(answer)
-    if failure is not None and not counted:
-        if failure.refusal is not None:
-            lease.refuse(failure.refusal)
-        lease.close()
-    if usage is not None or failure is not None:
-        return True
-    if by == "text" and isinstance(answer, str) and not lease.ended:
-        lease.settle_by_text(answer)
-        return True
-    return False
+        if usage.output_tokens and not error_of(answer):
+            return True  # something was generated: an answer
+    failure = read_error_answer(answer, host)
+    if failure is None:
+        return usage is not None
 
-
-def _http_status(answer: object) -> int | None:
-    """Return the status of an HTTP library's response, or of an SDK's raw one.
-
-    None for anything else.
-    """
-    if field(answer, "headers") is None:
-        return None
-
-    for name in ("status_code", "status"):
-        status = field(answer, name)
-        if type(status) is int:
-            return status
-    return None
-
-
-def is_http_reply(answer: object) -> bool:
-    """Tell whether an answer is an HTTP library's response."""
-    return _http_status(answer) is not None
+    if failure.refusal is not None and not counted:
+        lease.refuse(failure.refusal)
+    lease.close()
+    return True
 
 
 def holds_output(lease: Lease) -> bool:

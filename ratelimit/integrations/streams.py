@@ -10,8 +10,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import partial
-from types import TracebackType
-from typing import Any
+from types import MethodType, TracebackType
+from typing import Any, Final
 
 from ratelimit.feedback import StreamUsage
 from ratelimit.integrations.proxies import TransparentProxy, proxy_class
@@ -24,19 +24,28 @@ class StreamMeter:
 
     :param by: what settles a stream without usage.
     :param unsettled: called at the end of a stream that keeps its reserve.
+    :param host: the server's name, "" when it is not known.
     """
 
-    def __init__(self, lease: Lease, by: SettleBy, unsettled: Callable[[Lease], None]) -> None:
+    def __init__(
+        self, lease: Lease, by: SettleBy, unsettled: Callable[[Lease], None], host: str
+    ) -> None:
         self.lease = lease
         self.by = by
+        self._host = host
         self._unsettled = unsettled
         self._usage = StreamUsage()
-        self._done = False
+        self._begun = self._done = False
+
+    def begin(self) -> None:
+        """Note that the call was sent, though no chunk may have come yet."""
+        self._begun = True
 
     def feed(self, chunk: object) -> None:
         """Read a chunk; one that is a text counts where texts settle."""
         if self.by == "text" and isinstance(chunk, str):
             chunk = {"choices": [{"text": chunk}]}
+        self._begun = True
         self._usage.feed(chunk)
 
     def settle(self, answer: object) -> None:
@@ -50,19 +59,46 @@ class StreamMeter:
             return
 
         self._done = True
-        if not settle_stream(self.lease, self._usage, complete=complete, by=self.by):
+        if not settle_stream(
+            self.lease, self._usage, complete=complete, by=self.by, host=self._host
+        ):
             self._unsettled(self.lease)
 
     def fail(self, error: BaseException) -> None:
-        """Settle by an exception that ended the stream."""
-        if not self._done:
-            self._done = True
+        """Settle by an exception that ended the stream.
+
+        A stream that has shown its last word and its usage settles by these.
+        """
+        if self._done:
+            return
+        if self._usage.finished and self._usage.usage is not None:
+            self.end()
+            return
+
+        self._done = True
+        if self._begun:
+            self.lease.break_off(error)
+        else:
             self.lease.fail(error)
 
 
 def is_stream(answer: object) -> bool:
     """Tell whether an answer comes in chunks: an iterator or async iterator."""
     return hasattr(type(answer), "__next__") or hasattr(type(answer), "__anext__")
+
+
+def is_pending(answer: object) -> bool:
+    """Tell whether a call is not over with what a function has returned.
+
+    A stream, an awaitable, or a manager that sends when it is entered. One that can be
+    closed is open already, as a file or a picture is.
+    """
+    if is_stream(answer) or inspect.isawaitable(answer):
+        return True
+
+    kind = type(answer)
+    enters = hasattr(kind, "__enter__") or hasattr(kind, "__aenter__")
+    return enters and not (hasattr(kind, "close") or hasattr(kind, "aclose"))
 
 
 def metered(inner: Any, meter: StreamMeter, settle: Callable[[Any], Any]) -> Any:
@@ -72,6 +108,10 @@ def metered(inner: Any, meter: StreamMeter, settle: Callable[[Any], Any]) -> Any
         and returns it, or what stands for it.
     """
     return proxy_class(MeteredStream, inner)(inner, meter, settle)
+
+
+_READING: Final = ("until_done", "get_final_")
+"""How the SDKs name the methods of a stream that read it to its end."""
 
 
 class MeteredStream(TransparentProxy):
@@ -97,6 +137,9 @@ class MeteredStream(TransparentProxy):
         if name in {"close", "aclose"} and callable(found):
             is_async = inspect.iscoroutinefunction(found) or name == "aclose"
             return partial(self.metered_close_async if is_async else self.metered_close, found)
+        if name.startswith(_READING) and inspect.ismethod(found):
+            # It reads what is iterated here.
+            return MethodType(found.__func__, self)
         return found
 
     def metered_step(self, step: Callable[..., Any], *args: Any) -> Any:
@@ -253,6 +296,7 @@ class MeteredStream(TransparentProxy):
             self._exited(error)
 
     def _entered(self, entered: Any) -> Any:
+        self.metered_by.begin()
         if entered is self.metered_inner:
             return self
         if is_stream(entered):

@@ -95,10 +95,12 @@ class HTTPMetering:
             endpoint=call.endpoint,
         )
 
-    def answered(self, lease: Lease, response: Any) -> BodyMeter | None:
+    def answered(self, lease: Lease, response: Any, host: str) -> BodyMeter | None:
         """Read the head of an answer that is no refusal; return the meter of its body.
 
         None when no body will pass.
+
+        :param host: the server's name: one code means different things elsewhere.
         """
         status: int = response.status_code
         if 300 <= status < 400:
@@ -115,16 +117,11 @@ class HTTPMetering:
             family.headers_read_at = now
             lease.observe(raw, status=status)
         if status >= 400:
-            if status < 500 and lease.estimate is not None and status not in {408, 409}:
-                # A bad request is charged like a good one (13 of 13 recorded 400s), and
-                # no more: it has no output.
-                lease.settle(tokens=lease.estimate.charge, output_tokens=0)
-            else:
-                lease.abandon()
+            _fail(lease, status)
             return None
 
         read = _read_already(response) if response.is_closed else None
-        meter = body_meter(lease, raw, plain=read is not None)
+        meter = body_meter(lease, raw, host, plain=read is not None)
         if read is None:
             return meter
 
@@ -143,7 +140,7 @@ class HTTPMetering:
         body = plain_body(raw, headers)
         refusal = read_refusal(response.status_code, headers, body, host)
         if refusal is None:
-            lease.close()
+            _fail(lease, response.status_code)
             return raw
 
         refusal = lease.refuse(refusal)
@@ -181,6 +178,16 @@ def _sdk_kind(kind: type[LimiterError], sdk: type[BaseException]) -> type[Limite
     """Return the class that is both kinds; see `LimiterError` for its pickling."""
     namespace = {"__module__": kind.__module__, "__doc__": kind.__doc__}
     return type(kind.__name__, (kind, sdk), namespace)
+
+
+def _fail(lease: Lease, status: int) -> None:
+    """Settle an attempt that failed by this status, and was not refused."""
+    if status < 500 and lease.estimate is not None and status not in {408, 409}:
+        # A bad request is charged like a good one (13 of 13 recorded 400s), and no
+        # more: it has no output.
+        lease.settle(tokens=lease.estimate.charge, output_tokens=0)
+    else:
+        lease.abandon()
 
 
 def _read_already(response: Any) -> bytes | None:
@@ -230,7 +237,7 @@ class Transport:
         if response.status_code in REFUSING_STATUSES:
             response.stream = self._refused(lease, response, request.url.host)
         else:
-            meter = self.metering.answered(lease, response)
+            meter = self.metering.answered(lease, response, request.url.host)
             if meter is not None:
                 response.stream = MeteredBody(response.stream, meter)
         return response
@@ -245,7 +252,7 @@ class Transport:
         except Exception as error:  # noqa: BLE001  # raised again where the client reads the body
             start.broken = error
         except BaseException:
-            lease.close()
+            self.metering.refused(lease, response, start.read(), host)
             raise
 
         start.replace(self.metering.refused(lease, response, start.read(), host))
@@ -305,7 +312,7 @@ class AsyncTransport:
         if response.status_code in REFUSING_STATUSES:
             response.stream = await self._refused(lease, response, request.url.host)
         else:
-            meter = self.metering.answered(lease, response)
+            meter = self.metering.answered(lease, response, request.url.host)
             if meter is not None:
                 response.stream = AsyncMeteredBody(response.stream, meter)
         return response
@@ -320,7 +327,7 @@ class AsyncTransport:
         except Exception as error:  # noqa: BLE001  # raised again where the client reads the body
             start.broken = error
         except BaseException:
-            lease.close()
+            self.metering.refused(lease, response, start.read(), host)
             raise
 
         start.replace(self.metering.refused(lease, response, start.read(), host))

@@ -89,6 +89,13 @@ class AdmittedLease(Lease):
         self._http.abandoned = True
         self.close()
 
+    def break_off(self, error: BaseException) -> None:
+        """End the call by an exception that came after its answer began.
+
+        As `fail` does, but that something was sent is known.
+        """
+        self._fail(error, begun=True)
+
     def redirect(self) -> None:
         """End an HTTP attempt that was answered by a redirect, which costs nothing.
 

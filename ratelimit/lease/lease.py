@@ -148,19 +148,13 @@ class Lease:
         """End the call by an exception.
 
         If nothing was sent, everything goes back. A 429 pauses the queue and is
-        counted. Anything else keeps the reserve. A call that has ended before stays as
-        it is: the error came after it, or its headers have shown it already.
+        counted. Anything else keeps the reserve, and so does a connection that could
+        not be made after this call's headers were observed: it was another one. A call
+        that has ended before stays as it is: the error came after it, or its headers
+        have shown it already.
         """
-        if self._over:
-            return
-        self._abandon()
-        outcome = read_exception(error)
-        if outcome.kind == "nothing_sent":
-            self.cancel()
-        elif outcome.refusal is not None:
-            self._refuse(outcome.refusal)
-        else:
-            self.close()
+        attempt = self._attempt
+        self._fail(error, begun=attempt is not None and attempt.headers_at is not None)
 
     def observe(
         self, headers: Mapping[str, str], *, status: int = 200, body: object = None
@@ -216,6 +210,19 @@ class Lease:
         if admission.queue.entries:
             admission.queue.nudge()
 
+    def _fail(self, error: BaseException, *, begun: bool) -> None:
+        """End the call by an exception that came before or after its answer began."""
+        if self._over:
+            return
+        self._abandon()
+        outcome = read_exception(error)
+        if outcome.kind == "nothing_sent" and not begun:
+            self.cancel()
+        elif outcome.refusal is not None:
+            self._refuse(outcome.refusal)
+        else:
+            self.close()
+
     def _refuse(self, refusal: Refusal) -> Refusal:
         """End the call by a refusal; see `AdmittedLease.refuse`."""
         self._abandon()
@@ -258,12 +265,18 @@ class Lease:
         return self._billed(usage)
 
     def _billed(self, usage: Usage) -> dict[str, float]:
-        """Return what a call took, and learn from its bill."""
+        """Return what a call took, and learn from its bill.
+
+        A bill that cannot be says nothing of prompts, nor of what a server keeps of
+        them. Of the answer's length it teaches what is debited for it.
+        """
         if self._estimate is not None:
+            most, prompt = int(self._most("tokens")), usage.prompt_tokens
+            can_be = usage.total_tokens <= most and prompt <= self._most("input_tokens")
             self._family.estimator.learn(
                 self._estimate,
-                prompt_tokens=usage.prompt_tokens,
-                output_tokens=usage.output_tokens,
+                prompt_tokens=prompt if can_be else None,
+                output_tokens=min(usage.output_tokens, most),
                 response_id=usage.response_id,
                 reasoning_tokens=usage.reasoning_tokens,
             )
