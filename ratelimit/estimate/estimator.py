@@ -15,17 +15,16 @@ from typing import Literal
 from ratelimit.errors import EstimateWarning, caution
 from ratelimit.estimate import tokenizer
 from ratelimit.estimate.charge import charge
-from ratelimit.estimate.chat import count_chat
-from ratelimit.estimate.endpoints import Endpoint, endpoint_named, endpoint_of
+from ratelimit.estimate.endpoints import endpoint_named, endpoint_of
 from ratelimit.estimate.learning import Memory
 from ratelimit.estimate.models import ModelTraits, traits_of
 from ratelimit.estimate.offload import needs_thread
 from ratelimit.estimate.output import PLAIN_RESERVE, add_answers, typical_answer
-from ratelimit.estimate.responses import count_responses, is_divided
+from ratelimit.estimate.prompts import add_prompt
+from ratelimit.estimate.responses import is_divided
 from ratelimit.estimate.results import Basis, Estimate, EstimatorStatistics
-from ratelimit.estimate.texts import count_texts
 from ratelimit.estimate.totals import UNREAD_TOKENS, Totals
-from ratelimit.estimate.untrusted import as_count, as_mapping, as_str, sent_body
+from ratelimit.estimate.untrusted import as_mapping, as_str, sent_body
 
 
 class Estimator:
@@ -177,7 +176,7 @@ class Estimator:
 
         totals = Totals(traits)
         inexact = tokenizer.inexact_counts()
-        _add_prompt(body, endpoint, totals)
+        add_prompt(body, endpoint, totals)
         if not traits.openai or tokenizer.inexact_counts() != inexact:
             totals.lower_confidence("guess")
 
@@ -273,26 +272,3 @@ class Estimator:
             self._warned[kind] = None
 
         caution(message, EstimateWarning, stacklevel=3)
-
-
-def _add_prompt(body: Mapping[str, object], endpoint: Endpoint, totals: Totals) -> None:
-    """Add the prompt of a body to `totals`."""
-    match endpoint:
-        case "chat.completions":
-            count_chat(body, totals)
-        case "responses":
-            count_responses(body, totals)
-        case "embeddings" | "moderations":
-            count_texts(body.get("input"), "input", totals)
-        case "completions":
-            count_texts(body.get("prompt"), "prompt", totals)
-        case "images":
-            totals.add_text(as_str(body.get("prompt")))
-            totals.images = as_count(body.get("n")) or 1
-            totals.lower_confidence("guess")
-        case "audio" | "other":
-            totals.add_text(as_str(body.get("input")) or as_str(body.get("prompt")))
-            totals.add_text(as_str(body.get("instructions")))
-            totals.lower_confidence("guess")
-        case "files":
-            pass
