@@ -42,6 +42,8 @@ CALL: Final = 13
 """Tokens of a call and its result beside name, arguments and content."""
 
 CALL_REASONING: Final = 16
+"""The same on o1, o3 and o4-mini."""
+
 CALL_GPT5: Final = 19
 CALL_EARLY: Final = 10
 

@@ -17,7 +17,7 @@ from ratelimit.estimate.content import add_content, is_picture
 from ratelimit.estimate.formats import format_text, responses_format
 from ratelimit.estimate.guesses import PRO, sealed_tokens
 from ratelimit.estimate.models import ModelTraits
-from ratelimit.estimate.rules import CALL_REASONING
+from ratelimit.estimate.rules import RESPONSES_CALL_O4_MINI
 from ratelimit.estimate.tools import namespace, responses_functions
 from ratelimit.estimate.totals import Totals
 from ratelimit.estimate.unknown import add_unknown_item
@@ -220,7 +220,7 @@ def _call_frame(traits: ModelTraits) -> int:
     if traits.gpt5:
         return CALL_GPT5
 
-    return CALL_REASONING.tokens if traits.reasoning else CALL
+    return RESPONSES_CALL_O4_MINI if traits.reasoning else CALL
 
 
 def _add_surroundings(body: Mapping[str, object], totals: Totals) -> None:

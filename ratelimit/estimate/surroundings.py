@@ -18,7 +18,7 @@ from ratelimit.estimate.rules import (
     REQUIRED_EARLY,
     SCHEMA_AND_TOOLS_GPT5,
     SCHEMA_REASONING,
-    TOOLS_REASONING,
+    TOOLS_O4_MINI,
 )
 from ratelimit.estimate.tools import chat_functions, namespace
 from ratelimit.estimate.totals import Totals
@@ -85,15 +85,15 @@ def _around_tools(
         return GPT5_TOOLS - (1 if leads else 0) - (0 if described else 1)
 
     if traits.reasoning:
-        return TOOLS_REASONING.tokens if leads else 0
+        return TOOLS_O4_MINI if leads else 0
 
     choice = as_mapping(body.get("tool_choice")) or as_mapping(body.get("function_call"))
     name = as_str(as_mapping(choice.get("function") or choice).get("name"))
-    tokens = EMPTY_SYSTEM.tokens - 1 if leads and not system else -1
+    tokens = EMPTY_SYSTEM - 1 if leads and not system else -1
     if name:
         tokens += totals.count(f"functions.{name}") + (NAMED_EARLY if traits.early else NAMED)
     elif traits.early and body.get("tool_choice") == "required":
-        tokens += REQUIRED_EARLY.tokens
+        tokens += REQUIRED_EARLY
 
     return tokens
 
@@ -111,9 +111,9 @@ def _around_format(
         for message in messages
     )
     if totals.traits.reasoning:
-        tokens = SCHEMA_REASONING.tokens * (past if tools else past + 1)
+        tokens = SCHEMA_REASONING * (past if tools else past + 1)
         if tools:
-            return tokens + (SCHEMA_AND_TOOLS_GPT5.tokens if totals.traits.gpt5 else 0)
+            return tokens + (SCHEMA_AND_TOOLS_GPT5 if totals.traits.gpt5 else 0)
 
         return tokens - (1 if leads else 0)
 
