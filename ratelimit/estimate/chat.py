@@ -101,7 +101,7 @@ def count_chat(body: Mapping[str, object], totals: Totals) -> None:
         totals.tokens -= (PER_MESSAGE + 1) * len(messages) + ANSWER
         totals.lower_confidence("formula")
 
-    if totals.traits.name.startswith("o1-preview"):
+    if totals.traits.table_name.startswith("o1-preview"):
         totals.tokens += O1_PREVIEW * (len(messages) + 1)
         totals.lower_confidence("formula")
 
