@@ -42,6 +42,12 @@ EMPTY_SYSTEM: Final = 1
 TOOLS_O4_MINI: Final = 3
 """Tokens of functions beside a system message, on Chat's o4-mini. +3/-0."""
 
+RESPONSES_NONE: Final = 1
+"""Tokens of tool_choice "none" beside functions, on Responses' gpt-4*.
+
++29/-0, on gpt-4o-mini at Azure alone; it is on the safe side elsewhere.
+"""
+
 RESPONSES_CALL_O4_MINI: Final = 17
 """Tokens of a call and its result on Responses' o4-mini, as on gpt-5; functions and a
 format add their text alone. +9/-0."""
