@@ -177,7 +177,8 @@ def test_a_newer_model_reasons_like_the_newest_known(model: str) -> None:
     newer = Estimator().estimate({"model": model, **body})
     known = Estimator().estimate({"model": "gpt-5.6", **body})
 
-    assert newer._replace(model="gpt-5.6") == known
+    assert newer._replace(model="gpt-5.6", basis=known.basis) == known
+    assert newer.basis == known.basis._replace(known=False)
     assert newer.output_tokens == 1_024
     assert traits_of(model).gpt54
 
@@ -324,14 +325,14 @@ def test_confidence_says_where_a_figure_comes_from() -> None:
 
 
 def test_the_kind_names_what_a_prompt_holds() -> None:
-    """What is learned about pictures with tools is not mixed with what is learned about
-    texts.
+    """What is learned about pictures elsewhere with tools is not mixed with what is
+    learned about texts, nor about pictures that show their size.
     """
     part = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
     body = {"messages": [{"role": "user", "content": [part]}], "functions": [{"name": "now"}]}
 
     assert Estimator().estimate({"messages": [USER]}).basis.kind == "text"
-    assert Estimator().estimate(body).basis.kind == "images+tools"
+    assert Estimator().estimate(body).basis.kind == "images+remote+tools"
 
 
 def test_only_uncounted_text_is_heavy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
 
 from ratelimit.errors import EstimateWarning, caution
 from ratelimit.estimate import tokenizer
@@ -25,6 +25,9 @@ from ratelimit.estimate.responses import is_divided
 from ratelimit.estimate.results import Basis, Estimate, EstimatorStatistics
 from ratelimit.estimate.totals import UNREAD_TOKENS, Totals
 from ratelimit.estimate.untrusted import as_mapping, as_str, sent_body
+
+_STEADY: Final = frozenset({"tools", "results", "schema"})
+"""Kinds of content that a server writes the same tokens around in each prompt."""
 
 
 class Estimator:
@@ -113,8 +116,7 @@ class Estimator:
 
         with self._lock:
             if prompt_tokens and basis.formula_tokens:
-                ratio = prompt_tokens / basis.formula_tokens
-                self._memory.add_bill(estimate.model, basis.kind, ratio)
+                self._memory.add_prompt(estimate.model, estimate.endpoint, basis, prompt_tokens)
 
             if output_tokens is not None and output_tokens >= 0:
                 per_choice = -(-output_tokens // (estimate.choices or 1))
@@ -184,18 +186,28 @@ class Estimator:
         if totals.unread:
             self._warn_of_unread(*totals.unread)
 
-        kind = "+".join(sorted(totals.kinds)) if totals.kinds else "text"
-        formula = totals.tokens
-        # One row is read at once: no lock is needed.
-        factor = self._memory.correction(model, kind)
-        if factor != 1.0:
-            totals.confidence = "learned"
-            totals.tokens = round(formula * factor)
-
         add_answers(body, endpoint, totals)
         bound, choices = totals.max_tokens, totals.choices * totals.prompts
         expected = self._expected_answer(bound, traits, model, endpoint, site)
         bits = None if bound is None or self._output == "learned" else bound.bit_length()
+        kinds = totals.kinds
+        basis = Basis(
+            kind="+".join(sorted(kinds)) if kinds else "text",
+            site=site,
+            bound_bits=bits,
+            formula_tokens=totals.tokens,
+            fixed_tokens=totals.fixed,
+            # A text alone is off by its encoding, which is a ratio.
+            steady=kinds <= _STEADY and (bool(kinds) or totals.confidence != "guess"),
+            known=traits.known,
+            conversation=conversation,
+        )
+        # Rows are read at once: no lock is needed.
+        corrected = self._memory.corrected(model, endpoint, basis)
+        if corrected != totals.tokens:
+            totals.confidence = "learned"
+            totals.tokens = corrected
+
         return Estimate(
             endpoint=endpoint,
             model=model,
@@ -206,14 +218,7 @@ class Estimator:
             images=totals.images,
             confidence=totals.confidence,
             choices=choices,
-            basis=Basis(
-                kind=kind,
-                site=site,
-                bound_bits=bits,
-                formula_tokens=formula,
-                fixed_tokens=totals.fixed,
-                conversation=conversation,
-            ),
+            basis=basis,
         )
 
     def _expected_answer(

@@ -90,6 +90,10 @@ def add_image(part: Mapping[str, object], totals: Totals) -> None:
     detail = as_str(nested.get("detail")) or as_str(part.get("detail"))
     data = as_str(nested.get("data"))
     size = size_of_base64(data) if data else size_of(as_str(nested.get("url")) or as_str(source))
+    if size is None:
+        # What is learned of pictures that are elsewhere says nothing of those here.
+        totals.kinds.add("remote")
+
     totals.lower_confidence("formula" if size else "guess")
     totals.tokens += price(totals.traits, size, detail)
 

@@ -91,6 +91,9 @@ class ModelTraits:
     openai: bool
     """The name is one of OpenAI's: the formulas were fitted on its models."""
 
+    known: bool
+    """The same, and the model is no later one than the newest with a recorded call."""
+
 
 @lru_cache(maxsize=1024)
 def traits_of(model: str) -> ModelTraits:
@@ -102,8 +105,9 @@ def traits_of(model: str) -> ModelTraits:
     name = name.rsplit("/", 1)[-1]
     version, table_name = _version_of(name)
     series = _O_SERIES.search(name)
+    newer = series is not None and int(series[1]) > NEWEST_O
+    openai = series is not None or bool(_OPENAI.search(name))
     if series is not None and version == (0, 0):
-        newer = int(series[1]) > NEWEST_O
         rest = _variant(name[series.end() :])
         table_name = f"o{NEWEST_O}-mini" if newer else f"o{int(series[1])}{rest}"
 
@@ -116,7 +120,8 @@ def traits_of(model: str) -> ModelTraits:
         gpt54=version >= (5, 4),
         reasoning=reasons and not table_name.startswith("gpt-5-chat"),
         early=table_name in _EARLY,
-        openai=series is not None or bool(_OPENAI.search(name)),
+        openai=openai,
+        known=openai and version <= NEWEST and not newer,
     )
 
 
