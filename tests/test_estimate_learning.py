@@ -162,12 +162,9 @@ def test_a_constant_is_of_one_endpoint_and_kind() -> None:
     """
     estimator = Estimator()
     differing(estimator, "gpt-6-sol", [227])
-    tools = [{"type": "function", **TOOLS[0]["function"]}]
-    for body in (
-        {**BODY, "model": "gpt-6-sol"},
-        {"model": "gpt-6-sol", "input": "", "tools": tools},
-    ):
-        made = estimator.estimate(body)
+    given: dict[str, Any] = {"input": "Hi", "tools": [{"type": "function", **FUNCTION}]}
+    for body in (BODY, given):
+        made = estimator.estimate({**body, "model": "gpt-6-sol"})
 
         assert made.prompt_tokens == made.basis.formula_tokens
 

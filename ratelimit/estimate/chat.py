@@ -61,12 +61,17 @@ SEARCH_PREVIEW: Final = "search-preview"
 O1_PREVIEW: Final = 12
 """Tokens that o1-preview adds to each message, and once more."""
 
-_PLAIN: Final = ("role", "content")
+_PLAIN: Final = 2
+"""Fields of a message that holds a role and a content alone."""
+
 _CALLED: Final = ("tool_calls", "function_call")
 _BESIDE: Final = frozenset(
-    {"name", "tool_call_id", "id", "type", "status", "annotations", "parsed", "cache_control"}
+    {
+        *("role", "content", "tool_call_id", "id", "type", "status"),
+        *("annotations", "parsed", "cache_control"),
+    }
 )
-"""Further fields of a message that are counted elsewhere, or that no model is shown.
+"""Fields of a message that are counted elsewhere, or that no model is shown.
 
 `annotations` and `parsed` come from the SDK's answers (95 and 12 recorded calls).
 """
@@ -141,11 +146,7 @@ def _add_message(message: Mapping[str, object], totals: Totals) -> None:
     if role == "assistant" and traits.gpt5:
         tokens += GPT5_ASSISTANT
 
-    if "name" in message:
-        name = as_str(message["name"])
-        tokens += totals.count(f":{name}") if name else 0
-
-    if len(message) > len(_PLAIN):
+    if len(message) != _PLAIN or content is None:
         _add_further(message, totals)
 
     if type(content) is not str:
@@ -158,15 +159,18 @@ def _add_message(message: Mapping[str, object], totals: Totals) -> None:
 
 
 def _add_further(message: Mapping[str, object], totals: Totals, *, calls: bool = False) -> None:
-    """Add what a message holds beside its role, name and content.
+    """Add what a message holds beside its role and content.
 
     :param calls: whether its calls are counted elsewhere.
     """
     for field, value in message.items():
-        if not value or field in _PLAIN or field in _BESIDE or (calls and field in _CALLED):
+        if not value or field in _BESIDE or (calls and field in _CALLED):
             continue
 
-        if field == "refusal" and isinstance(value, str):
+        if field == "name":
+            name = as_str(value)
+            totals.tokens += totals.count(f":{name}") if name else 0
+        elif field == "refusal" and isinstance(value, str):
             totals.add_text(value)
         elif isinstance(value, str) or as_mapping(value) or as_sequence(value):
             add_unknown({field: value}, totals)
@@ -189,10 +193,6 @@ def _add_turn(
         results.append(text_of(content))
         add_content(content, totals, billed=len(calls) == 1)
         at += 1
-
-    name = as_str(messages[start].get("name"))
-    if name:
-        totals.tokens += totals.count(f":{name}")
 
     before = totals.tokens
     add_content(messages[start].get("content"), totals)

@@ -198,7 +198,7 @@ class Estimator:
             formula_tokens=totals.tokens,
             fixed_tokens=totals.fixed,
             # A text alone is off by its encoding, which is a ratio.
-            steady=kinds <= _STEADY and (bool(kinds) or totals.confidence != "guess"),
+            steady=kinds <= _STEADY if kinds else totals.confidence != "guess",
             known=traits.known,
             conversation=conversation,
         )

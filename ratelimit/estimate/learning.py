@@ -127,12 +127,15 @@ class Memory:
 
     def corrected(self, model: str, endpoint: str, basis: Basis) -> int:
         """Return the formula's tokens as the bills of such prompts correct them."""
-        constant = self.constant(model, basis.kind, endpoint) if basis.steady else 0
-        factor = self.correction(model, basis.kind)
-        if constant == 0 and factor == 1.0:
-            return basis.formula_tokens
+        # Every estimate comes here, so the rows are looked up without a call each (see
+        # `first_count_ratio_1k` of benchmarks/estimating.py).
+        tokens, kind = basis.formula_tokens, basis.kind
+        constant = self._constants.get((model, kind, endpoint)) if basis.steady else None
+        if constant is not None:
+            tokens = max(tokens + constant.tokens, 0)
 
-        return max(round((basis.formula_tokens + constant) * factor), 0)
+        ratio = self._ratios.get((model, kind))
+        return tokens if ratio is None else round(tokens * ratio.correction)
 
     def correction(self, model: str, kind: str) -> float:
         """Return the factor for a formula's prompt tokens.
