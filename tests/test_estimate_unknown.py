@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ratelimit.estimate import Estimate, Estimator
 from ratelimit.estimate.guesses import UNKNOWN_FILE
+from ratelimit.estimate.models import traits_of
 from tests.estimate_bodies import png
 from tests.prompts import CALL, NOW, RESULT, USER, chat, responses, tok
 
@@ -287,6 +288,31 @@ def test_what_embeddings_take_beside_texts_costs_its_text() -> None:
 
     assert made.prompt_tokens >= tok(PROSE, "cl100k_base")
     assert made.confidence == "guess"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [USER], "system": "?"},
+        {"messages": [USER], "documents": [{"title": "?", "text": "?"}]},
+        {"prompt": {"id": "pmpt_1", "variables": {"city": "?"}}},
+        {"prompt": {"id": "pmpt_1", "variables": {"a": {"type": "input_text", "text": "?"}}}},
+        {"model": "davinci-002", "prompt": "One", "suffix": "?"},
+    ],
+)
+def test_a_text_beside_the_prompt_is_paid_for(body: dict[str, Any]) -> None:
+    """Where a server takes more of a prompt than the messages, that costs its text."""
+    made, bare = estimate(with_text(body)), estimate({**with_text(body), [*body][-1]: None})
+
+    assert made.prompt_tokens >= bare.prompt_tokens + tok(PROSE, traits_of(made.model).encoding)
+    assert made.confidence == "guess"
+
+
+def test_a_prompt_that_the_server_has_adds_no_text() -> None:
+    """An id and a version are no part of what the model is shown."""
+    kept = estimate({"prompt": {"id": "pmpt_1", "version": "2"}, "input": "Hi"})
+
+    assert kept.prompt_tokens == responses("Hi")
 
 
 SHAPES = st.recursive(

@@ -6,6 +6,7 @@ Owns the choice by endpoint. Must never hold a formula for messages or items.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from ratelimit.estimate.chat import count_chat
 from ratelimit.estimate.endpoints import Endpoint
@@ -13,11 +14,25 @@ from ratelimit.estimate.responses import count_responses
 from ratelimit.estimate.texts import count_texts
 from ratelimit.estimate.totals import Totals
 from ratelimit.estimate.unknown import add_unknown
-from ratelimit.estimate.untrusted import as_count, as_str
+from ratelimit.estimate.untrusted import as_count, as_mapping, as_str
+
+_FURTHER: Final[Mapping[Endpoint, tuple[str, ...]]] = {
+    "chat.completions": ("system", "documents", "data_sources"),
+    "responses": ("prompt",),
+    "completions": ("suffix",),
+}
+"""Fields in which some servers take more of a prompt than the formulas know.
+
+A `prompt` of Responses is the server's own, with texts of the body for its variables.
+"""
 
 
 def add_prompt(body: Mapping[str, object], endpoint: Endpoint, totals: Totals) -> None:
     """Add the prompt of a body to `totals`."""
+    for field in _FURTHER.get(endpoint, ()):
+        if field in body:
+            add_unknown(_without_ids(body[field]), totals)
+
     match endpoint:
         case "chat.completions":
             count_chat(body, totals)
@@ -40,3 +55,12 @@ def add_prompt(body: Mapping[str, object], endpoint: Endpoint, totals: Totals) -
             add_unknown({key: value for key, value in body.items() if key != "model"}, totals)
         case "files":
             pass
+
+
+def _without_ids(value: object) -> object:
+    """Return a value without the id and version of what the server has."""
+    fields = as_mapping(value)
+    if not fields:
+        return value
+
+    return {field: text for field, text in fields.items() if field not in {"id", "version"}}
