@@ -7,6 +7,7 @@ import zlib
 
 import pytest
 
+from ratelimit.estimate import Estimator
 from ratelimit.estimate.pdf import BYTES_PER_PAGE, READ, pages
 from tests.prompts import responses, tok
 
@@ -58,3 +59,27 @@ def test_a_text_file_is_counted_whatever_it_is_called(kind: str) -> None:
     data = base64.b64encode((PROSE * 3 + "é").encode()).decode()
 
     assert file_tokens(f"data:{kind};base64,{data}" if kind else data) == tok(PROSE * 3 + "é")
+
+
+def test_a_long_file_is_left_to_a_thread() -> None:
+    """Pages are searched and unpacked, which would hold up an event loop."""
+    part = {"type": "input_file", "file_data": "data:application/pdf;base64," + pdf(b"x" * 90_000)}
+    estimator = Estimator()
+    estimator.count_text("Load the vocabulary.", "gpt-4o")
+
+    assert estimator.needs_thread({"input": [{"role": "user", "content": [part]}]})
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"/ObjStm>>stream\n" * 90_000,
+        b"/Type /Pages /Count 1 " * 60_000,
+        b"/ObjStm" + b" " * 999_999,
+    ],
+)
+def test_a_hostile_pdf_has_some_pages(hostile: bytes) -> None:
+    """What looks like pages, or like packed ones, without end is a number all the
+    same.
+    """
+    assert 1 <= pages(pdf(hostile)) <= 10**6

@@ -130,7 +130,7 @@ def add_data(kind: str, data: str, totals: Totals) -> None:
     text = _text_of(raw, named=kind.startswith(("text/", "application/json")))
     if not raw:
         totals.tokens += UNKNOWN_FILE
-    elif text is None or raw.startswith(b"%PDF") or kind == "application/pdf":
+    elif text is None or raw.startswith(b"%PDF") or kind.startswith("application/pdf"):
         totals.tokens += PAGE * pages(data)
     else:
         totals.tokens += math.ceil(totals.count(text) * max(len(data) / _READ, 1))

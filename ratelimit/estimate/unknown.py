@@ -24,7 +24,7 @@ from ratelimit.estimate.untrusted import (
 )
 
 _DATA: Final = re.compile(
-    r"data:(?P<kind>[a-z]+/[A-Za-z0-9.+-]*)[^,\"\s]{0,99};base64,(?P<url>[A-Za-z0-9+/=_-]*)"
+    r"data:(?P<kind>[a-z]{1,20}/[^,\"\s]{0,60}?);base64,(?P<url>[A-Za-z0-9+/=_-]*)"
     # How the base64 of PNG, JPEG, GIF, WebP or WAV, PDF, MP3 and Ogg begins.
     r"|(?<![A-Za-z0-9+/=_-])(?=iVBORw|/9j/|R0lGOD|UklGR|JVBERi|SUQz|T2dnUw)"
     r"(?P<bare>[A-Za-z0-9+/=_-]{256,})"
