@@ -109,6 +109,9 @@ def test_the_endpoint_is_named_or_guessed(
         ("o4-mini-2025-04-16", "o4-mini-2025-04-16", "o200k_base", True, True),
         ("claude-opus-4", "claude-opus-4", "o200k_base", False, False),
         ("solo1-turbo", "solo1-turbo", "o200k_base", False, False),
+        ("openai/gpt-oss-120b", "gpt-oss-120b", "o200k_harmony", True, False),
+        ("cerebras-gpt-13b", "cerebras-gpt-13b", "o200k_base", False, False),
+        ("gpt-j-6b", "gpt-j-6b", "o200k_base", False, False),
         ("", "", "o200k_base", False, False),
     ],
 )

@@ -267,6 +267,19 @@ def test_a_custom_tool_costs_what_was_recorded() -> None:
     assert responses("Hi", model="gpt-5", tools=[tool]) - responses("Hi", model="gpt-5") == 47
 
 
+def test_tools_that_the_server_finds_are_counted_once() -> None:
+    """Its search finds tools of the request; a client's may bring others."""
+    tools = [{"type": "function", "name": "sail", "description": PROSE}, {"type": "tool_search"}]
+
+    def found(execution: str) -> int:
+        item = {"type": "tool_search_output", "execution": execution, "tools": tools[:1]}
+        return responses([USER, item], model="gpt-5.4", tools=tools)
+
+    bare = responses([USER], model="gpt-5.4", tools=tools)
+    assert 0 < found("server") - bare < tok(PROSE)
+    assert found("client") - bare > tok(PROSE)
+
+
 RERANK = {"query": "floods", "documents": [PROSE, {"text": PROSE}], "top_n": 3}
 
 

@@ -41,9 +41,12 @@ _REASONS: Final = re.compile(r"(?<![a-z0-9])(?:computer-use|codex|gpt[-_ ]?oss)"
 """Models that reason and are of no numbered family."""
 
 _OPENAI: Final = re.compile(
-    r"(?<![a-z0-9])(?:gpt|chatgpt|codex|text-(?:embedding|davinci|moderation)"
-    r"|davinci|babbage|computer-use|omni-moderation)"
+    r"(?<![a-z0-9])(?:gpt(?![-_ ]?(?:oss|neo|j(?![a-z])|\d+(?:\.\d+)?[bm](?![a-z])))|chatgpt"
+    r"|codex|text-(?:embedding|davinci|moderation)|davinci|babbage|computer-use"
+    r"|omni-moderation)"
 )
+"""Models that OpenAI serves: neither gpt-oss nor "gpt-j-6b"."""
+
 _EARLY: Final = frozenset(
     {
         "gpt-4",

@@ -176,7 +176,11 @@ def _add_item(kind: str, item: Mapping[str, object], totals: Totals) -> None:
         output = item.get("output")
         if output and not isinstance(output, str):
             add_content(output, totals)
-            item = {key: value for key, value in item.items() if key != "output"}
+            item = {**item, "output": None}
+
+        if kind == "tool_search_output" and item.get("execution") == "server":
+            # The server finds tools of the request, which are counted there.
+            item = {**item, "tools": None}
 
         add_unknown_item(item, totals)
 

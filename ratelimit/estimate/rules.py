@@ -15,8 +15,13 @@ Those that add no tokens of their own change what is counted:
     +7/-0                    Responses: arguments verbatim before gpt-5.4
     0, 0, +6/-0              Responses, gpt-4*: a kept call without status adds 0
     3 bodies                 Responses: no base token on patch models
+
+Two are not applied, as the figure without them is the larger one:
+
     +1/-0, +4/-0             parallel results: escaped until 2026-03-03, raw since
-                             2026-03-12 (not applied: `calls.py`)
+                             2026-03-12 (`calls.py`)
+    one prompt               gpt-5.4: blanks at the end of a system text are not billed
+                             before functions
 """
 
 from __future__ import annotations

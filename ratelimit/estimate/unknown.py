@@ -99,4 +99,5 @@ def add_unknown_item(item: Mapping[str, object], totals: Totals) -> None:
     """Add an input item that is of no known type."""
     totals.kinds.add("items")
     totals.tokens += sealed_tokens(item)
-    add_unknown({key: value for key, value in item.items() if key not in _UNSHOWN}, totals)
+    shown = {key: value for key, value in item.items() if value and key not in _UNSHOWN}
+    add_unknown(shown, totals)
