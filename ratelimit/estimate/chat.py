@@ -90,13 +90,18 @@ def count_chat(body: Mapping[str, object], totals: Totals) -> None:
     position = 0
     while position < len(messages):
         message = messages[position]
+        position += 1
+        if len(message) == _PLAIN and "content" in message and "role" in message:
+            _add_message(message, totals)
+            continue
+
         has_calls = "tool_calls" in message or "function_call" in message
         calls = calls_of(message, totals) if has_calls else []
         if calls:
-            position = _add_turn(calls, messages, position, totals)
+            position = _add_turn(calls, messages, position - 1, totals)
         else:
             _add_message(message, totals)
-            position += 1
+            _add_further(message, totals)
 
     if not _SURROUNDING.isdisjoint(body):
         add_surroundings(body, messages, totals)
@@ -145,9 +150,6 @@ def _add_message(message: Mapping[str, object], totals: Totals) -> None:
     tokens = PER_MESSAGE + (1 if role in ROLES else totals.count(as_str(role)))
     if role == "assistant" and traits.gpt5:
         tokens += GPT5_ASSISTANT
-
-    if len(message) != _PLAIN or content is None:
-        _add_further(message, totals)
 
     if type(content) is not str:
         add_content(content, totals)
