@@ -3,7 +3,8 @@
 Owns the comparison of recorded calls (request, usage, rate-limit headers, date) with
 what `ratelimit.estimate` makes of them, and with the function of the OpenAI cookbook
 that most clients copy. The predicted charge is compared with what the server's headers
-show. Must never fit anything: no call is known to the estimator beforehand.
+show. Must never fit anything: no call is known to the estimator beforehand, and what it
+learns from the calls before is a figure of its own.
 
     python benchmarks/accuracy.py --calls calls.jsonl.gz more.jsonl.gz --json out.json
 """
@@ -55,6 +56,9 @@ PROMISED: Final = {
     "embeddings": 0.997,
 }
 """The least share of exact estimates per bucket."""
+
+AMBIGUOUS: Final = "answers recorded beside another body"
+"""The bucket of calls with an answer that was recorded for another body as well."""
 
 
 def cookbook(call: dict[str, Any]) -> int:
@@ -137,17 +141,18 @@ def _within(share: float, pairs: list[tuple[int, int]]) -> float:
 def measure(*paths: Path) -> dict[str, Any]:
     """Estimate every recorded call of these files and compare."""
     rows: defaultdict[str, Row] = defaultdict(Row)
-    whole = Row()
+    whole, taught = Row(), Row()
     charges: defaultdict[str, list[bool]] = defaultdict(list)
     estimator = Estimator()
-    recorded = list(calls(*paths))
+    learners: defaultdict[tuple[str, bool], Estimator] = defaultdict(Estimator)
+    recorded = sorted(calls(*paths), key=day)
     ambiguous = beside_another_body(recorded)
     for call in recorded:
         body = {"model": call["model"], **call["request"]}
         estimate = estimator.estimate(body, endpoint=call["endpoint"])
         name = bucket(call)
         if call["response_id"] in ambiguous:
-            name = "answers recorded beside another body"
+            name = AMBIGUOUS
 
         triple = Triple(
             body=json.dumps([call["endpoint"], body], sort_keys=True),
@@ -156,10 +161,16 @@ def measure(*paths: Path) -> dict[str, Any]:
             billed=billed(call) or 0,
         )
         rows[name].triples.append(triple)
+        learner = learners[call["repo"], call["azure"]]
+        learned = learner.estimate(body, endpoint=call["endpoint"])
+        if name != AMBIGUOUS:
+            learner.learn(learned, prompt_tokens=triple.billed, output_tokens=None)
+
         if not estimable(name):
             continue
 
         whole.triples.append(triple)
+        taught.triples.append(triple._replace(ours=learned.prompt_tokens))
         taken = charged(call)
         if taken is not None:
             predicted = charge_on(day(call), estimate, call["request"])
@@ -176,6 +187,7 @@ def measure(*paths: Path) -> dict[str, Any]:
             for name, row in sorted(rows.items())
         },
         "estimable": {**whole.figures(), "cookbook": whole.figures("cookbook")},
+        "learned": taught.figures(),
         "charge": _charge_figures(charges),
     }
 
@@ -231,6 +243,10 @@ def show(result: dict[str, Any]) -> None:
     console.print(
         "within 2 % of the bill over all that is estimable:"
         f" {result['estimable']['within_2pct']:.3f} (promised 0.970)"
+    )
+    console.print(
+        "with the bills before it learned, server by server: exact"
+        f" {result['learned']['exact']:.3f}, within 2 % {result['learned']['within_2pct']:.3f}"
     )
     tools = result["buckets"].get("responses tools")
     if tools:

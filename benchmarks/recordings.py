@@ -20,7 +20,7 @@ from ratelimit.estimate.models import traits_of
 HIDDEN_BILLED: Final = dt.date(2025, 3, 1), dt.date(2025, 4, 6)
 """First and last day on which Responses billed the prompt that the server adds."""
 
-_CREATED: Final = re.compile(r"resp_(?:[0-9a-f]{16}00)?(6[0-9a-f]{7})")
+_CREATED: Final = re.compile(r"resp_(?:[0-9a-f]{16}0[01])?(6[0-9a-f]{7})")
 """The second in which a response was created, in either form of its id."""
 
 SELF_CONTAINED: Final = {None, "message", "function_call", "function_call_output", "reasoning"}

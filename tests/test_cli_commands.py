@@ -239,6 +239,23 @@ def test_estimate_shows_each_call_and_what_can_never_fit(
     assert "more than the limit" in shown
 
 
+def test_estimate_says_how_sure_each_prompt_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sum is as sure as its least sure call, so that no guess is taken for a bill."""
+    path = tmp_path / "calls.jsonl"
+    guessed = {**BODY, "messages": [{"role": "user", "content": [{"type": "dream", "of": "rain"}]}]}
+    path.write_text(f"{json.dumps(BODY)}\n{json.dumps(guessed)}\n", encoding="utf-8")
+
+    assert status_of("estimate", str(path), "--each") == 0
+
+    sure = [line.split()[-2] for line in capsys.readouterr().out.splitlines() if " gpt-4o " in line]
+    assert sure == ["exact", "guess"]
+    assert status_of("estimate", str(path)) == 0
+    total = [line for line in capsys.readouterr().out.splitlines() if " all " in line]
+    assert total[0].split()[-2] == "guess"
+
+
 def test_the_demo_runs_end_to_end_over_http(tmp_path: Path) -> None:
     """All three clients get their answers over real HTTP, and the JSON has every figure
     of each.

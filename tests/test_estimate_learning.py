@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from ratelimit.estimate import Estimate, Estimator
 from ratelimit.estimate.learning import ANSWERS, BELIEVED, BOUND, ENOUGH, KEPT, ROWS, Memory
 from ratelimit.estimate.results import Basis
+from tests.estimate_bodies import png
 
-BODY = {
+BODY: dict[str, Any] = {
     "model": "deepseek-chat",
     "messages": [{"role": "user", "content": "What is the weather in Ulm today, and tomorrow?"}],
 }
@@ -123,6 +124,112 @@ def test_noise_corrects_nothing() -> None:
 
     assert memory.correction("m", "text") == 1.0
     assert memory.prompts()[0].ratio > 1.01
+
+
+FUNCTION: dict[str, Any] = {"name": "now", "description": "The time"}
+TOOLS = [{"type": "function", "function": FUNCTION}]
+LONGER: dict[str, Any] = {**BODY, "messages": [{"role": "user", "content": "Sun or rain? " * 30}]}
+
+
+def differing(estimator: Estimator, model: str, differences: list[int]) -> Estimate:
+    """The estimate of a body with functions after bills that differed by these."""
+    body = {**LONGER, "model": model, "tools": TOOLS}
+    for difference in differences:
+        estimate = estimator.estimate(body)
+        billed = estimate.basis.formula_tokens + difference
+        estimator.learn(estimate, prompt_tokens=billed, output_tokens=None)
+
+    return estimator.estimate(body)
+
+
+@pytest.mark.parametrize("model", ["grok-3-mini", "gpt-6-sol", "o5"])
+def test_what_a_server_writes_around_functions_is_learned_from_one_bill(model: str) -> None:
+    """The second call of a model that no formula was fitted on is exact, for another
+    text as well.
+    """
+    estimator = Estimator()
+    learned = differing(estimator, model, [227])
+    again = estimator.estimate({**BODY, "model": model, "tools": TOOLS})
+
+    assert learned.prompt_tokens == learned.basis.formula_tokens + 227
+    assert learned.confidence == "learned"
+    assert again.prompt_tokens == again.basis.formula_tokens + 227
+
+
+def test_a_constant_is_of_one_endpoint_and_kind() -> None:
+    """What is written around functions on Chat says nothing of texts alone, nor of
+    Responses.
+    """
+    estimator = Estimator()
+    differing(estimator, "gpt-6-sol", [227])
+    given: dict[str, Any] = {"input": "Hi", "tools": [{"type": "function", **FUNCTION}]}
+    for body in (BODY, given):
+        made = estimator.estimate({**body, "model": "gpt-6-sol"})
+
+        assert made.prompt_tokens == made.basis.formula_tokens
+
+
+@pytest.mark.parametrize(
+    ("differences", "constant"),
+    [
+        ([227, 227, -90], 227),
+        ([227, 227, -90, -90], -90),
+        ([227, 40], 40),
+        ([40, 227], 40),
+        ([227, -3], 0),
+        ([900], 0),
+    ],
+)
+def test_an_odd_bill_changes_no_constant_that_two_agreed_on(
+    differences: list[int], constant: int
+) -> None:
+    """Two equal bills make it, two others change it; what two bills do not agree on is
+    the smaller one, and too much is no constant.
+    """
+    made = differing(Estimator(), "grok-3-mini", differences)
+
+    assert made.prompt_tokens - made.basis.formula_tokens == constant
+
+
+def test_a_fitted_model_learns_no_constant_from_one_bill() -> None:
+    """Recorded bills of a fitted model that differ are odd ones: two equal ones in a
+    row are believed, and none within the noise.
+    """
+    for differences, constant in (([30], 0), ([30, 30], 30), ([1, 1, 1], 0)):
+        made = differing(Estimator(), "gpt-4o", differences)
+
+        assert made.prompt_tokens - made.basis.formula_tokens == constant
+
+
+def test_one_odd_bill_corrects_no_right_ones() -> None:
+    """A ratio is the middle one of those seen."""
+    memory = Memory()
+    for ratio in [1.0, 1.0, 4.0, 1.0, 1.0, 4.0, 1.0]:
+        memory.add_bill("m", "text", ratio)
+
+    assert memory.correction("m", "text") == 1.0
+
+
+def test_what_is_learned_of_pictures_elsewhere_says_nothing_of_those_at_hand() -> None:
+    """A picture behind an address is priced at its worst, one that shows its size
+    exactly.
+    """
+
+    def body(url: str) -> dict[str, Any]:
+        part = {"type": "image_url", "image_url": {"url": url}}
+        return {"model": "gpt-4o", "messages": [{"role": "user", "content": [part]}]}
+
+    estimator = Estimator()
+    before = estimator.estimate(body(png(512, 512)))
+    for _ in range(2 * BELIEVED):
+        estimator.learn(
+            estimator.estimate(body("https://example.org/a.png")),
+            prompt_tokens=300,
+            output_tokens=None,
+        )
+
+    assert estimator.estimate(body(png(512, 512))) == before
+    assert estimator.estimate(body("https://example.org/a.png")).prompt_tokens < 400
 
 
 def test_what_is_learned_is_not_learned_twice() -> None:
@@ -261,11 +368,12 @@ def test_the_memory_is_bounded() -> None:
     memory = Memory()
     for number in range(2 * ROWS):
         memory.add_bill(f"m{number}", "text", 2.0)
+        memory.add_difference(f"m{number}", "tools", "responses", 7, known=False)
         memory.add_answer(f"m{number}", "", None, 5)
     for number in range(2 * KEPT):
         memory.keep(f"resp_{number}", number)
 
-    assert len(memory.prompts()) == len(memory.outputs()) == ROWS
+    assert len(memory.prompts()) == len(memory.outputs()) == len(memory._constants) == ROWS
     assert (memory.kept("resp_0"), memory.kept(f"resp_{2 * KEPT - 1}")) == (None, 2 * KEPT - 1)
 
 

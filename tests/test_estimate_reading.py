@@ -109,6 +109,9 @@ def test_the_endpoint_is_named_or_guessed(
         ("o4-mini-2025-04-16", "o4-mini-2025-04-16", "o200k_base", True, True),
         ("claude-opus-4", "claude-opus-4", "o200k_base", False, False),
         ("solo1-turbo", "solo1-turbo", "o200k_base", False, False),
+        ("openai/gpt-oss-120b", "gpt-oss-120b", "o200k_harmony", True, False),
+        ("cerebras-gpt-13b", "cerebras-gpt-13b", "o200k_base", False, False),
+        ("gpt-j-6b", "gpt-j-6b", "o200k_base", False, False),
         ("", "", "o200k_base", False, False),
     ],
 )
@@ -146,6 +149,21 @@ def test_a_name_tells_the_model(
         ("gpt-4-32k", "gpt-4-32k"),
         ("gpt-oss-120b", "gpt-oss-120b"),
         ("o3-mini", "o3-mini"),
+        ("mygpt6-eu", "gpt-5.6-eu"),
+        ("us.openai.gpt-6-v1:0", "gpt-5.6-v1:0"),
+        ("openai:gpt-6-sol", "gpt-5.6-sol"),
+        ("chatgpt-6-latest", "gpt-5.6-latest"),
+        ("my-o4-mini", "o4-mini"),
+        ("o4mini-prod", "o4-mini-prod"),
+        ("gpt4omini", "gpt-4o-mini"),
+        ("gpt-4-o-mini", "gpt-4o-mini"),
+        ("gpt41nano-eu", "gpt-4.1-nano-eu"),
+        ("gpt-4o-2024-08-06", "gpt-4o-2024-08-06"),
+        ("gpt-4-turbo", "gpt-4-turbo"),
+        ("o5", "o4-mini"),
+        ("o10-mini", "o4-mini"),
+        ("cerebras-gpt-13b", "cerebras-gpt-13b"),
+        ("cerebras-gpt-6.7b", "cerebras-gpt-6.7b"),
     ],
 )
 def test_a_version_is_read_by_its_number(model: str, table_name: str) -> None:
@@ -162,9 +180,51 @@ def test_a_newer_model_reasons_like_the_newest_known(model: str) -> None:
     newer = Estimator().estimate({"model": model, **body})
     known = Estimator().estimate({"model": "gpt-5.6", **body})
 
-    assert newer._replace(model="gpt-5.6") == known
+    assert newer._replace(model="gpt-5.6", basis=known.basis) == known
+    assert newer.basis == known.basis._replace(known=False)
     assert newer.output_tokens == 1_024
     assert traits_of(model).gpt54
+
+
+@pytest.mark.parametrize(
+    "model", ["o4mini-prod", "o5", "o10-mini", "codex-mini-latest", "openai/gpt-oss-120b", "mygpt6"]
+)
+def test_a_model_that_reasons_is_known_by_its_name(model: str) -> None:
+    """What a reasoning model thinks before it answers is held for, whatever number or
+    deployment its name has.
+    """
+    made = Estimator().estimate({"model": model, "messages": [USER]})
+
+    assert made.output_tokens == 1_024
+
+
+def test_a_size_is_no_version() -> None:
+    """Another maker's "gpt" with 13 billion parameters is no GPT-13."""
+    made = Estimator().estimate({"model": "cerebras-gpt-13b", "messages": [USER]})
+
+    assert made.output_tokens == 256
+
+
+@pytest.mark.parametrize(
+    ("deployed", "model"),
+    [
+        ("my-gpt-4-0613", "gpt-4-0613"),
+        ("gpt-35-turbo-0613", "gpt-3.5-turbo-0613"),
+        ("eu-o1-preview", "o1-preview"),
+        ("my-gpt5-chat", "gpt-5-chat"),
+        ("team-o4-mini", "o4-mini"),
+    ],
+)
+def test_a_deployment_costs_what_its_model_costs(deployed: str, model: str) -> None:
+    """A name of the user's own before OpenAI's changes no figure."""
+    picture = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    body = {
+        "messages": [USER, {"role": "user", "content": [picture]}],
+        "tools": [{"type": "function", "function": {"name": "now", "description": "The time"}}],
+    }
+    made = Estimator().estimate({"model": deployed, **body})
+
+    assert made._replace(model=model) == Estimator().estimate({"model": model, **body})
 
 
 def test_generations_differ() -> None:
@@ -268,14 +328,14 @@ def test_confidence_says_where_a_figure_comes_from() -> None:
 
 
 def test_the_kind_names_what_a_prompt_holds() -> None:
-    """What is learned about pictures with tools is not mixed with what is learned about
-    texts.
+    """What is learned about pictures elsewhere with tools is not mixed with what is
+    learned about texts, nor about pictures that show their size.
     """
     part = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
     body = {"messages": [{"role": "user", "content": [part]}], "functions": [{"name": "now"}]}
 
     assert Estimator().estimate({"messages": [USER]}).basis.kind == "text"
-    assert Estimator().estimate(body).basis.kind == "images+tools"
+    assert Estimator().estimate(body).basis.kind == "images+remote+tools"
 
 
 def test_only_uncounted_text_is_heavy(monkeypatch: pytest.MonkeyPatch) -> None:

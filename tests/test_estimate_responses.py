@@ -102,6 +102,15 @@ def test_a_forced_function_is_named_on_responses() -> None:
     )
 
 
+def test_functions_that_may_not_be_called_cost_one_more() -> None:
+    """On gpt-4* "none" adds a token to the functions, on gpt-5 nothing."""
+    tools = [{"type": "function", **NOW}]
+
+    for model, more in (("gpt-4o-mini", 1), ("gpt-5-mini", 0)):
+        bare = responses("Hi", model=model, tools=tools)
+        assert responses("Hi", model=model, tools=tools, tool_choice="none") - bare == more
+
+
 def test_reasoning_before_the_last_question_is_free() -> None:
     """A model sees its own reasoning until the user speaks again: before that it is
     billed by its length, later not at all.

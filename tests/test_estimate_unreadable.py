@@ -266,6 +266,8 @@ FIELDS = st.sampled_from(
         *("content", "type", "name", "tool_calls", "function_call", "function", "parameters"),
         *("properties", "items", "enum", "anyOf", "$ref", "arguments", "output", "image_url"),
         *("url", "file", "file_data", "input_audio", "conversation", "voice", "reasoning"),
+        *("custom", "format", "definition", "source", "data", "refusal", "summary", "documents"),
+        *("encrypted_content", "namespace", "reasoning_content", "variables", "suffix"),
     ]
 )
 WORDS = st.sampled_from(
@@ -273,6 +275,9 @@ WORDS = st.sampled_from(
         *("user", "assistant", "tool", "function", "message", "object", "array", "json_schema"),
         *("gpt-4o", "gpt-5.4", "o1-preview", "text-embedding-3-small", "input_image", "#/items"),
         *("function_call", "function_call_output", "data:image/png;base64,iVBORw0KGgo=", ""),
+        *("custom_tool_call", "custom_tool_call_output", "custom", "namespace", "web_search"),
+        *("compaction", "web_search_call", "image", "video_url", "file", "unheard-of"),
+        *("data:application/pdf;base64,JVBERi0xLjcK", "/v1/rerank"),
     ]
 )
 VALUES = st.recursive(
@@ -289,7 +294,7 @@ VALUES = st.recursive(
 ENDPOINTS = st.sampled_from(
     [
         *(None, "chat.completions", "responses", "embeddings", "completions", "moderations"),
-        *("images", "audio", "files", "/v1/responses", "\ud800"),
+        *("images", "audio", "files", "/v1/responses", "/v1/rerank", "\ud800"),
     ]
 )
 

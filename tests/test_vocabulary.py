@@ -288,3 +288,15 @@ def test_another_way_of_loading_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
 
     assert Vocabularies([nothing], nothing, patience=30).load("cl100k_base") is None
     assert RUN == []
+
+
+def test_a_legacy_vocabulary_has_no_remedy_that_does_not_help() -> None:
+    """No package brings those of text-davinci-003 and davinci: only the download does,
+    and the one warning says so.
+    """
+    vocabularies = Vocabularies([], nothing)
+    with pytest.warns(EstimateWarning, match="p50k_base is not here") as caught:
+        assert [vocabularies.stand_in("p50k_base") for _ in range(2)] == [None, None]
+
+    assert len(caught) == 1
+    assert "Let tiktoken download it once." in str(caught[0].message)

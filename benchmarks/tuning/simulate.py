@@ -57,7 +57,6 @@ class Recalling(Estimator):
         """Recall the count, and apply to it what was learned so far."""
         counted: Estimate = request["counted"]  # type: ignore[index]  # `_send` puts it there
         basis = counted.basis
-        factor = self._memory.correction(counted.model, basis.kind)
         bound = (
             None
             if counted.max_output_tokens is None
@@ -67,7 +66,7 @@ class Recalling(Estimator):
             bound, traits_of(counted.model), counted.model, counted.endpoint, site
         )
         return counted._replace(
-            prompt_tokens=round(basis.formula_tokens * factor),
+            prompt_tokens=self._memory.corrected(counted.model, counted.endpoint, basis),
             output_tokens=expected * counted.choices,
             basis=basis._replace(site=site),
         )

@@ -21,11 +21,16 @@ from ratelimit.commands.figures import check_writable, write_figures
 from ratelimit.commands.refill import least_seconds
 from ratelimit.commands.show import Output, duration, say, table
 
-COLUMNS: Final = ("calls", "prompt", "answer", "both", "charge")
+COLUMNS: Final = ("calls", "prompt", "answer", "both", "charge", "prompt is")
+SURENESS: Final = ("exact", "formula", "learned", "guess")
+"""What `Estimate.confidence` says, the surest first."""
+
 CAPTION: Final = (
     "Tokens. Prompt: what will be billed for the input. Answer: the bound that the body sets, else"
     " what such calls usually need. Charge: what the server's limiter takes at admission, until"
-    " the call ends and its usage is known."
+    " the call ends and its usage is known. A prompt is exact; or by a formula, which is a few"
+    " tokens off at times; or a guess, where the body does not show all. A sum is as sure as its"
+    " least sure call."
 )
 
 
@@ -36,6 +41,8 @@ class Sums(NamedTuple):
     prompt: int
     answer: int
     charge: int
+    sure: str
+    """How sure the least sure prompt is."""
 
     @classmethod
     def of(cls, made: Sequence[Estimate]) -> Sums:
@@ -45,12 +52,13 @@ class Sums(NamedTuple):
             sum(one.prompt_tokens for one in made),
             sum(one.output_tokens for one in made),
             sum(one.charge for one in made),
+            max((one.confidence for one in made), key=SURENESS.index, default=SURENESS[0]),
         )
 
     def cells(self) -> tuple[str, ...]:
         """Return the cells of its row, in the order of `COLUMNS`."""
         amounts = (self.calls, self.prompt, self.answer, self.prompt + self.answer, self.charge)
-        return tuple(f"{amount:,}" for amount in amounts)
+        return (*(f"{amount:,}" for amount in amounts), self.sure)
 
 
 def estimate(

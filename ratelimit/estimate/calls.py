@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ratelimit.estimate.totals import Totals
+from ratelimit.estimate.unknown import json_text
 from ratelimit.estimate.untrusted import as_mapping, as_str
 
 
@@ -30,21 +31,27 @@ def calls_of(message: Mapping[str, object], totals: Totals) -> list[Call]:
     if as_str(message.get("role")) != "assistant":
         return []
 
-    functions: list[Mapping[str, object]] = []
+    calls: list[Call] = []
     for item in totals.items(message.get("tool_calls"), "tool_calls"):
         call = as_mapping(item)
-        functions.append(as_mapping(call.get("function")) or as_mapping(call.get("custom")))
+        function = as_mapping(call.get("function")) or as_mapping(call.get("custom"))
+        # A call of another kind is counted whole.
+        calls.append(call_of(function, totals) if function else call_of({"input": item}, totals))
 
-    if not functions and message.get("function_call"):
-        functions = [as_mapping(message.get("function_call"))]
+    if not calls and message.get("function_call"):
+        calls = [call_of(as_mapping(message.get("function_call")), totals)]
 
-    return [
-        Call(
-            as_str(function.get("name")),
-            as_str(function.get("arguments")) or as_str(function.get("input")),
-        )
-        for function in functions
-    ]
+    return calls
+
+
+def call_of(function: Mapping[str, object], totals: Totals) -> Call:
+    """Read one call; arguments that are no text are printed as JSON, and a guess."""
+    given = function.get("arguments") or function.get("input")
+    if given and not isinstance(given, str):
+        totals.lower_confidence("guess")
+        given = json_text(given, totals)
+
+    return Call(as_str(function.get("name")), as_str(given))
 
 
 def compact_arguments(arguments: str) -> str:

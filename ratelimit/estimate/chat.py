@@ -1,9 +1,9 @@
 """What a chat.completions prompt costs.
 
-Owns the messages: their texts, names, tool calls and results, and what surrounds the
-tools and the response format. Must never know a limiter, a charge, or an answer's
-length. Source of every figure: recorded chat calls with their usage. An odd constant is
-the sum of markers that OpenAI does not document.
+Owns the messages: their texts, names, tool calls and results. Must never know a
+limiter, a charge, or an answer's length. Source of every figure: recorded
+chat calls with their usage. An odd constant is the sum of markers that OpenAI does not
+document.
 """
 
 from __future__ import annotations
@@ -19,19 +19,12 @@ from ratelimit.estimate.calls import (
     parallel_results,
 )
 from ratelimit.estimate.content import add_content, text_of
-from ratelimit.estimate.formats import chat_format, format_text
 from ratelimit.estimate.models import ModelTraits
-from ratelimit.estimate.rules import (
-    EMPTY_SYSTEM,
-    REQUIRED_EARLY,
-    SCHEMA_AND_TOOLS_GPT5,
-    SCHEMA_REASONING,
-    TOOLS_REASONING,
-)
+from ratelimit.estimate.surroundings import add_surroundings
 from ratelimit.estimate.tokenizer import count
-from ratelimit.estimate.tools import chat_functions, namespace
 from ratelimit.estimate.totals import Totals
-from ratelimit.estimate.untrusted import as_mapping, as_str, texts_in, utf8_size
+from ratelimit.estimate.unknown import add_unknown
+from ratelimit.estimate.untrusted import as_mapping, as_sequence, as_str, texts_in, utf8_size
 
 PER_MESSAGE: Final = 3
 """Tokens of the markers around a role and a content."""
@@ -42,19 +35,15 @@ ANSWER: Final = 3
 ANSWER_REASONING: Final = 2
 """The same for reasoning models."""
 
-HEADER: Final = 4
-"""Tokens of a message made for tools or a format where there is no system message."""
-
 GPT5_ASSISTANT: Final = 2
 """Tokens of an assistant message's channel on gpt-5."""
-
-GPT5_TOOLS: Final = 85
-"""Tokens that gpt-5 is shown about channels as soon as there are functions."""
 
 CALL: Final = 13
 """Tokens of a call and its result beside name, arguments and content."""
 
 CALL_REASONING: Final = 16
+"""The same on o1, o3 and o4-mini."""
+
 CALL_GPT5: Final = 19
 CALL_EARLY: Final = 10
 
@@ -62,11 +51,6 @@ PARALLEL: Final = 20
 """Tokens of several calls of one answer beside their texts."""
 
 PARALLEL_GPT5: Final = 26
-
-NAMED: Final = 6
-"""Tokens of a `tool_choice` that names a function, beside the name."""
-
-NAMED_EARLY: Final = 3
 
 ROLES: Final = ("user", "assistant", "system", "tool", "developer", "function")
 """Roles that are one token in every encoding."""
@@ -76,6 +60,21 @@ SEARCH_PREVIEW: Final = "search-preview"
 
 O1_PREVIEW: Final = 12
 """Tokens that o1-preview adds to each message, and once more."""
+
+_PLAIN: Final = 2
+"""Fields of a message that holds a role and a content alone."""
+
+_CALLED: Final = ("tool_calls", "function_call")
+_BESIDE: Final = frozenset(
+    {
+        *("role", "content", "tool_call_id", "id", "type", "status"),
+        *("annotations", "parsed", "cache_control"),
+    }
+)
+"""Fields of a message that are counted elsewhere, or that no model is shown.
+
+`annotations` and `parsed` come from the SDK's answers (95 and 12 recorded calls).
+"""
 
 _SURROUNDING: Final = frozenset({"tools", "functions", "response_format"})
 """Fields that the server writes around the messages."""
@@ -91,23 +90,28 @@ def count_chat(body: Mapping[str, object], totals: Totals) -> None:
     position = 0
     while position < len(messages):
         message = messages[position]
+        position += 1
+        if len(message) == _PLAIN and "content" in message and "role" in message:
+            _add_message(message, totals)
+            continue
+
         has_calls = "tool_calls" in message or "function_call" in message
         calls = calls_of(message, totals) if has_calls else []
         if calls:
-            position = _add_turn(calls, messages, position, totals)
+            position = _add_turn(calls, messages, position - 1, totals)
         else:
             _add_message(message, totals)
-            position += 1
+            _add_further(message, totals)
 
     if not _SURROUNDING.isdisjoint(body):
-        _add_surroundings(body, messages, totals)
+        add_surroundings(body, messages, totals)
 
     totals.tokens += ANSWER_REASONING if totals.traits.reasoning else ANSWER
     if SEARCH_PREVIEW in totals.traits.name:
         totals.tokens -= (PER_MESSAGE + 1) * len(messages) + ANSWER
         totals.lower_confidence("formula")
 
-    if totals.traits.name.startswith("o1-preview"):
+    if totals.traits.table_name.startswith("o1-preview"):
         totals.tokens += O1_PREVIEW * (len(messages) + 1)
         totals.lower_confidence("formula")
 
@@ -147,10 +151,6 @@ def _add_message(message: Mapping[str, object], totals: Totals) -> None:
     if role == "assistant" and traits.gpt5:
         tokens += GPT5_ASSISTANT
 
-    if "name" in message:
-        name = as_str(message["name"])
-        tokens += totals.count(f":{name}") if name else 0
-
     if type(content) is not str:
         add_content(content, totals)
     elif content:
@@ -158,6 +158,24 @@ def _add_message(message: Mapping[str, object], totals: Totals) -> None:
         tokens += count(content, traits.encoding)
 
     totals.tokens += tokens
+
+
+def _add_further(message: Mapping[str, object], totals: Totals, *, calls: bool = False) -> None:
+    """Add what a message holds beside its role and content.
+
+    :param calls: whether its calls are counted elsewhere.
+    """
+    for field, value in message.items():
+        if not value or field in _BESIDE or (calls and field in _CALLED):
+            continue
+
+        if field == "name":
+            name = as_str(value)
+            totals.tokens += totals.count(f":{name}") if name else 0
+        elif field == "refusal" and isinstance(value, str):
+            totals.add_text(value)
+        elif isinstance(value, str) or as_mapping(value) or as_sequence(value):
+            add_unknown({field: value}, totals)
 
 
 def _add_turn(
@@ -170,7 +188,6 @@ def _add_turn(
     totals.kinds.add("results")
     totals.lower_confidence("formula")
     start = at
-    spoken = text_of(messages[start].get("content"))
     results: list[str] = []
     at += 1
     while at < len(messages) and as_str(messages[at].get("role")) in {"tool", "function"}:
@@ -179,14 +196,13 @@ def _add_turn(
         add_content(content, totals, billed=len(calls) == 1)
         at += 1
 
-    name = as_str(messages[start].get("name"))
-    if name:
-        totals.tokens += totals.count(f":{name}")
-
-    if spoken:
+    before = totals.tokens
+    add_content(messages[start].get("content"), totals)
+    if totals.tokens > before:
         totals.tokens += PER_MESSAGE + totals.count("assistant")
         totals.tokens += GPT5_ASSISTANT if totals.traits.gpt5 else 0
-        totals.add_text(spoken)
+
+    _add_further(messages[start], totals, calls=True)
 
     if len(calls) > 1:
         totals.tokens += PARALLEL_GPT5 if totals.traits.gpt5 else PARALLEL
@@ -211,93 +227,3 @@ def _call_frame(traits: ModelTraits) -> int:
         return CALL_REASONING
 
     return CALL_EARLY if traits.early else CALL
-
-
-def _add_surroundings(
-    body: Mapping[str, object], messages: Sequence[Mapping[str, object]], totals: Totals
-) -> None:
-    """Add functions and the response format.
-
-    The server appends both to a leading system message, or makes one.
-    """
-    functions = chat_functions(body, totals)
-    answer = chat_format(body)
-    if not functions and answer is None:
-        return
-
-    totals.lower_confidence("formula")
-    leads = as_str(messages[0].get("role")) in {"system", "developer"}
-    system = text_of(messages[0].get("content")) if leads else ""
-    parts = [system] if system else []
-    if functions:
-        totals.kinds.add("tools")
-        parts.append(namespace(functions, early=totals.traits.early))
-        totals.tokens += _around_tools(body, functions, totals, leads=leads, system=system)
-
-    if answer is not None:
-        totals.kinds.add("schema")
-        parts.append(format_text(answer))
-        name = as_str(answer.get("name"))
-        totals.tokens += _around_format(name, messages, totals, leads=leads, tools=bool(functions))
-
-    totals.tokens += totals.count("\n\n".join(parts)) - totals.count(system)
-    bare_format = totals.traits.reasoning and not functions
-    if not leads and not totals.traits.gpt5 and not bare_format:
-        totals.tokens += HEADER
-
-
-def _around_tools(
-    body: Mapping[str, object],
-    functions: Sequence[Mapping[str, object]],
-    totals: Totals,
-    *,
-    leads: bool,
-    system: str,
-) -> int:
-    traits = totals.traits
-    if traits.gpt5:
-        # A first function without a description saves a token; OpenAI does not document
-        # which marker it is.
-        described = bool(as_str(functions[0].get("description")))
-        return GPT5_TOOLS - (1 if leads else 0) - (0 if described else 1)
-
-    if traits.reasoning:
-        return TOOLS_REASONING.tokens if leads else 0
-
-    choice = as_mapping(body.get("tool_choice")) or as_mapping(body.get("function_call"))
-    name = as_str(as_mapping(choice.get("function") or choice).get("name"))
-    tokens = EMPTY_SYSTEM.tokens - 1 if leads and not system else -1
-    if name:
-        tokens += totals.count(f"functions.{name}") + (NAMED_EARLY if traits.early else NAMED)
-    elif traits.early and body.get("tool_choice") == "required":
-        tokens += REQUIRED_EARLY.tokens
-
-    return tokens
-
-
-def _around_format(
-    name: str,
-    messages: Sequence[Mapping[str, object]],
-    totals: Totals,
-    *,
-    leads: bool,
-    tools: bool,
-) -> int:
-    past = sum(
-        as_str(message.get("role")) == "assistant" and not calls_of(message, totals)
-        for message in messages
-    )
-    if totals.traits.reasoning:
-        tokens = SCHEMA_REASONING.tokens * (past if tools else past + 1)
-        if tools:
-            return tokens + (SCHEMA_AND_TOOLS_GPT5.tokens if totals.traits.gpt5 else 0)
-
-        return tokens - (1 if leads else 0)
-
-    if totals.images:
-        return 0
-
-    # Every answer, past ones included, is marked with the format's name; a call is not,
-    # nor is the next answer where it may become one.
-    marked = past if tools else past + 1
-    return marked * (totals.count(name) + 2)

@@ -11,10 +11,18 @@ from typing import Final
 from ratelimit.estimate.guesses import add_file
 from ratelimit.estimate.images import add_image
 from ratelimit.estimate.totals import Totals
+from ratelimit.estimate.unknown import add_unknown_part
 from ratelimit.estimate.untrusted import as_mapping, as_sequence, as_str, is_opaque, texts_in
 
-_PICTURES: Final = frozenset({"image_url", "input_image", "computer_screenshot"})
-_ATTACHED: Final = _PICTURES | {"file", "input_file", "input_audio"}
+_PICTURES: Final = frozenset({"image_url", "input_image", "computer_screenshot", "image"})
+_FILES: Final = frozenset({"file", "input_file", "input_audio"})
+_TEXTS: Final = frozenset(
+    {"", "text", "input_text", "output_text", "refusal", "summary_text", "reasoning_text"}
+)
+"""Types of parts that are their text, and nothing else of them is shown."""
+
+_BESIDE: Final = frozenset({"type", "annotations", "cache_control", "id", "logprobs"})
+"""Fields of a text part that cost nothing."""
 
 
 def text_of(content: object) -> str:
@@ -22,10 +30,15 @@ def text_of(content: object) -> str:
     if isinstance(content, str):
         return content
 
-    return "".join(
-        part if isinstance(part, str) else _text_of_part(as_mapping(part))
-        for part in as_sequence(content)
-    )
+    texts: list[str] = []
+    for item in as_sequence(content):
+        part = as_mapping(item)
+        if isinstance(item, str):
+            texts.append(item)
+        elif is_text(part):
+            texts.append(text_of_part(part))
+
+    return "".join(texts)
 
 
 def add_content(content: object, totals: Totals, *, billed: bool = True) -> None:
@@ -71,21 +84,36 @@ def _text_of_item(item: object, totals: Totals) -> str | None:
         return "".join(texts_in(item))
 
     part = as_mapping(item)
-    if is_opaque(item) or as_str(part.get("type")) in _ATTACHED:
-        return None
-
-    return _text_of_part(part)
+    return None if is_opaque(item) or not is_text(part) else text_of_part(part)
 
 
 def _add_attachment(item: object, totals: Totals) -> None:
     part = as_mapping(item)
     if is_picture(part):
         add_image(part, totals)
-    elif part:
+    elif as_str(part.get("type")) in _FILES:
         add_file(part, totals)
+    elif part:
+        add_unknown_part(part, totals)
     else:
         totals.add_unread("content", item)
 
 
-def _text_of_part(part: Mapping[str, object]) -> str:
+def text_of_part(part: Mapping[str, object]) -> str:
+    """Return the text of a part that is one."""
     return as_str(part.get("text")) or as_str(part.get("refusal"))
+
+
+def is_text(part: Mapping[str, object]) -> bool:
+    """Whether a part is a text and nothing else, perhaps an empty one."""
+    kind = as_str(part.get("type"))
+    if kind not in _TEXTS:
+        return False
+
+    if kind and isinstance(part.get("text"), str):
+        return True
+
+    return all(
+        not value or field in _BESIDE or (field in {"text", "refusal"} and isinstance(value, str))
+        for field, value in part.items()
+    )

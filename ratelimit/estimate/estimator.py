@@ -10,22 +10,24 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
 
 from ratelimit.errors import EstimateWarning, caution
 from ratelimit.estimate import tokenizer
 from ratelimit.estimate.charge import charge
-from ratelimit.estimate.chat import count_chat
-from ratelimit.estimate.endpoints import Endpoint, endpoint_named, endpoint_of
+from ratelimit.estimate.endpoints import endpoint_named, endpoint_of
 from ratelimit.estimate.learning import Memory
 from ratelimit.estimate.models import ModelTraits, traits_of
 from ratelimit.estimate.offload import needs_thread
 from ratelimit.estimate.output import PLAIN_RESERVE, add_answers, typical_answer
-from ratelimit.estimate.responses import count_responses, is_divided
+from ratelimit.estimate.prompts import add_prompt
+from ratelimit.estimate.responses import is_divided
 from ratelimit.estimate.results import Basis, Estimate, EstimatorStatistics
-from ratelimit.estimate.texts import count_texts
 from ratelimit.estimate.totals import UNREAD_TOKENS, Totals
-from ratelimit.estimate.untrusted import as_count, as_mapping, as_str, sent_body
+from ratelimit.estimate.untrusted import as_mapping, as_str, sent_body
+
+_STEADY: Final = frozenset({"tools", "results", "schema"})
+"""Kinds of content that a server writes the same tokens around in each prompt."""
 
 
 class Estimator:
@@ -114,8 +116,7 @@ class Estimator:
 
         with self._lock:
             if prompt_tokens and basis.formula_tokens:
-                ratio = prompt_tokens / basis.formula_tokens
-                self._memory.add_bill(estimate.model, basis.kind, ratio)
+                self._memory.add_prompt(estimate.model, estimate.endpoint, basis, prompt_tokens)
 
             if output_tokens is not None and output_tokens >= 0:
                 per_choice = -(-output_tokens // (estimate.choices or 1))
@@ -177,7 +178,7 @@ class Estimator:
 
         totals = Totals(traits)
         inexact = tokenizer.inexact_counts()
-        _add_prompt(body, endpoint, totals)
+        add_prompt(body, endpoint, totals)
         if not traits.openai or tokenizer.inexact_counts() != inexact:
             totals.lower_confidence("guess")
 
@@ -185,18 +186,28 @@ class Estimator:
         if totals.unread:
             self._warn_of_unread(*totals.unread)
 
-        kind = "+".join(sorted(totals.kinds)) if totals.kinds else "text"
-        formula = totals.tokens
-        # One row is read at once: no lock is needed.
-        factor = self._memory.correction(model, kind)
-        if factor != 1.0:
-            totals.confidence = "learned"
-            totals.tokens = round(formula * factor)
-
         add_answers(body, endpoint, totals)
         bound, choices = totals.max_tokens, totals.choices * totals.prompts
         expected = self._expected_answer(bound, traits, model, endpoint, site)
         bits = None if bound is None or self._output == "learned" else bound.bit_length()
+        kinds = totals.kinds
+        basis = Basis(
+            kind="+".join(sorted(kinds)) if kinds else "text",
+            site=site,
+            bound_bits=bits,
+            formula_tokens=totals.tokens,
+            fixed_tokens=totals.fixed,
+            # A text alone is off by its encoding, which is a ratio.
+            steady=kinds <= _STEADY if kinds else totals.confidence != "guess",
+            known=traits.known,
+            conversation=conversation,
+        )
+        # Rows are read at once: no lock is needed.
+        corrected = self._memory.corrected(model, endpoint, basis)
+        if corrected != totals.tokens:
+            totals.confidence = "learned"
+            totals.tokens = corrected
+
         return Estimate(
             endpoint=endpoint,
             model=model,
@@ -207,14 +218,7 @@ class Estimator:
             images=totals.images,
             confidence=totals.confidence,
             choices=choices,
-            basis=Basis(
-                kind=kind,
-                site=site,
-                bound_bits=bits,
-                formula_tokens=formula,
-                fixed_tokens=totals.fixed,
-                conversation=conversation,
-            ),
+            basis=basis,
         )
 
     def _expected_answer(
@@ -273,26 +277,3 @@ class Estimator:
             self._warned[kind] = None
 
         caution(message, EstimateWarning, stacklevel=3)
-
-
-def _add_prompt(body: Mapping[str, object], endpoint: Endpoint, totals: Totals) -> None:
-    """Add the prompt of a body to `totals`."""
-    match endpoint:
-        case "chat.completions":
-            count_chat(body, totals)
-        case "responses":
-            count_responses(body, totals)
-        case "embeddings" | "moderations":
-            count_texts(body.get("input"), "input", totals)
-        case "completions":
-            count_texts(body.get("prompt"), "prompt", totals)
-        case "images":
-            totals.add_text(as_str(body.get("prompt")))
-            totals.images = as_count(body.get("n")) or 1
-            totals.lower_confidence("guess")
-        case "audio" | "other":
-            totals.add_text(as_str(body.get("input")) or as_str(body.get("prompt")))
-            totals.add_text(as_str(body.get("instructions")))
-            totals.lower_confidence("guess")
-        case "files":
-            pass

@@ -2,16 +2,17 @@
 
 Owns the guesses for built-in tools, encrypted items, files and audio, each with its
 ground, so that the formulas stay free of them; what uses one has the confidence
-"guess". Must never fetch or decode more than the start of a file.
+"guess". Must never fetch a file, nor decode more than its ends.
 """
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Mapping
 from typing import Final
 
 from ratelimit.estimate.models import ModelTraits
+from ratelimit.estimate.pdf import pages
 from ratelimit.estimate.totals import Totals
 from ratelimit.estimate.untrusted import as_mapping, as_str, decode_base64
 
@@ -41,7 +42,6 @@ _BUILT_IN: Final[tuple[tuple[str, int, int], ...]] = (
     ("apply_patch", 620, 620),
     ("computer", 500, 500),
     ("tool_search", 90, 90),
-    ("custom", 50, 50),
 )
 """How a tool's type begins, and the tokens of its instructions: gpt-4o and 4.1; gpt-5.
 
@@ -64,9 +64,11 @@ AUDIO_PER_SECOND: Final = 10
 AUDIO_BYTES_PER_SECOND: Final = 16_000
 """Bytes a second of common speech files."""
 
-_PAGE_MARK: Final = re.compile(rb"/Type\s*/Page\b")
 _READ: Final = 1_048_576
 """Base64 characters of a file that are looked at."""
+
+_CUT: Final = 3
+"""Bytes of a character that may be missing where the reading ends."""
 
 
 def sealed_tokens(item: Mapping[str, object]) -> int:
@@ -93,26 +95,65 @@ def built_in_tokens(kind: str, traits: ModelTraits) -> int:
 def add_file(part: Mapping[str, object], totals: Totals) -> None:
     """Add a file or audio part to `totals`.
 
-    Texts are counted; PDFs are guessed by their pages, audio by its length.
+    Texts are counted, PDFs guessed by their pages, files of another kind like PDFs of
+    their size, audio by its length.
     """
     totals.kinds.add("files")
     totals.lower_confidence("guess")
     audio = as_mapping(part.get("input_audio"))
     if audio:
-        size = len(as_str(audio.get("data"))) * 3 // 4
-        totals.tokens += 2 + AUDIO_PER_SECOND * size // AUDIO_BYTES_PER_SECOND
+        totals.tokens += _audio_tokens(as_str(audio.get("data")))
         return
 
-    totals.files += 1
     chat_file = as_mapping(part.get("file"))
     if chat_file:
         totals.tokens += CHAT_FILE
 
-    kind, _, data = as_str((chat_file or part).get("file_data")).partition(";base64,")
+    given = as_str((chat_file or part).get("file_data"))
+    kind, comma, data = given.partition(";base64,")
+    add_data(kind.removeprefix("data:") if comma else "", data if comma else given, totals)
+
+
+def add_data(kind: str, data: str, totals: Totals) -> None:
+    """Add a file in base64, as far as its ends show what it is.
+
+    :param kind: its media type, "" where none is given.
+    :param data: "" for a file that is elsewhere.
+    """
+    totals.kinds.add("files")
+    if kind.startswith("audio/"):
+        totals.tokens += _audio_tokens(data)
+        return
+
+    totals.files += 1
     raw = decode_base64(data, _READ)
-    if kind.startswith(("data:text/", "data:application/json")):
-        totals.tokens += totals.count(raw.decode("utf-8", "replace"))
-    elif raw:
-        totals.tokens += PAGE * max(len(_PAGE_MARK.findall(raw)), 1)
-    else:
+    text = _text_of(raw, named=kind.startswith(("text/", "application/json")))
+    if not raw:
         totals.tokens += UNKNOWN_FILE
+    elif text is None or raw.startswith(b"%PDF") or kind.startswith("application/pdf"):
+        totals.tokens += PAGE * pages(data)
+    else:
+        totals.tokens += math.ceil(totals.count(text) * max(len(data) / _READ, 1))
+
+
+def _audio_tokens(data: str) -> int:
+    size = len(data) * 3 // 4
+    return 2 + AUDIO_PER_SECOND * size // AUDIO_BYTES_PER_SECOND
+
+
+def _text_of(raw: bytes, *, named: bool) -> str | None:
+    """Return the text that the start of a file holds, None for a file of no text.
+
+    A character may be cut at the end.
+
+    :param named: whether the file is said to be a text, in whatever encoding.
+    """
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if not named and error.start < len(raw) - _CUT:
+            return None
+
+        text = raw.decode("utf-8", "replace")
+
+    return None if "\0" in text and not named else text

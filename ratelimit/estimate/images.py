@@ -80,14 +80,20 @@ _PRICES: Final[tuple[tuple[str, Tiles | Patches], ...]] = (
 def add_image(part: Mapping[str, object], totals: Totals) -> None:
     """Add the picture of a content part to `totals`.
 
-    The part is "image_url" in Chat, "input_image" in Responses.
+    The part is "image_url" in Chat, "input_image" in Responses, and "image" with a
+    "source" at other vendors.
     """
     totals.images += 1
     totals.kinds.add("images")
-    source = part.get("image_url")
+    source = part.get("image_url") or part.get("source")
     nested = as_mapping(source)
     detail = as_str(nested.get("detail")) or as_str(part.get("detail"))
-    size = size_of(as_str(nested.get("url")) or as_str(source))
+    data = as_str(nested.get("data"))
+    size = size_of_base64(data) if data else size_of(as_str(nested.get("url")) or as_str(source))
+    if size is None:
+        # What is learned of pictures that are elsewhere says nothing of those here.
+        totals.kinds.add("remote")
+
     totals.lower_confidence("formula" if size else "guess")
     totals.tokens += price(totals.traits, size, detail)
 
@@ -144,12 +150,21 @@ def size_of(url: str) -> tuple[int, int] | None:
     if not comma or not head.startswith("data:") or not head.endswith(";base64"):
         return None
 
+    return size_of_base64(url, len(head) + 1)
+
+
+def size_of_base64(data: str, start: int = 0) -> tuple[int, int] | None:
+    """Return width and height in pixels of the picture in a base64 text.
+
+    None when it is not understood.
+
+    :param start: where in `data` the picture begins.
+    """
     if imagesize is None:
         return None
 
-    start = len(head) + 1
     for peek in _PEEKS:
-        raw = decode_base64(url[start : start + peek], peek)
+        raw = decode_base64(data[start : start + peek], peek)
         try:
             width, height = imagesize.get(io.BytesIO(raw))
         except Exception:  # noqa: BLE001  # a broken picture has no size: the worst is held
@@ -158,7 +173,7 @@ def size_of(url: str) -> tuple[int, int] | None:
         if width > 0 and height > 0:
             return int(width), int(height)
 
-        if start + peek >= len(url):
+        if start + peek >= len(data):
             break
 
     return None

@@ -22,14 +22,31 @@ gpt-6-astra, -sol, -luna and gpt-6.1-sol exist (2026-11), but no call of theirs 
 recorded.
 """
 
-_VERSION: Final = re.compile(r"(?:^|[^a-z0-9])gpt[-_ ]?(\d{1,2})(?:[-_. ](\d{1,2})(?!\d|k))?(?!\d)")
-"""A version of GPT: "gpt-5", "gpt-5.4", and in Azure's names "gpt-35", "gpt-4-1"."""
+NEWEST_O: Final = 4
+"""The same of the o-series, of which o4-mini is the newest."""
 
-_O_SERIES: Final = re.compile(r"(?:^|[^a-z0-9])(?:o\d(?:$|-)|computer-use)")
-_OPENAI: Final = re.compile(
-    r"(?:^|[^a-z0-9])(?:gpt|chatgpt|o\d(?:$|-)|text-(?:embedding|davinci|moderation)"
-    r"|davinci|babbage|computer-use|omni-moderation)"
+_VERSION: Final = re.compile(
+    r"gpt[-_ ]?(\d{1,2})(?:[-_. ](\d{1,2})(?!\d|k))?(?!\d|(?:\.\d+)?b(?![a-z]))"
 )
+"""A version of GPT: "gpt-5", "gpt-5.4", and in Azure's names "gpt-35", "gpt-4-1".
+
+"gpt-6.7b" names a size, of another maker's model.
+"""
+
+_VARIANT: Final = re.compile(r"(?:[-_ ]?(o(?:mni)?))?(?:[-_ ]?(mini|nano|pro))?(?![a-z])")
+"""What may follow a version, however it is set apart: "gpt4omini", "gpt-4-o-mini"."""
+
+_O_SERIES: Final = re.compile(r"(?<![a-z0-9])o(\d{1,2})(?=$|[-_.:@]|mini|pro)")
+_REASONS: Final = re.compile(r"(?<![a-z0-9])(?:computer-use|codex|gpt[-_ ]?oss)")
+"""Models that reason and are of no numbered family."""
+
+_OPENAI: Final = re.compile(
+    r"(?<![a-z0-9])(?:gpt(?![-_ ]?(?:oss|neo|j(?![a-z])|\d+(?:\.\d+)?[bm](?![a-z])))|chatgpt"
+    r"|codex|text-(?:embedding|davinci|moderation)|davinci|babbage|computer-use"
+    r"|omni-moderation)"
+)
+"""Models that OpenAI serves: neither gpt-oss nor "gpt-j-6b"."""
+
 _EARLY: Final = frozenset(
     {
         "gpt-4",
@@ -57,7 +74,7 @@ class ModelTraits:
     """The name by which tables of constants are looked up.
 
     It is spelled as OpenAI does ("gpt-4.1" for "my-gpt41"), and a version later than
-    `NEWEST` stands as that one.
+    `NEWEST` or `NEWEST_O` stands as that one.
     """
 
     encoding: str
@@ -77,6 +94,9 @@ class ModelTraits:
     openai: bool
     """The name is one of OpenAI's: the formulas were fitted on its models."""
 
+    known: bool
+    """The same, and the model is no later one than the newest with a recorded call."""
+
 
 @lru_cache(maxsize=1024)
 def traits_of(model: str) -> ModelTraits:
@@ -87,16 +107,24 @@ def traits_of(model: str) -> ModelTraits:
 
     name = name.rsplit("/", 1)[-1]
     version, table_name = _version_of(name)
-    reasons = version >= (5, 0) or bool(_O_SERIES.search(name))
+    series = _O_SERIES.search(name)
+    newer = series is not None and int(series[1]) > NEWEST_O
+    openai = series is not None or bool(_OPENAI.search(name))
+    if series is not None and version == (0, 0):
+        rest = _variant(name[series.end() :])
+        table_name = f"o{NEWEST_O}-mini" if newer else f"o{int(series[1])}{rest}"
+
+    reasons = version >= (5, 0) or series is not None or bool(_REASONS.search(name))
     return ModelTraits(
         name=name,
         table_name=table_name,
         encoding=encoding_for(model),
         gpt5=version >= (5, 0),
         gpt54=version >= (5, 4),
-        reasoning=reasons and "gpt-5-chat" not in name,
-        early=name in _EARLY,
-        openai=bool(_OPENAI.search(name)),
+        reasoning=reasons and not table_name.startswith("gpt-5-chat"),
+        early=table_name in _EARLY,
+        openai=openai,
+        known=openai and version <= NEWEST and not newer,
     )
 
 
@@ -113,4 +141,14 @@ def _version_of(name: str) -> tuple[tuple[int, int], str]:
 
     spelled = min((major, minor), NEWEST)
     shown = f"gpt-{spelled[0]}.{spelled[1]}" if spelled[1] else f"gpt-{spelled[0]}"
-    return (major, minor), shown + name[found.end() :]
+    return (major, minor), shown + _variant(name[found.end() :])
+
+
+def _variant(rest: str) -> str:
+    """Spell what follows a version as OpenAI does."""
+    found = _VARIANT.match(rest)
+    if found is None:
+        return rest
+
+    omni, size = "o" if found[1] else "", f"-{found[2]}" if found[2] else ""
+    return omni + size + rest[found.end() :]

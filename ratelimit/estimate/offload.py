@@ -18,8 +18,8 @@ MOST_TEXT: Final = 50_000
 MOST_VALUES: Final = 10_000
 """Values looked at before a request is left to a thread for their number alone."""
 
-_UNREAD: Final = ("data:image/", "data:audio/", "data:application/pdf")
-"""How texts begin that no formula counts."""
+_UNREAD: Final = ("data:image/", "data:audio/")
+"""How texts begin of which no formula reads more than the start."""
 
 
 def needs_thread(request: object) -> bool:

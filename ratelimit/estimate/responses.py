@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from ratelimit.estimate.calls import Call, compact_arguments, parallel_call
+from ratelimit.estimate.calls import call_of, compact_arguments, parallel_call
 from ratelimit.estimate.charge import hidden_tokens
 from ratelimit.estimate.chat import ANSWER, ANSWER_REASONING, GPT5_ASSISTANT, PER_MESSAGE
 from ratelimit.estimate.content import add_content, is_picture
 from ratelimit.estimate.formats import format_text, responses_format
-from ratelimit.estimate.guesses import PRO, built_in_tokens, sealed_tokens
+from ratelimit.estimate.guesses import PRO, sealed_tokens
 from ratelimit.estimate.models import ModelTraits
-from ratelimit.estimate.rules import CALL_REASONING
+from ratelimit.estimate.rules import RESPONSES_CALL_O4_MINI, RESPONSES_NONE
 from ratelimit.estimate.tools import namespace, responses_functions
 from ratelimit.estimate.totals import Totals
+from ratelimit.estimate.unknown import add_unknown_item
 from ratelimit.estimate.untrusted import as_mapping, as_sequence, as_str
 
 CALL: Final = 11
@@ -53,6 +54,12 @@ BARE_PICTURES: Final = 1
 
 TOOLS_LATER: Final = 85
 """Tokens of functions that an item of the input brings, beside their text."""
+
+_CALLS: Final = frozenset({"function_call", "custom_tool_call"})
+_RESULTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
+_CUSTOM: Final = frozenset({"custom_tool_call", "custom_tool_call_output"})
+_SEALED: Final = frozenset({"reasoning", "compaction", "compaction_summary"})
+"""Types of items that the server made and shows to nobody else."""
 
 MOST_CALLS: Final = 8
 """Calls in one answer by which a bill may be divided."""
@@ -112,7 +119,10 @@ def _add_items(given: Sequence[Mapping[str, object]], totals: Totals) -> None:
     row: list[Mapping[str, object]] = []
     for place, item in enumerate(given):
         kind = as_str(item.get("type"))
-        if kind == "function_call":
+        if kind in _CALLS:
+            if kind in _CUSTOM:
+                totals.lower_confidence("guess")
+
             row.append(item)
             continue
 
@@ -138,19 +148,41 @@ def _add_message(role: str, content: object, totals: Totals) -> None:
 
 
 def _add_item(kind: str, item: Mapping[str, object], totals: Totals) -> None:
-    if kind == "function_call_output":
+    if kind in _CUSTOM or (kind == "" and "role" not in item):
+        totals.lower_confidence("guess")
+
+    if kind in _RESULTS:
         totals.kinds.add("results")
         add_content(item.get("output"), totals)
-    elif kind in {"", "message"} and "role" in item:
+    elif kind in {"", "message"} and ("role" in item or "content" in item):
         _add_message(as_str(item.get("role")), item.get("content"), totals)
+    elif kind in _SEALED:
+        totals.kinds.add("items")
+        totals.lower_confidence("guess")
+        totals.tokens += sealed_tokens(item)
+        add_content(item.get("content"), totals)
+        if not item.get("id") and not item.get("encrypted_content"):
+            # The server has no copy of it: what there is of it is shown.
+            add_content(item.get("summary"), totals)
+    elif kind == "web_search_call" and not totals.traits.reasoning:
+        # A search of the past costs nothing (3 recorded calls of gpt-4.1).
+        totals.kinds.add("items")
+        totals.lower_confidence("guess")
     elif kind == "additional_tools":
         totals.lower_confidence("guess")
         functions = responses_functions(item, totals)
         totals.tokens += TOOLS_LATER + totals.count(namespace(functions))
     elif item:
-        totals.kinds.add("items")
-        totals.lower_confidence("guess")
-        totals.tokens += sealed_tokens(item)
+        output = item.get("output")
+        if output and not isinstance(output, str):
+            add_content(output, totals)
+            item = {**item, "output": None}
+
+        if kind == "tool_search_output" and item.get("execution") == "server":
+            # The server finds tools of the request, which are counted there.
+            item = {**item, "tools": None}
+
+        add_unknown_item(item, totals)
 
 
 def _add_calls(row: Sequence[Mapping[str, object]], totals: Totals) -> None:
@@ -161,7 +193,7 @@ def _add_calls(row: Sequence[Mapping[str, object]], totals: Totals) -> None:
     totals.kinds.add("results")
     totals.lower_confidence("formula")
     traits = totals.traits
-    calls = [Call(as_str(item.get("name")), as_str(item.get("arguments"))) for item in row]
+    calls = [call_of(item, totals) for item in row]
     for item in row:
         totals.tokens += KEPT_CALL if len(row) == 1 and _is_kept(item, traits) else 0
         spaced = as_str(item.get("namespace"))
@@ -192,7 +224,7 @@ def _call_frame(traits: ModelTraits) -> int:
     if traits.gpt5:
         return CALL_GPT5
 
-    return CALL_REASONING.tokens if traits.reasoning else CALL
+    return RESPONSES_CALL_O4_MINI if traits.reasoning else CALL
 
 
 def _add_surroundings(body: Mapping[str, object], totals: Totals) -> None:
@@ -202,13 +234,6 @@ def _add_surroundings(body: Mapping[str, object], totals: Totals) -> None:
     if mode == "pro" and not traits.name.endswith("-pro"):
         totals.tokens += PRO
         totals.lower_confidence("guess")
-
-    for tool in as_sequence(body.get("tools")):
-        built_in = built_in_tokens(as_str(as_mapping(tool).get("type")), traits)
-        if built_in:
-            totals.kinds.add("built-in")
-            totals.lower_confidence("guess")
-            totals.tokens += built_in
 
     functions = responses_functions(body, totals)
     totals.hidden = hidden_tokens(traits, functions=bool(functions))
@@ -237,6 +262,9 @@ def _around_tools(
         return 0
 
     choice = body.get("tool_choice")
+    if choice == "none":
+        return TOOLS + RESPONSES_NONE
+
     name = as_str(as_mapping(choice).get("name"))
     if choice == "required" and len(functions) == 1:
         name = as_str(functions[0].get("name"))

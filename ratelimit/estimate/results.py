@@ -36,6 +36,13 @@ class Basis(NamedTuple):
     """Of these: instructions and tools, sent anew with every request of a conversation
     that the server keeps."""
 
+    steady: bool = False
+    """Whether the formula sees all that the prompt holds, so that what a bill differs
+    by is the same for each."""
+
+    known: bool = False
+    """Whether the formula was fitted on this very model."""
+
     conversation: str = ""
     """The conversation's id, where the body names one."""
 

@@ -1,127 +1,58 @@
 """Rules of the bill that were found after the formulas, with what supports each.
 
-Owns the dated table of these rules. Must never count: the formulas of `chat.py`,
-`responses.py` and the others apply them.
+Owns the table of these rules, and the tokens of those that add some. Must never count:
+the formulas apply them.
 
-Support is the number of distinct recorded bodies that a rule makes exact / wrong: on
-the recordings where it was found, and on two sets that it was then tried on. A rule is
-sure when it was found on one set and confirmed by another one.
+All were found in 2026-11. Support is the number of distinct recorded bodies that a rule
+makes exact / wrong: on the recordings where it was found, and on two sets that it was
+then tried on. A rule is sure (*) when it was found on one set and confirmed by another.
+Those that add no tokens of their own change what is counted:
+
+    +33/-0, +1/-0, +3/-0  *  texts of neighbouring parts are joined (`content.py`)
+    +2/-0, 0, +5/-0       *  the `name` of a message with calls is billed (`chat.py`)
+    +3/-0, 0, +3/-0       *  Responses: kept calls in a row add 0 (`responses.py`)
+    +2/-0, 0, +1/-0       *  `$schema` of a format is not printed (`formats.py`)
+    +7/-0                    Responses: arguments verbatim before gpt-5.4
+    0, 0, +6/-0              Responses, gpt-4*: a kept call without status adds 0
+    3 bodies                 Responses: no base token on patch models
+
+Two are not applied, as the figure without them is the larger one:
+
+    +1/-0, +4/-0             parallel results: escaped until 2026-03-03, raw since
+                             2026-03-12 (`calls.py`)
+    one prompt               gpt-5.4: blanks at the end of a system text are not billed
+                             before functions
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
+SCHEMA_REASONING: Final = 4
+"""Tokens of a response format on Chat's reasoning models, and of each past answer
+under one. +11/-0, 0, +4/-0: sure."""
 
-class Rule(NamedTuple):
-    """One rule: the tokens it adds, what it is about, and what supports it."""
+SCHEMA_AND_TOOLS_GPT5: Final = -1
+"""Tokens of a response format beside functions, on Chat's gpt-5. +6/-0."""
 
-    tokens: int
-    about: str
-    found: str
-    """Year and month in which the rule was written down here."""
+REQUIRED_EARLY: Final = 2
+"""Tokens of tool_choice "required" on Chat's gpt-4 before gpt-4-turbo.
 
-    support: str
-    sure: bool
++7/-0, 0, +1/-0: sure.
+"""
 
+EMPTY_SYSTEM: Final = 1
+"""Tokens of functions after an empty system message, on Chat's gpt-4*. 0, 0, +9/-0."""
 
-SCHEMA_REASONING: Final = Rule(
-    tokens=4,
-    about="Chat, reasoning models: a response format, and each past answer under one",
-    found="2026-11",
-    support="+11/-0, 0, +4/-0",
-    sure=True,
-)
-SCHEMA_AND_TOOLS_GPT5: Final = Rule(
-    tokens=-1,
-    about="Chat, gpt-5: a response format beside functions",
-    found="2026-11",
-    support="+6/-0",
-    sure=False,
-)
-REQUIRED_EARLY: Final = Rule(
-    tokens=2,
-    about='Chat, gpt-4 before gpt-4-turbo: tool_choice "required"',
-    found="2026-11",
-    support="+7/-0, 0, +1/-0",
-    sure=True,
-)
-EMPTY_SYSTEM: Final = Rule(
-    tokens=1,
-    about="Chat, gpt-4*: functions after an empty system message",
-    found="2026-11",
-    support="0, 0, +9/-0",
-    sure=False,
-)
-TOOLS_REASONING: Final = Rule(
-    tokens=3,
-    about="Chat, o4-mini: functions beside a system message",
-    found="2026-11",
-    support="+3/-0",
-    sure=False,
-)
-CALL_REASONING: Final = Rule(
-    tokens=17,
-    about="Responses, o4-mini: a call and its result, as on gpt-5; tools and format add 0",
-    found="2026-11",
-    support="+9/-0",
-    sure=False,
-)
-TABLE: Final = (
-    SCHEMA_REASONING,
-    SCHEMA_AND_TOOLS_GPT5,
-    REQUIRED_EARLY,
-    EMPTY_SYSTEM,
-    TOOLS_REASONING,
-    CALL_REASONING,
-    Rule(
-        tokens=0,
-        about="Texts of neighbouring parts are joined",
-        found="2026-11",
-        support="+33/-0, +1/-0, +3/-0",
-        sure=True,
-    ),
-    Rule(
-        tokens=0,
-        about="A call's `name` is billed like any",
-        found="2026-11",
-        support="+2/-0, 0, +5/-0",
-        sure=True,
-    ),
-    Rule(
-        tokens=0,
-        about="Responses: kept calls in a row add 0",
-        found="2026-11",
-        support="+3/-0, 0, +3/-0",
-        sure=True,
-    ),
-    Rule(
-        tokens=0,
-        about="`$schema` of a format is not printed",
-        found="2026-11",
-        support="+2/-0, 0, +1/-0",
-        sure=True,
-    ),
-    Rule(
-        tokens=0,
-        about="Responses: arguments verbatim before gpt-5.4",
-        found="2026-11",
-        support="+7/-0",
-        sure=False,
-    ),
-    Rule(
-        tokens=0,
-        about="Responses, gpt-4*: a kept call without status adds 0",
-        found="2026-11",
-        support="+6/-0",
-        sure=False,
-    ),
-    Rule(
-        tokens=0,
-        about="Responses: no base token on patch models",
-        found="2026-11",
-        support="3 bodies",
-        sure=False,
-    ),
-)
-"""All rules that are applied; those that add no tokens change what is counted."""
+TOOLS_O4_MINI: Final = 3
+"""Tokens of functions beside a system message, on Chat's o4-mini. +3/-0."""
+
+RESPONSES_NONE: Final = 1
+"""Tokens of tool_choice "none" beside functions, on Responses' gpt-4*.
+
++29/-0, on gpt-4o-mini at Azure alone; it is on the safe side elsewhere.
+"""
+
+RESPONSES_CALL_O4_MINI: Final = 17
+"""Tokens of a call and its result on Responses' o4-mini, as on gpt-5; functions and a
+format add their text alone. +9/-0."""

@@ -6,7 +6,9 @@ messages or tools. Source: 317 recorded embedding calls and 119 completions.
 
 from __future__ import annotations
 
+from ratelimit.estimate.content import is_text, text_of_part
 from ratelimit.estimate.totals import Totals
+from ratelimit.estimate.unknown import add_unknown
 from ratelimit.estimate.untrusted import as_mapping, as_sequence, as_str
 
 
@@ -44,7 +46,12 @@ def _add_prompt(given: object, totals: Totals) -> None:
         return
 
     before = totals.tokens
-    # Moderations take parts with a text.
-    totals.add_text(as_str(given) or as_str(as_mapping(given).get("text")))
+    # Moderations take parts with a text, other vendors take more than texts.
+    part = as_mapping(given)
+    if is_text(part):
+        totals.add_text(as_str(given) or text_of_part(part))
+    else:
+        add_unknown(part, totals)
+
     if totals.tokens == before:
         totals.tokens += 1

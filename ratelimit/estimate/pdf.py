@@ -1,0 +1,76 @@
+"""How many pages a PDF has, as far as its two ends show.
+
+Owns the search for pages. Must never read the middle of a file nor draw a page.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from itertools import islice
+from typing import Final
+
+from ratelimit.estimate.untrusted import decode_base64
+
+READ: Final = 1_048_576
+"""Base64 characters that are looked at, at either end. A multiple of 4."""
+
+BYTES_PER_PAGE: Final = 8_000
+"""Bytes a page of a PDF that does not show its pages.
+
+Source: two manuals, typeset by TeX and by FOP: 7,304 and 8,261. Scanned pages have more
+bytes, and more tokens as well.
+"""
+
+_PAGE: Final = re.compile(rb"/Type\s*/Page\b")
+_COUNT: Final = re.compile(rb"/Count\s+(\d{1,6})\b")
+_TREE: Final = re.compile(rb"/Type\s*/Pages\b")
+_OBJECTS: Final = re.compile(rb"/ObjStm\b[^>]{0,500}>>\s*stream\r?\n")
+"""What stands before compressed objects, where newer PDFs have their pages."""
+
+_STREAMS: Final = 1_000
+"""Streams of such objects that are unpacked."""
+
+_INFLATED: Final = 4_194_304
+"""Bytes that are unpacked of a PDF, at most."""
+
+
+def pages(data: str) -> int:
+    """Return the pages of a PDF in base64, at least 1.
+
+    By the marks of a page where all of it is read, else by its own count, else by the
+    marks that were seen, and without any by its size.
+    """
+    if not data:
+        return 1
+
+    ends = [data[:READ], data[max(READ, (len(data) - READ) // 4 * 4) :]]
+    read = [decode_base64(end, 2 * READ) for end in ends]
+    shown = b"\n".join([*read, *map(_inflated, read)])
+    marks = len(_PAGE.findall(shown))
+    share = min(1.0, 2 * READ / len(data))
+    if share < 1 and _TREE.search(shown):
+        marks = max([marks, *map(int, _COUNT.findall(shown))])
+        share = 1.0
+
+    return math.ceil(marks / share) if marks else math.ceil(len(data) * 3 / 4 / BYTES_PER_PAGE)
+
+
+def _inflated(raw: bytes) -> bytes:
+    """Unpack the compressed objects of a part of a PDF."""
+    unpacked: list[bytes] = []
+    left = _INFLATED
+    view = memoryview(raw)
+    for found in islice(_OBJECTS.finditer(raw), _STREAMS):
+        try:
+            unpacked.append(zlib.decompressobj().decompress(view[found.end() :], left))
+        except zlib.error:
+            # Packed otherwise, or encrypted: these objects show no page.
+            continue
+
+        left -= len(unpacked[-1])
+        if left <= 0:
+            break
+
+    return b"\n".join(unpacked)
