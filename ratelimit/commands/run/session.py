@@ -18,7 +18,6 @@ from contextlib import aclosing
 from typing import Final
 
 import anyio
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from rich.console import Console
 
 from ratelimit import RateLimiter
@@ -29,6 +28,7 @@ from ratelimit.batch.outage import Outage
 from ratelimit.batch.running import Batch
 from ratelimit.batch.survey import Source, Survey
 from ratelimit.commands import CommandError
+from ratelimit.commands.run.client import make_client
 from ratelimit.commands.run.display import display
 from ratelimit.commands.run.ending import explain, why_away
 from ratelimit.commands.run.meter import Meter
@@ -115,13 +115,7 @@ class Session:
         async def on_response(_: object) -> None:
             self.meter.on_response()
 
-        # Every answer is counted, those to the SDK's retries included.
-        http = DefaultAsyncHttpxClient(
-            auth=self._address.login, event_hooks={"response": [on_response]}
-        )
-        async with AsyncOpenAI(
-            api_key=key, base_url=self._address.url, max_retries=RETRIES, http_client=http
-        ) as client:
+        async with make_client(key, self._address, RETRIES, on_response) as client:
             batch = Batch(
                 self._source,
                 client,
