@@ -153,7 +153,8 @@ loaded = {
     for name in sys.modules.keys() - known
     if name.startswith(("ratelimit", "openai", "rich"))
 }
-light = {"cli", "commands", "commands.arguments", "commands.streams", "installation"}
+commands = {f"commands.{name}" for name in ("amounts", "arguments", "streams")}
+light = {"cli", "commands", "installation", *commands}
 assert loaded == {f"ratelimit.{name}" for name in light}, loaded
 sys.exit(main(["estimate", "no-such-file"]))
 """

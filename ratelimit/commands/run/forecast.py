@@ -48,7 +48,7 @@ class Sum:
 
 
 def show_forecast(
-    source: Source, limiter: RateLimiter, prices: Prices, json_path: Path | None
+    source: Source, limiter: RateLimiter, prices: Prices | None, json_path: Path | None
 ) -> int:
     """Count, show, and write the figures.
 
@@ -82,7 +82,7 @@ def show_forecast(
     return 1 if whole.hopeless else 0
 
 
-def _figures(whole: Sum, seconds: float | None, prices: Prices) -> dict[str, Any]:
+def _figures(whole: Sum, seconds: float | None, prices: Prices | None) -> dict[str, Any]:
     return {
         "requests": whole.requests,
         "prompt_tokens": whole.prompt,
@@ -137,6 +137,6 @@ def _seconds(sums: dict[str, Sum], limiter: RateLimiter) -> float | None:
     return max(times)
 
 
-def _row(name: str, found: Sum, prices: Prices) -> tuple[str, ...]:
+def _row(name: str, found: Sum, prices: Prices | None) -> tuple[str, ...]:
     cost = (money(prices.of(found.prompt, found.output), up=True),) if prices else ()
     return (name, f"{found.requests:,}", f"{found.prompt:,}", f"{found.output:,}", *cost)
