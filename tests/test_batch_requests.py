@@ -213,6 +213,8 @@ def test_files_that_cannot_be_read_are_told_in_a_sentence(
     [
         (b"{", "not JSON"),
         (b"\xff\xfe", "not UTF-8"),
+        (b'{"temperature": NaN}', "not JSON: NaN is no number there"),
+        (b'{"temperature": -Infinity}', "not JSON: -Infinity is no number there"),
         (b"[1]", "JSON list"),
         (b"null", "JSON null"),
         (b"1", "JSON number"),

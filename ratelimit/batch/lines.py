@@ -11,7 +11,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NoReturn
 
 from ratelimit.errors import InvalidArgument
 
@@ -59,13 +59,18 @@ def _open(path: Path) -> IO[bytes]:
     return file
 
 
+def _refuse(constant: str) -> NoReturn:
+    """Refuse what Python reads and writes as a number, and no server takes."""
+    raise ValueError(f"{constant} is no number there")
+
+
 def parse_line(raw: bytes, where: str) -> dict[str, Any]:
     """Read one line as a JSON object.
 
     Raises `InvalidArgument` that says what the line is instead.
     """
     try:
-        line = json.loads(raw.decode("utf-8-sig"))
+        line = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse)
     except UnicodeDecodeError:
         raise InvalidArgument(
             f"{where} is not UTF-8 text; a file of requests has one JSON object a line"
