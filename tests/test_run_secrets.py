@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from ratelimit.batch import Request, Result
+from ratelimit.batch.results import read_result
 from ratelimit.cli import main
 from ratelimit.commands import CommandError
 from ratelimit.commands.calls import Call
 from ratelimit.commands.run.settings import RunSettings
-from ratelimit.commands.secrets import Address, Secrets, environment_secrets
+from ratelimit.commands.secrets import DEEPEST, Address, Secrets, environment_secrets
 from ratelimit.testing import FakeOpenAI
 
 KEYS = ["sk-canary-7d1f0c52a9e84b36", "hunter2", "ab\"c'd", "p\\w/1", "topsecret", "k3"]
@@ -179,6 +180,24 @@ def test_a_token_in_the_place_of_a_user_name_is_masked(login: str) -> None:
 
     assert token not in Secrets(address.secrets).mask(f"who is {token}?")
     assert token not in address.shown
+
+
+@pytest.mark.parametrize("key", ["any", KEYS[0]])
+def test_an_answer_nested_without_end_is_a_failure_of_its_own(key: str) -> None:
+    """It could be neither masked nor read again; a run must not end by it, nor its file
+    become unreadable.
+    """
+    body: Any = 1
+    for _ in range(DEEPEST + 1):
+        body = {"a": body}
+    answer = Result(Request("a", "chat.completions", {}), 200, body)
+    within = Result(answer.request, 200, body["a"])
+
+    masked = Secrets([key]).mask_result(answer)
+
+    assert (masked.custom_id, masked.ok, masked.code) == ("a", False, "unreadable_answer")
+    assert read_result(masked.line()) == ("a", False)
+    assert read_result(Secrets([key]).mask_result(within).line()) == ("a", True)
 
 
 def test_warnings_are_masked(

@@ -20,6 +20,7 @@ from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 from ratelimit.batch import Result
+from ratelimit.batch.results import UNREADABLE
 from ratelimit.commands import CommandError
 
 MASK: Final = "***"
@@ -28,6 +29,12 @@ DEFAULT_URL: Final = "https://api.openai.com/v1"
 
 SHORTEST_WORD: Final = 12
 """Letters. A key of letters alone that is shorter may be a word of any answer."""
+
+_NEVER: Final = "(?!)"
+"""The pattern that nothing matches."""
+
+DEEPEST: Final = 200
+"""Levels of an answer. What is nested deeper, Python may be unable to read again."""
 
 _SECRET_FIELD: Final = re.compile(r"key|token|secret|sig|pass|auth", re.IGNORECASE)
 """Names of query fields that hold secrets."""
@@ -145,24 +152,32 @@ class Secrets:
 
     def mask(self, text: str) -> str:
         """Mask the secrets in a sentence about an error or a warning."""
-        return self._alone.sub(MASK, text) if self._alone is not None else text
+        return self._alone.sub(MASK, text)
 
     def mask_result(self, result: Result) -> Result:
-        """Mask the secrets in what came back; the request keeps its name."""
-        pattern = self._anywhere if result.ok else self._alone
-        if pattern is None:
-            return result
+        """Mask the secrets in what came back; the request keeps its name.
 
-        return replace(
-            result, body=_masked(result.body, pattern), error=_masked(result.error, pattern)
-        )
+        What is nested beyond `DEEPEST` becomes a failure.
+        """
+        pattern = self._anywhere if result.ok else self._alone
+        try:
+            body = _masked(result.body, pattern, DEEPEST)
+        except _TooDeep:
+            said = f"the answer is nested more than {DEEPEST} levels deep"
+            return Result(result.request, error={"code": UNREADABLE, "message": said})
+
+        return replace(result, body=body, error=_masked(result.error, pattern, DEEPEST))
+
+
+class _TooDeep(Exception):
+    """An answer is nested beyond `DEEPEST`."""
 
 
 def _is_plain_word(text: str) -> bool:
     return text.isalpha() and len(text) < SHORTEST_WORD
 
 
-def _pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
+def _pattern(texts: Iterable[str]) -> re.Pattern[str]:
     """Compile what finds the texts, short ones only where they stand alone."""
     choices = []
     for text in sorted(texts, key=len, reverse=True):
@@ -171,19 +186,23 @@ def _pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
             if len(text) < SHORTEST_WORD:
                 found = f"(?<![A-Za-z0-9]){found}(?![A-Za-z0-9])"
             choices.append(found)
-    return re.compile("|".join(choices)) if choices else None
+    return re.compile("|".join(choices) or _NEVER)
 
 
-def _masked(value: Any, pattern: re.Pattern[str]) -> Any:
+def _masked(value: Any, pattern: re.Pattern[str], levels: int) -> Any:
     if isinstance(value, str):
         return pattern.sub(MASK, value)
 
+    if not isinstance(value, (list, Mapping)):
+        return value
+
+    if not levels:
+        raise _TooDeep
+
     if isinstance(value, list):
-        return [_masked(item, pattern) for item in value]
+        return [_masked(item, pattern, levels - 1) for item in value]
 
-    if isinstance(value, Mapping):
-        return {
-            pattern.sub(MASK, str(name)): _masked(item, pattern) for name, item in value.items()
-        }
-
-    return value
+    return {
+        pattern.sub(MASK, str(name)): _masked(item, pattern, levels - 1)
+        for name, item in value.items()
+    }

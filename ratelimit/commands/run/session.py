@@ -172,9 +172,9 @@ class Session:
             self._write(result)
 
     def _write(self, result: Result) -> None:
-        masked = self._secrets.mask_result(result)
+        result = self._secrets.mask_result(result)
         try:
-            self._journal.write(masked.line())
+            self._journal.write(result.line())
         except OSError as error:
             raise _DiskRefused(
                 f"cannot write {self._journal.path}: {error.strerror or error}; the answers of the"
@@ -183,7 +183,7 @@ class Session:
 
         self.meter.record(result)
         if not result.ok:
-            reason = masked.reason[:300]
+            reason = result.reason[:300]
             if reason not in self._reasons and len(self._reasons) >= MOST_REASONS:
                 reason = "other reasons"
             self._reasons[reason] += 1
