@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +190,26 @@ def test_files_are_read_plain_and_gzipped(tmp_path: Path) -> None:
             (1, CHAT),
             (4, CHAT),
         ]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a thing of Unix")
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_pipe_is_read_once_and_not_asked_from(tmp_path: Path, packed: bool) -> None:
+    """`estimate` counts what another program writes; a run reads its file twice, and
+    would find nothing left to send.
+    """
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    text = json.dumps(CHAT).encode() + b"\n"
+    data = gzip.compress(text) if packed else text
+    writer = threading.Thread(target=path.write_bytes, args=(data,))
+    writer.start()
+    found = list(read_lines(path))
+    writer.join()
+
+    assert found == [(1, text)]
+    with pytest.raises(InvalidArgument, match="is no ordinary file"):
+        Source(path, Done()).survey()
 
 
 def test_files_that_cannot_be_read_are_told_in_a_sentence(

@@ -10,6 +10,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn
 
@@ -30,7 +31,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """
     number = 0
     try:
-        with _open(path) as file:
+        with ExitStack() as stack:
+            file = _open(path, stack)
             while raw := file.readline(LONGEST_LINE):
                 number += 1
                 if len(raw) == LONGEST_LINE:
@@ -48,15 +50,15 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise InvalidArgument(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _open(path: Path) -> IO[bytes]:
-    file = path.open("rb")
-    if file.read(2) == b"\x1f\x8b":
-        file.close()
+def _open(path: Path, stack: ExitStack) -> IO[bytes]:
+    """Open a file or a pipe until the stack ends; gzip is known by its first bytes."""
+    file = stack.enter_context(path.open("rb"))
+    if file.peek(2)[:2] != b"\x1f\x8b":
+        return file
 
-        return gzip.open(path, "rb")  # type: ignore[return-value]  # it reads bytes like any file
-
-    file.seek(0)
-    return file
+    packed: Any = gzip.GzipFile(fileobj=file)  # it reads bytes like any file
+    stack.callback(packed.close)
+    return packed  # type: ignore[no-any-return]
 
 
 def _refuse(constant: str) -> NoReturn:
