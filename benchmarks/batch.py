@@ -44,9 +44,9 @@ import ratelimit
 from ratelimit import InvalidArgument, RateLimiter
 from ratelimit.batch.lines import parse_line, read_lines
 from ratelimit.batch.requests import Request, read_request
+from ratelimit.commands.counting import least_seconds
 from ratelimit.commands.demo.backend import backend
 from ratelimit.commands.demo.workload import make_calls
-from ratelimit.commands.refill import least_seconds
 from ratelimit.estimate.tokenizer import count
 
 RECORDED: Final = Path(__file__).parents[1] / "../shared/truth/calls.jsonl.gz"

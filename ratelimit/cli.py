@@ -18,13 +18,19 @@ from collections.abc import Sequence
 from ratelimit._clash import warn_of_clash
 from ratelimit.commands import CommandError
 from ratelimit.commands.arguments import make_parser
-from ratelimit.commands.streams import OutputLost, flush_output, print_note
+from ratelimit.commands.streams import (
+    OutputLost,
+    accept_any_text,
+    flush_output,
+    print_note,
+)
 from ratelimit.errors import LimiterError
 from ratelimit.installation import install_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
+    accept_any_text()
     warn_of_clash()
     try:
         try:

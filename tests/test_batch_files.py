@@ -16,6 +16,7 @@ from ratelimit import InvalidArgument
 from ratelimit.batch import Request, Result
 from ratelimit.batch.files import replacement, same_file, write_whole
 from ratelimit.batch.journal import Journal
+from ratelimit.cli import main
 from ratelimit.commands import CommandError
 from ratelimit.commands.figures import check_writable, write_figures
 
@@ -213,3 +214,43 @@ def test_one_file_is_known_by_all_its_names(tmp_path: Path) -> None:
 
     assert same_file(path, link)
     assert not same_file(path, tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", ["loop", "a" * 300, "missing/file", "file/below"])
+@pytest.mark.parametrize("role", ["file", "output", "json"])
+def test_a_path_that_leads_nowhere_is_one_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    role: str,
+    name: str,
+) -> None:
+    """Circles of links, names that are too long, folders that are none."""
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    paths = {"file": tmp_path / "file", "output": tmp_path / "out", "json": tmp_path / "figures"}
+    paths[role] = tmp_path / name
+    given = (paths["file"], "-o", paths["output"], "--json", paths["json"])
+
+    assert main(["run", *map(str, given)]) == 2
+    assert f"{tmp_path / name}: " in capfd.readouterr().err
+
+
+def test_a_folder_that_was_removed_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As another shell does to the one in which the command is called."""
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    requests, gone = tmp_path / "requests", tmp_path / "gone"
+    requests.touch()
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    assert main(["run", str(requests), "-o", "out"]) == 2
+    assert main(["run", str(requests), "-o", str(tmp_path / "out"), "--json", "figures"]) == 2
+    said = capfd.readouterr().err
+
+    assert said.count("No such file or directory") == 2
+    assert said.count("\n") == 2

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai import AsyncOpenAI
 
-from ratelimit import InvalidArgument
-from ratelimit.batch import lines
+from ratelimit import InvalidArgument, RateLimiter
+from ratelimit.batch import lines, run
 from ratelimit.batch.journal import Done
 from ratelimit.batch.lines import parse_line, read_lines
-from ratelimit.batch.requests import PATHS, Request, key_of, read_request
+from ratelimit.batch.requests import PATHS, Request, key_of, read_endpoint, read_request
 from ratelimit.batch.survey import SHOWN, Source
+from ratelimit.estimate.endpoints import ENDPOINTS, endpoint_named
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
 JSON = st.recursive(
@@ -107,7 +111,14 @@ def test_every_form_of_a_request_is_read(line: dict[str, Any], endpoint: str) ->
         ({"messages": CHAT["messages"]}, 'no "model"'),
         ({"model": "gpt-4o", "messages": []}, 'no "messages"'),
         ({"custom_id": 5, "body": CHAT}, "custom_id"),
-        ({"custom_id": "", "body": CHAT}, "custom_id"),
+        ({"custom_id": "", "body": CHAT}, '"custom_id" is empty'),
+        ({"url": 5, "body": CHAT}, "not 5"),
+        ({"url": "", "body": CHAT}, "not ''"),
+        ({"endpoint": ["/v1/chat/completions"], "request": CHAT}, "should be a text"),
+        ({"url": "/v1/audio/speech", "body": {"input": "Hi"}}, "no JSON"),
+        ({"url": "/v1/audio/transcriptions", "body": {"file": "a.wav"}}, "no JSON"),
+        ({"url": "/v1/files", "body": {"file": "a.jsonl"}}, "no JSON"),
+        ({"url": "audio.speech", "body": {"input": "Hi"}}, "no JSON"),
         ({"model": "gpt-4o", "messages": [object()]}, "JSON"),
     ],
 )
@@ -181,6 +192,26 @@ def test_files_are_read_plain_and_gzipped(tmp_path: Path) -> None:
         ]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a thing of Unix")
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_pipe_is_read_once_and_not_asked_from(tmp_path: Path, packed: bool) -> None:
+    """`estimate` counts what another program writes; a run reads its file twice, and
+    would find nothing left to send.
+    """
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    text = json.dumps(CHAT).encode() + b"\n"
+    data = gzip.compress(text) if packed else text
+    writer = threading.Thread(target=path.write_bytes, args=(data,))
+    writer.start()
+    found = list(read_lines(path))
+    writer.join()
+
+    assert found == [(1, text)]
+    with pytest.raises(InvalidArgument, match="is no ordinary file"):
+        Source(path, Done()).survey()
+
+
 def test_files_that_cannot_be_read_are_told_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +235,8 @@ def test_files_that_cannot_be_read_are_told_in_a_sentence(
     [
         (b"{", "not JSON"),
         (b"\xff\xfe", "not UTF-8"),
+        (b'{"temperature": NaN}', "not JSON: NaN is no number there"),
+        (b'{"temperature": -Infinity}', "not JSON: -Infinity is no number there"),
         (b"[1]", "JSON list"),
         (b"null", "JSON null"),
         (b"1", "JSON number"),
@@ -253,17 +286,71 @@ def test_a_request_can_be_made_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "endpoint"),
+    "body",
     [
-        ({"model": "tts-1", "input": "Hello", "voice": "alloy"}, "audio"),
-        ({"model": "whisper-1", "file": "a.wav"}, "audio"),
+        {"model": "tts-1", "input": "Hello", "voice": "alloy"},
+        {"model": "whisper-1", "file": "a.wav"},
     ],
 )
-def test_a_body_of_another_endpoint_is_refused_by_its_name(
-    body: dict[str, object], endpoint: str
-) -> None:
-    """A request for speech is one, so it is not said to lack a prompt."""
-    with pytest.raises(InvalidArgument, match=f"a request for {endpoint}, which a file") as refused:
+def test_a_body_without_an_answer_in_json_is_refused_by_its_name(body: dict[str, object]) -> None:
+    """A request for speech is one, so it is not said to lack a prompt; its answer would
+    be paid for, and lost.
+    """
+    with pytest.raises(InvalidArgument, match="'audio' takes or gives what is no JSON") as refused:
         read_request(body, 1)
 
     assert "neither" not in str(refused.value)
+
+
+@pytest.mark.parametrize("endpoint", ["audio", "audio.speech", "/v1/audio/speech", "/v1/uploads"])
+def test_an_endpoint_without_answers_in_json_is_refused(endpoint: str) -> None:
+    """Before anything is sent, however it is named."""
+    with pytest.raises(InvalidArgument, match="no JSON"):
+        read_endpoint(endpoint)
+    with pytest.raises(InvalidArgument, match="no JSON"):
+        run([CHAT], AsyncOpenAI(api_key="any"), RateLimiter(), endpoint=endpoint)
+
+
+def test_what_is_only_counted_needs_no_answer() -> None:
+    """A log of calls may hold some for speech; they have their cost as well."""
+    body = {"model": "tts-1", "input": "Hello", "voice": "alloy"}
+    named = read_request({"endpoint": "audio.speech", "request": body}, 1, counted=True)
+    bare = read_request(body, 2, counted=True)
+
+    assert RateLimiter().estimate(named.body, endpoint=named.endpoint).endpoint == "audio"
+    assert bare.endpoint == "audio"
+
+
+@given(
+    st.sampled_from(
+        sorted({*ENDPOINTS, *PATHS, "images.edits", "rerank", "vector_stores/a/files"})
+    ),
+    st.sampled_from(["{}", "/{}", "/v1/{}", "https://host/openai/v1/{}", "/v1/{}/"]),
+    st.sampled_from(["", "?api-version=1"]),
+)
+def test_one_endpoint_is_read_in_one_way(name: str, form: str, query: str) -> None:
+    """What a request is counted for is what it is sent to, however that is named."""
+    named = form.format(name) + query
+    try:
+        endpoint = read_endpoint(named)
+    except InvalidArgument:
+        assert endpoint_named(named) in {"audio", "files", "other"}
+        return
+
+    assert endpoint_named(endpoint) == endpoint_named(named)
+    assert read_endpoint(endpoint) == endpoint
+    assert endpoint_named(Request("a", named, {}).path) == endpoint_named(named)
+
+
+def test_the_method_of_an_sdk_names_its_endpoint() -> None:
+    """As the estimates take it."""
+    assert read_endpoint("chat.completions.create") == "chat.completions"
+    assert read_endpoint("/v1/responses/compact") == "/responses/compact"
+
+
+def test_an_endpoint_that_is_null_is_none() -> None:
+    """Recorded calls have the field and no value for it."""
+    line = {"url": None, "endpoint": "chat.completions", "request": CHAT}
+
+    assert read_request(line, 1).endpoint == "chat.completions"
+    assert read_request({"url": None, "body": CHAT}, 1).endpoint == "chat.completions"

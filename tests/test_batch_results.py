@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
 from ratelimit import InvalidArgument
-from ratelimit.batch.results import OPENING, read_result
+from ratelimit.batch.requests import read_request
+from ratelimit.batch.results import OPENING, Result, read_result
 from tests.journal_files import result
+
+CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
 
 
 def test_a_line_is_the_batch_apis() -> None:
@@ -30,6 +34,21 @@ def test_a_line_is_the_batch_apis() -> None:
     assert line["error"] is None
     assert json.loads(result("b", None).line())["response"] is None
     assert result("a").line() != raw  # each has an id of its own
+
+
+def test_a_number_that_is_none_is_written_as_null() -> None:
+    """Some servers answer with NaN, which would make the line unreadable for all but
+    Python.
+    """
+    body = {"scores": [0.5, math.nan, {"least": -math.inf}], "text": "NaN"}
+    answer = Result(read_request(CHAT, 1), 200, body)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    line = json.loads(answer.line(), parse_constant=refuse)
+
+    assert line["response"]["body"] == {"scores": [0.5, None, {"least": None}], "text": "NaN"}
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,9 @@ def started(*arguments: str) -> subprocess.Popen[str]:
         ("serve", "--port", "99999"),
         ("serve", "--variant", "Q"),
         ("serve", "--host", "256.0.0.1"),
+        ("serve", "--host", ""),  # of a variable that is not set: not every address
+        ("serve", "--host", "ü..ü"),
+        ("serve", "--host", "a" * 300),
     ],
 )
 def test_a_mistake_is_one_sentence(
@@ -153,7 +156,8 @@ loaded = {
     for name in sys.modules.keys() - known
     if name.startswith(("ratelimit", "openai", "rich"))
 }
-light = {"cli", "commands", "commands.arguments", "commands.streams", "installation"}
+commands = {f"commands.{name}" for name in ("amounts", "arguments", "streams")}
+light = {"cli", "commands", "installation", *commands}
 assert loaded == {f"ratelimit.{name}" for name in light}, loaded
 sys.exit(main(["estimate", "no-such-file"]))
 """

@@ -18,7 +18,7 @@ from ratelimit.batch.outage import Outage
 from ratelimit.batch.requests import read_request
 from ratelimit.cli import main
 from ratelimit.commands.run.ending import explain
-from ratelimit.commands.run.meter import Meter, Prices
+from ratelimit.commands.run.meter import Meter
 from ratelimit.commands.secrets import Address
 from ratelimit.commands.show import money
 from ratelimit.testing import FakeOpenAI
@@ -161,7 +161,7 @@ def test_no_end_is_estimated_from_one_answer(monkeypatch: pytest.MonkeyPatch) ->
     """Several answers and some seconds are needed for a guess that is worth showing."""
     now = 100.0
     monkeypatch.setattr("ratelimit.commands.run.meter.time.monotonic", lambda: now)
-    meter = Meter(RateLimiter(), 100, 0, ["gpt-4o"], Prices())
+    meter = Meter(RateLimiter(), 100, 0, ["gpt-4o"], None)
     request = read_request(BODY, 1, where="line 1", model=None, endpoint=None)
     result = Result(request, body={"usage": {}})
     now += 10
@@ -197,7 +197,7 @@ def test_a_price_is_no_limit(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("in", "--price-in", "foo")
 
-    assert "a price is a number above 0" in capfd.readouterr().err
+    assert "a price cannot be read from 'foo'" in capfd.readouterr().err
 
 
 def test_a_bound_of_the_cost_is_never_below_it() -> None:

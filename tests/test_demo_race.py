@@ -14,11 +14,11 @@ from openai import AsyncOpenAI
 
 from ratelimit import RateLimiter
 from ratelimit.commands.calls import Call, with_answers
+from ratelimit.commands.counting import least_seconds
 from ratelimit.commands.demo.backend import server_settles, taken
 from ratelimit.commands.demo.clients import CLIENTS, IN_FLIGHT, ClientFigures, run_client
 from ratelimit.commands.demo.plan import Plan, make_plan
 from ratelimit.commands.demo.workload import make_calls
-from ratelimit.commands.refill import least_seconds
 from ratelimit.testing import FakeOpenAI, Latency, VirtualClock
 
 CALLS = with_answers(make_calls(80, seed=3), seed=3)

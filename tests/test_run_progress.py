@@ -49,7 +49,7 @@ class Hand(Meter):
         self.clock = clock
         self.amounts: dict[str, float] = {}
         """Limits per minute in place of the limiter's."""
-        super().__init__(self.limiter, left, 0, ["gpt-4o"], prices or Prices())
+        super().__init__(self.limiter, left, 0, ["gpt-4o"], prices)
 
     def limits(self) -> dict[tuple[str, float], float]:
         """The limiter's, or those that a test sets."""

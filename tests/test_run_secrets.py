@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from ratelimit.batch import Request, Result
+from ratelimit.batch.results import read_result
 from ratelimit.cli import main
 from ratelimit.commands import CommandError
 from ratelimit.commands.calls import Call
 from ratelimit.commands.run.settings import RunSettings
-from ratelimit.commands.secrets import Address, Secrets, proxy_passwords
+from ratelimit.commands.secrets import DEEPEST, Address, Secrets, environment_secrets
 from ratelimit.testing import FakeOpenAI
 
 KEYS = ["sk-canary-7d1f0c52a9e84b36", "hunter2", "ab\"c'd", "p\\w/1", "topsecret", "k3"]
@@ -146,11 +147,57 @@ def test_an_address_that_is_none_is_refused_without_its_password(text: str) -> N
     assert "pa55word" not in str(caught.value)
 
 
-def test_passwords_of_proxies_are_secrets() -> None:
-    """Errors of the HTTP client may name its proxy."""
-    environment = {"HTTPS_PROXY": "http://me:pa55%21@proxy:3128", "http_proxy": "http://[", "X": ""}
+@pytest.mark.parametrize(
+    ("variable", "value", "found"),
+    [
+        ("HTTPS_PROXY", "http://me:pa55%21@proxy:3128", "pa55!"),
+        ("all_proxy", "me:pa55word@proxy:3128", "pa55word"),
+        ("HTTP_PROXY", "http://t0ken-of-a-proxy@proxy:3128", "t0ken-of-a-proxy"),
+        ("HTTP_PROXY", "http://t0ken-of-a-proxy:x@proxy:3128", "t0ken-of-a-proxy"),
+        ("OPENAI_CUSTOM_HEADERS", "X-Tenant: a\nX-Api-Key: s3cr3t", "s3cr3t"),
+        ("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer s3cr3t", "s3cr3t"),
+    ],
+)
+def test_secrets_of_the_environment_are_found(variable: str, value: str, found: str) -> None:
+    """Errors of the HTTP client may name its proxy, and servers repeat headers."""
+    secrets = Secrets(environment_secrets({"https_proxy": "http://[", "X": "", variable: value}))
 
-    assert proxy_passwords(environment) == ("pa55!",)
+    assert secrets.mask(f"cannot use {found!r}") == "cannot use '***'"
+
+
+def test_a_plain_user_name_is_no_secret() -> None:
+    """Masking it would only make errors hard to read."""
+    secrets = Secrets(environment_secrets({"HTTP_PROXY": "http://me:pa55word@proxy"}))
+
+    assert secrets.mask("the proxy knows me") == "the proxy knows me"
+
+
+@pytest.mark.parametrize("login", ["t0ken-in-the-url", "t0ken-in-the-url:x", "abcdef:"])
+def test_a_token_in_the_place_of_a_user_name_is_masked(login: str) -> None:
+    """Git hosts and gateways take one there, with an empty or any password."""
+    token = login.partition(":")[0]
+    address = Address.read(f"https://{login}@host/v1")
+
+    assert token not in Secrets(address.secrets).mask(f"who is {token}?")
+    assert token not in address.shown
+
+
+@pytest.mark.parametrize("key", ["any", KEYS[0]])
+def test_an_answer_nested_without_end_is_a_failure_of_its_own(key: str) -> None:
+    """It could be neither masked nor read again; a run must not end by it, nor its file
+    become unreadable.
+    """
+    body: Any = 1
+    for _ in range(DEEPEST + 1):
+        body = {"a": body}
+    answer = Result(Request("a", "chat.completions", {}), 200, body)
+    within = Result(answer.request, 200, body["a"])
+
+    masked = Secrets([key]).mask_result(answer)
+
+    assert (masked.custom_id, masked.ok, masked.code) == ("a", False, "unreadable_answer")
+    assert read_result(masked.line()) == ("a", False)
+    assert read_result(Secrets([key]).mask_result(within).line()) == ("a", True)
 
 
 def test_warnings_are_masked(

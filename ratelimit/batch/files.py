@@ -38,7 +38,7 @@ def replacement(path: Path) -> Iterator[int]:
     Raises OSError where the disk refuses, where the owner cannot be kept, and for a
     file with several names (hard links), which replacing would separate.
     """
-    place = path.resolve()
+    place = place_of(path)
     beside = place.with_name(f".ratelimit-{secrets.token_hex(8)}.tmp")
     old = place.stat() if place.exists() else None
     if old is not None and old.st_nlink > 1:
@@ -106,5 +106,19 @@ def same_file(one: Path, other: Path) -> bool:
     """Return whether two paths lead to one file, through links or other spellings."""
     try:
         return one.samefile(other)
-    except OSError:
-        return one.resolve() == other.resolve()
+    except OSError:  # one of them is not there yet
+        pass
+
+    try:
+        return place_of(one) == place_of(other)
+    except OSError:  # nor is the folder that they are in
+        return one == other
+
+
+def place_of(path: Path) -> Path:
+    """Return where a path leads; raise nothing but OSError where it leads nowhere.
+
+    `Path.resolve` raises RuntimeError for links in a circle, which opening them tells
+    in the system's words.
+    """
+    return Path(os.path.realpath(path))

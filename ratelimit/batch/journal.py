@@ -22,7 +22,7 @@ from typing import Final, Self
 
 from filelock import lock_descriptor
 
-from ratelimit.batch.files import replacement, write_whole
+from ratelimit.batch.files import place_of, replacement, write_whole
 from ratelimit.batch.requests import key_of
 from ratelimit.batch.results import OPENING, read_result
 from ratelimit.errors import InvalidArgument
@@ -131,7 +131,7 @@ class Journal:
             try:
                 if self.path.exists() and not self.path.is_file():
                     raise _unusual(self.path)
-                self._place = self.path.resolve()
+                self._place = place_of(self.path)
                 self._was_there = self._place.exists()
                 stack.callback(self._detach)
                 self._attach()

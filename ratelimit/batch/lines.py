@@ -10,8 +10,9 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NoReturn
 
 from ratelimit.errors import InvalidArgument
 
@@ -30,7 +31,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """
     number = 0
     try:
-        with _open(path) as file:
+        with ExitStack() as stack:
+            file = _open(path, stack)
             while raw := file.readline(LONGEST_LINE):
                 number += 1
                 if len(raw) == LONGEST_LINE:
@@ -48,15 +50,20 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise InvalidArgument(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _open(path: Path) -> IO[bytes]:
-    file = path.open("rb")
-    if file.read(2) == b"\x1f\x8b":
-        file.close()
+def _open(path: Path, stack: ExitStack) -> IO[bytes]:
+    """Open a file or a pipe until the stack ends; gzip is known by its first bytes."""
+    file = stack.enter_context(path.open("rb"))
+    if file.peek(2)[:2] != b"\x1f\x8b":
+        return file
 
-        return gzip.open(path, "rb")  # type: ignore[return-value]  # it reads bytes like any file
+    packed: Any = gzip.GzipFile(fileobj=file)  # it reads bytes like any file
+    stack.callback(packed.close)
+    return packed  # type: ignore[no-any-return]
 
-    file.seek(0)
-    return file
+
+def _refuse(constant: str) -> NoReturn:
+    """Refuse what Python reads and writes as a number, and no server takes."""
+    raise ValueError(f"{constant} is no number there")
 
 
 def parse_line(raw: bytes, where: str) -> dict[str, Any]:
@@ -65,7 +72,7 @@ def parse_line(raw: bytes, where: str) -> dict[str, Any]:
     Raises `InvalidArgument` that says what the line is instead.
     """
     try:
-        line = json.loads(raw.decode("utf-8-sig"))
+        line = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse)
     except UnicodeDecodeError:
         raise InvalidArgument(
             f"{where} is not UTF-8 text; a file of requests has one JSON object a line"

@@ -21,8 +21,8 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from ratelimit.errors import InvalidArgument
+from ratelimit.estimate.endpoints import ENDPOINTS, Endpoint, endpoint_named, endpoint_of
 from ratelimit.estimate.endpoints import PATHS as ALL_PATHS
-from ratelimit.estimate.endpoints import endpoint_of
 
 PATHS: Final[Mapping[str, str]] = {
     endpoint: path
@@ -61,7 +61,7 @@ class Request:
 
     custom_id: str
     endpoint: str
-    """A name ("chat.completions"), or a path below the base URL ("/audio/speech")."""
+    """A name ("chat.completions"), or a path below the base URL ("/rerank")."""
     body: Mapping[str, Any]
     given: Mapping[str, Any] = field(default_factory=dict)
     """What it was made of, as it was handed over."""
@@ -101,6 +101,7 @@ def read_request(
     where: str = "",
     model: str | None = None,
     endpoint: str | None = None,
+    counted: bool = False,
 ) -> Request:
     """Read one request; raise `InvalidArgument`, naming `where`, for what is none.
 
@@ -110,6 +111,7 @@ def read_request(
     :param model: sent in place of the model that the body names.
     :param endpoint: of an item that names none itself; a name or path, see
         `read_endpoint`.
+    :param counted: it is only counted, and never sent.
     """
     where = where or f"request {number}"
     if not isinstance(item, Mapping):
@@ -119,7 +121,8 @@ def read_request(
 
     line = _take_apart(item)
     body = {name: value for name, value in line.body.items() if name not in _STREAMING}
-    chosen = _endpoint(line.named or endpoint, body, where)
+    named = endpoint if line.named is None else line.named
+    chosen = _endpoint(named, body, where, counted=counted)
     if model is not None:
         body["model"] = model
     # recorded from Azure, where the path names the model
@@ -137,26 +140,27 @@ def read_request(
 
 
 @lru_cache(maxsize=256)
-def read_endpoint(named: str) -> str:
+def read_endpoint(named: str, *, counted: bool = False) -> str:
     """Read an endpoint: a name of `PATHS`, or the path below the API's version.
 
     A URL or path is shortened to its name or to what follows "/v1". Raises
-    `InvalidArgument` for what is neither, and for what is nearly one of `PATHS`.
+    `InvalidArgument` for what is neither, for what is nearly one of `PATHS`, and for
+    what is asked or answered in another form than JSON.
+
+    :param counted: the request is only counted, so the form does not matter.
     """
-    if named in PATHS:
-        return named
+    endpoint = endpoint_named(named)
+    if endpoint != "other":
+        if not counted:
+            _check_json(endpoint, named)
+        return _shortened(endpoint, named)
 
-    path = "/" + named.partition("?")[0].replace(".", "/").strip("/")
-    for name, tail in PATHS.items():
-        if path.endswith(tail):
-            return name
-
-    below = "/" + named.partition("?")[0].partition("/v1/")[2].strip("/")
+    bare = named.partition("?")[0]
+    below = "/" + bare.partition("/v1/")[2].strip("/")
     if below == "/":
-        below = named.partition("?")[0].rstrip("/")
-    near = difflib.get_close_matches(
-        below if below.startswith("/") else path, PATHS.values(), 1, _MISSPELLED
-    )
+        below = bare.rstrip("/")
+    guessed = below if below.startswith("/") else "/" + bare.replace(".", "/").strip("/")
+    near = difflib.get_close_matches(guessed, PATHS.values(), 1, _MISSPELLED)
     if near:
         raise InvalidArgument(f"{named!r} is no endpoint; /v1{near[0]} is")
 
@@ -167,6 +171,22 @@ def read_endpoint(named: str) -> str:
         )
 
     return below
+
+
+def _check_json(endpoint: str, named: str) -> None:
+    if endpoint not in PATHS:
+        raise InvalidArgument(
+            f"{named!r} takes or gives what is no JSON, such as sound or files, which a file of"
+            " results cannot keep; call it with the client itself, wrapped by the limiter"
+        )
+
+
+def _shortened(endpoint: Endpoint, named: str) -> str:
+    """Return the name of an endpoint, or its path where that is not the first one."""
+    path = "/" + named.partition("?")[0].removesuffix(".create").replace(".", "/").strip("/")
+    ends = [f"/{end}" for end in ENDPOINTS if path.endswith(f"/{end}")]
+    end = max(ends, key=len, default=ALL_PATHS[endpoint])
+    return endpoint if end == ALL_PATHS[endpoint] else end
 
 
 def body_in(item: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -184,7 +204,7 @@ def _take_apart(item: Mapping[str, Any]) -> _Line:
         if isinstance(body, Mapping):
             return _Line(
                 body,
-                item.get("url", item.get("endpoint")),
+                item["url"] if item.get("url") is not None else item.get("endpoint"),
                 item.get("model"),
                 item.get("custom_id"),
                 item.get("method", "POST"),
@@ -197,20 +217,22 @@ def _take_apart(item: Mapping[str, Any]) -> _Line:
     return _Line(bare, item.get("url"), None, item.get("custom_id"), item.get("method", "POST"))
 
 
-def _endpoint(named: object, body: Mapping[str, Any], where: str) -> str:
-    if isinstance(named, str) and named:
-        try:
-            return read_endpoint(named)
-        except InvalidArgument as error:
-            raise InvalidArgument(f"{where}: {error}") from None
-
-    endpoint = endpoint_of(body)
-    if endpoint not in PATHS and endpoint != "other":
+def _endpoint(named: object, body: Mapping[str, Any], where: str, *, counted: bool) -> str:
+    if named is None:
+        named = _endpoint_of(body, where)
+    elif not isinstance(named, str) or not named:
         raise InvalidArgument(
-            f"{where} is a request for {endpoint}, which a file asks for by its path alone:"
-            ' name it, "url" in the line, or endpoint='
+            f'{where}: the endpoint ("url") should be a text such as "/v1/chat/completions", not'
+            f" {named!r:.40}"
         )
+    try:
+        return read_endpoint(named, counted=counted)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{where}: {error}") from None
 
+
+def _endpoint_of(body: Mapping[str, Any], where: str) -> str:
+    endpoint = endpoint_of(body)
     if endpoint == "other":
         raise InvalidArgument(
             f'{where} is no request: it has neither "messages" nor "input" nor "prompt";'
@@ -227,10 +249,12 @@ def _custom_id(line: _Line, number: int, where: str) -> str:
             raise InvalidArgument(f"{where} cannot be written as JSON: {error}") from None
         return f"{number}-{hashlib.blake2b(written.encode(), digest_size=6).hexdigest()}"
 
-    if not isinstance(line.custom_id, str) or not line.custom_id:
+    if line.custom_id == "":
         raise InvalidArgument(
-            f'{where}: "custom_id" should be a text, not a {type(line.custom_id).__name__}'
+            f'{where}: its "custom_id" is empty; give it a name, or leave the field out'
         )
+    if not isinstance(line.custom_id, str):
+        raise InvalidArgument(f'{where}: "custom_id" should be a text, not {line.custom_id!r:.40}')
     return line.custom_id
 
 

@@ -9,6 +9,7 @@ the Batch API's: ``{"id", "custom_id", "response": {"status_code", "request_id",
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -99,7 +100,8 @@ class Result:
     def line(self) -> bytes:
         """Return its line in a file of results, line end included.
 
-        It is ASCII, so that every reader splits the file into the same lines.
+        It is ASCII, so that every reader splits the file into the same lines. NaN is no
+        JSON, and becomes null.
         """
         response = None
         if self.status is not None:
@@ -114,7 +116,11 @@ class Result:
             "response": response,
             "error": self.error,
         }
-        return json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        try:
+            text = json.dumps(line, separators=(",", ":"), allow_nan=False)
+        except ValueError:  # as Python reads it, and some servers write it
+            text = json.dumps(_without_nan(line), separators=(",", ":"))
+        return text.encode() + b"\n"
 
     def __repr__(self) -> str:
         if self.ok:
@@ -122,6 +128,20 @@ class Result:
 
         status = "" if self.status is None else f" (HTTP {self.status})"
         return f"<Result {self.custom_id!r}: failed by {self.code}{status}>"
+
+
+def _without_nan(value: Any) -> Any:
+    """Put None in the place of NaN and infinity."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+
+    if isinstance(value, Mapping):
+        return {name: _without_nan(item) for name, item in value.items()}
+
+    return value
 
 
 def error_in(body: object) -> object:

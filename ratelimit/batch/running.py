@@ -69,7 +69,7 @@ def run(
         default as many as the limits ask for, 1,000 at most.
     :param priority: as in `RateLimiter.reserve`.
     :param endpoint: where bodies are asked that do not show it: "embeddings", or a path
-        such as "/v1/audio/speech". Lines that name an endpoint keep theirs.
+        such as "/v1/rerank". Lines that name an endpoint keep theirs. Answers are JSON.
     :param patience: seconds for which a server that cannot be reached is waited for; by
         default 10 minutes once it has answered, and not at all before.
 

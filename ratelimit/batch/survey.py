@@ -6,6 +6,7 @@ memory than the names that have to be unique.
 
 from __future__ import annotations
 
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -44,6 +45,16 @@ class Survey:
             self.problems.append(problem)
 
 
+def _is_read_once(path: Path) -> bool:
+    """Return whether a path is a pipe or a device."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False  # reading it says why
+
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 class Source:
     """A file of requests, and which of them are to be sent.
 
@@ -72,8 +83,14 @@ class Source:
         """Read the whole file once.
 
         Two requests of one name are a problem: their results could not be
-        distinguished.
+        distinguished. Raises `InvalidArgument` for what can be read only once.
         """
+        if _is_read_once(self.path):
+            raise InvalidArgument(
+                f"{self.path} is no ordinary file, and a run reads its requests twice; write them"
+                " to a file first"
+            )
+
         found = Survey()
         names: set[bytes] = set()
         for number, raw in read_lines(self.path):

@@ -1,28 +1,22 @@
 """The arguments of the command line.
 
-Owns their names, their help and the reading of amounts and durations; a misspelled one
-is an error that names the right one. Must never import what a bare installation lacks,
-or do what a command does.
+Owns their names and their help; a misspelled one is an error that names the right one.
+Must never import what a bare installation lacks, or do what a command does.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from ratelimit.commands.amounts import read_limit, read_price, read_seconds, read_whole
 from ratelimit.installation import version
+from ratelimit.limits import SHORT_FORMS
 
-LARGEST: Final = 1e15
-"""No limit is larger; see `ratelimit.limits.LARGEST`."""
-
-_SCALES: Final = {"k": 1e3, "m": 1e6}
-_PERIODS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0}
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d|)")
 _UNKNOWN: Final = re.compile(r"unrecognized arguments: (?P<argument>--?[\w-]+)")
 _CHOICE: Final = re.compile(r"invalid choice: '(?P<given>[^']*)' \(choose from (?P<known>.*)\)")
 
@@ -96,7 +90,7 @@ def _add_demo(commands: Any) -> None:
     )
     demo.add_argument(
         "--limit",
-        type=_whole(1),
+        type=read_whole(1),
         default=200,
         metavar="N",
         help="send at most N calls of the file, or of ours (default: 200)",
@@ -160,7 +154,7 @@ def _add_serve(commands: Any) -> None:
     )
     serve.add_argument(
         "--port",
-        type=_whole(0, 65_535),
+        type=read_whole(0, 65_535),
         default=8_080,
         metavar="N",
         help="port, 0 for any free one (default: 8080)",
@@ -211,7 +205,7 @@ def _add_run(commands: Any) -> None:
     )
     run.add_argument(
         "--concurrency",
-        type=_whole(1),
+        type=read_whole(1),
         metavar="N",
         help="send at most N requests at once (default: as the limits ask for)",
     )
@@ -223,7 +217,7 @@ def _add_run(commands: Any) -> None:
     )
     run.add_argument(
         "--patience",
-        type=_seconds,
+        type=read_seconds,
         metavar="TIME",
         help="time to wait for a server that is away, such as 90s, 10m or 2h (default: 10m once it"
         " has answered; before that the run ends at once)",
@@ -240,73 +234,34 @@ def _add_run(commands: Any) -> None:
     )
     run.add_argument(
         "--price-in",
-        type=_price,
+        type=read_price,
         metavar="P",
-        help="price of a million prompt tokens, to show the cost",
+        help="price of a million prompt tokens, to show the cost; with --price-out",
     )
     run.add_argument(
-        "--price-out", type=_price, metavar="P", help="price of a million output tokens"
+        "--price-out",
+        type=read_price,
+        metavar="P",
+        help="price of a million output tokens; 0 where there are none, as of embeddings",
     )
     _add_json(run, "write the figures there")
 
 
 def _add_limits(parser: Parser, *options: tuple[str, str, float | None]) -> None:
-    for name, text, default in options:
-        parser.add_argument(name, type=_amount, default=default, metavar="N", help=text)
+    for option, text, default in options:
+        name, _ = SHORT_FORMS[option.removeprefix("--")]
+        parser.add_argument(option, type=read_limit(name), default=default, metavar="N", help=text)
 
 
 def _add_seed(parser: Parser) -> None:
     parser.add_argument(
-        "--seed", type=_whole(0), default=0, metavar="N", help="of everything random (default: 0)"
+        "--seed",
+        type=read_whole(0),
+        default=0,
+        metavar="N",
+        help="of everything random (default: 0)",
     )
 
 
 def _add_json(parser: Parser, text: str) -> None:
     parser.add_argument("--json", dest="json_path", type=Path, metavar="FILE", help=text)
-
-
-def _amount(text: str) -> float:
-    """Read a limit: "500", "30_000", "30k", "1.5m"."""
-    return _number(text, "a limit is a number above 0, such as 500 or 30k")
-
-
-def _price(text: str) -> float:
-    """Read the price of a million tokens."""
-    return _number(text, "a price is a number above 0, such as 2.5 or 0.15")
-
-
-def _number(text: str, expected: str) -> float:
-    scale = _SCALES.get(text[-1:].lower(), 1)
-    try:
-        value = float(text[:-1] if scale != 1 else text) * scale
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= LARGEST:
-        raise argparse.ArgumentTypeError(f"{expected}, not {text!r}")
-
-    return value
-
-
-def _seconds(text: str) -> float:
-    """Read a duration: "90", "90s", "10m", "2h"."""
-    found = _DURATION.fullmatch(text.strip().lower())
-    if found is None or float(found[1]) * _PERIODS[found[2]] > LARGEST:
-        raise argparse.ArgumentTypeError(f"expected a time such as 90s, 10m or 2h, not {text!r}")
-
-    return float(found[1]) * _PERIODS[found[2]]
-
-
-def _whole(least: int, most: int | None = None) -> Callable[[str], Any]:
-    bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
-
-    def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least or (most is not None and value > most):
-            raise argparse.ArgumentTypeError(f"expected a whole number {bounds}, not {text!r}")
-
-        return value
-
-    return read

@@ -31,6 +31,7 @@ class Call:
 
     body: Mapping[str, Any] = field(repr=False)
     endpoint: str | None = None
+    """As `read_endpoint` gives it."""
     origin: str = ""
     """Where it came from: "line 12 of FILE"."""
     usage: Mapping[str, int] | None = None
@@ -39,7 +40,7 @@ class Call:
     @property
     def is_chat(self) -> bool:
         """Whether the chat endpoint can take it."""
-        return (self.endpoint or "").replace(".", "/").endswith("chat/completions")
+        return self.endpoint == "chat.completions"
 
 
 def read_calls(path: Path) -> Iterator[Call]:
@@ -50,7 +51,7 @@ def read_calls(path: Path) -> Iterator[Call]:
     for number, raw in read_lines(path):
         where = f"line {number} of {path}"
         line = parse_line(raw, where)
-        request = read_request(line, number, where=where)
+        request = read_request(line, number, where=where, counted=True)
         body = body_in(line)
         if "model" in request.body and "model" not in body:
             body = {**body, "model": request.model}

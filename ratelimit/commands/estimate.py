@@ -1,30 +1,26 @@
 """`ratelimit estimate`: what a file of calls costs, and how long limits make it take.
 
-Owns the sums and their table. Must never count tokens (the limiter does) or send
-anything.
+Owns their table and their figures. Must never count or send anything.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from ratelimit import Estimate, RateLimiter
+from ratelimit import Limits, RateLimiter
 from ratelimit.commands import CommandError
 from ratelimit.commands.calls import Call, read_calls
+from ratelimit.commands.counting import Counted, Sum, count, seconds_of
 from ratelimit.commands.figures import check_writable, write_figures
-from ratelimit.commands.refill import least_seconds
 from ratelimit.commands.show import Output, duration, say, table
 
 COLUMNS: Final = ("calls", "prompt", "answer", "both", "charge", "prompt is")
-SURENESS: Final = ("exact", "formula", "learned", "guess")
-"""What `Estimate.confidence` says, the surest first."""
-
 CAPTION: Final = (
     "Tokens. Prompt: what will be billed for the input. Answer: the bound that the body sets, else"
     " what such calls usually need. Charge: what the server's limiter takes at admission, until"
@@ -34,31 +30,11 @@ CAPTION: Final = (
 )
 
 
-class Sums(NamedTuple):
-    """What several calls come to, in tokens."""
+class Line(NamedTuple):
+    """One call of the file, counted."""
 
-    calls: int
-    prompt: int
-    answer: int
-    charge: int
-    sure: str
-    """How sure the least sure prompt is."""
-
-    @classmethod
-    def of(cls, made: Sequence[Estimate]) -> Sums:
-        """Add up estimates."""
-        return cls(
-            len(made),
-            sum(one.prompt_tokens for one in made),
-            sum(one.output_tokens for one in made),
-            sum(one.charge for one in made),
-            max((one.confidence for one in made), key=SURENESS.index, default=SURENESS[0]),
-        )
-
-    def cells(self) -> tuple[str, ...]:
-        """Return the cells of its row, in the order of `COLUMNS`."""
-        amounts = (self.calls, self.prompt, self.answer, self.prompt + self.answer, self.charge)
-        return (*(f"{amount:,}" for amount in amounts), self.sure)
+    call: Call
+    counted: Counted
 
 
 def estimate(
@@ -69,84 +45,81 @@ def estimate(
     Returns the exit status: 1 when a call can never fit its limit.
     """
     check_writable(json_path, path)
-    limiter = RateLimiter()
-    found = [
-        (call, limiter.estimate(call.body, endpoint=call.endpoint)) for call in read_calls(path)
-    ]
-    if not found:
+    limits = Limits(rpm=rpm, tpm=tpm)
+    limiter = RateLimiter(limits=limits)
+    lines = [Line(call, count(limiter, call.body, call.endpoint)) for call in read_calls(path)]
+    if not lines:
         raise CommandError(f"{path} holds no requests")
 
     console = Output()
-    total = Sums.of([made for _, made in found])
-    console.print(_each_call(found, total) if each else _each_model(found, total))
-    possible = [(call, made) for call, made in found if _can_go(made, rpm, tpm)]
-    going = Sums.of([made for _, made in possible])
-    _show_time(console, going, found, rpm, tpm)
-    write_figures(json_path, _document(found, total, going, rpm, tpm))
-    return 1 if going.calls < total.calls else 0
+    total = Sum.of(line.counted for line in lines)
+    console.print(_each_call(lines, total) if each else _each_model(lines, total))
+    going = _by_model(line for line in lines if line.counted.can_go(limits))
+    hopeless = total.calls - sum(found.calls for found in going.values())
+    seconds = seconds_of(going, limiter) if len(limits) else None
+    if seconds is None:
+        say(console, "Give --rpm and --tpm to see how long that takes.")
+    else:
+        _show_time(console, seconds, lines, hopeless, limits)
+    write_figures(json_path, _document(lines, total, hopeless, seconds))
+    return 1 if hopeless else 0
 
 
-def _can_go(made: Estimate, rpm: float | None, tpm: float | None) -> bool:
-    """Return whether a full bucket is enough for a call."""
-    tokens = max(made.prompt_tokens, made.charge)
-    return not (rpm is not None and rpm < 1) and not (tpm is not None and tokens > tpm)
+def _cells(found: Sum) -> tuple[str, ...]:
+    """Return the cells of a row, in the order of `COLUMNS`."""
+    both = found.prompt + found.output
+    amounts = (found.calls, found.prompt, found.output, both, found.charge)
+    return (*(f"{amount:,}" for amount in amounts), found.sure)
 
 
-def _each_call(found: Sequence[tuple[Call, Estimate]], total: Sums) -> Table:
+def _each_call(lines: Sequence[Line], total: Sum) -> Table:
     rows = [
-        (call.origin.partition(" of ")[0], made.model or "?", *Sums.of([made]).cells()[1:])
-        for call, made in found
+        (
+            call.origin.partition(" of ")[0],
+            counted.estimate.model or "?",
+            *_cells(Sum.of([counted]))[1:],
+        )
+        for call, counted in lines
     ]
     columns = ("line", "model", *COLUMNS[1:])
-    return table("", columns, [*rows, ("all", "", *total.cells()[1:])], CAPTION, texts=2)
+    return table("", columns, [*rows, ("all", "", *_cells(total)[1:])], CAPTION, texts=2)
 
 
-def _each_model(found: Sequence[tuple[Call, Estimate]], total: Sums) -> Table:
-    return table("", ("model", *COLUMNS), [*_by_model(found), ("all", *total.cells())], CAPTION)
-
-
-def _by_model(found: Sequence[tuple[Call, Estimate]]) -> list[tuple[str, ...]]:
-    models: defaultdict[str, list[Estimate]] = defaultdict(list)
-    for _, made in found:
-        models[made.model or "?"].append(made)
-    return [
-        (model, *Sums.of(models[model]).cells())
-        for model in sorted(models, key=lambda name: -len(models[name]))
+def _each_model(lines: Sequence[Line], total: Sum) -> Table:
+    sums = _by_model(lines)
+    rows = [
+        (model or "?", *_cells(sums[model]))
+        for model in sorted(sums, key=lambda name: -sums[name].calls)
     ]
+    return table("", ("model", *COLUMNS), [*rows, ("all", *_cells(total))], CAPTION)
+
+
+def _by_model(lines: Iterable[Line]) -> dict[str, Sum]:
+    sums: defaultdict[str, Sum] = defaultdict(Sum)
+    for line in lines:
+        sums[line.counted.estimate.model].add(line.counted)
+    return sums
 
 
 def _show_time(
-    console: Console,
-    going: Sums,
-    found: Sequence[tuple[Call, Estimate]],
-    rpm: float | None,
-    tpm: float | None,
+    console: Console, seconds: float, lines: Sequence[Line], hopeless: int, limits: Limits
 ) -> None:
-    if rpm is None and tpm is None:
-        say(console, "Give --rpm and --tpm to see how long that takes.")
-        return
-
-    limits = " and ".join(
-        f"{amount:,.12g} {name}"
-        for amount, name in ((rpm, "requests"), (tpm, "tokens"))
-        if amount is not None
-    )
-    time = duration(_seconds(going, rpm, tpm))
-    if going.calls:
+    if len(lines) > hopeless:
+        named = " and ".join(f"{limit.amount:,.12g} {limit.name}" for limit in limits)
         say(
             console,
-            f"At {limits} per minute, from full buckets: {time} until the last call may be sent.",
+            f"At {named} per minute, from full buckets: {duration(seconds)} until the last call may"
+            " be sent.",
         )
-    hopeless = len(found) - going.calls
     if hopeless:
         say(
             console,
             f"{hopeless:,} calls are larger than a whole limit and will fail; the time does not"
             " count them.",
         )
-    call, largest = max(found, key=lambda pair: pair[1].prompt_tokens)
-    tokens = largest.prompt_tokens
-    if tpm is not None and tokens > tpm:
+    call, counted = max(lines, key=lambda line: line.counted.estimate.prompt_tokens)
+    tokens = counted.estimate.prompt_tokens
+    if any(limit.name == "tokens" and tokens > limit.amount for limit in limits):
         say(
             console,
             f"The prompt of {call.origin} has {tokens:,} tokens, more than the limit: no wait"
@@ -154,16 +127,8 @@ def _show_time(
         )
 
 
-def _seconds(going: Sums, rpm: float | None, tpm: float | None) -> float:
-    return least_seconds(going.prompt + going.answer, tpm, going.calls, rpm)
-
-
 def _document(
-    found: Sequence[tuple[Call, Estimate]],
-    total: Sums,
-    going: Sums,
-    rpm: float | None,
-    tpm: float | None,
+    lines: Sequence[Line], total: Sum, hopeless: int, seconds: float | None
 ) -> dict[str, Any]:
     return {
         "calls": [
@@ -176,13 +141,14 @@ def _document(
                 "charge": made.charge,
                 "confidence": made.confidence,
             }
-            for call, made in found
+            for call, (made, _) in lines
         ],
         "total": {
             "calls": total.calls,
             "prompt_tokens": total.prompt,
-            "output_tokens": total.answer,
+            "output_tokens": total.output,
             "charge": total.charge,
         },
-        "seconds": _seconds(going, rpm, tpm),
+        "hopeless": hopeless,
+        "seconds": seconds,
     }

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ratelimit.batch.files import replacement, same_file, write_whole
+from ratelimit.batch.files import place_of, replacement, same_file, write_whole
 from ratelimit.commands import CommandError
 
 
@@ -29,12 +29,12 @@ def check_writable(path: Path | None, *used: Path | None) -> None:
                 f"--json {path} would overwrite {other}; give the figures a file of their own"
             )
 
-    place = path.resolve()
-    if place.exists() and not place.is_file() and not place.is_dir():
-        return  # a device or a pipe, such as /dev/stdout: opening it may wait or consume
-
-    existed = place.exists()
     try:
+        place = place_of(path)
+        existed = place.exists()
+        if existed and not place.is_file() and not place.is_dir():
+            return  # a device or a pipe, such as /dev/stdout: opening it may wait or consume
+
         with place.open("a", encoding="utf-8"):
             pass
         if not existed:

@@ -153,6 +153,13 @@ def _without_figures(message: str) -> str:
 @contextlib.contextmanager
 def _listening(server: FakeOpenAI, host: str, port: int) -> Iterator[str]:
     """Serve while the block runs; say in one sentence that an address cannot be had."""
+    try:
+        is_name = bool(host.encode("idna"))  # as the socket encodes it
+    except UnicodeError:
+        is_name = False
+    if not is_name:
+        raise _no_host(host, "it is no name of a host")
+
     with contextlib.ExitStack() as stack:
         try:
             url = stack.enter_context(server.serve(host=host, port=port))
@@ -161,10 +168,7 @@ def _listening(server: FakeOpenAI, host: str, port: int) -> Iterator[str]:
             known = error.errno if isinstance(error.errno, int) and error.errno > 0 else None
             if known is None:
                 reason = str(error.strerror or error).partition(" (while")[0]
-                raise CommandError(
-                    f"cannot listen at host {host}: {reason}; --host takes an address of this"
-                    " machine, such as 127.0.0.1 or 0.0.0.0"
-                ) from None
+                raise _no_host(host, reason) from None
 
             reason = os.strerror(known)
             raise CommandError(
@@ -173,6 +177,13 @@ def _listening(server: FakeOpenAI, host: str, port: int) -> Iterator[str]:
             ) from None
 
         yield url
+
+
+def _no_host(host: str, reason: str) -> CommandError:
+    return CommandError(
+        f"cannot listen at host {host or repr(host)}: {reason}; --host takes an address of this"
+        " machine, such as 127.0.0.1 or 0.0.0.0"
+    )
 
 
 @contextlib.contextmanager

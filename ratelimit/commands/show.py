@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ratelimit.commands.streams import OutputLost, abandon
+from ratelimit.commands.streams import OutputLost, abandon, printable
 
 if TYPE_CHECKING:
     # it imports what only the demo needs
@@ -28,9 +28,15 @@ if TYPE_CHECKING:
 PLAIN_EVERY: Final = 5.0
 """Seconds between two plain lines."""
 
+_AS_IT_IS: Final[Any] = {"markup": False, "emoji": False}
+"""Names and paths may look like styles or emoji; none of our texts means one."""
+
 
 class Output(Console):
     """A console on standard output, which raises `OutputLost` when that is lost."""
+
+    def __init__(self) -> None:
+        super().__init__(**_AS_IT_IS)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as a `Console` does."""
@@ -53,7 +59,7 @@ class Notes(Console):
     """A console on standard error, which is silent once that is lost."""
 
     def __init__(self) -> None:
-        super().__init__(stderr=True)
+        super().__init__(stderr=True, **_AS_IT_IS)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as a `Console` does, as long as that can be read."""
@@ -70,7 +76,7 @@ class Notes(Console):
 
 def say(console: Console, sentence: str) -> None:
     """Print a sentence as it is, on one line, however wide the console."""
-    console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    console.print(printable(sentence), highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -143,7 +149,7 @@ def table(
 ) -> Table:
     """Make a table of `texts` columns of text, followed by columns of figures."""
     made = Table(
-        title=title,
+        title=printable(title),
         caption=caption,
         title_justify="left",
         caption_justify="left",
@@ -158,7 +164,7 @@ def table(
             overflow="fold",
         )
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(printable, row))
     return made
 
 

@@ -1,13 +1,16 @@
-"""Standard output and standard error that cannot be written: full disk, closed reader.
+"""Standard output and standard error: what they cannot take, and what they must not.
 
-Owns what becomes of them then. Must never import what a bare installation lacks, or
-decide the exit status.
+Owns what becomes of output that cannot be written (full disk, closed reader) and of
+signs that cannot be shown or would command a terminal. Must never import what a bare
+installation lacks, or decide the exit status.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import unicodedata
 from contextlib import suppress
 from typing import TextIO
 
@@ -32,10 +35,28 @@ def abandon(stream: TextIO) -> None:
             os.close(nowhere)
 
 
+def accept_any_text() -> None:
+    """Let both streams escape what their encoding lacks, instead of raising."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def printable(text: str) -> str:
+    """Escape line breaks, and what no screen shows or a terminal would obey."""
+    if text.isprintable():
+        return text
+
+    return "".join(
+        sign if sign.isprintable() or unicodedata.category(sign) == "Zs" else repr(sign)[1:-1]
+        for sign in text
+    )
+
+
 def print_output(text: str) -> None:
     """Print a line on standard output at once; raise `OutputLost` where that fails."""
     try:
-        print(text, flush=True)
+        print(printable(text), flush=True)
     except OSError as error:
         abandon(sys.stdout)
         raise OutputLost(error) from None
@@ -54,6 +75,6 @@ def flush_output() -> None:
 def print_note(text: str) -> None:
     """Print a line on standard error, as far as anyone can read it."""
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
     except OSError:  # there is no third place to complain at
         abandon(sys.stderr)

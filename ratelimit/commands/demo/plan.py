@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from ratelimit import RateLimiter
 from ratelimit.commands.calls import Call
-from ratelimit.commands.refill import least_seconds
+from ratelimit.commands.counting import count, least_seconds
 
 Accounting = Literal["reconcile", "charge", "never_refund"]
 
@@ -57,13 +57,11 @@ def make_plan(calls: Sequence[Call], variant: str, rpm: float | None, tpm: float
     reserves = []
     least = []
     for call in calls:
-        reserve = round(limiter.price(call.body, endpoint=call.endpoint)["tokens"])
-        estimate = limiter.estimate(call.body, endpoint=call.endpoint)
+        counted = count(limiter, call.body, call.endpoint)
+        estimate, reserve = counted.estimate, round(counted.reserved)
         reserves.append(reserve)
         # A server that settles admits output beyond its limit, from a full bucket.
-        least.append(
-            max(estimate.prompt_tokens, estimate.charge) if accounting == "reconcile" else reserve
-        )
+        least.append(counted.least if accounting == "reconcile" else reserve)
         if accounting == "reconcile":
             usage = call.usage or {}
             prompt = usage.get("prompt_tokens", estimate.prompt_tokens)

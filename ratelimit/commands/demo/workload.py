@@ -104,7 +104,7 @@ def _call(chance: random.Random, origin: str) -> Call:
     elif feature < 0.16:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
-    return Call(body, "/v1/chat/completions", origin)
+    return Call(body, "chat.completions", origin)
 
 
 def _notes(chance: random.Random, sentences: int) -> str:

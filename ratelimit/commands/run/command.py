@@ -25,7 +25,7 @@ from ratelimit.commands.run.forecast import show_forecast
 from ratelimit.commands.run.session import Session
 from ratelimit.commands.run.settings import RunSettings, make_limiter
 from ratelimit.commands.run.summary import show_nothing_to_do
-from ratelimit.commands.secrets import Address, Secrets, proxy_passwords, read_key
+from ratelimit.commands.secrets import Address, Secrets, environment_secrets, read_key
 from ratelimit.commands.show import Notes, say
 from ratelimit.errors import InvalidArgument, LimiterError
 
@@ -55,7 +55,7 @@ def run(settings: RunSettings) -> int:
     address = Address.read(
         given if given is not None else os.environ.get("OPENAI_BASE_URL") or None
     )
-    secrets = Secrets([key, *address.secrets, *proxy_passwords(os.environ)])
+    secrets = Secrets([key, *address.secrets, *environment_secrets(os.environ)])
     console = Notes()
     with _masked(secrets), Journal(settings.output) as journal:
         source = _source(settings, journal.done)

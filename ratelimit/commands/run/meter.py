@@ -33,17 +33,14 @@ _NAMES: Final = {"requests": "RPM", "tokens": "TPM"}
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Per million tokens of prompt and of output, in any currency; None if unknown."""
+    """Per million tokens of prompt and of output, in any currency."""
 
-    prompt: float | None = None
-    output: float | None = None
-
-    def __bool__(self) -> bool:
-        return self.prompt is not None or self.output is not None
+    prompt: float
+    output: float
 
     def of(self, prompt_tokens: float, output_tokens: float) -> float:
         """Return the price of these tokens."""
-        return ((self.prompt or 0) * prompt_tokens + (self.output or 0) * output_tokens) / 1e6
+        return (self.prompt * prompt_tokens + self.output * output_tokens) / 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +85,12 @@ class Meter:
     """
 
     def __init__(
-        self, limiter: RateLimiter, left: int, earlier: int, models: Iterable[str], prices: Prices
+        self,
+        limiter: RateLimiter,
+        left: int,
+        earlier: int,
+        models: Iterable[str],
+        prices: Prices | None,
     ) -> None:
         self._limiter = limiter
         self._models = tuple(models)
@@ -141,8 +143,11 @@ class Meter:
 
     @property
     def cost(self) -> float | None:
-        """So far; None where no price was given."""
-        return self._prices.of(self.prompt_tokens, self.output_tokens) if self._prices else None
+        """So far; None where no prices were given."""
+        if self._prices is None:
+            return None
+
+        return self._prices.of(self.prompt_tokens, self.output_tokens)
 
     def sample(self) -> None:
         """Note where things stand; called a few times a second, and at the end."""

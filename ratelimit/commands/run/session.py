@@ -18,7 +18,6 @@ from contextlib import aclosing
 from typing import Final
 
 import anyio
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from rich.console import Console
 
 from ratelimit import RateLimiter
@@ -29,6 +28,7 @@ from ratelimit.batch.outage import Outage
 from ratelimit.batch.running import Batch
 from ratelimit.batch.survey import Source, Survey
 from ratelimit.commands import CommandError
+from ratelimit.commands.run.client import make_client
 from ratelimit.commands.run.display import display
 from ratelimit.commands.run.ending import explain, why_away
 from ratelimit.commands.run.meter import Meter
@@ -115,13 +115,7 @@ class Session:
         async def on_response(_: object) -> None:
             self.meter.on_response()
 
-        # Every answer is counted, those to the SDK's retries included.
-        http = DefaultAsyncHttpxClient(
-            auth=self._address.login, event_hooks={"response": [on_response]}
-        )
-        async with AsyncOpenAI(
-            api_key=key, base_url=self._address.url, max_retries=RETRIES, http_client=http
-        ) as client:
+        async with make_client(key, self._address, RETRIES, on_response) as client:
             batch = Batch(
                 self._source,
                 client,
@@ -178,9 +172,9 @@ class Session:
             self._write(result)
 
     def _write(self, result: Result) -> None:
-        masked = self._secrets.mask_result(result)
+        result = self._secrets.mask_result(result)
         try:
-            self._journal.write(masked.line())
+            self._journal.write(result.line())
         except OSError as error:
             raise _DiskRefused(
                 f"cannot write {self._journal.path}: {error.strerror or error}; the answers of the"
@@ -189,7 +183,7 @@ class Session:
 
         self.meter.record(result)
         if not result.ok:
-            reason = masked.reason[:300]
+            reason = result.reason[:300]
             if reason not in self._reasons and len(self._reasons) >= MOST_REASONS:
                 reason = "other reasons"
             self._reasons[reason] += 1

@@ -40,8 +40,11 @@ class RunSettings:
     json_path: Path | None = None
 
     @property
-    def prices(self) -> Prices:
-        """Of a million tokens."""
+    def prices(self) -> Prices | None:
+        """Of a million tokens; None where they are not given."""
+        if self.price_in is None or self.price_out is None:
+            return None
+
         return Prices(self.price_in, self.price_out)
 
     def check(self) -> None:
@@ -49,6 +52,12 @@ class RunSettings:
         limits = (self.rpm, self.tpm, self.rpd, self.tpd)
         if self.tier is not None and any(limit is not None for limit in limits):
             raise CommandError("give a tier or limits, not both")
+
+        if (self.price_in is None) != (self.price_out is None):
+            raise CommandError(
+                "give both --price-in and --price-out, 0 for what is free: with one of them the"
+                " cost would be wrong"
+            )
 
 
 def make_limiter(settings: RunSettings, survey: Survey) -> RateLimiter:

@@ -6,10 +6,10 @@ Owns the closing table, the sentences below it and the JSON. Must never ask or c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 
@@ -45,6 +45,21 @@ class Outcome:
     """Why requests of this run failed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What ``--json`` asks for; the names are those of the file."""
+
+    answered: int = 0
+    failed: int = 0
+    earlier: int = 0
+    rejected: int = 0
+    seconds: float = 0.0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    utilization: Mapping[str, float] = field(default_factory=dict)
+    utilization_of_the_whole_time: Mapping[str, float] = field(default_factory=dict)
+
+
 def show_summary(settings: RunSettings, meter: Meter, outcome: Outcome) -> None:
     """Print the table and what is to be known about failures; write the figures."""
     rows = [
@@ -71,7 +86,7 @@ def show_summary(settings: RunSettings, meter: Meter, outcome: Outcome) -> None:
         _show_failures(console, meter, outcome)
 
     _show_somewhere(show)
-    write_figures(settings.json_path, _figures(meter, outcome.earlier))
+    write_figures(settings.json_path, asdict(_figures(meter, outcome.earlier)))
 
 
 def _show_somewhere(show: Callable[[Console], None]) -> None:
@@ -135,38 +150,24 @@ def show_nothing_to_do(settings: RunSettings, survey: Survey, done: Done) -> int
         if stale:
             sentence += f" Besides, {_stale(stale)}."
     _show_somewhere(lambda console: say(console, sentence))
-    write_figures(settings.json_path, _no_figures(survey.total))
+    write_figures(settings.json_path, asdict(Figures(earlier=survey.total)))
     return 1 if failed and not settings.retry_failed else 0
 
 
-def _figures(meter: Meter, earlier: int) -> dict[str, Any]:
-    return {
-        "answered": meter.done - meter.failed,
-        "failed": meter.failed,
-        "earlier": earlier,
-        "rejected": meter.refused,
-        "seconds": round(meter.seconds, 3),
-        "prompt_tokens": meter.prompt_tokens,
-        "output_tokens": meter.output_tokens,
-        "utilization": _shares(meter, whole=False),
-        "utilization_of_the_whole_time": _shares(meter, whole=True),
-    }
+def _figures(meter: Meter, earlier: int) -> Figures:
+    return Figures(
+        answered=meter.done - meter.failed,
+        failed=meter.failed,
+        earlier=earlier,
+        rejected=meter.refused,
+        seconds=round(meter.seconds, 3),
+        prompt_tokens=meter.prompt_tokens,
+        output_tokens=meter.output_tokens,
+        utilization=_shares(meter, whole=False),
+        utilization_of_the_whole_time=_shares(meter, whole=True),
+    )
 
 
 def _shares(meter: Meter, *, whole: bool) -> dict[str, float]:
     shares = meter.share(whole=whole)
     return {f"{name}/{per:g}s": round(share, 4) for (name, per), share in shares.items()}
-
-
-def _no_figures(earlier: int) -> dict[str, Any]:
-    return {
-        "answered": 0,
-        "failed": 0,
-        "earlier": earlier,
-        "rejected": 0,
-        "seconds": 0.0,
-        "prompt_tokens": 0,
-        "output_tokens": 0,
-        "utilization": {},
-        "utilization_of_the_whole_time": {},
-    }
