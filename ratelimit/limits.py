@@ -20,7 +20,7 @@ Amounts = Mapping[str, float]
 named costs nothing.
 """
 
-LARGEST: Final = 1e15
+LARGEST: Final = 10**15
 """The largest amount, in any unit: up to here a float still counts single tokens
 exactly, and no API bills more in a day.
 """

@@ -193,18 +193,19 @@ def admit_by_hand(engine: Engine, tokens: object) -> AdmittedLease | None:
     if family is None or engine.forked or type(tokens) is not int or not 0 <= tokens <= LARGEST:
         return None
     admission = family.admission
+    store = admission.store
     if admission.queue.entries:
         return None
     payment = Payment({"requests": 1, "tokens": tokens})
     if not family.pricing.settles:
         payment.keeps = True
     lease = AdmittedLease(family, payment)
-    if CURRENT.get() is not None:
+    if not store.buckets_only and CURRENT.get() is not None:
         parent = payment_around(family)
         if parent is not None:
             payment.nest(parent, running_task())
     try:
-        wait = admission.store.take(payment, admission.now())
+        wait = store.take(payment, admission.now())
     except RequestTooLarge:  # the long way finds out whether that is sure
         return None
     if wait is not None:

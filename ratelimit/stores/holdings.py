@@ -48,7 +48,8 @@ class Holdings:
         """Before this moment nobody is admitted."""
         self.ask_within = inf
         """Seconds after which a waiting head asks again, whatever it waits for."""
-        self._buckets_only = self._plain = True
+        self.buckets_only = self._plain = True
+        """Whether buckets are all that can keep a call back now."""
         self._find_obstacles()
         self._lock = threading.Lock()
         self._try_steps = try_steps(self._lock)
@@ -77,8 +78,8 @@ class Holdings:
 
     def _find_obstacles(self) -> None:
         """Note whether buckets are all that has to be looked at for a call."""
-        self._buckets_only = self.concurrency is None and self.closed_until == -inf
-        self._plain = self._buckets_only and not self.marking
+        self.buckets_only = self.concurrency is None and self.closed_until == -inf
+        self._plain = self.buckets_only and not self.marking
 
     def mark(self) -> None:
         """Let payments carry marks from now on: headers are listened to."""

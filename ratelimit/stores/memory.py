@@ -96,7 +96,7 @@ class MemoryStore(Holdings):
         """Take with the lock held."""
         if self._inbox:
             self._apply_inbox()  # what is given back by now counts for this call
-        if not self._buckets_only:
+        if not self.buckets_only:
             wait = self._obstacle(payment, now)
             if wait is not None:
                 return wait
@@ -110,10 +110,10 @@ class MemoryStore(Holdings):
         serial, evidence = self.admitted + 1, None
         if self.marking:
             evidence = Evidence(buckets.marks(full_at), serial, serial - self.ended)
-        lender = None if self._buckets_only else _lender(payment)
+        lender = None if self.buckets_only else _lender(payment)
         nesting = payment.nesting
         lent = None if lender is None else lender.nesting or Nesting()
-        thread = 0 if self._buckets_only else threading.get_ident()
+        thread = 0 if self.buckets_only else threading.get_ident()
         of_thread = self._in_flight_of.get(thread, 0) + 1
 
         # Nothing may come between these lines: no call, no loop.
