@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ratelimit import installation
+from ratelimit import __version__, installation
 from ratelimit.installation import DISTRIBUTION, install_command
 
 ROOT = Path(__file__).parents[1]
@@ -209,3 +209,12 @@ def test_a_background_job_goes_on_ignoring_ctrl_c() -> None:
 
     assert done.returncode == 2  # argparse: there is no such command
     assert signal.SIGINT.name not in done.stderr
+
+
+def test_the_package_runs_as_a_module() -> None:
+    """Where the script is not on the path, `python -m ratelimit` is the command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ratelimit", "--version"], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip().endswith(__version__)

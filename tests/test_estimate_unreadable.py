@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from ratelimit.errors import EstimateWarning
 from ratelimit.estimate import Estimate, Estimator
+from ratelimit.limits import LARGEST
 
 USER = {"role": "user", "content": "What is the weather in Ulm today?"}
 TOOL = {"type": "function", "function": {"name": "now", "description": "The time of day"}}
@@ -297,6 +298,18 @@ ENDPOINTS = st.sampled_from(
         *("images", "audio", "files", "/v1/responses", "/v1/rerank", "\ud800"),
     ]
 )
+
+
+@pytest.mark.parametrize("field", ["n", "best_of", "max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("endpoint", ["chat.completions", "completions", "images"])
+def test_no_count_in_a_body_is_beyond_what_a_limit_counts(field: str, endpoint: str) -> None:
+    """Any estimate can be taken, settled and summed up."""
+    body = {"model": "gpt-4o", "prompt": "Hi", "messages": [], "max_tokens": 1e15, field: 1e300}
+    estimate = Estimator().estimate(body, endpoint=endpoint)
+
+    amounts = [one for one in estimate if isinstance(one, int)]
+    assert min(amounts) >= 0
+    assert max(amounts) <= LARGEST
 
 
 @settings(max_examples=400, deadline=None)

@@ -25,6 +25,7 @@ from ratelimit.estimate.responses import is_divided
 from ratelimit.estimate.results import Basis, Estimate, EstimatorStatistics
 from ratelimit.estimate.totals import UNREAD_TOKENS, Totals
 from ratelimit.estimate.untrusted import as_mapping, as_str, sent_body
+from ratelimit.limits import LARGEST
 
 _STEADY: Final = frozenset({"tools", "results", "schema"})
 """Kinds of content that a server writes the same tokens around in each prompt."""
@@ -211,11 +212,11 @@ class Estimator:
         return Estimate(
             endpoint=endpoint,
             model=model,
-            prompt_tokens=totals.tokens,
-            output_tokens=expected * choices,
-            max_output_tokens=None if bound is None else bound * choices,
-            charge=charge(endpoint, totals),
-            images=totals.images,
+            prompt_tokens=min(totals.tokens, LARGEST),
+            output_tokens=min(expected * choices, LARGEST),
+            max_output_tokens=None if bound is None else min(bound * choices, LARGEST),
+            charge=min(charge(endpoint, totals), LARGEST),
+            images=min(totals.images, LARGEST),
             confidence=totals.confidence,
             choices=choices,
             basis=basis,
