@@ -21,9 +21,11 @@ from ratelimit.admission.admission import Terms
 from ratelimit.admission.drivers import running_task
 from ratelimit.arguments import OPTIONS, cost_by_hand, similar
 from ratelimit.control.engine import Engine
+from ratelimit.control.family import ModelFamily
 from ratelimit.errors import InvalidArgument, RequestTooLarge, WouldBlock
 from ratelimit.estimate import Estimate
-from ratelimit.lease import CURRENT, AdmittedLease, Current, Lease, payment_around
+from ratelimit.lease import AdmittedLease, Current, Lease, payment_around
+from ratelimit.lease.flights import end_dead, note_flight, stream_around
 from ratelimit.limits import LARGEST, amount_of
 from ratelimit.stores.payments import Payment, Wait
 
@@ -63,6 +65,7 @@ class Reservation:
         lease = self._unpaid()
         if self._try_admit(lease) is not None:
             lease.family.admit(lease.payment, self._terms(lease))
+        note_flight(lease)
         return lease.deliver()
 
     async def _admit_async(self) -> AdmittedLease:
@@ -74,6 +77,7 @@ class Reservation:
             lease = self._unpaid()
         if self._try_admit(lease) is not None:
             await lease.family.admit_async(lease.payment, self._terms(lease))
+        note_flight(lease)
         return lease.deliver()
 
     def _unpaid(self) -> AdmittedLease:
@@ -96,9 +100,22 @@ class Reservation:
         """Admit without waiting and return None, or return the wait."""
         engine = self._engine
         engine.warn_if_forked()
-        if lease.payment.nesting is not None:
-            lease.payment.nesting.task = running_task()
-        return lease.family.admit_nowait(lease.payment, self._patience, engine.clock.now())
+        family, payment = lease.family, lease.payment
+        if not family.admission.store.buckets_only:
+            self._find_slot(family, payment)
+        return family.admit_nowait(payment, self._patience, engine.clock.now())
+
+    def _find_slot(self, family: ModelFamily, payment: Payment) -> None:
+        """Look for a slot that the call may use, or that nobody uses any more."""
+        task = running_task()
+        if payment.nesting is None:
+            parent = stream_around(family, task)
+            if parent is not None:
+                payment.nest(parent)
+        if payment.nesting is not None:
+            payment.nesting.task = task
+        if family.admission.store.full:
+            end_dead(family)
 
     def _terms(self, lease: AdmittedLease) -> Terms:
         """Return by what the call waits.
@@ -111,7 +128,13 @@ class Reservation:
         price = None
         if estimate is not None and family.pricing.sees_headers:
             price = partial(engine.price, lease.payment, estimate, family)
-        return Terms(arrival, self._patience, deadline_of(self._timeout, arrival), price)
+
+        def prepare() -> float:
+            if price is not None:
+                price()
+            return end_dead(family) if family.admission.store.full else inf
+
+        return Terms(arrival, self._patience, deadline_of(self._timeout, arrival), prepare)
 
     def _enter(self, lease: AdmittedLease) -> Lease:
         self._lease = lease
@@ -194,16 +217,12 @@ def admit_by_hand(engine: Engine, tokens: object) -> AdmittedLease | None:
         return None
     admission = family.admission
     store = admission.store
-    if admission.queue.entries:
+    if admission.queue.entries or not store.buckets_only:
         return None
     payment = Payment({"requests": 1, "tokens": tokens})
     if not family.pricing.settles:
         payment.keeps = True
     lease = AdmittedLease(family, payment)
-    if not store.buckets_only and CURRENT.get() is not None:
-        parent = payment_around(family)
-        if parent is not None:
-            payment.nest(parent, running_task())
     try:
         wait = store.take(payment, admission.now())
     except RequestTooLarge:  # the long way finds out whether that is sure

@@ -235,10 +235,15 @@ def test_a_head_waits_for_its_deadline_while_calls_in_flight_may_give_back() -> 
 
 
 def test_the_price_is_set_anew_at_each_turn() -> None:
-    """More is known of the server by then."""
+    """More is known of the server by then; and the head looks again when that says."""
     prices: list[int] = []
     queue, one = Queue(), waiter()
-    one.prepare = lambda: prices.append(len(prices))
+
+    def prepare() -> float:
+        prices.append(len(prices))
+        return 0.5
+
+    one.prepare = prepare
     other: Any = admit(queue, waiter(), 0.0)
     other.send(None)
     flow: Any = admit(queue, one, 0.0)
@@ -246,7 +251,7 @@ def test_the_price_is_set_anew_at_each_turn() -> None:
     assert prices == []
     end(other)
     flow.send(1.0)
-    flow.send(until(2.0))
+    assert flow.send(until(2.0)) == Park(1.5)
     flow.send(2.0)
 
     assert prices == [0, 1]

@@ -35,8 +35,11 @@ class Terms:
     """Seconds by which later calls of less patience may overtake."""
     deadline: float = inf
     """When to raise `WaitTimeout`."""
-    prepare: Callable[[], object] | None = None
-    """Called before each look of the head at the store: more may be known by then."""
+    prepare: Callable[[], float] | None = None
+    """Called before each look of the head at the store: more may be known by then.
+
+    Returns in how many seconds the head has to look again, at the latest.
+    """
     again: bool = False
     """Whether the call waited before and joins once more, before its equals."""
 

@@ -67,6 +67,14 @@ def in_event_loop() -> bool:
     return True
 
 
+def running_loop() -> Any:
+    """Return the event loop that the caller runs in; None outside of any."""
+    try:
+        return anyio.lowlevel.current_token().native_token
+    except RuntimeError:
+        return None
+
+
 def running_task() -> object:
     """Return what runs the caller: the task, or the thread outside an event loop."""
     try:

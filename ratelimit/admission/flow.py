@@ -75,12 +75,11 @@ def admit(
             if queue.head is waiter:
                 if now >= deadline:
                     raise _timed_out()
-                if waiter.prepare is not None:
-                    waiter.prepare()
+                again = inf if waiter.prepare is None else waiter.prepare()
                 wait = yield Take(payment)
                 if not isinstance(wait, Wait):
                     return
-                until = wait.until
+                until = min(wait.until, now + again)
                 _refuse_late(wait.not_before, now, deadline)
             if now >= deadline:
                 raise _timed_out()

@@ -56,7 +56,7 @@ class Waiter:
     :param rank: arrival plus patience, in seconds.
     :param payment: what the call pays when its turn has come.
     :param prepare: called before the head looks at the store, each time: more may be
-        known of the server by then.
+        known of the server by then. Returns in how many seconds to look again.
     """
 
     __slots__ = (
@@ -78,7 +78,7 @@ class Waiter:
         parker: Parker,
         *,
         patience: float = 0.0,
-        prepare: Callable[[], object] | None = None,
+        prepare: Callable[[], float] | None = None,
     ) -> None:
         self.rank = rank
         self.payment = payment

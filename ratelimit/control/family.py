@@ -77,14 +77,13 @@ class ModelFamily:
                 self._raise_unless_retracted(error)
             terms = replace(terms, again=True)
 
-    def _prepare(self, terms: Terms) -> Callable[[], object]:
+    def _prepare(self, terms: Terms) -> Callable[[], float]:
         """Return what comes before each look of a head at the store."""
-        price = terms.prepare
+        before = terms.prepare
 
-        def prepare() -> None:
+        def prepare() -> float:
             self.controller.ask(self.admission.now())
-            if price is not None:
-                price()
+            return inf if before is None else before()
 
         return prepare
 

@@ -29,7 +29,7 @@ class MeteredBody(TransparentProxy):
         meter = self._meter
         try:
             for chunk in self.metered_inner:
-                meter.feed(chunk)
+                meter.pass_on(chunk)
                 yield chunk
             meter.end(complete=True)
         except Exception:
@@ -57,7 +57,7 @@ class AsyncMeteredBody(TransparentProxy):
         meter = self._meter
         try:
             async for chunk in self.metered_inner:
-                meter.feed(chunk)
+                meter.pass_on(chunk)
                 yield chunk
             meter.end(complete=True)
         except Exception:

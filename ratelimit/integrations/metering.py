@@ -20,6 +20,7 @@ from ratelimit.integrations.settlement import (
     warn_once,
 )
 from ratelimit.lease import AdmittedLease as Lease
+from ratelimit.lease.flights import note_reader
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 """Names and values as they came, in any case: the libraries' own look-ups walk and
@@ -71,6 +72,12 @@ class BodyMeter:
     def _feed_inflated(self, piece: bytes) -> None:
         if self._reader is not None and self._inflate is not None:
             self._reader.feed(self._inflate.feed(piece))
+
+    def pass_on(self, piece: bytes) -> None:
+        """Read a piece on its way to the task that reads the body."""
+        self.feed(piece)
+        if isinstance(self._reader, SSEUsage):
+            note_reader(self._lease)
 
     def end(self, *, complete: bool = False) -> None:
         """Settle a body that came to its end (`complete`) or was left."""

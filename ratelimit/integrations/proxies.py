@@ -43,7 +43,8 @@ class TransparentProxy:
 
     @property
     def __class__(self) -> type:
-        return type(self.metered_inner)
+        kind: type = self.metered_inner.__class__  # of a proxy, too
+        return kind
 
     @__class__.setter
     def __class__(self, value: type) -> None:

@@ -17,6 +17,7 @@ from ratelimit.feedback import StreamUsage
 from ratelimit.integrations.proxies import TransparentProxy, proxy_class
 from ratelimit.integrations.settlement import SettleBy, settle_answer, settle_stream
 from ratelimit.lease import AdmittedLease as Lease
+from ratelimit.lease.flights import note_reader
 
 
 class StreamMeter:
@@ -180,6 +181,7 @@ class MeteredStream(TransparentProxy):
             self.metered_by.fail(error)
             raise
 
+        note_reader(self.metered_by.lease)
         return chunk
 
     def metered_close(self, close: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,109 @@
+"""Who is at work with the calls in flight, where their number is limited.
+
+Owns what keeps a slot from its next user: an event loop that was closed around a call,
+and a task that makes a call while it reads the stream of another. Must never admit or
+wait.
+
+A call that is given out by hand says nothing of who will end it, so a task is only
+taken to be inside of a stream, and only while no other task reads that.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from math import inf
+from typing import Any, Final
+
+from ratelimit.admission.drivers import running_loop, running_task
+from ratelimit.control.family import ModelFamily
+from ratelimit.lease.admitted import AdmittedLease
+from ratelimit.stores.payments import Payment
+
+LOOK_SECONDS: Final = 1.0
+"""Seconds after which a waiting head looks again whether event loops were closed."""
+
+
+class Flight:
+    """One call in flight."""
+
+    __slots__ = ("loop", "reader")
+
+    def __init__(self) -> None:
+        loop = running_loop()
+        self.loop = None if loop is None else weakref.ref(loop)
+        """The event loop that its lease was given out in."""
+        self.reader: object = None
+        """The task that read its stream last, if any."""
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether nobody is left to end the call: its event loop is closed."""
+        if self.loop is None:
+            return False
+        loop: Any = self.loop()
+        return loop is None or (hasattr(loop, "is_closed") and loop.is_closed())
+
+
+_flights: Final[weakref.WeakKeyDictionary[ModelFamily, Flights]] = weakref.WeakKeyDictionary()
+# Reentrant: a finalizer or signal handler may come in; each step leaves a whole state.
+_lock: Final = threading.RLock()
+
+
+class Flights:
+    """The calls in flight of one family."""
+
+    def __init__(self) -> None:
+        self._of: weakref.WeakKeyDictionary[AdmittedLease, Flight] = weakref.WeakKeyDictionary()
+
+    def note(self, lease: AdmittedLease) -> Flight:
+        """Return what is known of a call, from now on at the latest."""
+        with _lock:
+            return self._of.setdefault(lease, Flight())
+
+    def all(self) -> list[tuple[AdmittedLease, Flight]]:
+        """Return the calls in flight, the last one first."""
+        with _lock:
+            flights = list(self._of.items())
+        return [(lease, flight) for lease, flight in reversed(flights) if not lease.ended]
+
+
+def flights_of(family: ModelFamily) -> Flights:
+    """Return the calls in flight of a family."""
+    with _lock:
+        return _flights.setdefault(family, Flights())
+
+
+def note_flight(lease: AdmittedLease) -> None:
+    """Take note of a call that was admitted, if calls in flight are limited."""
+    if not lease.family.admission.store.buckets_only:
+        flights_of(lease.family).note(lease)
+
+
+def note_reader(lease: AdmittedLease) -> None:
+    """Take note that the running task has read a part of this call's stream."""
+    if not lease.family.admission.store.buckets_only and not lease.ended:
+        flights_of(lease.family).note(lease).reader = running_task()
+
+
+def stream_around(family: ModelFamily, task: object) -> Payment | None:
+    """Return the call of the stream that a task was reading before it made a call."""
+    for lease, flight in flights_of(family).all():
+        if flight.reader == task and lease.shares(family):
+            return lease.payment
+    return None
+
+
+def end_dead(family: ModelFamily) -> float:
+    """End the calls of closed event loops, which keep their reserves.
+
+    Returns in how many seconds to look again; inf: no event loop but the running one
+    has calls in flight.
+    """
+    running, again = running_loop(), inf
+    for lease, flight in flights_of(family).all():
+        if flight.is_dead:
+            lease.close()
+        elif flight.loop is not None and flight.loop() is not running:
+            again = LOOK_SECONDS
+    return again

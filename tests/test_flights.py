@@ -1,0 +1,234 @@
+"""Where calls in flight are limited, no slot waits for who cannot end its call."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+from openai import AsyncOpenAI, OpenAI
+
+from ratelimit import RateLimiter, WaitTimeout, WouldBlock
+from ratelimit.testing import FakeOpenAI
+
+pytestmark = pytest.mark.usefixtures("vocabulary")
+
+BODY: dict[str, Any] = {
+    "model": "gpt-4o",
+    "messages": [{"role": "user", "content": "Hi"}],
+    "max_tokens": 20,
+}
+
+
+def in_time(act: Callable[[], Any]) -> Any:
+    """Act in a thread that must end within seconds: a hang is a failure, not a wait."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(act()), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert found, "hangs"
+    return found[0]
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A server on loopback that answers at once."""
+    with FakeOpenAI().serve() as served:
+        yield served
+
+
+def test_a_call_inside_the_loop_over_a_stream_uses_its_slot(url: str) -> None:
+    """While the call is made nobody reads the stream, so it cannot end before."""
+    limiter = RateLimiter(rpm=1_000, concurrency=1)
+    client = limiter.wrap(OpenAI(base_url=url, api_key="any", max_retries=0))
+
+    def nested() -> int:
+        answers = 0
+        for _ in client.chat.completions.create(stream=True, **BODY):
+            client.chat.completions.create(**BODY)
+            answers += 1
+        return answers
+
+    assert in_time(nested) > 1
+    assert limiter.statistics().in_flight == 0
+
+
+def test_a_call_inside_the_loop_over_an_async_stream_uses_its_slot(url: str) -> None:
+    """The same in a task, and with the other kinds of client."""
+    limiter = RateLimiter(rpm=1_000, concurrency=1)
+
+    async def nested() -> int:
+        client = limiter.wrap(AsyncOpenAI(base_url=url, api_key="any", max_retries=0))
+        answers = 0
+        async with client:
+            async for _ in await client.chat.completions.create(stream=True, **BODY):
+                await client.chat.completions.create(**BODY)
+                answers += 1
+        return answers
+
+    assert in_time(lambda: asyncio.run(nested())) > 1
+
+
+def test_two_decorated_generators_that_are_read_together_share_a_slot() -> None:
+    """As `zip` does; and a third call inside the loop, too."""
+    limiter = RateLimiter(rpm=1_000, concurrency=1)
+
+    @limiter
+    def words(**_body: Any) -> Iterator[str]:
+        yield from ["one", "two", "three"]
+
+    def read() -> list[tuple[str, str]]:
+        pairs = []
+        for pair in zip(words(**BODY), words(**BODY), strict=True):
+            limiter.acquire_sync(tokens=1).settle(tokens=1)
+            pairs.append(pair)
+        return pairs
+
+    assert len(in_time(read)) == 3
+    assert limiter.statistics().in_flight == 0
+
+
+def test_a_stream_that_another_task_reads_keeps_its_slot() -> None:
+    """Its reader goes on, so the slot comes back by itself: nothing is shared."""
+    limiter = RateLimiter(rpm=1_000, concurrency=1)
+
+    @limiter
+    async def words(**_body: Any) -> AsyncIterator[str]:
+        yield "one"
+        await asyncio.sleep(0.05)
+        yield "two"
+
+    async def main() -> list[str]:
+        order: list[str] = []
+        stream = words(**BODY)
+        order.append(await anext(stream))
+
+        async def read() -> None:
+            order.extend([word async for word in stream])
+
+        task = asyncio.ensure_future(read())
+        await asyncio.sleep(0.01)
+        second = await limiter.acquire(tokens=1, timeout=5)
+        order.append("a call")
+        second.settle(tokens=1)
+        await task
+        return order
+
+    assert in_time(lambda: asyncio.run(main()))[:1] == ["one"]
+    assert limiter.statistics().in_flight == 0
+
+
+def test_leases_by_hand_are_nobodys_inside() -> None:
+    """A task may take many and give them to its workers: it waits for these."""
+    limiter = RateLimiter(rpm=1_000, concurrency=2)
+
+    async def main() -> int:
+        most = done = 0
+
+        async def work(lease: Any) -> None:
+            nonlocal most, done
+            most = max(most, limiter.statistics().in_flight)
+            await asyncio.sleep(0.01)
+            lease.settle(tokens=1)
+            done += 1
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(6):
+                group.create_task(work(await limiter.acquire(tokens=1)))
+        assert done == 6
+        return most
+
+    assert in_time(lambda: asyncio.run(main())) == 2
+
+
+def leave(limiter: RateLimiter, door: str) -> list[Any]:
+    """Close an event loop around calls in flight, and return what keeps them alive."""
+
+    async def with_reservation() -> None:
+        async with limiter.reserve(tokens=1):
+            await asyncio.sleep(100)
+
+    async def by_hand() -> None:
+        lease = await limiter.acquire(tokens=1)
+        await asyncio.sleep(100)
+        lease.close()
+
+    @limiter
+    async def decorated(**_body: Any) -> None:
+        await asyncio.sleep(100)
+
+    @limiter
+    async def generator(**_body: Any) -> AsyncIterator[str]:
+        yield "a"
+        await asyncio.sleep(100)
+
+    async def read() -> None:
+        async for _ in generator(**BODY):
+            pass
+
+    start: Callable[[], Any] = {
+        "with": with_reservation,
+        "by hand": by_hand,
+        "decorated": lambda: decorated(**BODY),
+        "generator": read,
+    }[door]
+    loop = asyncio.new_event_loop()
+    tasks = [loop.create_task(start()) for _ in range(2)]
+    loop.run_until_complete(asyncio.sleep(0.05))
+    loop.close()
+    for task in tasks:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    return tasks
+
+
+@pytest.mark.parametrize("door", ["with", "by hand", "decorated", "generator"])
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.filterwarnings("ignore:coroutine")
+def test_calls_of_a_closed_event_loop_hold_nobody_up(door: str, kept: bool) -> None:
+    """Whether their tasks are still referenced or not."""
+    limiter = RateLimiter(rpm=1_000, concurrency=2)
+    tasks = leave(limiter, door)
+    if not kept:
+        del tasks
+        gc.collect()
+
+    limiter.acquire_nowait(tokens=1).settle(tokens=1)
+
+    async def in_another_loop() -> None:
+        for _ in range(3):
+            (await limiter.acquire(tokens=1, timeout=5)).settle(tokens=1)
+
+    asyncio.run(in_another_loop())
+    assert limiter.statistics().in_flight == 0
+
+
+def test_a_call_that_waits_sees_that_an_event_loop_was_closed() -> None:
+    """Nobody wakes it then, so it looks by itself."""
+    limiter = RateLimiter(rpm=1_000, concurrency=1)
+    loop = asyncio.new_event_loop()
+    lease = loop.run_until_complete(limiter.acquire(tokens=1))
+    with pytest.raises(WouldBlock):
+        limiter.acquire_nowait(tokens=1)
+
+    threading.Timer(0.1, loop.close).start()
+    in_time(lambda: limiter.acquire_sync(tokens=1)).settle(tokens=1)
+    assert lease.cost["requests"] == 1
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_calls_of_a_running_event_loop_keep_their_slots(backend: str) -> None:
+    """Another thread waits for them."""
+    limiter = RateLimiter(rpm=1_000, concurrency=1)
+
+    async def main() -> None:
+        lease = await limiter.acquire(tokens=1)
+        with pytest.raises(WaitTimeout):
+            await anyio.to_thread.run_sync(lambda: limiter.acquire_sync(tokens=1, timeout=1.5))
+        lease.settle(tokens=1)
+
+    in_time(lambda: (anyio.run(main, backend=backend), True))
+    assert limiter.statistics().in_flight == 0
