@@ -13,7 +13,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from ratelimit import RateLimiter, WaitTimeout, WouldBlock
-from ratelimit.testing import FakeOpenAI
+from ratelimit.testing import FakeOpenAI, Latency
 
 pytestmark = pytest.mark.usefixtures("vocabulary")
 
@@ -37,7 +37,7 @@ def in_time(act: Callable[[], Any]) -> Any:
 @pytest.fixture
 def url() -> Iterator[str]:
     """A server on loopback that answers at once."""
-    with FakeOpenAI().serve() as served:
+    with FakeOpenAI(latency=Latency(base=0.0, per_token=0.001)).serve() as served:
         yield served
 
 

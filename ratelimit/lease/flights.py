@@ -10,7 +10,6 @@ taken to be inside of a stream, and only while no other task reads that.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from math import inf
 from typing import Any, Final
@@ -20,6 +19,8 @@ from ratelimit.control.family import ModelFamily
 from ratelimit.lease.admitted import AdmittedLease
 from ratelimit.stores.payments import Payment
 
+MOST: Final = 1_000
+"""Calls of a family after which those that have ended are dropped."""
 LOOK_SECONDS: Final = 1.0
 """Seconds after which a waiting head looks again whether event loops were closed."""
 
@@ -27,10 +28,11 @@ LOOK_SECONDS: Final = 1.0
 class Flight:
     """One call in flight."""
 
-    __slots__ = ("loop", "reader")
+    __slots__ = ("lease", "loop", "reader")
 
-    def __init__(self) -> None:
+    def __init__(self, lease: AdmittedLease) -> None:
         loop = running_loop()
+        self.lease = weakref.ref(lease)
         self.loop = None if loop is None else weakref.ref(loop)
         """The event loop that its lease was given out in."""
         self.reader: object = None
@@ -45,33 +47,46 @@ class Flight:
         return loop is None or (hasattr(loop, "is_closed") and loop.is_closed())
 
 
-_flights: Final[weakref.WeakKeyDictionary[ModelFamily, Flights]] = weakref.WeakKeyDictionary()
-# Reentrant: a finalizer or signal handler may come in; each step leaves a whole state.
-_lock: Final = threading.RLock()
-
-
 class Flights:
-    """The calls in flight of one family."""
+    """The calls in flight of one family.
+
+    Each change is one step of a dict, so that no lock is needed.
+    """
+
+    __slots__ = ("_most", "_of")
 
     def __init__(self) -> None:
-        self._of: weakref.WeakKeyDictionary[AdmittedLease, Flight] = weakref.WeakKeyDictionary()
+        self._of: dict[int, Flight] = {}
+        self._most = MOST
 
     def note(self, lease: AdmittedLease) -> Flight:
         """Return what is known of a call, from now on at the latest."""
-        with _lock:
-            return self._of.setdefault(lease, Flight())
+        number = id(lease)
+        flight = self._of.get(number)
+        if flight is None or flight.lease() is not lease:
+            if len(self._of) >= self._most:
+                self._most = max(2 * len(self.all()), MOST)
+            flight = self._of[number] = Flight(lease)
+        return flight
 
     def all(self) -> list[tuple[AdmittedLease, Flight]]:
-        """Return the calls in flight, the last one first."""
-        with _lock:
-            flights = list(self._of.items())
-        return [(lease, flight) for lease, flight in reversed(flights) if not lease.ended]
+        """Return the calls in flight, the last one first, and drop those that ended."""
+        found = []
+        for number, flight in list(self._of.items()):
+            lease = flight.lease()
+            if lease is None or lease.ended:
+                self._of.pop(number, None)
+            else:
+                found.append((lease, flight))
+        return found[::-1]
+
+
+_flights: Final[weakref.WeakKeyDictionary[ModelFamily, Flights]] = weakref.WeakKeyDictionary()
 
 
 def flights_of(family: ModelFamily) -> Flights:
     """Return the calls in flight of a family."""
-    with _lock:
-        return _flights.setdefault(family, Flights())
+    return _flights.get(family) or _flights.setdefault(family, Flights())
 
 
 def note_flight(lease: AdmittedLease) -> None:
