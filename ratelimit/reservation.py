@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from math import inf
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Never, Self
 
 import anyio
 import anyio.to_thread
@@ -59,6 +59,20 @@ class Reservation:
         self._patience = patience
         self._endpoint = endpoint
         self._site = site
+
+    def __copy__(self) -> Self:
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self.__copy__()
+
+    def __reduce__(self) -> Never:
+        raise InvalidArgument(
+            "a reservation cannot be pickled: it waits in its limiter's process; make one there, "
+            "by limiter.reserve(...)"
+        )
 
     def _admit(self) -> AdmittedLease:
         """Wait in the calling thread."""

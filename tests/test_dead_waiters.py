@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import heapq
+import signal
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -231,3 +234,37 @@ def test_a_handler_that_settles_under_the_lock_with_a_dead_head_neither_waits_no
     assert held.statistics().waiting == held.statistics().in_flight == 0
     del dead
     gc.collect()
+
+
+CRASHED = """
+import signal, trio
+from ratelimit import RateLimiter
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+held = RateLimiter(rpm=1_000, concurrency=1)
+first = held.acquire_sync(tokens=1)
+signal.signal(signal.SIGALRM, interrupt)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+try:
+    trio.run(lambda: held.acquire(tokens=1))
+except BaseException:
+    first.settle(tokens=1)
+    held.acquire_nowait(tokens=1).settle(tokens=1)
+    held.acquire_sync(tokens=1, timeout=5).settle(tokens=1)
+    print(held.statistics().waiting)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that signals")
+def test_a_trio_run_that_a_signal_handler_has_ended_holds_up_nobody() -> None:
+    """Trio cannot end its tasks in order then; they are dead all the same.
+
+    In a process of its own, as trio complains of what is left when it is collected.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", CRASHED], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.stdout == "0\n"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 from math import inf, nan
 from typing import Any
 
@@ -398,3 +400,17 @@ def test_a_lease_shows_itself() -> None:
     assert repr(lease) == "<Lease requests=1, tokens=900, in flight>"
     lease.settle(tokens=7)
     assert repr(lease) == "<Lease requests=1, tokens=7, ended>"
+
+
+def test_what_holds_a_call_is_copied_as_itself_and_pickled_by_nobody() -> None:
+    """A copy would settle the same call once more, and another process cannot."""
+    held = limiter()
+    lease, reservation = held.acquire_nowait(tokens=1), held.reserve(tokens=1)
+
+    assert copy.deepcopy({"a": [lease]})["a"][0] is lease
+    assert copy.copy(lease) is lease
+    with copy.deepcopy(reservation), reservation:
+        assert in_flight(held) == 3
+    for thing in (lease, reservation):
+        with pytest.raises(InvalidArgument, match="cannot be pickled"):
+            pickle.dumps(thing)

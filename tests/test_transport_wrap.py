@@ -1,3 +1,4 @@
+import asyncio
 import copy
 import gc
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import ratelimit
 from ratelimit import InvalidArgument, RateLimiter
 from ratelimit.integrations.transport import AsyncTransport, Transport
+from ratelimit.testing import FakeOpenAI, Latency
 
 URL = "http://127.0.0.1:9/v1"
 
@@ -205,3 +207,36 @@ def test_a_wrapped_client_can_be_copied_shallowly() -> None:
     wrapped = RateLimiter(rpm=60).wrap(httpx2.Client(transport=quiet()))
 
     assert isinstance(copy.copy(wrapped)._transport, Transport)
+
+
+async def ask_once(client: Any, given: Any, url: str, body: Any) -> Any:
+    """Send one request and close the given client."""
+    async with given:
+        return await client.post(url, json=body)
+
+
+@pytest.mark.parametrize("kind", [httpx2.Client, httpx2.AsyncClient])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_passes_through_two_limiters(kind: Any, stream: bool) -> None:
+    """One of a team and one of a program, say: both admit and settle each call."""
+    team, program = RateLimiter(tpm=20_000), RateLimiter(tpm=10_000)
+    body = {
+        "model": "gpt-4o",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "max_tokens": 900,
+        "stream": stream,
+        **({"stream_options": {"include_usage": True}} if stream else {}),
+    }
+    with FakeOpenAI(latency=Latency(base=0, per_token=0)).serve() as url:
+        given = kind()
+        client = program.wrap(team.wrap(given))
+        if kind is httpx2.Client:
+            answer = client.post(f"{url}/chat/completions", json=body)
+            given.close()
+        else:
+            answer = asyncio.run(ask_once(client, given, f"{url}/chat/completions", body))
+
+    assert answer.status_code == 200
+    for limiter in (team, program):
+        family = limiter.statistics().families["*"]
+        assert (family.admitted, family.in_flight) == (1, 0)

@@ -83,6 +83,14 @@ def running_task() -> object:
         return threading.get_ident()
 
 
+_CLOSED: Final = (RuntimeError, OSError)
+"""What an event loop raises that is closed.
+
+asyncio: "Event loop is closed"; trio: RunFinishedError, or, where it did not end in
+order, that the socket which would wake it is closed.
+"""
+
+
 class TaskParker:
     """Where one task rests.
 
@@ -100,7 +108,7 @@ class TaskParker:
         # (benchmarks/overhead.py, row "contended_100").
         loop: Any = anyio.lowlevel.current_token().native_token
         self.loop = loop
-        self._post: Callable[[Callable[[], None]], object]
+        self._post: Callable[[Callable[[], object]], object]
         self._running: Callable[[], object]
         if hasattr(loop, "call_soon_threadsafe"):
             self._post = loop.call_soon_threadsafe
@@ -113,9 +121,22 @@ class TaskParker:
     def gone(self) -> bool:
         """Return whether the task can never go on: its event loop is closed.
 
-        trio has no such state: it ends all tasks before it ends.
+        trio ends all tasks before it ends, unless an exception of a signal handler ends
+        it in its own code.
         """
-        return hasattr(self.loop, "is_closed") and self.loop.is_closed()
+        if hasattr(self.loop, "is_closed"):
+            closed: bool = self.loop.is_closed()
+            return closed
+        if self._thread == threading.get_ident():
+            try:
+                return sys.modules["trio"].lowlevel.current_trio_token() is not self.loop
+            except RuntimeError:  # nothing of trio runs in this thread any more
+                return True
+        try:
+            self._post(bool)
+        except _CLOSED:
+            return True
+        return False
 
     def wake(self) -> bool:
         """Let the task go on; False when its event loop is closed or not running."""
@@ -126,7 +147,7 @@ class TaskParker:
                 self._event.set()
             else:
                 self._post(self._set)
-        except RuntimeError:  # asyncio: "Event loop is closed"; trio: RunFinishedError
+        except _CLOSED:
             return False
         return self._runs()
 

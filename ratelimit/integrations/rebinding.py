@@ -122,12 +122,16 @@ class Rebinding:
 
     def _lost(self, path: str) -> InvalidArgument:
         kind = type(self._given).__name__
+        below = (
+            ", or meter the HTTP client below it:"
+            f" {kind}(http_client=limiter.wrap(openai.DefaultHttpxClient())), or"
+            " DefaultAsyncHttpxClient()"
+        )
         return InvalidArgument(
             f"wrap() cannot carry {path} of this {kind} over to its copy: it was replaced or added"
             " on the instance, by a tracer for example, and calls the given client, past the"
-            " limiter. Wrap first and patch the wrapped client, or meter the HTTP client below it:"
-            f" {kind}(http_client=limiter.wrap(openai.DefaultHttpxClient())), or"
-            " DefaultAsyncHttpxClient()"
+            " limiter. Wrap first and patch the wrapped client"
+            f"{below if hasattr(self._given, 'with_options') else ''}"
         )
 
 

@@ -8,7 +8,7 @@ finalizer or signal handler.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Never, Self
 
 from ratelimit.control.admitted import Admitted
 from ratelimit.control.family import ModelFamily
@@ -98,6 +98,18 @@ class Lease:
     def __repr__(self) -> str:
         held = ", ".join(f"{name}={amount:,.12g}" for name, amount in self.cost.items())
         return f"<Lease {held}, {'ended' if self._over else 'in flight'}>"
+
+    def __copy__(self) -> Self:
+        return self  # a copy would settle the same call once more
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> Never:
+        raise InvalidArgument(
+            "a lease cannot be pickled: its call is settled in the process that has admitted it; "
+            "send the usage there instead"
+        )
 
     def settle(
         self, answer: object = None, /, *, tokens: float | None = None, **amounts: float
