@@ -249,11 +249,12 @@ signal.signal(signal.SIGALRM, interrupt)
 signal.setitimer(signal.ITIMER_REAL, 0.1)
 try:
     trio.run(lambda: held.acquire(tokens=1))
-except BaseException:
-    first.settle(tokens=1)
-    held.acquire_nowait(tokens=1).settle(tokens=1)
-    held.acquire_sync(tokens=1, timeout=5).settle(tokens=1)
-    print(held.statistics().waiting)
+except BaseException as error:
+    print(type(error).__name__)
+first.settle(tokens=1)
+held.acquire_nowait(tokens=1).settle(tokens=1)
+held.acquire_sync(tokens=1, timeout=5).settle(tokens=1)
+print(held.statistics().waiting)
 """
 
 
@@ -267,4 +268,4 @@ def test_a_trio_run_that_a_signal_handler_has_ended_holds_up_nobody() -> None:
         [sys.executable, "-c", CRASHED], capture_output=True, text=True, timeout=60, check=False
     )
 
-    assert done.stdout == "0\n"
+    assert done.stdout.split()[1:] == ["0"]

@@ -127,11 +127,11 @@ class TaskParker:
         if hasattr(self.loop, "is_closed"):
             closed: bool = self.loop.is_closed()
             return closed
-        if self._thread == threading.get_ident():
-            try:
-                return sys.modules["trio"].lowlevel.current_trio_token() is not self.loop
-            except RuntimeError:  # nothing of trio runs in this thread any more
-                return True
+        try:
+            if self._thread == threading.get_ident() and self._running() is not None:
+                return False  # a task of it runs just now
+        except RuntimeError:
+            pass  # the caller is no task
         try:
             self._post(bool)
         except _CLOSED:
