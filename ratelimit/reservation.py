@@ -25,7 +25,7 @@ from ratelimit.control.family import ModelFamily
 from ratelimit.errors import InvalidArgument, RequestTooLarge, WouldBlock
 from ratelimit.estimate import Estimate
 from ratelimit.lease import AdmittedLease, Current, Lease, payment_around
-from ratelimit.lease.flights import end_dead, note_flight, stream_around
+from ratelimit.lease.flights import call_without_attempt, end_dead, note_flight, stream_around
 from ratelimit.limits import LARGEST, amount_of
 from ratelimit.stores.payments import Payment, Wait
 
@@ -38,6 +38,8 @@ class Reservation:
     the reserve stays as it is unless the block has settled.
     """
 
+    _is_attempt = False
+    """Whether it admits an HTTP attempt, and so brings headers."""
     _lease: AdmittedLease | None = None
     _current: Current | None = None
 
@@ -79,7 +81,7 @@ class Reservation:
         lease = self._unpaid()
         if self._try_admit(lease) is not None:
             lease.family.admit(lease.payment, self._terms(lease))
-        note_flight(lease)
+        note_flight(lease, is_attempt=self._is_attempt)
         return lease.deliver()
 
     async def _admit_async(self) -> AdmittedLease:
@@ -91,7 +93,7 @@ class Reservation:
             lease = self._unpaid()
         if self._try_admit(lease) is not None:
             await lease.family.admit_async(lease.payment, self._terms(lease))
-        note_flight(lease)
+        note_flight(lease, is_attempt=self._is_attempt)
         return lease.deliver()
 
     def _unpaid(self) -> AdmittedLease:
@@ -124,6 +126,8 @@ class Reservation:
         task = running_task()
         if payment.nesting is None:
             parent = stream_around(family, task)
+            if parent is None and self._is_attempt and family.admission.store.is_capped:
+                parent = call_without_attempt(family)
             if parent is not None:
                 payment.nest(parent)
         if payment.nesting is not None:
@@ -202,6 +206,11 @@ class Reservation:
 
 class CallReservation(Reservation):
     """A reservation, and how the doors of this package enter it."""
+
+    def for_attempt(self) -> CallReservation:
+        """Return this reservation as one that admits an HTTP attempt."""
+        self._is_attempt = True
+        return self
 
     # The same functions under public names: one frame less, and warnings of the rooms
     # below name the caller's line.

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anyio
@@ -232,3 +233,62 @@ def test_calls_of_a_running_event_loop_keep_their_slots(backend: str) -> None:
 
     in_time(lambda: (anyio.run(main, backend=backend), True))
     assert limiter.statistics().in_flight == 0
+
+
+@pytest.mark.parametrize("door", ["decorated", "reserved", "by hand", "generator"])
+def test_the_cold_start_is_not_held_by_a_call_that_waits_for_another(url: str, door: str) -> None:
+    """An attempt brings the headers that the rest waits for; what was taken around it,
+    in a thread that knows nothing of that, does not.
+    """
+    limiter = RateLimiter(rpm=1_000)
+    client = limiter.wrap(OpenAI(base_url=url, api_key="any", max_retries=0))
+
+    def attempts() -> int:
+        with ThreadPoolExecutor(3) as pool:
+            asked = [pool.submit(client.chat.completions.create, **BODY) for _ in range(3)]
+            return sum(bool(one.result().choices) for one in asked)
+
+    @limiter
+    def decorated(**_body: Any) -> int:
+        return attempts()
+
+    @limiter
+    def generator(**_body: Any) -> Iterator[str]:
+        yield "one"
+
+    def act() -> int:
+        if door == "decorated":
+            return decorated(**BODY)
+        if door == "reserved":
+            with limiter.reserve(tokens=1):
+                return attempts()
+        if door == "generator":
+            return [attempts() for _ in generator(**BODY)][0]
+        lease = limiter.acquire_sync(tokens=1)
+        found = attempts()
+        lease.settle(tokens=1)
+        return found
+
+    assert in_time(act) == 3
+
+
+def test_attempts_still_wait_for_the_first_headers(url: str) -> None:
+    """A server that is almost empty must not get them all at once."""
+    limiter = RateLimiter(rpm=1_000)
+    client = limiter.wrap(AsyncOpenAI(base_url=url, api_key="any", max_retries=0))
+    most = 0
+
+    async def main() -> None:
+        nonlocal most
+        async with client:
+            tasks = [
+                asyncio.ensure_future(client.chat.completions.create(**BODY)) for _ in range(5)
+            ]
+            while not all(task.done() for task in tasks):
+                store = limiter._engine.families()["*"].admission.store
+                if store.concurrency == 1:
+                    most = max(most, store.in_flight)
+                await asyncio.sleep(0.001)
+
+    in_time(lambda: (asyncio.run(main()), True))
+    assert most == 1

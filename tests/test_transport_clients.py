@@ -354,3 +354,43 @@ def test_wrapping_again_with_other_settings_counts_and_pays_once() -> None:
     with pytest.raises(openai.OpenAIError, match="timeout"):
         patient.chat.completions.create(**ASK)
     assert admitted(limiter) == 1
+
+
+class Passing:
+    """A callable object that calls the given client."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
+
+
+GIVEN: Any = None
+
+
+def send_by_a_global(*args: Any, **kwargs: Any) -> Any:
+    """A patch at the top of a module: the method that it calls is a global of it."""
+    return GIVEN(*args, **kwargs)
+
+
+def send_by_a_comprehension(*args: Any, **kwargs: Any) -> Any:
+    """The same from a function inside."""
+    return next(GIVEN(*args, **kwargs) for _ in range(1))
+
+
+@pytest.mark.parametrize("patch", [send_by_a_global, send_by_a_comprehension, Passing])
+@pytest.mark.parametrize("name", ["post", "_client.send", "chat.completions.create"])
+def test_a_patch_at_the_top_of_a_module_is_refused_too(
+    patch: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever way it reaches the given client, no call passes by the limiter."""
+    client: Any = openai.OpenAI(api_key="any")
+    *path, last = name.split(".")
+    holder = functools.reduce(getattr, path, client)
+    original = getattr(holder, last)
+    monkeypatch.setitem(globals(), "GIVEN", original)
+    setattr(holder, last, Passing(original) if patch is Passing else patch)
+
+    with pytest.raises(InvalidArgument, match="calls the given client"):
+        RateLimiter(rpm=60).wrap(client)

@@ -7,7 +7,7 @@ bound methods, patches. Must never know what a client does.
 from __future__ import annotations
 
 import functools
-from types import CellType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
 from ratelimit.errors import InvalidArgument
@@ -122,16 +122,14 @@ class Rebinding:
 
     def _lost(self, path: str) -> InvalidArgument:
         kind = type(self._given).__name__
-        below = (
-            ", or meter the HTTP client below it:"
-            f" {kind}(http_client=limiter.wrap(openai.DefaultHttpxClient())), or"
-            " DefaultAsyncHttpxClient()"
-        )
+        below = "http_client=limiter.wrap(openai.DefaultHttpxClient())"
+        if hasattr(self._given, "with_options"):  # an SDK's client, which takes another
+            below = f"{kind}({below})"
         return InvalidArgument(
             f"wrap() cannot carry {path} of this {kind} over to its copy: it was replaced or added"
             " on the instance, by a tracer for example, and calls the given client, past the"
-            " limiter. Wrap first and patch the wrapped client"
-            f"{below if hasattr(self._given, 'with_options') else ''}"
+            " limiter. Wrap first and patch the wrapped client, or meter the HTTP client below the"
+            f" SDK: {below}, or DefaultAsyncHttpxClient()"
         )
 
 
@@ -148,10 +146,17 @@ def _reaches(value: Any, target: object, seen: set[int], depth: int) -> bool:
     return any(_reaches(inner, target, seen, depth - 1) for inner in _held_by(value))
 
 
+def _named_in(code: CodeType) -> set[str]:
+    """Return the names that a function and those inside it look up outside."""
+    inner = [one for one in code.co_consts if isinstance(one, CodeType)]
+    return {*code.co_names, *(name for one in inner for name in _named_in(one))}
+
+
 def _held_by(value: Any) -> list[Any]:
     """List what a value holds.
 
-    A function's closure and defaults, a method's object, elements, fields.
+    A function's closure, defaults and the globals that it names, a method's object,
+    elements, fields, and what calling it calls.
     """
     held: list[Any] = []
     if isinstance(value, MethodType):
@@ -161,6 +166,8 @@ def _held_by(value: Any) -> list[Any]:
             # A cell may be empty: its variable is not assigned yet.
             if cell != CellType():
                 held.append(cell.cell_contents)  # noqa: PERF401  # the condition has its reason
+        named = _named_in(value.__code__)
+        held += [value.__globals__[name] for name in named if name in value.__globals__]
         held += value.__defaults__ or ()
         held += (value.__kwdefaults__ or {}).values()
     elif isinstance(value, functools.partial):
@@ -173,5 +180,8 @@ def _held_by(value: Any) -> list[Any]:
     fields = getattr(value, "__dict__", None)
     if isinstance(fields, dict):
         held += list(fields.values())[:_LONGEST]
+    call = getattr(type(value), "__call__", None)  # noqa: B004  # the function, not whether
+    if isinstance(call, FunctionType):
+        held.append(call)
 
     return held

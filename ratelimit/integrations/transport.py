@@ -93,7 +93,7 @@ class HTTPMetering:
             timeout=self.timeout,
             patience=self.patience,
             endpoint=call.endpoint,
-        )
+        ).for_attempt()
 
     def answered(self, lease: Lease, response: Any, host: str) -> BodyMeter | None:
         """Read the head of an answer that is no refusal; return the meter of its body.

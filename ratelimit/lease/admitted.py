@@ -70,6 +70,11 @@ class AdmittedLease(Lease):
         self._payment.delivered = True
         return self
 
+    @property
+    def claimed(self) -> bool:
+        """Whether an HTTP attempt was sent with this admission."""
+        return self._attempt is not None and self._attempt.claimed
+
     def claim(self) -> bool:
         """Use the admission for one HTTP attempt.
 

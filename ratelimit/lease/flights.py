@@ -28,13 +28,15 @@ LOOK_SECONDS: Final = 1.0
 class Flight:
     """One call in flight."""
 
-    __slots__ = ("lease", "loop", "reader")
+    __slots__ = ("is_attempt", "lease", "loop", "reader")
 
     def __init__(self, lease: AdmittedLease) -> None:
         loop = running_loop()
         self.lease = weakref.ref(lease)
         self.loop = None if loop is None else weakref.ref(loop)
         """The event loop that its lease was given out in."""
+        self.is_attempt = False
+        """Whether it is an HTTP attempt."""
         self.reader: object = None
         """The task that read its stream last, if any."""
 
@@ -89,10 +91,10 @@ def flights_of(family: ModelFamily) -> Flights:
     return _flights.get(family) or _flights.setdefault(family, Flights())
 
 
-def note_flight(lease: AdmittedLease) -> None:
+def note_flight(lease: AdmittedLease, *, is_attempt: bool) -> None:
     """Take note of a call that was admitted, if calls in flight are limited."""
     if not lease.family.admission.store.buckets_only:
-        flights_of(lease.family).note(lease)
+        flights_of(lease.family).note(lease).is_attempt = is_attempt
 
 
 def note_reader(lease: AdmittedLease) -> None:
@@ -105,6 +107,17 @@ def stream_around(family: ModelFamily, task: object) -> Payment | None:
     """Return the call of the stream that a task was reading before it made a call."""
     for lease, flight in flights_of(family).all():
         if flight.reader == task and lease.shares(family):
+            return lease.payment
+    return None
+
+
+def call_without_attempt(family: ModelFamily) -> Payment | None:
+    """Return a call in flight that no HTTP attempt was admitted by.
+
+    It brings no headers. What it waits for may be an attempt that waits for headers.
+    """
+    for lease, flight in flights_of(family).all():
+        if not (flight.is_attempt or lease.claimed) and lease.shares(family):
             return lease.payment
     return None
 

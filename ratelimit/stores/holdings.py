@@ -71,6 +71,13 @@ class Holdings:
         return self.full and self._in_flight_of.get(thread, 0) >= self.in_flight
 
     @property
+    def is_capped(self) -> bool:
+        """Return whether the cap alone, and no limit, keeps the next call back."""
+        limit = self.limits.concurrency
+        flying = self.in_flight - self._borrowing
+        return self._cap is not None and self.full and (limit is None or flying < limit)
+
+    @property
     def full(self) -> bool:
         """Return whether as many calls are in flight as may be."""
         concurrency = self.concurrency
