@@ -21,6 +21,7 @@ from ratelimit.errors import (
     WouldBlock,
 )
 from ratelimit.estimate import Estimate, EstimatorStatistics, Learned
+from ratelimit.events import Subscription
 from ratelimit.feedback import Usage
 from ratelimit.lease import Lease, current_lease
 from ratelimit.limiter import RateLimiter
@@ -49,6 +50,7 @@ __all__ = [
     "Reservation",
     "Result",
     "Statistics",
+    "Subscription",
     "Usage",
     "WaitTimeout",
     "WouldBlock",

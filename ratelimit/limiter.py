@@ -24,6 +24,7 @@ from ratelimit.control.pricing import Accounting
 from ratelimit.control.slack import FIRST_SLACK
 from ratelimit.errors import InvalidArgument
 from ratelimit.estimate import Estimate
+from ratelimit.events import Event, Subscription
 from ratelimit.integrations.decorator import decorator
 from ratelimit.integrations.settlement import SettleBy
 from ratelimit.integrations.wrapping import wrap
@@ -317,6 +318,20 @@ class RateLimiter:
             name: family_statistics(family, now) for name, family in engine.families().items()
         }
         return Statistics(families, engine.estimator.statistics(), engine.dropped_refusals)
+
+    def subscribe(self, hook: Callable[[Any], object], /, *kinds: type[Event]) -> Subscription:
+        """Have ``hook`` called with each event: a frozen record of what has happened.
+
+        It is called in a thread of its own, so it may block or raise: no call is
+        touched. See `ratelimit.events` for the records and their units.
+
+        :param kinds: the kinds of events that it wants, such as
+            `ratelimit.events.Refused`; all kinds by default.
+
+        The subscription lasts until its ``close()``. Raises `InvalidArgument` for what
+        cannot be called.
+        """
+        return self._engine.hooks.subscribe(hook, kinds)
 
     def __copy__(self) -> RateLimiter:
         return self  # a copy would spend the same limits once more

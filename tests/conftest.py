@@ -246,8 +246,9 @@ class LoggedWarnings(logging.Handler):
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the message."""
-        self.messages.append(record.getMessage())
+        """Keep the message, unless it is about what happened to a call, as a 429 is."""
+        if record.name != "ratelimit.events":
+            self.messages.append(record.getMessage())
 
     def unexplained(self, expected: Sequence[str]) -> list[str]:
         """Take what was logged, and return what no pattern of ``expected`` explains.

@@ -27,6 +27,7 @@ TAUGHT = {
         "price",
         "reserve",
         "statistics",
+        "subscribe",
         "wrap",
     },
     "Lease": {"cancel", "close", "cost", "fail", "observe", "settle"},

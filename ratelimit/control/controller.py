@@ -34,6 +34,8 @@ from ratelimit.control.pause import Pause, Quota, TooLarge, Trust
 from ratelimit.control.pricing import Pricing
 from ratelimit.control.slack import InTransit, Slack
 from ratelimit.errors import caution
+from ratelimit.events.records import Refused
+from ratelimit.events.reports import Believed, Reports
 from ratelimit.feedback import Reading, Refusal
 from ratelimit.limits import Limits
 
@@ -49,13 +51,22 @@ class Controller:
     """What the answers of one family's server have changed so far.
 
     :param given: the limits that were given; none at all: take them from the headers.
+    :param reports: where what happens is reported.
     """
 
-    def __init__(self, admission: Admission, pricing: Pricing, slack: Slack, given: Limits) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        pricing: Pricing,
+        slack: Slack,
+        given: Limits,
+        reports: Reports,
+    ) -> None:
         self._admission = admission
         self._pricing = pricing
         self._slack = slack
         self._given = given
+        self._reports = reports
         self._seen = LimitsOfModels()
         self._evidence = AccountingEvidence(pricing)
         self._levels = Levels(admission, pricing, slack, self._evidence)
@@ -162,6 +173,18 @@ class Controller:
 
         Returns the refusal as it was judged: one that outlasts its pause may be final.
         """
+        reports = self._reports
+        believed = self._believed(refusal, admitted) if reports.wants(Refused) else None
+        refusal, pause = self._take_refusal(refusal, admitted)
+        if pause is not None:
+            self._admission.close(pause)
+        if believed is not None:
+            waiting = len(self._admission.queue)
+            reports.refusal(refusal, admitted.model, believed, pause, waiting, self.refused)
+        return refusal
+
+    def _take_refusal(self, refusal: Refusal, admitted: Admitted) -> tuple[Refusal, float | None]:
+        """Return the refusal as judged, and for how long to pause; None: not at all."""
         admission, admitted_at = self._admission, admitted.payment.admitted_at
         self.awaits_answers = True
         with self._lock:
@@ -174,7 +197,7 @@ class Controller:
             if refusal.hopeless:
                 if refusal.kind is not None and refusal.limit is not None:
                     self._too_large.refused(refusal.kind, refusal.limit, admitted_at, now)
-                return refusal
+                return refusal, None
 
             named = refusal.wait or refusal.period or refusal.slow_down or refusal.overloaded
             if not named:
@@ -186,8 +209,18 @@ class Controller:
             pause = self._pause.seconds(refusal, now)
             if refusal.used is None and not refusal.overloaded:
                 self._empty(refusal, pause, now)
-        admission.close(pause)
-        return refusal
+        return refusal, pause
+
+    def _believed(self, refusal: Refusal, admitted: Admitted) -> Believed:
+        """Return what is known here of the limit that a refusal is about."""
+        store = self._admission.store
+        name, period = DIMENSION_OF.get(refusal.kind or ""), refusal.period
+        held = [one for one in store.limits if one.name == name and period in {None, one.per}]
+        limit = min(held, key=lambda one: one.per, default=None)
+        levels = store.levels(self._admission.now())
+        level = None if limit is None else levels.get((limit.name, limit.per))
+        needs = admitted.payment.amounts.get(name or "", 0.0)
+        return Believed(limit, level, needs, bool(store.limits), store.in_flight)
 
     def _empty(self, refusal: Refusal, pause: float, now: float) -> None:
         """Start slowly after a refusal that shows no level.

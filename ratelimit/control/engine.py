@@ -24,6 +24,8 @@ from ratelimit.control.family import ModelFamily
 from ratelimit.control.pricing import Accounting
 from ratelimit.errors import InvalidArgument, caution
 from ratelimit.estimate import Estimate, Estimator
+from ratelimit.events.delivery import Hooks
+from ratelimit.events.log import Log
 from ratelimit.families import LONGEST_NAME, Patterns, base_model
 from ratelimit.limits import Limits, amount_of
 from ratelimit.stores.payments import Payment
@@ -65,6 +67,7 @@ class Engine:
         priorities: Mapping[str, float],
     ) -> None:
         self.clock = clock
+        self.hooks = Hooks(Log())
         self.estimator = Estimator(output=output)
         self.priorities = priorities
         self._slack = slack
@@ -89,6 +92,7 @@ class Engine:
             slack=self._slack,
             accounting=self._accounting,
             estimator=self.estimator,
+            hooks=self.hooks,
         )
         family.admission.store.spend(1 - self._level, self.clock.now())
         if self._listens:
@@ -198,6 +202,7 @@ class Engine:
     def reset_after_fork(self) -> None:
         """Start anew in a forked process."""
         self.forked = True
+        self.hooks.reset_after_fork()
         self.estimator.reset_after_fork()
         self._unlisted.reset_after_fork()
         for family in self.families().values():
