@@ -30,7 +30,7 @@ TAUGHT = {
         "subscribe",
         "wrap",
     },
-    "Lease": {"cancel", "close", "cost", "fail", "observe", "settle"},
+    "Lease": {"cancel", "close", "cost", "fail", "observe", "settle", "waited"},
 }
 
 

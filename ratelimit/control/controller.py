@@ -34,8 +34,8 @@ from ratelimit.control.pause import Pause, Quota, TooLarge, Trust
 from ratelimit.control.pricing import Pricing
 from ratelimit.control.slack import InTransit, Slack
 from ratelimit.errors import caution
-from ratelimit.events.records import Refused
-from ratelimit.events.reports import Believed, Reports
+from ratelimit.events.records import Concluded, Conclusion, Recovered, Refused, Source
+from ratelimit.events.reports import Reports
 from ratelimit.feedback import Reading, Refusal
 from ratelimit.limits import Limits
 
@@ -68,9 +68,10 @@ class Controller:
         self._given = given
         self._reports = reports
         self._seen = LimitsOfModels()
-        self._evidence = AccountingEvidence(pricing)
+        self._evidence = AccountingEvidence(pricing, self._concluded)
         self._levels = Levels(admission, pricing, slack, self._evidence)
         self._concurrency = ConcurrencyEstimate()
+        self._learned: int | None = None  # the last concurrency that it gave
         self._pause = Pause()
         self._quota = Quota()
         self._trust = Trust()
@@ -86,6 +87,8 @@ class Controller:
         """429s that happened all the same."""
         self.awaits_answers = False
         """Whether there was a refusal of any kind: answers tell when it is over."""
+        self._refused_since: tuple[float, int] | None = None
+        """When the first of the latest refusals came, and how many there had been."""
 
     @property
     def corrected(self) -> dict[str, float]:
@@ -141,6 +144,10 @@ class Controller:
 
     def _relax(self, now: float) -> None:
         """Give up step by step what refusals have made of this family."""
+        if self._refused_since is not None and now >= self._admission.store.closed_until:
+            since, before = self._refused_since
+            self._refused_since = None
+            self._reports.put(Recovered, seconds=now - since, refusals=self.refused - before)
         self._pause.answered(now)
         self._quota.answered()
         self._trust.answered()
@@ -148,12 +155,22 @@ class Controller:
         self._evidence.on_answer(now)
         if self._concurrency.on_success(now):
             self._apply_concurrency()
+            self._report_concurrency()
         if self._seen.expire(now):
-            self._hold(self._limits(now), now)
+            self._hold(self._limits(now), now, "expiry")
 
-    def _hold(self, limits: Limits | None, now: float) -> None:
+    def _hold(self, limits: Limits | None, now: float, source: Source, model: str = "") -> None:
+        """Hold other limits from now on; None: there are none."""
+        store = self._admission.store
         if limits is not None:
-            self._admission.store.replace(limits, now)
+            before = store.limits
+            store.replace(limits, now)
+            self._reports.limits(before, limits, source, model)
+
+    def _concluded(
+        self, about: Conclusion, before: str | int | None, after: str | int | None
+    ) -> None:
+        self._reports.put(Concluded, about=about, before=before, after=after)
 
     def on_time_to_headers(self, seconds: float) -> None:
         """Take the seconds from one call's admission to its headers."""
@@ -174,13 +191,15 @@ class Controller:
         Returns the refusal as it was judged: one that outlasts its pause may be final.
         """
         reports = self._reports
-        believed = self._believed(refusal, admitted) if reports.wants(Refused) else None
+        believed = self._levels.believed(refusal, admitted) if reports.wants(Refused) else None
         refusal, pause = self._take_refusal(refusal, admitted)
         if pause is not None:
             self._admission.close(pause)
         if believed is not None:
             waiting = len(self._admission.queue)
             reports.refusal(refusal, admitted.model, believed, pause, waiting, self.refused)
+        with self._lock:
+            self._report_concurrency()
         return refusal
 
     def _take_refusal(self, refusal: Refusal, admitted: Admitted) -> tuple[Refusal, float | None]:
@@ -190,6 +209,8 @@ class Controller:
         with self._lock:
             now = admission.now()
             refusal = self._quota.judged(refusal, admitted_at, now)
+            if self._refused_since is None:
+                self._refused_since = now, self.refused
             self.refused += not refusal.overloaded  # without capacity no limit is refused
             self._trust.refused(admitted_at)
             admission.store.ask_within = self._trust.seconds
@@ -210,17 +231,6 @@ class Controller:
             if refusal.used is None and not refusal.overloaded:
                 self._empty(refusal, pause, now)
         return refusal, pause
-
-    def _believed(self, refusal: Refusal, admitted: Admitted) -> Believed:
-        """Return what is known here of the limit that a refusal is about."""
-        store = self._admission.store
-        name, period = DIMENSION_OF.get(refusal.kind or ""), refusal.period
-        held = [one for one in store.limits if one.name == name and period in {None, one.per}]
-        limit = min(held, key=lambda one: one.per, default=None)
-        levels = store.levels(self._admission.now())
-        level = None if limit is None else levels.get((limit.name, limit.per))
-        needs = admitted.payment.amounts.get(name or "", 0.0)
-        return Believed(limit, level, needs, bool(store.limits), store.in_flight)
 
     def _empty(self, refusal: Refusal, pause: float, now: float) -> None:
         """Start slowly after a refusal that shows no level.
@@ -246,8 +256,11 @@ class Controller:
             if not self._trust.is_over(store.admitted_at, now):
                 return False
             store.ask_within = self._trust.seconds
-            if not store.revert(Limits(*self._given, concurrency=store.limits.concurrency), now):
+            before = store.limits
+            limits = Limits(*self._given, concurrency=before.concurrency)
+            if not store.revert(limits, now):
                 return False
+            self._reports.limits(before, limits, "asking")
             self._seen = LimitsOfModels()
             self._cold = True
             store.cap(1, now + FIRST_HEADERS_SECONDS)
@@ -267,7 +280,7 @@ class Controller:
             retracted = self._seen.retract(name, amount)
             limits = self._limits(now)
             if retracted and limits is not None:
-                store.replace(limits, now)
+                self._hold(limits, now, "asking")
                 self._cold = True
                 store.cap(1, now + FIRST_HEADERS_SECONDS)
         self._admission.queue.nudge()
@@ -285,17 +298,12 @@ class Controller:
             return
         store = self._admission.store
         before = {(limit.name, limit.per) for limit in store.limits}
-        store.replace(limits, now)
+        self._hold(limits, now, "header", admitted.model)
         self._levels.start(admitted, readings, before, now)
 
     def _name_smaller_model(self, model: str, now: float) -> None:
         """Warn once of a model with limits of its own below those of its family."""
-        highest = {(limit.name, limit.per): limit.amount for limit in self._seen.limits(now)}
-        smaller = [
-            limit
-            for limit in self._seen.of(model).limits()
-            if limit.amount < highest.get((limit.name, limit.per), 0.0)
-        ]
+        smaller = self._seen.smaller(model, now)
         if smaller and model and model not in self._named:
             self._named.add(model)
             caution(
@@ -306,21 +314,8 @@ class Controller:
             )
 
     def _limits(self, now: float) -> Limits | None:
-        """Return the limits to hold by what is known; None if they are held already.
-
-        Limits that were given are only ever lowered.
-        """
-        held, known = self._admission.store.limits, self._seen.limits(now)
-        if self._given:
-            shown = {(limit.name, limit.per): limit for limit in known}
-            lowered = []
-            for limit in self._given:
-                seen = shown.pop((limit.name, limit.per), limit)
-                lowered.append(limit.at_most(seen.amount))
-            refused = [limit for key, limit in shown.items() if self._seen.is_refused(key)]
-            known = [*lowered, *refused]
-        limits = Limits(*known, concurrency=held.concurrency)
-        return None if limits == held else limits
+        """Return the limits to hold; see `LimitsOfModels.to_hold`."""
+        return self._seen.to_hold(self._given, self._admission.store.limits, now)
 
     def _lower_limits(self, refusal: Refusal, admitted: Admitted, now: float) -> None:
         """Hold no more than the limit that a refusal names.
@@ -338,7 +333,7 @@ class Controller:
             return
         store = self._admission.store
         before = {(limit.name, limit.per) for limit in store.limits}
-        store.replace(limits, now)
+        self._hold(limits, now, "refusal", admitted.model)
         if refusal.hopeless:
             return
         for limit in limits:
@@ -349,3 +344,10 @@ class Controller:
     def _apply_concurrency(self) -> None:
         store = self._admission.store
         store.cap(self._concurrency.limit(store.limits.concurrency))
+
+    def _report_concurrency(self) -> None:
+        """Report how many calls may be in flight, if that was learned anew."""
+        learned = self._concurrency.limit(self._admission.store.limits.concurrency)
+        if learned != self._learned:
+            before, self._learned = self._learned, learned
+            self._concluded("concurrency", before, learned)

@@ -48,6 +48,7 @@ class ModelFamily:
         self.pricing = Pricing(accounting)
         self.slack = Slack(slack)
         self.headers_read_at = -inf  # in seconds of the clock
+        self.hooks = hooks
         self.reports = Reports(hooks, name_of(name), clock.now)
         self.controller = Controller(self.admission, self.pricing, self.slack, limits, self.reports)
 

@@ -6,7 +6,7 @@ plain figures.
 
 from ratelimit.events.delivery import Hook, Subscription, flush
 from ratelimit.events.records import (
-    Admitted,
+    Admission,
     Concluded,
     Degraded,
     Event,
@@ -19,7 +19,7 @@ from ratelimit.events.records import (
 )
 
 __all__ = [
-    "Admitted",
+    "Admission",
     "Concluded",
     "Degraded",
     "Event",

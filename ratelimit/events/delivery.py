@@ -30,7 +30,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from ratelimit.errors import InvalidArgument, caution
-from ratelimit.events.records import Event
+from ratelimit.events.records import Admission, Event, Settled
 from ratelimit.locks import try_steps
 
 MOST: Final = 10_000
@@ -165,12 +165,14 @@ class Subscription:
 class Hooks:
     """The subscriptions of one limiter."""
 
-    __slots__ = ("_lock", "on_change", "subscriptions")
+    __slots__ = ("_lock", "on_change", "per_call", "subscriptions")
 
     def __init__(self, *subscriptions: Subscription) -> None:
         self.subscriptions = subscriptions
         self.on_change: Callable[[], object] = bool
         """Called when there are other subscriptions."""
+        self.per_call = False
+        """Whether anybody wants events that every call makes: else it makes none."""
         self._lock = threading.Lock()
 
     def subscribe(self, hook: Hook, kinds: tuple[type[Event], ...]) -> Subscription:
@@ -195,8 +197,7 @@ class Hooks:
             else:
                 made = Subscription(hook, kinds)
                 made.on_close = self._close
-                self.subscriptions = (*self.subscriptions, made)
-                self.on_change()
+                self._hold((*self.subscriptions, made))
                 return made
         caution(
             "this function is subscribed to the limiter already and gets each event once; "
@@ -207,8 +208,12 @@ class Hooks:
 
     def _close(self, subscription: Subscription) -> None:
         with self._lock:
-            self.subscriptions = tuple(one for one in self.subscriptions if one is not subscription)
-            self.on_change()
+            self._hold(tuple(one for one in self.subscriptions if one is not subscription))
+
+    def _hold(self, subscriptions: tuple[Subscription, ...]) -> None:
+        self.subscriptions = subscriptions
+        self.per_call = self.wants(Admission, "") or self.wants(Settled, "")
+        self.on_change()
 
     def wants(self, kind: type[Event], family: str) -> bool:
         """Return whether anybody has a use for events of this kind now."""

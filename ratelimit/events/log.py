@@ -6,9 +6,10 @@ than the records do: no key, no prompt, no text of a server.
 The logger is "ratelimit.events", so that the level of "ratelimit" decides:
 
 * WARNING: every 429, by itself or, within `QUIET_SECONDS` of the last line of its
-  family, as a number in the next one; and what degraded.
+  family, as a number in the next one; and a store that was lost.
 * INFO: limits that were learned or changed, conclusions about the server, the end of a
-  series of 429s, and once a family that a call waits for longer than `LONG_WAIT`.
+  series of 429s, estimates that are guesses, and once a family that a call waits for
+  longer than `LONG_WAIT`.
 * DEBUG: every wait and its end.
 
 A library does not decide where its log goes. Until the program says so (by
@@ -32,7 +33,7 @@ from ratelimit.events.records import (
     Waited,
     Waiting,
 )
-from ratelimit.limits import whole
+from ratelimit.events.sentences import about, concluded, refused, when
 
 LONG_WAIT: Final = 5.0
 """Seconds from which a wait is worth a line at INFO."""
@@ -43,40 +44,6 @@ MOST_FAMILIES: Final = 1_000
 
 logger: Final = logging.getLogger("ratelimit.events")
 logger.addHandler(logging.NullHandler())
-
-_REASONS: Final = {
-    "limit": "the limit is used up",
-    "pause": "the server has refused a call, and all of them wait",
-    "concurrency": "as many calls are in flight as may be",
-    "first_answer": "the first call goes alone, to show how full the server's buckets are",
-    "queue": "calls in front of it wait",
-}
-
-
-def refused(event: Refused) -> str:
-    """Return the sentence about a refusal: what happened, and what to do."""
-    what = "the server lacks capacity" if event.overloaded else "429: the server refused a call"
-    if event.model:
-        what += f" of {event.model}"
-    if event.limit:
-        what += f" for {event.limit}"
-    if event.code:
-        what += f" ({event.code})"
-    said = []
-    if event.server_limit is not None:
-        said.append(f"limit {whole(event.server_limit)}")
-    if event.server_used is not None:
-        said.append(f"used {whole(event.server_used)}")
-    if event.server_wait is not None:
-        said.append(f"try again in {event.server_wait:,.1f} s")
-    parts = [what, f"it says: {', '.join(said) or 'nothing more'}"]
-    if event.believed_limit is not None and event.believed_level is not None:
-        level, limit = whole(round(event.believed_level)), whole(event.believed_limit)
-        parts.append(f"level here: {level} of {limit}")
-    parts.append(f"{event.in_flight} in flight, {event.waiting} waiting")
-    if not event.final:
-        parts.append(f"family {event.family} goes on in {event.pause:,.1f} s")
-    return "; ".join(parts) + (f". {event.remedy}" if event.remedy else "")
 
 
 class Log(Subscription):
@@ -89,12 +56,12 @@ class Log(Subscription):
 
     def wants(self, kind: type[Event], family: str) -> bool:
         """Return whether a line about an event of this kind would be written."""
-        if kind is Refused or kind is Degraded:
+        if kind is Refused:
             return logger.isEnabledFor(logging.WARNING)
         if kind is Waiting or kind is Waited:
             once = family not in self._long and logger.isEnabledFor(logging.INFO)
             return once or logger.isEnabledFor(logging.DEBUG)
-        if kind is LimitsChanged or kind is Concluded or kind is Recovered:
+        if kind in {LimitsChanged, Concluded, Recovered, Degraded}:
             return logger.isEnabledFor(logging.INFO)
         return False
 
@@ -103,10 +70,68 @@ class Log(Subscription):
         match event:
             case Refused():
                 self._refused(event)
+            case Recovered():
+                logger.info(
+                    "family %s: calls are answered again, %.1f s after the first refusal (%d 429s)",
+                    event.family,
+                    event.seconds,
+                    event.refusals,
+                )
+            case LimitsChanged():
+                known = "changed to" if len(event.before) else "learned:"
+                logger.info(
+                    "family %s: limits %s %s (by: %s)",
+                    event.family,
+                    known,
+                    event.after,
+                    event.source,
+                )
+            case Concluded():
+                logger.info("family %s: %s", event.family, concluded(event))
             case Degraded():
-                logger.warning("%s: %s", event.what, event.reason)
+                level = logging.WARNING if event.what == "store" else logging.INFO
+                logger.log(level, "%s: %s", event.what, event.reason)
+            case Waiting():
+                self._waiting(event)
+            case Waited():
+                self._waited(event)
             case _:
                 pass
+
+    def _waiting(self, event: Waiting) -> None:
+        cause = about(event.reason, event.limit, event.needs, event.level, event.amount)
+        level = logging.DEBUG
+        if (event.predicted is None or event.predicted >= LONG_WAIT) and self._is_first(event):
+            level = logging.INFO
+        logger.log(
+            level,
+            "family %s: a call%s waits at position %d: %s; %s",
+            event.family,
+            f" of {event.model}" if event.model else "",
+            event.position,
+            cause,
+            when(event.predicted),
+        )
+
+    def _waited(self, event: Waited) -> None:
+        level = logging.DEBUG
+        if event.seconds >= LONG_WAIT and self._is_first(event):
+            level = logging.INFO
+        logger.log(
+            level,
+            "family %s: a call%s was %s after %.1f s of waiting",
+            event.family,
+            f" of {event.model}" if event.model else "",
+            event.outcome.replace("_", " "),
+            event.seconds,
+        )
+
+    def _is_first(self, event: Event) -> bool:
+        """Return whether it is the first long wait of its family."""
+        if event.family in self._long or len(self._long) >= MOST_FAMILIES:
+            return False
+        self._long.add(event.family)
+        return True
 
     def _refused(self, event: Refused) -> None:
         last, more = self._quiet.get(event.family, (-QUIET_SECONDS, 0))

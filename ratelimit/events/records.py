@@ -31,6 +31,16 @@ end of a call in flight; the first headers, before which one call goes alone; or
 the calls in front.
 """
 
+Source = Literal["header", "refusal", "expiry", "asking"]
+"""What changed the limits: headers; a refusal that names a limit; the time after which
+a word of the server counts no more; or a call that is sent to ask.
+"""
+
+Conclusion = Literal["accounting", "settles", "charges_input_only", "concurrency"]
+"""How calls are settled; whether what they do not use comes back; whether output is
+charged at the end only; how many calls may be in flight.
+"""
+
 
 def name_of(text: str) -> str:
     """Return what a record keeps of a name, a pattern or a code: no free text."""
@@ -44,7 +54,9 @@ class Event:
     at: float
     """When, in seconds of the limiter's clock."""
     family: str
-    """The family by its name in `limits=`; "*" where limits hold for all models."""
+    """The family by its name in `limits=`; "*" where limits hold for all models, ""
+    where it is not about one.
+    """
     model: str = ""
     """The model that was asked for; "" where the cost was given by hand."""
 
@@ -101,20 +113,14 @@ class LimitsChanged(Event):
 
     before: Limits
     after: Limits
-    source: Literal["header", "refusal", "expiry", "asking"]
-    """What changed them: headers; a refusal that names a limit; the time after which a
-    word of the server counts no more; or a call that is sent to ask.
-    """
+    source: Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concluded(Event):
     """What is taken for true of the server has changed."""
 
-    about: Literal["accounting", "settles", "charges_input_only", "concurrency"]
-    """How calls are settled; whether what they do not use comes back; whether output is
-    charged at the end only; how many calls may be in flight.
-    """
+    about: Conclusion
     before: str | int | None
     after: str | int | None
 
@@ -168,11 +174,12 @@ class Waited(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted(Event):
-    """A call was admitted, after a wait or without one."""
+class Admission(Event):
+    """It is decided whether a call goes, after a wait or without one."""
 
+    outcome: Outcome
     waited: float
-    """Seconds."""
+    """Seconds; 0 without a wait."""
     operation: str
     """As in `Waited`."""
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from ratelimit.events.delivery import Hooks
-from ratelimit.events.records import Event, Refused, name_of
+from ratelimit.events.records import Event, LimitsChanged, Refused, Source, name_of
 from ratelimit.feedback import Refusal
-from ratelimit.limits import Limit
+from ratelimit.limits import Limit, Limits
 
 _OVERLOADED: Final = "Nothing to do here: calls go on by themselves."
 _SLOW_DOWN: Final = (
@@ -30,6 +30,10 @@ _OTHER_LIMIT: Final = (
 _LOWER: Final = (
     "The server's limit is lower than the one held here; the lower one is held from now on. "
     "Give it to RateLimiter(...), so that it holds from the start."
+)
+_UNNAMED: Final = (
+    "The server does not say which limit. Look whether all calls pass by this limiter, and at "
+    "the limits in the provider's console; where they are calls in flight, give concurrency=."
 )
 _SHARED: Final = (
     "Here there was room, so something else spends the same limit: calls that pass by this "
@@ -67,7 +71,7 @@ def remedy(refusal: Refusal, believed: Believed) -> str:
     if not believed.any_limits:
         return _NO_LIMITS
     if limit is None or level is None:
-        return _SHARED if refusal.limit is None else _OTHER_LIMIT
+        return _OTHER_LIMIT if refusal.kind else _UNNAMED
     if refusal.limit is not None and refusal.limit < limit.amount:
         return _LOWER
     return _SHARED if level > max(believed.needs, 0.1 * limit.amount) else _USED_UP
@@ -93,6 +97,11 @@ class Reports:
     def put(self, kind: type[Event], *, model: str = "", **fields: Any) -> None:
         """Report something; see `ratelimit.events.records` for its fields."""
         self._hooks.put(kind(at=self._now(), family=self._family, model=name_of(model), **fields))
+
+    def limits(self, before: Limits, after: Limits, source: Source, model: str = "") -> None:
+        """Report the limits that hold now, unless they are the same."""
+        if before != after and self.wants(LimitsChanged):
+            self.put(LimitsChanged, model=model, before=before, after=after, source=source)
 
     def refusal(
         self,
