@@ -27,7 +27,13 @@ from ratelimit.lease import Lease, current_lease
 from ratelimit.limiter import RateLimiter
 from ratelimit.limits import Limit, Limits
 from ratelimit.reservation import Reservation
-from ratelimit.statistics import FamilyStatistics, Statistics
+from ratelimit.statistics import (
+    Explanation,
+    FamilyExplanation,
+    FamilyStatistics,
+    KnownLimit,
+    Statistics,
+)
 
 __all__ = [
     "Accounting",
@@ -35,8 +41,11 @@ __all__ = [
     "Estimate",
     "EstimateWarning",
     "EstimatorStatistics",
+    "Explanation",
+    "FamilyExplanation",
     "FamilyStatistics",
     "InvalidArgument",
+    "KnownLimit",
     "Learned",
     "Lease",
     "Limit",

@@ -37,7 +37,12 @@ from ratelimit.reservation import (
     deadline_of,
     reservation_of,
 )
-from ratelimit.statistics import Statistics, family_statistics
+from ratelimit.statistics import (
+    Explanation,
+    Statistics,
+    explanation_of,
+    statistics_of,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C")
@@ -312,12 +317,14 @@ class RateLimiter:
 
     def statistics(self) -> Statistics:
         """Return a snapshot: levels, waiting calls, calls in flight, 429s seen."""
-        engine = self._engine
-        now = engine.clock.now()
-        families = {
-            name: family_statistics(family, now) for name, family in engine.families().items()
-        }
-        return Statistics(families, engine.estimator.statistics(), engine.dropped_refusals)
+        return statistics_of(self._engine)
+
+    def explain(self, model: str | None = None) -> Explanation:
+        """Return who waits for what, and which limits hold and why. It prints readably.
+
+        :param model: explain only the family of this model.
+        """
+        return explanation_of(self._engine, model)
 
     def subscribe(self, hook: Callable[[Any], object], /, *kinds: type[Event]) -> Subscription:
         """Have ``hook`` called with each event: a frozen record of what has happened.

@@ -22,6 +22,7 @@ TAUGHT = {
         "acquire_nowait",
         "acquire_sync",
         "estimate",
+        "explain",
         "limit",
         "limits",
         "price",

@@ -34,8 +34,8 @@ from ratelimit.control.pause import Pause, Quota, TooLarge, Trust
 from ratelimit.control.pricing import Pricing
 from ratelimit.control.slack import InTransit, Slack
 from ratelimit.errors import caution
-from ratelimit.events.records import Concluded, Conclusion, Recovered, Refused, Source
-from ratelimit.events.reports import Reports
+from ratelimit.events.records import Concluded, Conclusion, Recovered, Refused, Source, name_of
+from ratelimit.events.reports import Reports, refused_limit
 from ratelimit.feedback import Reading, Refusal
 from ratelimit.limits import Limits
 
@@ -87,6 +87,10 @@ class Controller:
         """429s that happened all the same."""
         self.awaits_answers = False
         """Whether there was a refusal of any kind: answers tell when it is over."""
+        self.headers_at = -inf
+        """When headers came last."""
+        self.last_refusal: tuple[float, str] | None = None
+        """When the last 429 came, and its limit by its label, or its code."""
         self._refused_since: tuple[float, int] | None = None
         """When the first of the latest refusals came, and how many there had been."""
 
@@ -127,6 +131,7 @@ class Controller:
     def on_headers(self, admitted: Admitted, readings: Sequence[Reading], now: float) -> None:
         """Apply what an answer's headers show."""
         with self._lock:
+            self.headers_at = now
             self._relax(now)
             if readings:  # an answer that shows nothing contradicts nothing
                 self._read(admitted, readings, now)
@@ -212,6 +217,7 @@ class Controller:
             if self._refused_since is None:
                 self._refused_since = now, self.refused
             self.refused += not refusal.overloaded  # without capacity no limit is refused
+            self.last_refusal = now, refused_limit(refusal) or name_of(refusal.code)
             self._trust.refused(admitted_at)
             admission.store.ask_within = self._trust.seconds
             self._lower_limits(refusal, admitted, now)

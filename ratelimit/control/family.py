@@ -43,6 +43,7 @@ class ModelFamily:
         hooks: Hooks,
     ) -> None:
         self.name = name
+        self.given = limits
         self.estimator = estimator
         self.admission = Admission(limits, clock, slack)
         self.pricing = Pricing(accounting)

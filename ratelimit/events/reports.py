@@ -77,15 +77,26 @@ def remedy(refusal: Refusal, believed: Believed) -> str:
     return _SHARED if level > max(believed.needs, 0.1 * limit.amount) else _USED_UP
 
 
+def refused_limit(refusal: Refusal, held: Limit | None = None) -> str | None:
+    """Return the label of the limit that a refusal is about; None: it does not say.
+
+    :param held: that limit as it is held here: it has a period where none is named.
+    """
+    kind, period = refusal.kind, refusal.period or (held and held.per)
+    return kind and name_of(f"{kind}/{period:g}s" if period else kind)
+
+
 class Reports:
     """What one family of models says of itself.
 
     :param now: the limiter's clock.
     """
 
-    __slots__ = ("_family", "_hooks", "_now")
+    __slots__ = ("_family", "_hooks", "_now", "sources")
 
     def __init__(self, hooks: Hooks, family: str, now: Callable[[], float]) -> None:
+        self.sources: dict[Limit, tuple[Source, float]] = {}
+        """Where each limit that holds and was not given comes from, and since when."""
         self._hooks = hooks
         self._family = family
         self._now = now
@@ -100,6 +111,9 @@ class Reports:
 
     def limits(self, before: Limits, after: Limits, source: Source, model: str = "") -> None:
         """Report the limits that hold now, unless they are the same."""
+        now, kept, known = self._now(), set(before), self.sources
+        fresh = {limit: (source, now) for limit in after if limit not in kept}
+        self.sources = {limit: known[limit] for limit in after if limit in known} | fresh
         if before != after and self.wants(LimitsChanged):
             self.put(LimitsChanged, model=model, before=before, after=after, source=source)
 
@@ -114,11 +128,10 @@ class Reports:
     ) -> None:
         """Report a refusal; see `Refused` for what is handed in."""
         limit = believed.limit
-        kind, period = refusal.kind, refusal.period or (limit and limit.per)
         self.put(
             Refused,
             model=model,
-            limit=kind and name_of(f"{kind}/{period:g}s" if period else kind),
+            limit=refused_limit(refusal, limit),
             code=name_of(refusal.code),
             server_limit=refusal.limit,
             server_used=refusal.used,
