@@ -42,9 +42,10 @@ ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
     "integrations": ("lease", "reservation", *BELOW_LEASE),
     "limiter": BELOW_FACE,
     "batch": ("limiter", *BELOW_FACE),
-    "": ("_clash", "limiter", "batch", *BELOW_FACE),
+    "telemetry": ("limiter", "events", "statistics", *GROUND),  # looks from outside
+    "": ("_clash", "limiter", "batch", "telemetry", *BELOW_FACE),
     "testing": ("admission.clock", "estimate", "errors", "limits", "installation"),
-    "commands": ("", "limiter", "batch", "testing", *BELOW_FACE),
+    "commands": ("", "limiter", "batch", "telemetry", "testing", *BELOW_FACE),
     "cli": ("_clash", "commands", "", *GROUND),
     "__main__": ("cli",),
 }
