@@ -34,6 +34,7 @@ from ratelimit.statistics import (
     KnownLimit,
     Statistics,
 )
+from ratelimit.telemetry.live import live
 
 __all__ = [
     "Accounting",
@@ -64,6 +65,7 @@ __all__ = [
     "WaitTimeout",
     "WouldBlock",
     "current_lease",
+    "live",
     "run",
 ]
 

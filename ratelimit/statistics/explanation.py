@@ -42,6 +42,8 @@ class KnownLimit:
 class FamilyExplanation:
     """What the calls of one family of models wait for."""
 
+    at: float
+    """When, in seconds of the limiter's clock."""
     waiting: int
     """Calls in the queue."""
     head: str
@@ -120,6 +122,7 @@ def _explained(family: ModelFamily, now: float) -> FamilyExplanation:
         known.append(KnownLimit(limit, level, "given" if given else source, age))
     last = controller.last_refusal
     return FamilyExplanation(
+        at=now,
         waiting=len(queue),
         head="" if seen is None else waits(seen),
         next_in=None if seen is None else seen.predicted,
