@@ -27,7 +27,7 @@ EVERY: Final = 0.25
 """Seconds between two looks."""
 MOST_FAMILIES: Final = 12
 """Families that are shown, those with waiting calls and calls in flight first."""
-BAR: Final = 16
+BAR: Final = 10
 """Characters of a full bar."""
 
 
@@ -101,7 +101,7 @@ class View:
 
         table = Table(title="ratelimit", expand=False)
         table.add_column("family", overflow="ellipsis", max_width=24)
-        table.add_column("limit")
+        table.add_column("limit", no_wrap=True)
         table.add_column("level", no_wrap=True)
         table.add_column("left", justify="right")
         for name in ("waiting", "in flight", "next in", "p50 / p95", "429s", "tokens/min"):
