@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -145,3 +148,82 @@ def test_what_cannot_be_subscribed_is_answered_in_a_sentence(
     """A hook is a function, and kinds are classes of events."""
     with pytest.raises(InvalidArgument, match=r"function of one event|kinds of events"):
         limiter.subscribe(hook, *kinds)
+
+
+FORKED = """
+import os, sys
+from ratelimit import RateLimiter, events
+from ratelimit.events import Refused
+class TooMany(Exception):
+    status_code = 429
+    body = {"error": {"message": "no", "code": "rate_limit_exceeded"}}
+def refuse():
+    try:
+        with limiter.reserve(tokens=1):
+            raise TooMany
+    except TooMany:
+        pass
+seen = []
+limiter = RateLimiter()
+limiter.subscribe(seen.append, Refused)
+refuse()
+events.flush()
+child = os.fork()
+if child == 0:
+    os._exit(10 * bool(refuse() or events.flush()) + len(seen))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(seen))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
+def test_a_forked_process_delivers_its_own_events() -> None:
+    """Its copy of the thread is gone, and a new one is started."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert done.stdout.split() == ["12", "1"]
+
+
+def test_a_start_that_was_cut_short_is_made_up_for(limiter: RateLimiter) -> None:
+    """Ctrl-C, or a system without threads to spare, costs no event."""
+    seen: list[Refused] = []
+    subscription = limiter.subscribe(seen.append, Refused)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr("_thread.start_new_thread", fail)
+        refuse(limiter)
+    refuse(limiter)
+    assert subscription.flush()
+
+    assert [event.refusals for event in seen] == [1, 2]
+
+
+@pytest.mark.logs("is too slow: 1 events were dropped")
+def test_a_hook_that_is_too_slow_loses_events_with_a_warning(limiter: RateLimiter) -> None:
+    """Its queue is bounded, and what was lost is counted."""
+    entered, go_on, seen = threading.Event(), threading.Event(), []
+
+    def hook(event: Refused) -> None:
+        entered.set()
+        go_on.wait()
+        seen.append(event)
+
+    subscription = limiter.subscribe(hook, Refused)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ratelimit.events.delivery.MOST", 1)
+        refuse(limiter)
+        assert entered.wait(10)
+        refuse(limiter)
+        refuse(limiter)
+    go_on.set()
+    assert subscription.flush()
+
+    assert (len(seen), subscription.dropped) == (2, 1)

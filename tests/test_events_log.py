@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ratelimit import RateLimiter, events
+from ratelimit.events.log import Log
 from ratelimit.testing import FakeOpenAI, Fault, ThreadClock
 
 HEADERS = {
@@ -94,6 +95,67 @@ def test_the_first_long_wait_of_a_family_is_said_at_info(log: pytest.LogCaptureF
     assert [level for level, _ in waits] == ["INFO", "DEBUG"]
     assert "it needs 100 of tokens/60s, where 0 of 600 are left" in waits[0][1]
     assert "it goes in 10.0 s at the earliest" in waits[0][1]
+
+
+def waiting(call: int) -> events.Waiting:
+    """Return the beginning of a wait that nobody knows the end of."""
+    return events.Waiting(
+        at=0.0,
+        family="*",
+        call=call,
+        reason="concurrency",
+        limit=None,
+        position=0,
+        predicted=None,
+        needs=None,
+        level=None,
+        amount=None,
+    )
+
+
+def waited(call: int, seconds: float) -> events.Waited:
+    """Return its end."""
+    return events.Waited(
+        at=seconds,
+        family="*",
+        call=call,
+        outcome="admitted",
+        reason="concurrency",
+        limit=None,
+        position=0,
+        predicted=None,
+        seconds=seconds,
+        operation="",
+    )
+
+
+def test_a_wait_of_unknown_end_is_said_once_it_is_long(log: pytest.LogCaptureFixture) -> None:
+    """While it lasts: nobody can tell it from a hang."""
+    clock = ThreadClock()
+    written = Log(clock.now)
+    written.write(waiting(1))
+    assert written.due() == 5
+    clock.sleep(5)
+    written.tick()
+
+    said = [record.getMessage() for record in log.records if record.levelname == "INFO"]
+    assert written.due() is None
+    assert len(said) == 1
+    assert "has waited for 5 s at position 0: as many calls are in flight" in said[0]
+
+
+def test_a_short_wait_of_unknown_end_is_watched_no_longer(log: pytest.LogCaptureFixture) -> None:
+    """Nor does it take the place of the first long one."""
+    written = Log(ThreadClock().now)
+    written.write(waiting(1))
+    written.write(waited(1, 0.1))
+    written.write(waiting(2))
+    assert written.due() == 5
+    written.write(waited(2, 7.0))
+
+    said = [record.getMessage() for record in log.records if record.levelname == "INFO"]
+    assert written.due() is None
+    assert said == ["family *: a call was admitted after 7.0 s of waiting"]
 
 
 def test_a_short_wait_is_said_at_debug(log: pytest.LogCaptureFixture) -> None:

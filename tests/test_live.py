@@ -108,6 +108,7 @@ def test_percentiles_are_those_of_the_calls_that_waited() -> None:
             Waited(
                 at=0.0,
                 family="*",
+                call=number,
                 outcome="admitted",
                 reason="limit",
                 limit=None,

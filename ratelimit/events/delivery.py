@@ -25,13 +25,13 @@ import time
 import weakref
 from collections.abc import Callable
 from contextvars import Context, copy_context
+from math import inf
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Self
 
 from ratelimit.errors import InvalidArgument, caution
 from ratelimit.events.records import Admission, Event, Settled
-from ratelimit.locks import try_steps
 
 MOST: Final = 10_000
 """Events in the queue of one subscription; a blocked hook costs some megabytes."""
@@ -39,6 +39,8 @@ LINGER: Final = 5.0
 """Seconds for which an idle thread waits for the next event: starting one costs more
 than calling a hook.
 """
+START_SECONDS: Final = 0.05
+"""Seconds for which a thread that was started may not run yet."""
 LAST_SECONDS: Final = 1.0
 """Seconds that the end of the program waits for hooks."""
 
@@ -70,8 +72,8 @@ class Subscription:
     def _renew(self) -> None:
         self._queue: SimpleQueue[tuple[Context, Event | threading.Event]] = SimpleQueue()
         self._busy = threading.Lock()
-        """Held while there is a thread; whoever takes it starts one."""
-        self._try_busy = try_steps(self._busy)
+        """Held by the thread that calls the hook, if there is one."""
+        self._started_at = -inf
 
     def wants(self, kind: type[Event], family: str) -> bool:  # noqa: ARG002  # see `Log`
         """Return whether events of this kind are of use now; asked in the call."""
@@ -86,36 +88,50 @@ class Subscription:
         self._start()
 
     def _start(self) -> None:
-        """Start the thread unless there is one."""
-        for entered in self._try_busy:
-            if entered:
-                break
+        """Start the thread unless there is one.
+
+        The thread takes the lock, not the caller, whom Ctrl-C may stop at any step: a
+        second thread finds it taken and ends, and a start that was cut short is made up
+        for by a later event.
+        """
+        now = time.monotonic()
+        if self._busy.locked() or now < self._started_at + START_SECONDS:
             return
+        self._started_at = now
         try:
             # `Thread.start` waits, and takes locks that the very code may hold which a
             # finalizer interrupts.
             _thread.start_new_thread(self._deliver, (self._queue, self._busy))
-        except RuntimeError:  # no thread to be had, or the interpreter ends: the next may
-            self._busy.release()
-        except BaseException:
-            self._busy.release()
-            raise
+        except RuntimeError:  # no thread to be had, or the interpreter ends
+            self._started_at = -inf
 
     def _deliver(self, events: SimpleQueue[Any], busy: threading.Lock) -> None:
         """Call the hook with each event until none came for a while."""
-        while True:
+        while busy.acquire(blocking=False):
             try:
                 while True:
-                    context, event = events.get(timeout=LINGER)
+                    seconds = self.due()
+                    context, event = events.get(timeout=LINGER if seconds is None else seconds)
                     if isinstance(event, threading.Event):
                         event.set()
                     else:
                         context.run(self._call, event)
                     del context, event  # so that nothing of the call is kept while idle
             except Empty:
+                if self.due() is not None:
+                    self.tick()
+                again = not events.empty() or self.due() is not None
+            finally:
                 busy.release()
-            if events.empty() or not busy.acquire(blocking=False):
+            if not again and events.empty():
                 return
+
+    def due(self) -> float | None:
+        """Return in how many seconds `tick` is to be called; None: not at all."""
+        return None
+
+    def tick(self) -> None:
+        """Do what `due` has announced, in the thread of the subscription."""
 
     def _call(self, event: Event) -> None:
         try:

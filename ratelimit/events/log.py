@@ -9,7 +9,7 @@ The logger is "ratelimit.events", so that the level of "ratelimit" decides:
   family, as a number in the next one; and a store that was lost.
 * INFO: limits that were learned or changed, conclusions about the server, the end of a
   series of 429s, estimates that are guesses, and once a family that a call waits for
-  longer than `LONG_WAIT`.
+  longer than `LONG_WAIT`, as soon as that is known.
 * DEBUG: every wait and its end.
 
 A library does not decide where its log goes. Until the program says so (by
@@ -20,6 +20,8 @@ the statistics and in the SDK's error as well.
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from typing import Final
 
 from ratelimit.events.delivery import Subscription
@@ -47,11 +49,17 @@ logger.addHandler(logging.NullHandler())
 
 
 class Log(Subscription):
-    """The subscription that every limiter begins with."""
+    """The subscription that every limiter begins with.
 
-    def __init__(self) -> None:
+    :param now: real time, in seconds: a wait without a predicted end is looked at again
+        after `LONG_WAIT`.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__(self.write)
+        self._now = now
         self._long: set[str] = set()
+        self._watched: dict[str, tuple[float, Waiting]] = {}  # the first wait of each family
         self._quiet: dict[str, tuple[float, int]] = {}
 
     def wants(self, kind: type[Event], family: str) -> bool:
@@ -99,21 +107,43 @@ class Log(Subscription):
                 pass
 
     def _waiting(self, event: Waiting) -> None:
-        cause = about(event.reason, event.limit, event.needs, event.level, event.amount)
         level = logging.DEBUG
-        if (event.predicted is None or event.predicted >= LONG_WAIT) and self._is_first(event):
+        if event.predicted is None or event.predicted < LONG_WAIT:
+            if event.family not in self._long and len(self._watched) < MOST_FAMILIES:
+                self._watched.setdefault(event.family, (self._now() + LONG_WAIT, event))
+        elif self._is_first(event):
             level = logging.INFO
+        self._write_waiting(level, event, "waits")
+
+    def _write_waiting(self, level: int, event: Waiting, does: str) -> None:
         logger.log(
             level,
-            "family %s: a call%s waits at position %d: %s; %s",
+            "family %s: a call%s %s at position %d: %s; %s",
             event.family,
             f" of {event.model}" if event.model else "",
+            does,
             event.position,
-            cause,
+            about(event.reason, event.limit, event.needs, event.level, event.amount),
             when(event.predicted),
         )
 
+    def due(self) -> float | None:
+        """Return in how many seconds the first watched wait has become a long one."""
+        moments = [moment for moment, _ in self._watched.values()]
+        return max(min(moments) - self._now(), 0.0) if moments else None
+
+    def tick(self) -> None:
+        """Say that a call still waits."""
+        for family, (moment, event) in list(self._watched.items()):
+            if moment <= self._now():
+                del self._watched[family]
+                if self._is_first(event):
+                    self._write_waiting(logging.INFO, event, f"has waited for {LONG_WAIT:g} s")
+
     def _waited(self, event: Waited) -> None:
+        watched = self._watched.get(event.family)
+        if watched is not None and watched[1].call == event.call:
+            del self._watched[event.family]
         level = logging.DEBUG
         if event.seconds >= LONG_WAIT and self._is_first(event):
             level = logging.INFO

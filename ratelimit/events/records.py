@@ -138,6 +138,8 @@ class Degraded(Event):
 class Waiting(Event):
     """A call begins to wait."""
 
+    call: int
+    """A number of the call, the same in its `Waited`."""
     reason: Reason
     limit: str | None
     """The limit that it waits for, by its label."""
@@ -159,6 +161,8 @@ class Waiting(Event):
 class Waited(Event):
     """A wait has ended."""
 
+    call: int
+    """As in `Waiting`."""
     outcome: Outcome
     reason: Reason
     """What the call waited for when it began to wait."""

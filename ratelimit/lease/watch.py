@@ -5,8 +5,9 @@ Owns the reports around one wait, and what `WaitTimeout` says of it. Must never 
 
 from __future__ import annotations
 
+import itertools
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from ratelimit.admission.admission import Terms
 from ratelimit.admission.outlook import Outlook, outlook
@@ -15,23 +16,28 @@ from ratelimit.events.records import Admission, Outcome, Waited, Waiting
 from ratelimit.events.sentences import label, waits
 from ratelimit.lease.admitted import AdmittedLease
 
+_calls: Final = itertools.count(1)
+
 
 class Watch:
     """Enter it before a call waits, and leave it when the wait is over."""
 
-    __slots__ = ("_lease", "_outlook", "_terms")
+    __slots__ = ("_call", "_lease", "_outlook", "_terms")
 
     def __init__(self, lease: AdmittedLease, terms: Terms) -> None:
         self._lease = lease
         self._terms = terms
         self._outlook: Outlook | None = None
+        self._call = 0
 
     def __enter__(self) -> Self:
         lease, family = self._lease, self._lease.family
         if family.reports.wants(Waiting) or family.reports.wants(Waited):
             seen = self._outlook = self._look()
+            self._call = next(_calls)
             family.reports.put(
                 Waiting,
+                call=self._call,
                 model=lease.model,
                 reason=seen.reason,
                 limit=label(seen.limit),
@@ -63,6 +69,7 @@ class Watch:
         if seen is not None:
             family.reports.put(
                 Waited,
+                call=self._call,
                 model=lease.model,
                 outcome=outcome_of(error),
                 reason=seen.reason,

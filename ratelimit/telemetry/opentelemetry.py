@@ -50,8 +50,8 @@ SCOPE: Final = "ratelimit"
 SPAN_SECONDS: Final = 1.0
 """Seconds from which a wait is a span of its own."""
 MOST_MODELS: Final = 100
-"""Models kept apart by one instrumented limiter; further ones are "_OTHER", as in other
-conventions: their names come from requests.
+"""Models, and families, kept apart by one instrumented limiter; further ones are
+"_OTHER", as in other conventions: their names come from requests.
 """
 SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 900)
 """Bounds of the buckets of `time_in_queue`."""
@@ -122,6 +122,7 @@ class Instrumentation:
         self._provider = provider
         self._span_seconds = span_seconds
         self._models: set[str] = set()
+        self._families: set[str] = set()
         for known in instruments.living:
             if known._limiter() is limiter and known._common == self._common:  # noqa: SLF001
                 raise InvalidArgument(
@@ -160,16 +161,12 @@ class Instrumentation:
         attributes = {
             **self._common,
             "gen_ai.provider.name": self._provider,
-            "ratelimit.family": event.family,
+            "ratelimit.family": _bounded(self._families, event.family),
         }
         if operation:
             attributes["gen_ai.operation.name"] = OPERATIONS.get(operation, operation)
-        model = event.model
-        if model:
-            if model not in self._models and len(self._models) >= MOST_MODELS:
-                model = "_OTHER"
-            self._models.add(model)
-            attributes["gen_ai.request.model"] = model
+        if event.model:
+            attributes["gen_ai.request.model"] = _bounded(self._models, event.model)
         return attributes
 
     def _trace(self, event: Waited, attributes: Attributes) -> None:
@@ -219,6 +216,14 @@ class Instrumentation:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _bounded(known: set[str], name: str) -> str:
+    """Return a name, or "_OTHER" where as many as may be are known already."""
+    if name not in known and len(known) >= MOST_MODELS:
+        return "_OTHER"
+    known.add(name)
+    return name
 
 
 class Instruments:
