@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 
 from ratelimit.errors import InvalidArgument, caution
 from ratelimit.events import Settled, Waited
-from ratelimit.installation import install_command
 from ratelimit.limiter import RateLimiter
 from ratelimit.limits import amount_of
 from ratelimit.statistics import FamilyExplanation, KnownLimit
@@ -52,6 +51,8 @@ def live(
         from rich.console import Console  # noqa: PLC0415  # an extra
         from rich.live import Live  # noqa: PLC0415  # an extra
     except ImportError as missing:
+        from ratelimit.installation import install_command  # noqa: PLC0415  # slow to load
+
         raise InvalidArgument(f"rich is not installed: {install_command('cli')}") from missing
 
     every = max(amount_of(every, "every=, in seconds,"), 0.02)
