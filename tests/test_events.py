@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from ratelimit import InvalidArgument, RateLimiter, events
-from ratelimit.events import Refused
+from ratelimit.events import Degraded, Refused
 from ratelimit.testing import ThreadClock
+from tests.interruptions import interruptions
 
 LIMIT_REACHED = (
     "Rate limit reached for gpt-4o in organization org-secret on tokens per min (TPM): Limit 200, "
@@ -153,7 +154,7 @@ def test_what_cannot_be_subscribed_is_answered_in_a_sentence(
 FORKED = """
 import os, sys
 from ratelimit import RateLimiter, events
-from ratelimit.events import Refused
+from ratelimit.events import Degraded, Refused
 class TooMany(Exception):
     status_code = 429
     body = {"error": {"message": "no", "code": "rate_limit_exceeded"}}
@@ -206,6 +207,26 @@ def test_a_start_that_was_cut_short_is_made_up_for(limiter: RateLimiter) -> None
     assert [event.refusals for event in seen] == [1, 2]
 
 
+def test_ctrl_c_at_any_step_ends_no_delivery(
+    limiter: RateLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it cuts short, the next event is delivered, by one thread."""
+    monkeypatch.setattr("ratelimit.events.delivery.START_SECONDS", 0.0)
+    monkeypatch.setattr("ratelimit.events.delivery.LINGER", 0.0)
+    seen: list[Degraded] = []
+    subscription = limiter.subscribe(seen.append)
+    event = Degraded(at=0.0, family="", what="store", reason="")
+
+    moments = 0
+    for _ in interruptions(lambda: subscription.put(event)):
+        moments += 1
+        before = len(seen)
+        subscription.put(event)
+        assert subscription.flush(10)
+        assert len(seen) > before
+    assert moments > 3
+
+
 @pytest.mark.logs("is too slow: 1 events were dropped")
 def test_a_hook_that_is_too_slow_loses_events_with_a_warning(limiter: RateLimiter) -> None:
     """Its queue is bounded, and what was lost is counted."""
@@ -217,12 +238,11 @@ def test_a_hook_that_is_too_slow_loses_events_with_a_warning(limiter: RateLimite
         seen.append(event)
 
     subscription = limiter.subscribe(hook, Refused)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ratelimit.events.delivery.MOST", 1)
-        refuse(limiter)
-        assert entered.wait(10)
-        refuse(limiter)
-        refuse(limiter)
+    subscription._most = 1
+    refuse(limiter)
+    assert entered.wait(10)
+    refuse(limiter)
+    refuse(limiter)
     go_on.set()
     assert subscription.flush()
 

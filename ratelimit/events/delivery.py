@@ -66,6 +66,7 @@ class Subscription:
         self.on_close: Callable[[Subscription], object] = bool
         """Called when it is closed."""
         self._said_dropped = False
+        self._most = MOST
         self._renew()
         _living.add(self)
 
@@ -81,7 +82,7 @@ class Subscription:
 
     def put(self, event: Event) -> None:
         """Have the hook called with the event, soon. Never blocks or raises."""
-        if self._queue.qsize() >= MOST:
+        if self._queue.qsize() >= self._most:
             self.dropped += 1
             return
         self._queue.put((copy_context(), event))
