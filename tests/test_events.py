@@ -54,7 +54,7 @@ def test_a_refusal_is_reported_with_what_was_said_and_believed(limiter: RateLimi
     limiter.subscribe(seen.append, Refused)
 
     refuse(limiter)
-    assert events.flush()
+    assert events.flush(10)
 
     (event,) = seen
     assert (event.family, event.model, event.limit) == ("*", "gpt-4o", "tokens/60s")
@@ -70,7 +70,7 @@ def test_a_refusal_is_logged(limiter: RateLimiter, caplog: pytest.LogCaptureFixt
     caplog.set_level(logging.INFO, "ratelimit")
 
     refuse(limiter)
-    assert events.flush()
+    assert events.flush(10)
 
     (record,) = [one for one in caplog.records if one.levelno > logging.INFO]
     assert record.levelno == logging.WARNING
@@ -93,7 +93,7 @@ def test_a_hook_that_raises_is_reported_once(limiter: RateLimiter) -> None:
         patch.setattr("ratelimit.events.delivery.caution", said.append)
         refuse(limiter)
         refuse(limiter)
-        assert subscription.flush()
+        assert subscription.flush(10)
 
     assert subscription.failures == 2
     assert raised.acquire(blocking=False)
@@ -114,7 +114,7 @@ def test_a_hook_that_blocks_holds_up_no_call(limiter: RateLimiter) -> None:
     refuse(limiter)
     assert seen == []
     go_on.set()
-    assert subscription.flush()
+    assert subscription.flush(10)
 
     assert seen == [(1, 2), (2, 2)]
 
@@ -125,7 +125,7 @@ def test_a_closed_subscription_gets_nothing_more(limiter: RateLimiter) -> None:
     with limiter.subscribe(seen.append, Refused):
         refuse(limiter)
     refuse(limiter)
-    assert events.flush()
+    assert events.flush(10)
 
     assert [event.refusals for event in seen] == [1]
 
@@ -138,7 +138,7 @@ def test_a_hook_that_is_subscribed_twice_is_called_once(limiter: RateLimiter) ->
 
     assert limiter.subscribe(seen.append, Refused) is first
     refuse(limiter)
-    assert events.flush()
+    assert events.flush(10)
     assert len(seen) == 1
 
 
@@ -168,10 +168,10 @@ seen = []
 limiter = RateLimiter()
 limiter.subscribe(seen.append, Refused)
 refuse()
-events.flush()
+events.flush(10)
 child = os.fork()
 if child == 0:
-    os._exit(10 * bool(refuse() or events.flush()) + len(seen))
+    os._exit(10 * bool(refuse() or events.flush(10)) + len(seen))
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(seen))
 """
 
@@ -202,7 +202,7 @@ def test_a_start_that_was_cut_short_is_made_up_for(limiter: RateLimiter) -> None
         patch.setattr("_thread.start_new_thread", fail)
         refuse(limiter)
     refuse(limiter)
-    assert subscription.flush()
+    assert subscription.flush(10)
 
     assert [event.refusals for event in seen] == [1, 2]
 
@@ -244,6 +244,6 @@ def test_a_hook_that_is_too_slow_loses_events_with_a_warning(limiter: RateLimite
     refuse(limiter)
     refuse(limiter)
     go_on.set()
-    assert subscription.flush()
+    assert subscription.flush(10)
 
     assert (len(seen), subscription.dropped) == (2, 1)

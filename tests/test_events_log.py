@@ -41,7 +41,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def lines(log: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     """Return the levels and the lines once all are written."""
-    assert events.flush()
+    assert events.flush(10)
     return [(record.levelname, record.getMessage()) for record in log.records]
 
 

@@ -56,7 +56,7 @@ def test_a_wait_is_reported_at_its_beginning_and_its_end() -> None:
     limiter.acquire_sync(tokens=600).close()
 
     lease = limiter.acquire_sync(tokens=100)
-    assert events.flush()
+    assert events.flush(10)
 
     begins, ends = seen
     assert (begins.reason, begins.limit, begins.position) == ("limit", "tokens/60s", 0)
@@ -72,7 +72,7 @@ def test_a_call_that_goes_at_once_has_not_waited() -> None:
     limiter, seen = watched(Waiting, Waited, tpm=600)
 
     lease = limiter.acquire_sync(tokens=5)
-    assert events.flush()
+    assert events.flush(10)
 
     assert seen == []
     assert lease.waited == 0
@@ -95,7 +95,7 @@ def test_positions_count_the_calls_in_front() -> None:
                 group.start_soon(wait, tokens)
 
     clock.run(main)
-    assert events.flush()
+    assert events.flush(10)
 
     assert [event.position for event in seen] == [0, 1, 2]
 
@@ -120,7 +120,7 @@ def test_a_wait_that_ends_in_vain_is_reported(timeout: float | None, outcome: st
         lease.close()
 
     clock.run(main)
-    assert events.flush()
+    assert events.flush(10)
 
     (event,) = seen
     assert (event.outcome, event.reason, event.limit) == (outcome, "concurrency", None)
@@ -148,7 +148,7 @@ def test_each_admission_is_reported_where_it_is_asked_for() -> None:
     with pytest.raises(RequestTooLarge):
         limiter.acquire_sync(tokens=700)
     clock.run(lambda: other.acquire(tokens=5))
-    assert events.flush()
+    assert events.flush(10)
 
     shown = sorted((event.outcome, event.operation, event.model) for event in seen)
     assert shown == [
@@ -175,7 +175,7 @@ def test_a_bill_is_compared_with_its_estimate() -> None:
     limiter, seen = watched(Settled, tpm=600)
 
     limiter.acquire_sync(BODY).settle({"prompt_tokens": 10, "completion_tokens": 5})
-    assert events.flush()
+    assert events.flush(10)
 
     (event,) = seen
     assert (event.used, event.operation) == (15, "chat.completions")
@@ -187,7 +187,7 @@ def test_limits_that_are_learned_are_reported() -> None:
     limiter, seen = watched(LimitsChanged)
 
     limiter.acquire_sync(model="gpt-4o", messages=[], max_tokens=5).observe(HEADERS)
-    assert events.flush()
+    assert events.flush(10)
 
     (event,) = seen
     assert (event.before, event.after) == (Limits(), Limits(tpm=30_000))
@@ -202,7 +202,7 @@ def test_a_conclusion_is_reported() -> None:
 
     full = {"x-ratelimit-remaining-tokens": "29990", "x-ratelimit-reset-tokens": "20ms"}
     limiter.acquire_sync(body).observe({**HEADERS, **full})
-    assert events.flush()
+    assert events.flush(10)
 
     (event,) = seen
     assert (event.about, event.before, event.after) == ("charges_input_only", False, True)
@@ -216,7 +216,7 @@ def test_the_end_of_refusals_is_reported() -> None:
             raise TooMany
 
     limiter.acquire_sync(tokens=1).settle(tokens=1)
-    assert events.flush()
+    assert events.flush(10)
 
     (event,) = seen
     assert event.refusals == 2
@@ -230,7 +230,7 @@ def test_an_estimate_that_is_a_guess_is_reported() -> None:
 
     for _ in range(2):
         limiter.estimate(model="gpt-4o", messages=iter(["a private prompt"]))
-    assert events.flush()
+    assert events.flush(10)
 
     (event,) = seen
     assert event.what == "estimate"
@@ -245,7 +245,7 @@ def test_every_record_is_frozen_documented_and_can_be_pickled() -> None:
     limiter.acquire_sync(tokens=100).observe(HEADERS)
     with pytest.raises(TooMany), limiter.reserve(BODY):
         raise TooMany
-    assert events.flush()
+    assert events.flush(10)
 
     assert {type(one) for one in seen} >= {Waiting, Waited, Settled, Admission, LimitsChanged}
     assert pickle.loads(pickle.dumps(seen)) == seen  # noqa: S301  # our own bytes
@@ -261,7 +261,7 @@ def test_a_name_holds_no_free_text(name: str) -> None:
     limiter, seen = watched(Admission, rpm=5)
 
     limiter.acquire_sync(model=name, messages=[], max_tokens=5).close()
-    assert events.flush()
+    assert events.flush(10)
 
     assert " " not in seen[0].model
     assert "\n" not in seen[0].model

@@ -59,7 +59,7 @@ def test_the_table_shows_levels_waits_refusals_and_tokens() -> None:
         limiter.acquire_sync(BODY).settle({"prompt_tokens": 10, "completion_tokens": 5})
         with pytest.raises(TooMany), limiter.reserve(tokens=1):
             raise TooMany
-        assert events.flush()
+        assert events.flush(10)
 
         text = drawn(view)
 

@@ -47,7 +47,7 @@ class Meters:
 
     def points(self, name: str) -> list[Any]:
         """Return the data points of one instrument."""
-        assert events.flush()
+        assert events.flush(10)
         data: Any = self.reader.get_metrics_data()
         return [
             point
@@ -193,7 +193,7 @@ def test_a_meter_provider_that_is_shut_down_touches_no_call() -> None:
     with instrument(limiter, meter_provider=meters.provider):
         meters.provider.shutdown()
         limiter.acquire_sync(tokens=100).close()
-        assert events.flush()
+        assert events.flush(10)
 
     assert limiter.statistics().families["*"].admitted == 1
 
@@ -225,7 +225,7 @@ def test_a_long_wait_is_a_span_below_the_callers() -> None:
         limiter.acquire_sync(tokens=600).close()
         limiter.acquire_sync(tokens=5).close()
         limiter.acquire_sync(tokens=100).close()
-        assert events.flush()
+        assert events.flush(10)
 
     (span, _) = exporter.get_finished_spans()
     assert span.name == "ratelimit.wait"
@@ -247,7 +247,7 @@ def test_prometheus_scrapes_it_over_http() -> None:
         with instrument(limiter, meter_provider=provider):
             limiter.acquire_sync(BODY).close()
             limiter.acquire_sync(tokens=600).close()
-            assert events.flush()
+            assert events.flush(10)
             url = f"http://127.0.0.1:{server.server_port}/metrics"
             with urllib.request.urlopen(url) as response:  # our own server
                 text = response.read().decode()
