@@ -22,6 +22,11 @@ LONGEST_NAME: Final = 100
 
 _NOT_A_NAME: Final = re.compile(r"[^A-Za-z0-9._:/@+*?|!,\[\]-]+")
 
+_KEY: Final = re.compile(
+    r"\b(?:sk|pk|rk|gsk|csk|xai|pplx|nvapi|hf|fw|tgp|key)[-_][\w-]{12,}"  # by their beginnings
+    r"|\bAIza[\w-]{20,}|\b[0-9a-fA-F]{32,}\b|\b[A-Za-z0-9]{40,}\b"  # Google's, Azure's, others
+)
+
 Outcome = Literal["admitted", "timed_out", "cancelled", "too_large", "failed"]
 """How a wait ended."""
 
@@ -43,8 +48,11 @@ charged at the end only; how many calls may be in flight.
 
 
 def name_of(text: str) -> str:
-    """Return what a record keeps of a name, a pattern or a code: no free text."""
-    return _NOT_A_NAME.sub("_", text[:LONGEST_NAME])
+    """Return what a record keeps of a name, a pattern or a code: no text and no key.
+
+    A request may come with a key where a model's name belongs.
+    """
+    return _NOT_A_NAME.sub("_", _KEY.sub("_key_", text)[:LONGEST_NAME])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from ratelimit.errors import InvalidArgument, caution
 from ratelimit.events import Settled, Waited
+from ratelimit.events.records import name_of
 from ratelimit.limiter import RateLimiter
 from ratelimit.limits import amount_of
 from ratelimit.statistics import FamilyExplanation, KnownLimit
@@ -118,6 +119,7 @@ class View:
     def _add(self, table: Table, name: str, family: FamilyExplanation) -> None:
         from rich.text import Text  # noqa: PLC0415  # an extra
 
+        name = name_of(name)
         waits = self.recent.percentiles(name)
         used = self.recent.tokens(name, family.at)
         figures: list[RenderableType] = [

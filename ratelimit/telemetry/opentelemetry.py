@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from ratelimit.errors import InvalidArgument
 from ratelimit.events import Admission, Event, Refused, Settled, Subscription, Waited
+from ratelimit.events.records import name_of
 from ratelimit.installation import install_command, version
 from ratelimit.limiter import RateLimiter
 
@@ -192,7 +193,7 @@ class Instrumentation:
             self._instruments.living.discard(self)
             return
         for name, family in limiter.explain().families.items():
-            attributes = {**self._common, "ratelimit.family": name}
+            attributes = {**self._common, "ratelimit.family": name_of(name)}
             yield "queued_requests", family.waiting, attributes
             yield "active_leases", family.in_flight, attributes
             for known in family.limits:
