@@ -21,12 +21,20 @@ from ratelimit.errors import (
     WouldBlock,
 )
 from ratelimit.estimate import Estimate, EstimatorStatistics, Learned
+from ratelimit.events import Subscription
 from ratelimit.feedback import Usage
 from ratelimit.lease import Lease, current_lease
 from ratelimit.limiter import RateLimiter
 from ratelimit.limits import Limit, Limits
 from ratelimit.reservation import Reservation
-from ratelimit.statistics import FamilyStatistics, Statistics
+from ratelimit.statistics import (
+    Explanation,
+    FamilyExplanation,
+    FamilyStatistics,
+    KnownLimit,
+    Statistics,
+)
+from ratelimit.telemetry.live import live
 
 __all__ = [
     "Accounting",
@@ -34,8 +42,11 @@ __all__ = [
     "Estimate",
     "EstimateWarning",
     "EstimatorStatistics",
+    "Explanation",
+    "FamilyExplanation",
     "FamilyStatistics",
     "InvalidArgument",
+    "KnownLimit",
     "Learned",
     "Lease",
     "Limit",
@@ -49,10 +60,12 @@ __all__ = [
     "Reservation",
     "Result",
     "Statistics",
+    "Subscription",
     "Usage",
     "WaitTimeout",
     "WouldBlock",
     "current_lease",
+    "live",
     "run",
 ]
 

@@ -24,6 +24,7 @@ from ratelimit.control.pricing import Accounting
 from ratelimit.control.slack import FIRST_SLACK
 from ratelimit.errors import InvalidArgument
 from ratelimit.estimate import Estimate
+from ratelimit.events import Event, Subscription
 from ratelimit.integrations.decorator import decorator
 from ratelimit.integrations.settlement import SettleBy
 from ratelimit.integrations.wrapping import wrap
@@ -36,7 +37,12 @@ from ratelimit.reservation import (
     deadline_of,
     reservation_of,
 )
-from ratelimit.statistics import Statistics, family_statistics
+from ratelimit.statistics import (
+    Explanation,
+    Statistics,
+    explanation_of,
+    statistics_of,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C")
@@ -311,12 +317,28 @@ class RateLimiter:
 
     def statistics(self) -> Statistics:
         """Return a snapshot: levels, waiting calls, calls in flight, 429s seen."""
-        engine = self._engine
-        now = engine.clock.now()
-        families = {
-            name: family_statistics(family, now) for name, family in engine.families().items()
-        }
-        return Statistics(families, engine.estimator.statistics(), engine.dropped_refusals)
+        return statistics_of(self._engine)
+
+    def explain(self, model: str | None = None) -> Explanation:
+        """Return who waits for what, and which limits hold and why. It prints readably.
+
+        :param model: explain only the family of this model.
+        """
+        return explanation_of(self._engine, model)
+
+    def subscribe(self, hook: Callable[[Any], object], /, *kinds: type[Event]) -> Subscription:
+        """Have ``hook`` called with each event: a frozen record of what has happened.
+
+        It is called in a thread of its own, so it may block or raise: no call is
+        touched. See `ratelimit.events` for the records and their units.
+
+        :param kinds: the kinds of events that it wants, such as
+            `ratelimit.events.Refused`; all kinds by default.
+
+        The subscription lasts until its ``close()``. Raises `InvalidArgument` for what
+        cannot be called.
+        """
+        return self._engine.hooks.subscribe(hook, kinds)
 
     def __copy__(self) -> RateLimiter:
         return self  # a copy would spend the same limits once more

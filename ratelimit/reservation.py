@@ -26,6 +26,7 @@ from ratelimit.errors import InvalidArgument, RequestTooLarge, WouldBlock
 from ratelimit.estimate import Estimate
 from ratelimit.lease import AdmittedLease, Current, Lease, payment_around
 from ratelimit.lease.flights import call_without_attempt, end_dead, note_flight, stream_around
+from ratelimit.lease.watch import Counted, Watch
 from ratelimit.limits import LARGEST, amount_of
 from ratelimit.stores.payments import Payment, Wait
 
@@ -79,10 +80,23 @@ class Reservation:
     def _admit(self) -> AdmittedLease:
         """Wait in the calling thread."""
         lease = self._unpaid()
-        if self._try_admit(lease) is not None:
-            lease.family.admit(lease.payment, self._terms(lease))
+        if not self._engine.hooks.per_call:
+            if self._try_admit(lease) is not None:
+                self._wait(lease)
+            return self._hand_out(lease)
+        with Counted(lease):
+            if self._try_admit(lease) is not None:
+                self._wait(lease)
+        return self._hand_out(lease)
+
+    def _hand_out(self, lease: AdmittedLease) -> AdmittedLease:
         note_flight(lease, is_attempt=self._is_attempt)
         return lease.deliver()
+
+    def _wait(self, lease: AdmittedLease) -> None:
+        terms = self._terms(lease)
+        with Watch(lease, terms):
+            lease.family.admit(lease.payment, terms)
 
     async def _admit_async(self) -> AdmittedLease:
         """Wait in the calling task; a big prompt is counted in a worker thread."""
@@ -91,10 +105,19 @@ class Reservation:
                 lease = await anyio.to_thread.run_sync(self._unpaid)
         else:
             lease = self._unpaid()
-        if self._try_admit(lease) is not None:
-            await lease.family.admit_async(lease.payment, self._terms(lease))
-        note_flight(lease, is_attempt=self._is_attempt)
-        return lease.deliver()
+        if not self._engine.hooks.per_call:
+            if self._try_admit(lease) is not None:
+                await self._wait_async(lease)
+            return self._hand_out(lease)
+        with Counted(lease):
+            if self._try_admit(lease) is not None:
+                await self._wait_async(lease)
+        return self._hand_out(lease)
+
+    async def _wait_async(self, lease: AdmittedLease) -> None:
+        terms = self._terms(lease)
+        with Watch(lease, terms):
+            await lease.family.admit_async(lease.payment, terms)
 
     def _unpaid(self) -> AdmittedLease:
         """Return the lease of this call, before anything is paid."""
@@ -235,7 +258,7 @@ def admit_by_hand(engine: Engine, tokens: object) -> AdmittedLease | None:
     None: another way has to be gone. The common case without a detour
     (benchmarks/overhead.py, row "uncontended").
     """
-    family = engine.only
+    family = engine.unwatched
     if family is None or engine.forked or type(tokens) is not int or not 0 <= tokens <= LARGEST:
         return None
     admission = family.admission

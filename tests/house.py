@@ -16,7 +16,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parent.parent / "ratelimit"
 
 GROUND: Final = ("errors", "limits", "families", "locks", "arguments", "installation")
-BELOW_LEASE: Final = (*GROUND, "estimate", "feedback", "stores", "admission", "control")
+BELOW_LEASE: Final = (*GROUND, "estimate", "feedback", "events", "stores", "admission", "control")
 BELOW_FACE: Final = (*BELOW_LEASE, "lease", "reservation", "statistics", "integrations")
 
 FACE: Final = ("limiter", "batch", "")
@@ -27,6 +27,7 @@ ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
     "_clash": ("errors",),
     "locks": ("errors",),
     "limits": ("errors",),
+    "events": ("feedback", "errors", "limits", "locks"),  # records: any room above may report
     "families": (),
     "installation": (),
     "arguments": ("errors", "limits"),
@@ -34,16 +35,17 @@ ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
     "feedback": ("errors", "limits"),
     "stores": ("errors", "limits", "locks"),
     "admission": ("stores", "errors", "limits", "locks"),
-    "control": ("admission", "stores", "feedback", "estimate", *GROUND),
+    "control": ("admission", "stores", "events", "feedback", "estimate", *GROUND),
     "lease": BELOW_LEASE,
     "reservation": ("lease", *BELOW_LEASE),
     "statistics": BELOW_LEASE,
     "integrations": ("lease", "reservation", *BELOW_LEASE),
     "limiter": BELOW_FACE,
     "batch": ("limiter", *BELOW_FACE),
-    "": ("_clash", "limiter", "batch", *BELOW_FACE),
+    "telemetry": ("limiter", "events", "statistics", *GROUND),  # looks from outside
+    "": ("_clash", "limiter", "batch", "telemetry", *BELOW_FACE),
     "testing": ("admission.clock", "estimate", "errors", "limits", "installation"),
-    "commands": ("", "limiter", "batch", "testing", *BELOW_FACE),
+    "commands": ("", "limiter", "batch", "telemetry", "testing", *BELOW_FACE),
     "cli": ("_clash", "commands", "", *GROUND),
     "__main__": ("cli",),
 }

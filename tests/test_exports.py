@@ -22,6 +22,7 @@ from ratelimit import errors
         "ratelimit",
         "ratelimit.batch",
         "ratelimit.estimate",
+        "ratelimit.events",
         "ratelimit.feedback",
         "ratelimit.testing",
     ],

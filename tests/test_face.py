@@ -22,14 +22,16 @@ TAUGHT = {
         "acquire_nowait",
         "acquire_sync",
         "estimate",
+        "explain",
         "limit",
         "limits",
         "price",
         "reserve",
         "statistics",
+        "subscribe",
         "wrap",
     },
-    "Lease": {"cancel", "close", "cost", "fail", "observe", "settle"},
+    "Lease": {"cancel", "close", "cost", "fail", "observe", "settle", "waited"},
 }
 
 

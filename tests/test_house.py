@@ -206,6 +206,7 @@ EXTRAS = {
     "starlette",
     "uvicorn",
     "imagesize",
+    "opentelemetry",
     "quicktok",
     "tenacity",
     "filelock",

@@ -12,7 +12,7 @@ from ratelimit import RateLimiter
 from ratelimit.batch import Request, Result
 from ratelimit.commands.run import display as shown
 from ratelimit.commands.run import meter as metering
-from ratelimit.commands.run.display import display, status
+from ratelimit.commands.run.display import display, status, table_of
 from ratelimit.commands.run.meter import Meter, Prices
 
 
@@ -215,3 +215,17 @@ def test_it_is_shown_on_terminals_and_in_logs(clock: Time, terminal: bool) -> No
     assert "3/600 RPM" in screen.getvalue()
     assert ("3 of 10 done" in screen.getvalue()) != terminal
     assert terminal or screen.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_limiter_is_drawn_below_the_progress_if_wanted(clock: Time, terminal: bool) -> None:
+    """Its levels and waits, on a terminal alone."""
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=terminal, width=200)
+    limiter = RateLimiter(rpm=60)
+    with table_of(limiter, wanted=True) as table, display(console, Hand(clock), below=table):
+        pass
+
+    assert ("60 requests/min" in screen.getvalue()) == terminal
+    with table_of(limiter, wanted=False) as none:
+        assert none is None

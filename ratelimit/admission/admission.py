@@ -68,7 +68,7 @@ class Admission:
         queue = self.queue
         if queue.entries:
             queue.drop_dead()
-            if not queue.admits(_rank(payment, now, patience)):
+            if not queue.admits(rank_of(payment, now, patience)):
                 self.store.refuse_oversize(payment)
                 return Wait(inf)
         return self.store.take(payment, now)
@@ -141,7 +141,7 @@ class Admission:
             self.store.mark()
 
 
-def _rank(payment: Payment, arrival: float, patience: float) -> float:
+def rank_of(payment: Payment, arrival: float, patience: float) -> float:
     """Return the rank of a call in the queue: the lower, the sooner it goes."""
     if payment.nesting is None or payment.around is None:
         return arrival + patience
@@ -149,7 +149,7 @@ def _rank(payment: Payment, arrival: float, patience: float) -> float:
 
 
 def _waiter(payment: Payment, terms: Terms, parker: Parker) -> Waiter:
-    rank = _rank(payment, terms.arrival, terms.patience)
+    rank = rank_of(payment, terms.arrival, terms.patience)
     if terms.again:
         rank = nextafter(rank, -inf)
     patience = terms.patience if rank > -NESTED_FIRST / 2 else -1.0  # nested calls by themselves

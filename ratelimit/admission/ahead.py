@@ -106,6 +106,11 @@ class Sums:
             if amount > 0:
                 sums[name] = sums.get(name, 0.0) + amount
 
+    def count_before(self, rank: float) -> int:
+        """Return how many waiters of at most this rank have not left, or a few less."""
+        end = bisect_right(self.ranks, rank, self.first, self.length)
+        return max(end - self.first - len(self.left), 0)
+
     @property
     def worn(self) -> bool:
         """Whether most of what is kept belongs to waiters that have left."""
@@ -158,6 +163,10 @@ class Ahead:
         for sums in self._sums.values():
             sums.add_before(rank, total)
         return total
+
+    def count_before(self, rank: float) -> int:
+        """Return how many waiters are of at most this rank, or a few less."""
+        return sum(sums.count_before(rank) for sums in self._sums.values())
 
     def clear(self) -> None:
         """Forget all sums: nobody waits."""

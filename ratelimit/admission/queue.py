@@ -294,6 +294,10 @@ class Queue:
         self.drop_dead()
         return self._locked(self._ahead.before, rank)
 
+    def in_front_of(self, rank: float) -> int:
+        """Return how many waiters are in front of a newcomer, or a few less."""
+        return self._locked(self._ahead.count_before, rank) if self.entries else 0
+
     def reset_after_fork(self) -> None:
         """Drop everybody: after a fork the waiters belong to the parent process."""
         fresh = Queue()

@@ -233,6 +233,11 @@ def _add_run(commands: Any) -> None:
         help="send nothing; say what it takes in tokens, money and time",
     )
     run.add_argument(
+        "--live",
+        action="store_true",
+        help="on a terminal, show levels, waits and 429s below the progress",
+    )
+    run.add_argument(
         "--price-in",
         type=read_price,
         metavar="P",

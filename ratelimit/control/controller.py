@@ -34,6 +34,8 @@ from ratelimit.control.pause import Pause, Quota, TooLarge, Trust
 from ratelimit.control.pricing import Pricing
 from ratelimit.control.slack import InTransit, Slack
 from ratelimit.errors import caution
+from ratelimit.events.records import Concluded, Conclusion, Recovered, Refused, Source, name_of
+from ratelimit.events.reports import Reports, refused_limit
 from ratelimit.feedback import Reading, Refusal
 from ratelimit.limits import Limits
 
@@ -49,17 +51,27 @@ class Controller:
     """What the answers of one family's server have changed so far.
 
     :param given: the limits that were given; none at all: take them from the headers.
+    :param reports: where what happens is reported.
     """
 
-    def __init__(self, admission: Admission, pricing: Pricing, slack: Slack, given: Limits) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        pricing: Pricing,
+        slack: Slack,
+        given: Limits,
+        reports: Reports,
+    ) -> None:
         self._admission = admission
         self._pricing = pricing
         self._slack = slack
         self._given = given
+        self._reports = reports
         self._seen = LimitsOfModels()
-        self._evidence = AccountingEvidence(pricing)
+        self._evidence = AccountingEvidence(pricing, self._concluded)
         self._levels = Levels(admission, pricing, slack, self._evidence)
         self._concurrency = ConcurrencyEstimate()
+        self._learned: int | None = None  # the last concurrency that it gave
         self._pause = Pause()
         self._quota = Quota()
         self._trust = Trust()
@@ -75,6 +87,12 @@ class Controller:
         """429s that happened all the same."""
         self.awaits_answers = False
         """Whether there was a refusal of any kind: answers tell when it is over."""
+        self.headers_at = -inf
+        """When headers came last."""
+        self.last_refusal: tuple[float, str] | None = None
+        """When the last 429 came, and its limit by its label, or its code."""
+        self._refused_since: tuple[float, int] | None = None
+        """When the first of the latest refusals came, and how many there had been."""
 
     @property
     def corrected(self) -> dict[str, float]:
@@ -113,6 +131,7 @@ class Controller:
     def on_headers(self, admitted: Admitted, readings: Sequence[Reading], now: float) -> None:
         """Apply what an answer's headers show."""
         with self._lock:
+            self.headers_at = now
             self._relax(now)
             if readings:  # an answer that shows nothing contradicts nothing
                 self._read(admitted, readings, now)
@@ -130,6 +149,10 @@ class Controller:
 
     def _relax(self, now: float) -> None:
         """Give up step by step what refusals have made of this family."""
+        if self._refused_since is not None and now >= self._admission.store.closed_until:
+            since, before = self._refused_since
+            self._refused_since = None
+            self._reports.put(Recovered, seconds=now - since, refusals=self.refused - before)
         self._pause.answered(now)
         self._quota.answered()
         self._trust.answered()
@@ -137,12 +160,22 @@ class Controller:
         self._evidence.on_answer(now)
         if self._concurrency.on_success(now):
             self._apply_concurrency()
+            self._report_concurrency()
         if self._seen.expire(now):
-            self._hold(self._limits(now), now)
+            self._hold(self._limits(now), now, "expiry")
 
-    def _hold(self, limits: Limits | None, now: float) -> None:
+    def _hold(self, limits: Limits | None, now: float, source: Source, model: str = "") -> None:
+        """Hold other limits from now on; None: there are none."""
+        store = self._admission.store
         if limits is not None:
-            self._admission.store.replace(limits, now)
+            before = store.limits
+            store.replace(limits, now)
+            self._reports.limits(before, limits, source, model)
+
+    def _concluded(
+        self, about: Conclusion, before: str | int | None, after: str | int | None
+    ) -> None:
+        self._reports.put(Concluded, about=about, before=before, after=after)
 
     def on_time_to_headers(self, seconds: float) -> None:
         """Take the seconds from one call's admission to its headers."""
@@ -162,19 +195,36 @@ class Controller:
 
         Returns the refusal as it was judged: one that outlasts its pause may be final.
         """
+        reports = self._reports
+        believed = self._levels.believed(refusal, admitted) if reports.wants(Refused) else None
+        refusal, pause = self._take_refusal(refusal, admitted)
+        if pause is not None:
+            self._admission.close(pause)
+        if believed is not None:
+            waiting = len(self._admission.queue)
+            reports.refusal(refusal, admitted.model, believed, pause, waiting, self.refused)
+        with self._lock:
+            self._report_concurrency()
+        return refusal
+
+    def _take_refusal(self, refusal: Refusal, admitted: Admitted) -> tuple[Refusal, float | None]:
+        """Return the refusal as judged, and for how long to pause; None: not at all."""
         admission, admitted_at = self._admission, admitted.payment.admitted_at
         self.awaits_answers = True
         with self._lock:
             now = admission.now()
             refusal = self._quota.judged(refusal, admitted_at, now)
+            if self._refused_since is None:
+                self._refused_since = now, self.refused
             self.refused += not refusal.overloaded  # without capacity no limit is refused
+            self.last_refusal = now, refused_limit(refusal) or name_of(refusal.code)
             self._trust.refused(admitted_at)
             admission.store.ask_within = self._trust.seconds
             self._lower_limits(refusal, admitted, now)
             if refusal.hopeless:
                 if refusal.kind is not None and refusal.limit is not None:
                     self._too_large.refused(refusal.kind, refusal.limit, admitted_at, now)
-                return refusal
+                return refusal, None
 
             named = refusal.wait or refusal.period or refusal.slow_down or refusal.overloaded
             if not named:
@@ -186,8 +236,7 @@ class Controller:
             pause = self._pause.seconds(refusal, now)
             if refusal.used is None and not refusal.overloaded:
                 self._empty(refusal, pause, now)
-        admission.close(pause)
-        return refusal
+        return refusal, pause
 
     def _empty(self, refusal: Refusal, pause: float, now: float) -> None:
         """Start slowly after a refusal that shows no level.
@@ -213,8 +262,11 @@ class Controller:
             if not self._trust.is_over(store.admitted_at, now):
                 return False
             store.ask_within = self._trust.seconds
-            if not store.revert(Limits(*self._given, concurrency=store.limits.concurrency), now):
+            before = store.limits
+            limits = Limits(*self._given, concurrency=before.concurrency)
+            if not store.revert(limits, now):
                 return False
+            self._reports.limits(before, limits, "asking")
             self._seen = LimitsOfModels()
             self._cold = True
             store.cap(1, now + FIRST_HEADERS_SECONDS)
@@ -234,7 +286,7 @@ class Controller:
             retracted = self._seen.retract(name, amount)
             limits = self._limits(now)
             if retracted and limits is not None:
-                store.replace(limits, now)
+                self._hold(limits, now, "asking")
                 self._cold = True
                 store.cap(1, now + FIRST_HEADERS_SECONDS)
         self._admission.queue.nudge()
@@ -252,17 +304,12 @@ class Controller:
             return
         store = self._admission.store
         before = {(limit.name, limit.per) for limit in store.limits}
-        store.replace(limits, now)
+        self._hold(limits, now, "header", admitted.model)
         self._levels.start(admitted, readings, before, now)
 
     def _name_smaller_model(self, model: str, now: float) -> None:
         """Warn once of a model with limits of its own below those of its family."""
-        highest = {(limit.name, limit.per): limit.amount for limit in self._seen.limits(now)}
-        smaller = [
-            limit
-            for limit in self._seen.of(model).limits()
-            if limit.amount < highest.get((limit.name, limit.per), 0.0)
-        ]
+        smaller = self._seen.smaller(model, now)
         if smaller and model and model not in self._named:
             self._named.add(model)
             caution(
@@ -273,21 +320,8 @@ class Controller:
             )
 
     def _limits(self, now: float) -> Limits | None:
-        """Return the limits to hold by what is known; None if they are held already.
-
-        Limits that were given are only ever lowered.
-        """
-        held, known = self._admission.store.limits, self._seen.limits(now)
-        if self._given:
-            shown = {(limit.name, limit.per): limit for limit in known}
-            lowered = []
-            for limit in self._given:
-                seen = shown.pop((limit.name, limit.per), limit)
-                lowered.append(limit.at_most(seen.amount))
-            refused = [limit for key, limit in shown.items() if self._seen.is_refused(key)]
-            known = [*lowered, *refused]
-        limits = Limits(*known, concurrency=held.concurrency)
-        return None if limits == held else limits
+        """Return the limits to hold; see `LimitsOfModels.to_hold`."""
+        return self._seen.to_hold(self._given, self._admission.store.limits, now)
 
     def _lower_limits(self, refusal: Refusal, admitted: Admitted, now: float) -> None:
         """Hold no more than the limit that a refusal names.
@@ -305,7 +339,7 @@ class Controller:
             return
         store = self._admission.store
         before = {(limit.name, limit.per) for limit in store.limits}
-        store.replace(limits, now)
+        self._hold(limits, now, "refusal", admitted.model)
         if refusal.hopeless:
             return
         for limit in limits:
@@ -316,3 +350,10 @@ class Controller:
     def _apply_concurrency(self) -> None:
         store = self._admission.store
         store.cap(self._concurrency.limit(store.limits.concurrency))
+
+    def _report_concurrency(self) -> None:
+        """Report how many calls may be in flight, if that was learned anew."""
+        learned = self._concurrency.limit(self._admission.store.limits.concurrency)
+        if learned != self._learned:
+            before, self._learned = self._learned, learned
+            self._concluded("concurrency", before, learned)

@@ -24,6 +24,9 @@ from ratelimit.control.family import ModelFamily
 from ratelimit.control.pricing import Accounting
 from ratelimit.errors import InvalidArgument, caution
 from ratelimit.estimate import Estimate, Estimator
+from ratelimit.events.delivery import Hooks
+from ratelimit.events.log import Log
+from ratelimit.events.records import Degraded, name_of
 from ratelimit.families import LONGEST_NAME, Patterns, base_model
 from ratelimit.limits import Limits, amount_of
 from ratelimit.stores.payments import Payment
@@ -65,6 +68,7 @@ class Engine:
         priorities: Mapping[str, float],
     ) -> None:
         self.clock = clock
+        self.hooks = Hooks(Log())
         self.estimator = Estimator(output=output)
         self.priorities = priorities
         self._slack = slack
@@ -74,6 +78,12 @@ class Engine:
         self._families = {name: self._make(name, given) for name, given in limits.items()}
         self.only = self._families["*"] if list(self._families) == ["*"] else None
         """The one family of a limiter with limits for all models together."""
+        self.unwatched = self.only
+        """The same, unless somebody wants to know of every admission: the shortest way
+        tells nobody.
+        """
+        self.hooks.on_change = self._hooks_changed
+        self.estimator.on_degraded = self._estimate_degraded
         self._unlisted = UnlistedModels(self._make)
         self._pattern_of: Callable[[str], str | None]
         self._pattern_of = lru_cache(NAMES_KEPT)(Patterns(self._families).of)
@@ -89,11 +99,19 @@ class Engine:
             slack=self._slack,
             accounting=self._accounting,
             estimator=self.estimator,
+            hooks=self.hooks,
         )
         family.admission.store.spend(1 - self._level, self.clock.now())
         if self._listens:
             family.controller.listen()
         return family
+
+    def _hooks_changed(self) -> None:
+        self.unwatched = None if self.hooks.per_call else self.only
+
+    def _estimate_degraded(self, kind: str) -> None:
+        reason = f"the tokens of a body, or of a part of it, are guessed ({name_of(kind)})"
+        self.hooks.put(Degraded(at=self.clock.now(), family="", what="estimate", reason=reason))
 
     def family(self, model: str) -> ModelFamily:
         """Return the family of a model: if unlisted, one without limits."""
@@ -198,6 +216,7 @@ class Engine:
     def reset_after_fork(self) -> None:
         """Start anew in a forked process."""
         self.forked = True
+        self.hooks.reset_after_fork()
         self.estimator.reset_after_fork()
         self._unlisted.reset_after_fork()
         for family in self.families().values():

@@ -8,11 +8,13 @@ Writes them into `Pricing`. Must never touch a bucket or read a clock.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from math import inf
-from typing import Final
+from typing import Final, Literal
 
 from ratelimit.control.admitted import Admitted
-from ratelimit.control.pricing import Pricing
+from ratelimit.control.pricing import Accounting, Pricing
+from ratelimit.events.records import Conclusion
 
 BILLS: Final = 10
 """Answers with usage that are needed before settlement is judged."""
@@ -30,10 +32,16 @@ KEEP_SECONDS: Final = 3_600.0
 
 
 class AccountingEvidence:
-    """What one family's answers and refusals have shown of its server's accounting."""
+    """What one family's answers and refusals have shown of its server's accounting.
 
-    def __init__(self, pricing: Pricing) -> None:
+    :param report: called with the name of a conclusion, what held and what holds now.
+    """
+
+    def __init__(
+        self, pricing: Pricing, report: Callable[[Conclusion, str | int, str | int], object]
+    ) -> None:
         self._pricing = pricing
+        self._report = report
         self._refused_at: deque[float] = deque(maxlen=REFUSALS)
         self._keeps_until = inf
         self._usage_above_charge = 0.0
@@ -52,7 +60,7 @@ class AccountingEvidence:
         if self._pricing.accounting != "reconcile" or estimate is None:
             return
         if used < 0.9 * (estimate.max_output_tokens or estimate.output_tokens):
-            self._pricing.charges_input_only = True
+            self._conclude("charges_input_only", holds=True)
 
     def on_bill(self, beyond: float) -> None:
         """Take by how many tokens a usage was above its admission charge (or below)."""
@@ -86,9 +94,9 @@ class AccountingEvidence:
         if not pricing.charges_input_only or self._bills < BILLS or apart < limit * SURE_SHARE:
             return
         if self._found_unsettled and self._corrected < -apart / 2:
-            pricing.accounting, self._found_unsettled = "reconcile", False
+            self._set_accounting("reconcile")
         elif pricing.accounting == "reconcile" and self._corrected > (above + below) / 2:
-            pricing.accounting, self._found_unsettled = "charge", True
+            self._set_accounting("charge")
         self._start_over()
 
     def _start_over(self) -> None:
@@ -104,17 +112,28 @@ class AccountingEvidence:
         dropped after `KEEP_SECONDS`.
         """
         if self._found_unsettled:  # it takes more than was counted: it settles after all
-            self._pricing.accounting, self._found_unsettled = "reconcile", False
+            self._set_accounting("reconcile")
             self._start_over()
         if self._pricing.charges_input_only or not self._pricing.sees_headers:
             return
         self._refused_at.append(now)
         if len(self._refused_at) == REFUSALS and now - self._refused_at[0] <= REFUSAL_SECONDS:
-            self._pricing.settles = False
+            self._conclude("settles", holds=False)
             self._keeps_until = now + KEEP_SECONDS
 
     def on_answer(self, now: float) -> None:
         """Give back again what calls do not use, some time after the refusals."""
         if now >= self._keeps_until:
             self._keeps_until = inf
-            self._pricing.settles = True
+            self._conclude("settles", holds=True)
+
+    def _conclude(self, about: Literal["charges_input_only", "settles"], *, holds: bool) -> None:
+        before = getattr(self._pricing, about)
+        if before != holds:
+            setattr(self._pricing, about, holds)
+            self._report(about, before, holds)
+
+    def _set_accounting(self, accounting: Accounting) -> None:
+        before, self._pricing.accounting = self._pricing.accounting, accounting
+        self._found_unsettled = accounting == "charge"
+        self._report("accounting", before, accounting)

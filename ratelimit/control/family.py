@@ -17,6 +17,9 @@ from ratelimit.control.pricing import Accounting, Pricing
 from ratelimit.control.slack import Slack
 from ratelimit.errors import RequestTooLarge
 from ratelimit.estimate import Estimator
+from ratelimit.events.delivery import Hooks
+from ratelimit.events.records import name_of
+from ratelimit.events.reports import Reports
 from ratelimit.limits import Limits
 from ratelimit.stores.payments import Payment, Wait
 
@@ -37,14 +40,18 @@ class ModelFamily:
         slack: float,
         accounting: Accounting,
         estimator: Estimator,
+        hooks: Hooks,
     ) -> None:
         self.name = name
+        self.given = limits
         self.estimator = estimator
         self.admission = Admission(limits, clock, slack)
         self.pricing = Pricing(accounting)
         self.slack = Slack(slack)
         self.headers_read_at = -inf  # in seconds of the clock
-        self.controller = Controller(self.admission, self.pricing, self.slack, limits)
+        self.hooks = hooks
+        self.reports = Reports(hooks, name_of(name), clock.now)
+        self.controller = Controller(self.admission, self.pricing, self.slack, limits, self.reports)
 
     def admit_nowait(self, payment: Payment, patience: float, now: float) -> Wait | None:
         """Pay at once and return None, or return the wait until it may be possible."""

@@ -12,10 +12,11 @@ from ratelimit.admission.admission import Admission
 from ratelimit.control.admitted import Admitted
 from ratelimit.control.drift import Drift, Observation
 from ratelimit.control.evidence import AccountingEvidence
-from ratelimit.control.limits_seen import Key, level_of, limits_shown
+from ratelimit.control.limits_seen import DIMENSION_OF, Key, level_of, limits_shown
 from ratelimit.control.pricing import Pricing
 from ratelimit.control.slack import Slack
-from ratelimit.feedback import Reading
+from ratelimit.events.reports import Believed
+from ratelimit.feedback import Reading, Refusal
 from ratelimit.limits import MINUTE
 
 
@@ -34,6 +35,17 @@ class Levels:
         """By how much headers have moved each level in all, by labels like
         "tokens/60s".
         """
+
+    def believed(self, refusal: Refusal, admitted: Admitted) -> Believed:
+        """Return what is known here of the limit that a refusal is about."""
+        store = self._admission.store
+        name, period = DIMENSION_OF.get(refusal.kind or ""), refusal.period
+        held = [one for one in store.limits if one.name == name and period in {None, one.per}]
+        limit = min(held, key=lambda one: one.per, default=None)
+        levels = store.levels(self._admission.now())
+        level = None if limit is None else levels.get((limit.name, limit.per))
+        needs = admitted.payment.amounts.get(name or "", 0.0)
+        return Believed(limit, level, needs, bool(store.limits), store.in_flight)
 
     def start(
         self, admitted: Admitted, readings: Sequence[Reading], known: set[Key], now: float

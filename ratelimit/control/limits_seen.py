@@ -27,7 +27,7 @@ from math import inf
 from typing import Final, NamedTuple
 
 from ratelimit.feedback import Reading
-from ratelimit.limits import MINUTE, Limit
+from ratelimit.limits import MINUTE, Limit, Limits
 
 DIMENSION_OF: Final = {
     "requests": "requests",
@@ -249,6 +249,32 @@ class LimitsOfModels:
                 if key not in highest or limit.amount > highest[key].amount:
                     highest[key] = limit
         return list(highest.values())
+
+    def to_hold(self, given: Limits, held: Limits, now: float) -> Limits | None:
+        """Return the limits to hold by what is known; None if they are held already.
+
+        Limits that were given are only ever lowered.
+        """
+        known = self.limits(now)
+        if given:
+            shown = {(limit.name, limit.per): limit for limit in known}
+            lowered = []
+            for limit in given:
+                seen = shown.pop((limit.name, limit.per), limit)
+                lowered.append(limit.at_most(seen.amount))
+            refused = [limit for key, limit in shown.items() if self.is_refused(key)]
+            known = [*lowered, *refused]
+        limits = Limits(*known, concurrency=held.concurrency)
+        return None if limits == held else limits
+
+    def smaller(self, model: str, now: float) -> list[Limit]:
+        """Return the limits of one model that are below those that hold."""
+        highest = {(limit.name, limit.per): limit.amount for limit in self.limits(now)}
+        return [
+            limit
+            for limit in self.of(model).limits()
+            if limit.amount < highest.get((limit.name, limit.per), 0.0)
+        ]
 
 
 def limits_shown(readings: Iterable[Reading]) -> tuple[dict[Key, float], set[str]]:

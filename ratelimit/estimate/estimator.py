@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 from ratelimit.errors import EstimateWarning, caution
@@ -49,6 +49,8 @@ class Estimator:
         # anything else here.
         self._lock = threading.RLock()
         self._warned: dict[str, None] = {}
+        self.on_degraded: Callable[[str], object] = bool
+        """Called once for each kind of body that can only be guessed, with its kind."""
 
     def estimate(self, request: object, *, endpoint: str | None = None, site: str = "") -> Estimate:
         """Estimate what a request will cost.
@@ -278,3 +280,4 @@ class Estimator:
             self._warned[kind] = None
 
         caution(message, EstimateWarning, stacklevel=3)
+        self.on_degraded(kind)

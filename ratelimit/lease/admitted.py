@@ -46,6 +46,25 @@ class AdmittedLease(Lease):
         return self._estimate
 
     @property
+    def waited(self) -> float:
+        """For how many seconds the call has waited for its turn."""
+        return super().waited
+
+    @waited.setter
+    def waited(self, seconds: float) -> None:
+        self._waited = seconds
+
+    @property
+    def model(self) -> str:
+        """The model that was asked for; "" where the cost was given by hand."""
+        return "" if self._estimate is None else self._estimate.model
+
+    @property
+    def operation(self) -> str:
+        """The endpoint that was asked; "" where the cost was given by hand."""
+        return "" if self._estimate is None else self._estimate.endpoint
+
+    @property
     def payment(self) -> Payment:
         """What the call has paid."""
         return self._payment

@@ -14,6 +14,7 @@ from ratelimit.control.admitted import Admitted
 from ratelimit.control.family import ModelFamily
 from ratelimit.errors import InvalidArgument
 from ratelimit.estimate import Estimate
+from ratelimit.events.records import Settled
 from ratelimit.feedback import (
     Refusal,
     Usage,
@@ -59,6 +60,7 @@ class Lease:
         "_over",
         "_payment",
         "_store",
+        "_waited",
     )
 
     def __init__(
@@ -70,6 +72,7 @@ class Lease:
         self._estimate = estimate
         self._over = False
         self._attempt: Attempt | None = None
+        self._waited: float  # set when the call has waited
         self._around: Any = None  # the lease around this one, see `AdmittedLease.around`
 
     def __del__(self) -> None:
@@ -94,6 +97,14 @@ class Lease:
         What was reserved until the call is settled, then what was used.
         """
         return dict(self._payment.held)
+
+    @property
+    def waited(self) -> float:
+        """For how many seconds the call has waited for its turn."""
+        try:
+            return self._waited
+        except AttributeError:  # a call that goes at once is made without it
+            return 0.0
 
     def __repr__(self) -> str:
         held = ", ".join(f"{name}={amount:,.12g}" for name, amount in self.cost.items())
@@ -282,6 +293,15 @@ class Lease:
         A bill that cannot be says nothing of prompts, nor of what a server keeps of
         them. Of the answer's length it teaches what is debited for it.
         """
+        estimate = self._estimate
+        if estimate is not None and self._family.hooks.per_call:
+            self._family.reports.put(
+                Settled,
+                model=estimate.model,
+                estimated=estimate.prompt_tokens + estimate.output_tokens,
+                used=usage.total_tokens,
+                operation=estimate.endpoint,
+            )
         if self._estimate is not None:
             most, prompt = int(self._most("tokens")), usage.prompt_tokens
             can_be = usage.total_tokens <= most and prompt <= self._most("input_tokens")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from math import inf
 
 from ratelimit.errors import RequestTooLarge
-from ratelimit.limits import Limits, whole
+from ratelimit.limits import Limit, Limits, whole
 from ratelimit.stores.bucket import Bucket
 from ratelimit.stores.payments import NOTHING, Mark, Payment
 
@@ -162,6 +162,25 @@ class Buckets:
             if defers and not before and not self.deferred:
                 latest = max(latest, bucket.moment(full_at, amount, defers))
         return latest
+
+    def latest(
+        self,
+        amounts: Mapping[str, float],
+        deferred: float = 0.0,
+        ahead: Mapping[str, float] = NOTHING,
+    ) -> Limit | None:
+        """Return the limit for which a call waits longest; None if nothing limits it.
+
+        :param ahead: what has to be debited before this call, summed.
+        """
+        moments: list[tuple[float, int]] = []
+        for place, (bucket, full_at) in enumerate(self):
+            amount, before = amounts.get(bucket.name, 0), ahead.get(bucket.name, 0)
+            if amount or before:
+                amount = min(amount - (deferred if bucket.defers else 0.0), bucket.burst)
+                due = (before + amount) * bucket.seconds_per_unit
+                moments.append((full_at + (due - bucket.window), place))
+        return self.all[max(moments)[1]].limit if moments else None
 
     def not_before(
         self, amounts: Mapping[str, float], deferred: float, ahead: Mapping[str, float], sure: bool

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
-from ratelimit.limits import Limits
+from ratelimit.limits import Limit, Limits
 from ratelimit.locks import try_steps, wait_steps
 from ratelimit.stores.bucket import Bucket
 from ratelimit.stores.buckets import Buckets
@@ -239,6 +239,17 @@ class Holdings:
         See `Buckets.moment`; nothing fits while the store is closed.
         """
         return max(self.closed_until, self._buckets.moment(amounts, deferred, ahead))
+
+    def latest(
+        self, amounts: Mapping[str, float], deferred: float, ahead: Mapping[str, float] = NOTHING
+    ) -> Limit | None:
+        """Return the limit for which a call waits longest; see `Buckets.latest`."""
+        return self._buckets.latest(amounts, deferred, ahead)
+
+    @property
+    def alone(self) -> bool:
+        """Return whether one call goes alone now, and the rest wait for its answer."""
+        return self._cap == 1 and self._cap_until < inf
 
     def refuse_oversize(self, payment: Payment) -> None:
         """Raise `RequestTooLarge` for a payment that no amount of waiting makes fit."""

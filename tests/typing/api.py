@@ -14,7 +14,18 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion
 
 import ratelimit
-from ratelimit import Estimate, FamilyStatistics, Lease, Limit, Limits, RateLimiter, Statistics
+from ratelimit import (
+    Estimate,
+    FamilyStatistics,
+    KnownLimit,
+    Lease,
+    Limit,
+    Limits,
+    RateLimiter,
+    Statistics,
+    Subscription,
+)
+from ratelimit.events import Refused
 from ratelimit.testing import ThreadClock, TrioClock, VirtualClock, run_virtual
 
 assert_type(ratelimit.__version__, str)
@@ -95,6 +106,20 @@ def in_threads() -> None:
     assert_type(statistics, Statistics)
     assert_type(statistics.families, Mapping[str, FamilyStatistics])
     statistics.families["*"].waiting = 5  # type: ignore[misc]
+    assert_type(limiter.explain("gpt-4o").families["*"].limits, tuple[KnownLimit, ...])
+
+
+def on_refusal(event: Refused) -> None:
+    assert_type(event.server_wait, float | None)
+    event.pause = 5  # type: ignore[misc]
+
+
+def looking() -> None:
+    with limiter.subscribe(on_refusal, Refused) as subscription, ratelimit.live(limiter):
+        assert_type(subscription, Subscription)
+    limiter.subscribe(on_refusal, "Refused")  # type: ignore[arg-type]
+    with limiter.reserve(tokens=5) as lease:
+        assert_type(lease.waited, float)
     ask_about(5)  # type: ignore[arg-type]
 
 

@@ -6,15 +6,18 @@ Owns the look. Must never count or decide anything.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ratelimit import RateLimiter
 from ratelimit.commands.run.meter import Meter, Use
 from ratelimit.commands.show import PLAIN_EVERY, duration, money, say
+from ratelimit.events import Settled, Waited
+from ratelimit.telemetry.live import View
 
 NOTICEABLE: Final = 0.01
 """Share of a limit from which what came out of a full bucket is shown apart."""
@@ -22,14 +25,18 @@ NOTICEABLE: Final = 0.01
 
 @contextmanager
 def display(
-    console: Console, meter: Meter, notice: Callable[[], str] = str
+    console: Console,
+    meter: Meter,
+    notice: Callable[[], str] = str,
+    below: Callable[[], RenderableType] | None = None,
 ) -> Iterator[Callable[[], None]]:
     """Yield the function to call a few times a second.
 
     :param notice: what is shown before the figures; empty most of the time.
+    :param below: what is drawn below them on a terminal.
     """
     if console.is_terminal:
-        with _progress(console, meter, notice) as look:
+        with _progress(console, meter, notice, below) as look:
             yield look
             look()
     else:
@@ -37,8 +44,36 @@ def display(
 
 
 @contextmanager
+def table_of(
+    limiter: RateLimiter, *, wanted: bool
+) -> Iterator[Callable[[], RenderableType] | None]:
+    """Yield what draws the limiter's table below the progress; None if not wanted."""
+    if not wanted:
+        yield None
+        return
+    view = View(limiter)
+    with limiter.subscribe(view.recent, Waited, Settled):
+        yield view.table
+
+
+class _WithTable(Progress):
+    """The progress, and below it what is drawn of the limiter."""
+
+    below: Callable[[], RenderableType] | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the bar, and what is below it."""
+        yield from super().get_renderables()
+        if self.below is not None:
+            yield self.below()
+
+
+@contextmanager
 def _progress(
-    console: Console, meter: Meter, notice: Callable[[], str]
+    console: Console,
+    meter: Meter,
+    notice: Callable[[], str],
+    below: Callable[[], RenderableType] | None,
 ) -> Iterator[Callable[[], None]]:
     columns = (
         BarColumn(),
@@ -46,7 +81,9 @@ def _progress(
         TextColumn("{task.fields[status]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    shown = _WithTable(*columns, console=console)
+    shown.below = below
+    with shown as progress:
         bar = progress.add_task("", total=meter.left + meter.earlier, status="")
 
         def look() -> None:

@@ -29,7 +29,7 @@ from ratelimit.batch.running import Batch
 from ratelimit.batch.survey import Source, Survey
 from ratelimit.commands import CommandError
 from ratelimit.commands.run.client import make_client
-from ratelimit.commands.run.display import display
+from ratelimit.commands.run.display import display, table_of
 from ratelimit.commands.run.ending import explain, why_away
 from ratelimit.commands.run.meter import Meter
 from ratelimit.commands.run.settings import RunSettings
@@ -124,7 +124,10 @@ class Session:
                 priority=self._settings.priority,
                 patience=self._settings.patience,
             )
-            with display(self._console, self.meter, self._away) as look:
+            with (
+                table_of(self._limiter, wanted=self._settings.live) as table,
+                display(self._console, self.meter, self._away, table) as look,
+            ):
                 async with anyio.create_task_group() as watchers:
                     watchers.start_soon(self._handle_signals, batch)
                     watchers.start_soon(self._watch, batch, look)

@@ -35,6 +35,7 @@ class RunSettings:
     patience: float | None = None
     retry_failed: bool = False
     dry_run: bool = False
+    live: bool = False
     price_in: float | None = None
     price_out: float | None = None
     json_path: Path | None = None

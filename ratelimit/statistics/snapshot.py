@@ -1,4 +1,4 @@
-"""What a limiter shows of itself: frozen snapshots.
+"""The levels and the counts of a limiter at one moment.
 
 Owns the shapes and their labels. Must never calculate more than the time left until a
 moment.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ratelimit.control.engine import Engine
 from ratelimit.control.family import ModelFamily
 from ratelimit.estimate import EstimatorStatistics
 from ratelimit.limits import whole
@@ -86,7 +87,14 @@ class Statistics:
         return f"<Statistics {families}>"
 
 
-def family_statistics(family: ModelFamily, now: float) -> FamilyStatistics:
+def statistics_of(engine: Engine) -> Statistics:
+    """Return the snapshot of a limiter."""
+    now = engine.clock.now()
+    families = {name: _snapshot(family, now) for name, family in engine.families().items()}
+    return Statistics(families, engine.estimator.statistics(), engine.dropped_refusals)
+
+
+def _snapshot(family: ModelFamily, now: float) -> FamilyStatistics:
     """Return the snapshot of one family at ``now``."""
     admission = family.admission
     store = admission.store

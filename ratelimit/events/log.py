@@ -1,0 +1,175 @@
+"""What the standard library's `logging` is given of the events.
+
+Owns the sentences, their levels, and how often they are written. Must never hold more
+than the records do: no key, no prompt, no text of a server.
+
+The logger is "ratelimit.events", so that the level of "ratelimit" decides:
+
+* WARNING: every 429, by itself or, within `QUIET_SECONDS` of the last line of its
+  family, as a number in the next one; and a store that was lost.
+* INFO: limits that were learned or changed, conclusions about the server, the end of a
+  series of 429s, estimates that are guesses, and once a family that a call waits for
+  longer than `LONG_WAIT`, as soon as that is known.
+* DEBUG: every wait and its end.
+
+A library does not decide where its log goes. Until the program says so (by
+`logging.basicConfig(level="INFO")`, say) these lines go nowhere, because a 429 is in
+the statistics and in the SDK's error as well.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from ratelimit.events.delivery import Subscription
+from ratelimit.events.records import (
+    Concluded,
+    Degraded,
+    Event,
+    LimitsChanged,
+    Recovered,
+    Refused,
+    Waited,
+    Waiting,
+)
+from ratelimit.events.sentences import about, concluded, refused, when
+
+LONG_WAIT: Final = 5.0
+"""Seconds from which a wait is worth a line at INFO."""
+QUIET_SECONDS: Final = 10.0
+"""Seconds between two lines about 429s of one family."""
+MOST_FAMILIES: Final = 1_000
+"""Families for which it is remembered when a line was written."""
+
+logger: Final = logging.getLogger("ratelimit.events")
+logger.addHandler(logging.NullHandler())
+
+
+class Log(Subscription):
+    """The subscription that every limiter begins with.
+
+    :param now: real time, in seconds: a wait without a predicted end is looked at again
+        after `LONG_WAIT`.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(self.write)
+        self._now = now
+        self._long: set[str] = set()
+        self._watched: dict[str, tuple[float, Waiting]] = {}  # the first wait of each family
+        self._quiet: dict[str, tuple[float, int]] = {}
+
+    def wants(self, kind: type[Event], family: str) -> bool:
+        """Return whether a line about an event of this kind would be written."""
+        if kind is Refused:
+            return logger.isEnabledFor(logging.WARNING)
+        if kind is Waiting or kind is Waited:
+            once = family not in self._long and logger.isEnabledFor(logging.INFO)
+            return once or logger.isEnabledFor(logging.DEBUG)
+        if kind in {LimitsChanged, Concluded, Recovered, Degraded}:
+            return logger.isEnabledFor(logging.INFO)
+        return False
+
+    def write(self, event: Event) -> None:
+        """Write the line of an event, if it has one."""
+        match event:
+            case Refused():
+                self._refused(event)
+            case Recovered():
+                logger.info(
+                    "family %s: calls are answered again, %.1f s after the first refusal (%d 429s)",
+                    event.family,
+                    event.seconds,
+                    event.refusals,
+                )
+            case LimitsChanged():
+                known = "changed to" if len(event.before) else "learned:"
+                logger.info(
+                    "family %s: limits %s %s (by: %s)",
+                    event.family,
+                    known,
+                    event.after,
+                    event.source,
+                )
+            case Concluded():
+                logger.info("family %s: %s", event.family, concluded(event))
+            case Degraded():
+                level = logging.WARNING if event.what == "store" else logging.INFO
+                logger.log(level, "%s: %s", event.what, event.reason)
+            case Waiting():
+                self._waiting(event)
+            case Waited():
+                self._waited(event)
+            case _:
+                pass
+
+    def _waiting(self, event: Waiting) -> None:
+        level = logging.DEBUG
+        if event.predicted is None or event.predicted < LONG_WAIT:
+            if event.family not in self._long and len(self._watched) < MOST_FAMILIES:
+                self._watched.setdefault(event.family, (self._now() + LONG_WAIT, event))
+        elif self._is_first(event):
+            level = logging.INFO
+        self._write_waiting(level, event, "waits")
+
+    def _write_waiting(self, level: int, event: Waiting, does: str) -> None:
+        logger.log(
+            level,
+            "family %s: a call%s %s at position %d: %s; %s",
+            event.family,
+            f" of {event.model}" if event.model else "",
+            does,
+            event.position,
+            about(event.reason, event.limit, event.needs, event.level, event.amount),
+            when(event.predicted),
+        )
+
+    def due(self) -> float | None:
+        """Return in how many seconds the first watched wait has become a long one."""
+        moments = [moment for moment, _ in self._watched.values()]
+        return max(min(moments) - self._now(), 0.0) if moments else None
+
+    def tick(self) -> None:
+        """Say that a call still waits."""
+        for family, (moment, event) in list(self._watched.items()):
+            if moment <= self._now():
+                del self._watched[family]
+                if self._is_first(event):
+                    self._write_waiting(logging.INFO, event, f"has waited for {LONG_WAIT:g} s")
+
+    def _waited(self, event: Waited) -> None:
+        watched = self._watched.get(event.family)
+        if watched is not None and watched[1].call == event.call:
+            del self._watched[event.family]
+        level = logging.DEBUG
+        if event.seconds >= LONG_WAIT and self._is_first(event):
+            level = logging.INFO
+        logger.log(
+            level,
+            "family %s: a call%s was %s after %.1f s of waiting",
+            event.family,
+            f" of {event.model}" if event.model else "",
+            event.outcome.replace("_", " "),
+            event.seconds,
+        )
+
+    def _is_first(self, event: Event) -> bool:
+        """Return whether it is the first long wait of its family."""
+        if event.family in self._long or len(self._long) >= MOST_FAMILIES:
+            return False
+        self._long.add(event.family)
+        return True
+
+    def _refused(self, event: Refused) -> None:
+        last, more = self._quiet.get(event.family, (-QUIET_SECONDS, 0))
+        if 0 <= event.at - last < QUIET_SECONDS and not event.final:
+            self._quiet[event.family] = last, more + 1
+            return
+        if len(self._quiet) >= MOST_FAMILIES:
+            self._quiet.clear()
+        self._quiet[event.family] = event.at, 0
+        since = f" ({more} more since the last line)" if more else ""
+        logger.warning("%s%s", refused(event), since)

@@ -1,0 +1,249 @@
+"""Events: what a limiter reports to subscribers, and that no hook touches a call."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from ratelimit import InvalidArgument, RateLimiter, events
+from ratelimit.events import Degraded, Refused
+from ratelimit.testing import ThreadClock
+from tests.interruptions import interruptions
+
+LIMIT_REACHED = (
+    "Rate limit reached for gpt-4o in organization org-secret on tokens per min (TPM): Limit 200, "
+    "Used 190, Requested 30. Please try again in 6s."
+)
+BODY: dict[str, Any] = {
+    "model": "gpt-4o",
+    "messages": [{"role": "user", "content": "a private prompt"}],
+    "max_tokens": 20,
+}
+
+
+class TooMany(Exception):
+    """A 429 as an SDK raises it."""
+
+    def __init__(self, message: str = LIMIT_REACHED) -> None:
+        super().__init__(message)
+        self.status_code = 429
+        self.body = {"error": {"message": message, "code": "rate_limit_exceeded"}}
+
+
+def refuse(limiter: RateLimiter, error: TooMany | None = None) -> None:
+    """Make one call that is refused."""
+    with pytest.raises(TooMany), limiter.reserve(BODY):
+        raise error or TooMany()
+
+
+@pytest.fixture
+def limiter(vocabulary: None) -> RateLimiter:  # noqa: ARG001  # it is loaded first
+    """Return a limiter on a clock that only moves when a call waits."""
+    return RateLimiter(tpm=300, arrival_slack=0, clock=ThreadClock())
+
+
+def test_a_refusal_is_reported_with_what_was_said_and_believed(limiter: RateLimiter) -> None:
+    """A subscriber gets the limit, the server's figures and ours, and what to do."""
+    seen: list[Refused] = []
+    limiter.subscribe(seen.append, Refused)
+
+    refuse(limiter)
+    assert events.flush(10)
+
+    (event,) = seen
+    assert (event.family, event.model, event.limit) == ("*", "gpt-4o", "tokens/60s")
+    assert (event.server_limit, event.server_used, event.server_wait) == (200, 190, 6.001)
+    assert event.believed_limit == 300
+    assert event.pause == 6.001
+    assert "lower than the one held here" in event.remedy
+    assert "secret" not in repr(event)
+
+
+def test_a_refusal_is_logged(limiter: RateLimiter, caplog: pytest.LogCaptureFixture) -> None:
+    """Every 429 is a WARNING with the limit, the numbers and the remedy."""
+    caplog.set_level(logging.INFO, "ratelimit")
+
+    refuse(limiter)
+    assert events.flush(10)
+
+    (record,) = [one for one in caplog.records if one.levelno > logging.INFO]
+    assert record.levelno == logging.WARNING
+    assert "429" in record.getMessage()
+    assert "tokens/60s (rate_limit_exceeded); it says: limit 200" in record.getMessage()
+    assert "family * goes on in 6.0 s" in record.getMessage()
+
+
+def test_a_hook_that_raises_is_reported_once(limiter: RateLimiter) -> None:
+    """No call is touched by it, and the subscription goes on."""
+    raised = threading.Semaphore(0)
+
+    def hook(_: Refused) -> None:
+        raised.release()
+        raise ValueError("of the hook")
+
+    subscription = limiter.subscribe(hook, Refused)
+    with pytest.MonkeyPatch.context() as patch:
+        said: list[str] = []
+        patch.setattr("ratelimit.events.delivery.caution", said.append)
+        refuse(limiter)
+        refuse(limiter)
+        assert subscription.flush(10)
+
+    assert subscription.failures == 2
+    assert raised.acquire(blocking=False)
+    assert len(said) == 1
+    assert "ValueError('of the hook')" in said[0]
+
+
+def test_a_hook_that_blocks_holds_up_no_call(limiter: RateLimiter) -> None:
+    """Calls go on while a hook blocks, and it may ask the limiter anything."""
+    go_on, seen = threading.Event(), []
+
+    def hook(event: Refused) -> None:
+        go_on.wait()
+        seen.append((event.refusals, limiter.statistics().refused))
+
+    subscription = limiter.subscribe(hook, Refused)
+    refuse(limiter)
+    refuse(limiter)
+    assert seen == []
+    go_on.set()
+    assert subscription.flush(10)
+
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_a_closed_subscription_gets_nothing_more(limiter: RateLimiter) -> None:
+    """What happened before is still delivered."""
+    seen: list[Refused] = []
+    with limiter.subscribe(seen.append, Refused):
+        refuse(limiter)
+    refuse(limiter)
+    assert events.flush(10)
+
+    assert [event.refusals for event in seen] == [1]
+
+
+@pytest.mark.logs("subscribed to the limiter already")
+def test_a_hook_that_is_subscribed_twice_is_called_once(limiter: RateLimiter) -> None:
+    """The second subscription is the first one, with a warning."""
+    seen: list[Refused] = []
+    first = limiter.subscribe(seen.append, Refused)
+
+    assert limiter.subscribe(seen.append, Refused) is first
+    refuse(limiter)
+    assert events.flush(10)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(("hook", "kinds"), [(3, ()), (print, (int,)), (print, ("Refused",))])
+def test_what_cannot_be_subscribed_is_answered_in_a_sentence(
+    limiter: RateLimiter, hook: Any, kinds: Any
+) -> None:
+    """A hook is a function, and kinds are classes of events."""
+    with pytest.raises(InvalidArgument, match=r"function of one event|kinds of events"):
+        limiter.subscribe(hook, *kinds)
+
+
+FORKED = """
+import os, sys
+from ratelimit import RateLimiter, events
+from ratelimit.events import Degraded, Refused
+class TooMany(Exception):
+    status_code = 429
+    body = {"error": {"message": "no", "code": "rate_limit_exceeded"}}
+def refuse():
+    try:
+        with limiter.reserve(tokens=1):
+            raise TooMany
+    except TooMany:
+        pass
+seen = []
+limiter = RateLimiter()
+limiter.subscribe(seen.append, Refused)
+refuse()
+events.flush(10)
+child = os.fork()
+if child == 0:
+    os._exit(10 * bool(refuse() or events.flush(10)) + len(seen))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(seen))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
+def test_a_forked_process_delivers_its_own_events() -> None:
+    """Its copy of the thread is gone, and a new one is started."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert done.stdout.split() == ["12", "1"]
+
+
+def test_a_start_that_was_cut_short_is_made_up_for(limiter: RateLimiter) -> None:
+    """Ctrl-C, or a system without threads to spare, costs no event."""
+    seen: list[Refused] = []
+    subscription = limiter.subscribe(seen.append, Refused)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr("_thread.start_new_thread", fail)
+        refuse(limiter)
+    refuse(limiter)
+    assert subscription.flush(10)
+
+    assert [event.refusals for event in seen] == [1, 2]
+
+
+def test_ctrl_c_at_any_step_ends_no_delivery(
+    limiter: RateLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it cuts short, the next event is delivered, by one thread."""
+    monkeypatch.setattr("ratelimit.events.delivery.START_SECONDS", 0.0)
+    monkeypatch.setattr("ratelimit.events.delivery.LINGER", 0.0)
+    seen: list[Degraded] = []
+    subscription = limiter.subscribe(seen.append)
+    event = Degraded(at=0.0, family="", what="store", reason="")
+
+    moments = 0
+    for _ in interruptions(lambda: subscription.put(event)):
+        moments += 1
+        before = len(seen)
+        subscription.put(event)
+        assert subscription.flush(10)
+        assert len(seen) > before
+    assert moments > 3
+
+
+@pytest.mark.logs("is too slow: 1 events were dropped")
+def test_a_hook_that_is_too_slow_loses_events_with_a_warning(limiter: RateLimiter) -> None:
+    """Its queue is bounded, and what was lost is counted."""
+    entered, go_on, seen = threading.Event(), threading.Event(), []
+
+    def hook(event: Refused) -> None:
+        entered.set()
+        go_on.wait()
+        seen.append(event)
+
+    subscription = limiter.subscribe(hook, Refused)
+    subscription._most = 1
+    refuse(limiter)
+    assert entered.wait(10)
+    refuse(limiter)
+    refuse(limiter)
+    go_on.set()
+    assert subscription.flush(10)
+
+    assert (len(seen), subscription.dropped) == (2, 1)

@@ -1,0 +1,231 @@
+"""The log: one line says what happens and what to do, at the level that it is worth."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from ratelimit import RateLimiter, events
+from ratelimit.events.log import Log
+from ratelimit.testing import FakeOpenAI, Fault, ThreadClock
+
+HEADERS = {
+    "x-ratelimit-limit-tokens": "30000",
+    "x-ratelimit-remaining-tokens": "29000",
+    "x-ratelimit-reset-tokens": "2s",
+}
+
+
+class TooMany(Exception):
+    """A 429 as an SDK raises it, which may quote a prompt and a key."""
+
+    status_code = 429
+
+    def __init__(self, message: str = "Slow down, sk-secret: a private prompt") -> None:
+        super().__init__(message)
+        self.body = {"error": {"message": message, "code": "rate_limit_exceeded"}}
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Return what is logged at DEBUG and above."""
+    caplog.set_level(logging.DEBUG, "ratelimit")
+    return caplog
+
+
+def lines(log: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """Return the levels and the lines once all are written."""
+    assert events.flush(10)
+    return [(record.levelname, record.getMessage()) for record in log.records]
+
+
+def make(**options: Any) -> RateLimiter:
+    """Return a limiter on a virtual clock."""
+    return RateLimiter(arrival_slack=0, clock=ThreadClock(), **options)
+
+
+def refuse(limiter: RateLimiter) -> None:
+    """Make one call that is refused."""
+    with pytest.raises(TooMany), limiter.reserve(tokens=1):
+        raise TooMany
+
+
+def test_many_429s_are_one_line_with_their_number(log: pytest.LogCaptureFixture) -> None:
+    """The warnings are rate-limited themselves, and none is lost from the count."""
+    limiter = make()
+    for _ in range(5):  # after pauses of 1, 2, 4 and 8 s
+        refuse(limiter)
+
+    warnings = [line for level, line in lines(log) if level == "WARNING"]
+    assert len(warnings) == 2
+    assert "give yours, RateLimiter(rpm=..., tpm=...)" in warnings[0]
+    assert "(3 more since the last line)" in warnings[1]
+
+
+def test_two_limiters_do_not_silence_each_other(log: pytest.LogCaptureFixture) -> None:
+    """Each one's first 429 is said, though their families have one name."""
+    refuse(make())
+    refuse(make())
+
+    assert [level for level, _ in lines(log)].count("WARNING") == 2
+
+
+def test_a_log_line_holds_no_text_of_the_server(log: pytest.LogCaptureFixture) -> None:
+    """What a server writes may quote a key or a prompt."""
+    refuse(make(rpm=5))
+
+    assert lines(log)
+    assert not re.search("secret|private", log.text)
+
+
+def test_the_first_long_wait_of_a_family_is_said_at_info(log: pytest.LogCaptureFixture) -> None:
+    """As it begins, so that nobody takes it for a hang; all further ones at DEBUG."""
+    limiter = make(tpm=600)
+    limiter.acquire_sync(tokens=600).close()
+    for _ in range(2):
+        limiter.acquire_sync(tokens=100).close()
+
+    waits = [(level, line) for level, line in lines(log) if "waits" in line]
+    assert [level for level, _ in waits] == ["INFO", "DEBUG"]
+    assert "it needs 100 of tokens/60s, where 0 of 600 are left" in waits[0][1]
+    assert "it goes in 10.0 s at the earliest" in waits[0][1]
+
+
+def waiting(call: int) -> events.Waiting:
+    """Return the beginning of a wait that nobody knows the end of."""
+    return events.Waiting(
+        at=0.0,
+        family="*",
+        call=call,
+        reason="concurrency",
+        limit=None,
+        position=0,
+        predicted=None,
+        needs=None,
+        level=None,
+        amount=None,
+    )
+
+
+def waited(call: int, seconds: float) -> events.Waited:
+    """Return its end."""
+    return events.Waited(
+        at=seconds,
+        family="*",
+        call=call,
+        outcome="admitted",
+        reason="concurrency",
+        limit=None,
+        position=0,
+        predicted=None,
+        seconds=seconds,
+        operation="",
+    )
+
+
+def test_a_wait_of_unknown_end_is_said_once_it_is_long(log: pytest.LogCaptureFixture) -> None:
+    """While it lasts: nobody can tell it from a hang."""
+    clock = ThreadClock()
+    written = Log(clock.now)
+    written.write(waiting(1))
+    assert written.due() == 5
+    clock.sleep(5)
+    written.tick()
+
+    said = [record.getMessage() for record in log.records if record.levelname == "INFO"]
+    assert written.due() is None
+    assert len(said) == 1
+    assert "has waited for 5 s at position 0: as many calls are in flight" in said[0]
+
+
+def test_a_short_wait_of_unknown_end_is_watched_no_longer(log: pytest.LogCaptureFixture) -> None:
+    """Nor does it take the place of the first long one."""
+    written = Log(ThreadClock().now)
+    written.write(waiting(1))
+    written.write(waited(1, 0.1))
+    written.write(waiting(2))
+    assert written.due() == 5
+    written.write(waited(2, 7.0))
+
+    said = [record.getMessage() for record in log.records if record.levelname == "INFO"]
+    assert written.due() is None
+    assert said == ["family *: a call was admitted after 7.0 s of waiting"]
+
+
+def test_a_short_wait_is_said_at_debug(log: pytest.LogCaptureFixture) -> None:
+    """It is what the limiter is for."""
+    limiter = make(tpm=600)
+    limiter.acquire_sync(tokens=600).close()
+    limiter.acquire_sync(tokens=10).close()
+
+    assert {level for level, _ in lines(log)} == {"DEBUG"}
+
+
+def test_limits_and_the_end_of_refusals_are_said_at_info(log: pytest.LogCaptureFixture) -> None:
+    """A user sees which limits hold now, and that it goes on."""
+    limiter = make()
+    limiter.acquire_sync(model="gpt-4o", messages=[], max_tokens=5).observe(HEADERS)
+    refuse(limiter)
+    limiter.acquire_sync(tokens=1).settle(tokens=1)
+
+    said = [line for level, line in lines(log) if level == "INFO"]
+    assert "family *: limits learned: <Limits 30,000 tokens/min> (by: header)" in said
+    assert any("answered again" in line for line in said)
+
+
+def test_nothing_is_written_below_the_level(caplog: pytest.LogCaptureFixture) -> None:
+    """A line that nobody reads is not even put into the queue."""
+    caplog.set_level(logging.ERROR, "ratelimit")
+    limiter = make(tpm=600)
+    (log,) = limiter._engine.hooks.subscriptions
+    refuse(limiter)
+    limiter.acquire_sync(tokens=600).close()
+    limiter.acquire_sync(tokens=100).close()
+
+    assert log._queue.empty()
+    assert lines(caplog) == []
+
+
+NEW_USER = """
+import logging, time
+logging.basicConfig(level=logging.INFO, format="%(created)f %(levelname)s %(message)s")
+logging.getLogger("httpx2").setLevel(logging.WARNING)
+from openai import OpenAI, RateLimitError
+from ratelimit import RateLimiter
+
+client = RateLimiter().wrap(OpenAI(max_retries=0))
+start = time.time()
+try:
+    client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hi"}])
+except RateLimitError:
+    print("refused", start)
+"""
+
+
+def test_a_new_user_is_told_of_429s_within_a_second() -> None:
+    """With logging at INFO and a server that answers nothing but 429s, the first line
+    says what happens and what to do, also where the program ends at once.
+    """
+    server = FakeOpenAI(faults=[Fault("429")])
+    with server.serve() as base_url:
+        done = subprocess.run(
+            [sys.executable, "-c", NEW_USER],
+            env={**os.environ, "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "sk-secret"},
+            capture_output=True,
+            check=False,
+            encoding="utf-8",
+            timeout=60,
+        )
+
+    first = done.stderr.splitlines()[0]
+    assert done.stdout.startswith("refused")
+    assert "WARNING 429: the server refused a call of gpt-4o" in first
+    assert "give yours" in first
+    assert float(first.split()[0]) >= float(done.stdout.split()[1])
+    assert "secret" not in done.stderr

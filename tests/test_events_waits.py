@@ -1,0 +1,293 @@
+"""Events of waits, limits and answers: what they say, when, and that they are data."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from typing import Any, ClassVar
+
+import anyio
+import pytest
+
+from ratelimit import InvalidArgument, Limits, RateLimiter, RequestTooLarge, WaitTimeout, events
+from ratelimit.events import (
+    Admission,
+    Concluded,
+    Degraded,
+    Event,
+    LimitsChanged,
+    Recovered,
+    Settled,
+    Waited,
+    Waiting,
+)
+from ratelimit.events.records import name_of
+from ratelimit.testing import ThreadClock, VirtualClock
+
+BODY: dict[str, Any] = {
+    "model": "gpt-4o",
+    "messages": [{"role": "user", "content": "a private prompt"}],
+    "max_tokens": 20,
+}
+HEADERS = {
+    "x-ratelimit-limit-tokens": "30000",
+    "x-ratelimit-remaining-tokens": "29000",
+    "x-ratelimit-reset-tokens": "2s",
+}
+
+
+class TooMany(Exception):
+    """A 429 as an SDK raises it."""
+
+    status_code = 429
+    body: ClassVar[dict[str, Any]] = {"error": {"message": "Slow", "code": "rate_limit_exceeded"}}
+
+
+def watched(*kinds: type[Event], **options: Any) -> tuple[RateLimiter, list[Any]]:
+    """Return a limiter on a virtual clock, and the list that its events go to."""
+    limiter = RateLimiter(arrival_slack=0, clock=ThreadClock(), **options)
+    seen: list[Any] = []
+    limiter.subscribe(seen.append, *kinds)
+    return limiter, seen
+
+
+def test_a_wait_is_reported_at_its_beginning_and_its_end() -> None:
+    """Why, which limit, the position, and the predicted and the real seconds."""
+    limiter, seen = watched(Waiting, Waited, tpm=600)
+    limiter.acquire_sync(tokens=600).close()
+
+    lease = limiter.acquire_sync(tokens=100)
+    assert events.flush(10)
+
+    begins, ends = seen
+    assert (begins.reason, begins.limit, begins.position) == ("limit", "tokens/60s", 0)
+    assert (begins.needs, begins.level, begins.amount) == (100, 0, 600)
+    assert begins.predicted == pytest.approx(10)
+    assert (ends.outcome, ends.limit) == ("admitted", "tokens/60s")
+    assert ends.seconds == pytest.approx(10)
+    assert lease.waited == pytest.approx(10)
+
+
+def test_a_call_that_goes_at_once_has_not_waited() -> None:
+    """Nothing is reported of it, and its lease says 0 seconds."""
+    limiter, seen = watched(Waiting, Waited, tpm=600)
+
+    lease = limiter.acquire_sync(tokens=5)
+    assert events.flush(10)
+
+    assert seen == []
+    assert lease.waited == 0
+
+
+def test_positions_count_the_calls_in_front() -> None:
+    """Each waiter says how many calls go before it."""
+    clock = VirtualClock()
+    limiter = RateLimiter(tpm=600, arrival_slack=0, clock=clock)
+    seen: list[Waiting] = []
+    limiter.subscribe(seen.append, Waiting)
+
+    async def wait(tokens: int) -> None:
+        (await limiter.acquire(tokens=tokens)).close()
+
+    async def main() -> None:
+        await wait(600)
+        async with anyio.create_task_group() as group:
+            for tokens in (10, 20, 30):
+                group.start_soon(wait, tokens)
+
+    clock.run(main)
+    assert events.flush(10)
+
+    assert [event.position for event in seen] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("timeout", "outcome"), [(1, "timed_out"), (None, "cancelled")], ids=["timeout", "cancel"]
+)
+def test_a_wait_that_ends_in_vain_is_reported(timeout: float | None, outcome: str) -> None:
+    """With how it ended and how long it took."""
+    clock = VirtualClock()
+    limiter = RateLimiter(concurrency=1, arrival_slack=0, clock=clock)
+    seen: list[Waited] = []
+    limiter.subscribe(seen.append, Waited)
+
+    async def main() -> None:
+        lease = await limiter.acquire(tokens=1)
+        with anyio.move_on_after(2 if timeout else 1):
+            try:
+                await limiter.acquire(tokens=1, timeout=timeout)
+            except WaitTimeout as error:
+                assert "as many calls are in flight as may be" in str(error)  # noqa: PT017
+        lease.close()
+
+    clock.run(main)
+    assert events.flush(10)
+
+    (event,) = seen
+    assert (event.outcome, event.reason, event.limit) == (outcome, "concurrency", None)
+    assert event.predicted is None
+    assert event.seconds == pytest.approx(1)
+
+
+def test_a_timeout_says_what_the_call_waited_for() -> None:
+    """The message of the error explains its own wait."""
+    limiter, _ = watched(tpm=600)
+    limiter.acquire_sync(tokens=600).close()
+
+    with pytest.raises(WaitTimeout, match=r"needs 100 of tokens/60s, where 0 of 600 are left"):
+        limiter.acquire_sync(tokens=100, timeout=3)
+
+
+def test_each_admission_is_reported_where_it_is_asked_for() -> None:
+    """Also of the shortest way, and with what can never go."""
+    limiter, seen = watched(Admission, tpm=600)
+    clock = VirtualClock()
+    other = RateLimiter(tpm=600, arrival_slack=0, clock=clock)
+    other.subscribe(seen.append, Admission)
+
+    limiter.acquire_sync(BODY).close()
+    with pytest.raises(RequestTooLarge):
+        limiter.acquire_sync(tokens=700)
+    clock.run(lambda: other.acquire(tokens=5))
+    assert events.flush(10)
+
+    shown = sorted((event.outcome, event.operation, event.model) for event in seen)
+    assert shown == [
+        ("admitted", "", ""),
+        ("admitted", "chat.completions", "gpt-4o"),
+        ("too_large", "", ""),
+    ]
+
+
+def test_the_shortest_way_comes_back_when_nobody_looks() -> None:
+    """A closed subscription costs nothing any more."""
+    limiter, _ = watched(tpm=600)
+    subscription = limiter.subscribe(print, Admission)
+    assert limiter._engine.unwatched is None
+
+    for one in (subscription, *limiter._engine.hooks.subscriptions):
+        one.close()
+
+    assert limiter._engine.unwatched is not None
+
+
+def test_a_bill_is_compared_with_its_estimate() -> None:
+    """Both in tokens; the text of neither is in the record."""
+    limiter, seen = watched(Settled, tpm=600)
+
+    limiter.acquire_sync(BODY).settle({"prompt_tokens": 10, "completion_tokens": 5})
+    assert events.flush(10)
+
+    (event,) = seen
+    assert (event.used, event.operation) == (15, "chat.completions")
+    assert event.estimated == limiter.estimate(BODY).prompt_tokens + 20
+
+
+def test_limits_that_are_learned_are_reported() -> None:
+    """By what, and what held before."""
+    limiter, seen = watched(LimitsChanged)
+
+    limiter.acquire_sync(model="gpt-4o", messages=[], max_tokens=5).observe(HEADERS)
+    assert events.flush(10)
+
+    (event,) = seen
+    assert (event.before, event.after) == (Limits(), Limits(tpm=30_000))
+    assert event.source == "header"
+
+
+def test_a_conclusion_is_reported() -> None:
+    """That the server charges the input only shows in the first headers."""
+    limiter, seen = watched(Concluded, tpm=30_000)
+    limiter._engine.listen()
+    body = {**BODY, "max_tokens": 5_000}
+
+    full = {"x-ratelimit-remaining-tokens": "29990", "x-ratelimit-reset-tokens": "20ms"}
+    limiter.acquire_sync(body).observe({**HEADERS, **full})
+    assert events.flush(10)
+
+    (event,) = seen
+    assert (event.about, event.before, event.after) == ("charges_input_only", False, True)
+
+
+def test_the_end_of_refusals_is_reported() -> None:
+    """By the first answer after the pause, with how long they went on."""
+    limiter, seen = watched(Recovered, tpm=30_000)
+    for _ in range(2):
+        with pytest.raises(TooMany), limiter.reserve(tokens=1):
+            raise TooMany
+
+    limiter.acquire_sync(tokens=1).settle(tokens=1)
+    assert events.flush(10)
+
+    (event,) = seen
+    assert event.refusals == 2
+    assert event.seconds > 1
+
+
+@pytest.mark.logs("tokens of `messages` are guessed")
+def test_an_estimate_that_is_a_guess_is_reported() -> None:
+    """Once a kind, and without anything of the body."""
+    limiter, seen = watched(Degraded)
+
+    for _ in range(2):
+        limiter.estimate(model="gpt-4o", messages=iter(["a private prompt"]))
+    assert events.flush(10)
+
+    (event,) = seen
+    assert event.what == "estimate"
+    assert "private" not in repr(event)
+
+
+def test_every_record_is_frozen_documented_and_can_be_pickled() -> None:
+    """What subscribers get can be kept, sent and compared."""
+    limiter, seen = watched(tpm=40_000)
+    limiter.acquire_sync(BODY).settle({"prompt_tokens": 10, "completion_tokens": 5})
+    limiter.acquire_sync(tokens=39_980).close()
+    limiter.acquire_sync(tokens=100).observe(HEADERS)
+    with pytest.raises(TooMany), limiter.reserve(BODY):
+        raise TooMany
+    assert events.flush(10)
+
+    assert {type(one) for one in seen} >= {Waiting, Waited, Settled, Admission, LimitsChanged}
+    assert pickle.loads(pickle.dumps(seen)) == seen  # noqa: S301  # our own bytes
+    assert "private" not in repr(seen)
+    for event in seen:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            event.family = "another"
+
+
+@pytest.mark.parametrize("name", ["free text of a user", "sk-1234 secret", "a\nb"])
+def test_a_name_holds_no_free_text(name: str) -> None:
+    """A model's name comes from a request, and only what names consist of is kept."""
+    limiter, seen = watched(Admission, rpm=5)
+
+    limiter.acquire_sync(model=name, messages=[], max_tokens=5).close()
+    assert events.flush(10)
+
+    assert " " not in seen[0].model
+    assert "\n" not in seen[0].model
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("sk-proj-0123456789abcdef", "_key_"),
+        ("gsk_0123456789abcdefABCDEF", "_key_"),
+        ("AIza0123456789abcdefABCDEFxyz", "_key_"),
+        ("0123456789abcdef0123456789abcdef", "_key_"),
+        ("gpt-4o-mini-2024-07-18", "gpt-4o-mini-2024-07-18"),
+        ("ft:gpt-4o-2024-08-06:my-org:name:9XyZ12ab", "ft:gpt-4o-2024-08-06:my-org:name:9XyZ12ab"),
+        ("gpt-4o-mini*|gpt-4.1-mini*", "gpt-4o-mini*|gpt-4.1-mini*"),
+    ],
+)
+def test_a_key_in_the_place_of_a_name_is_not_kept(text: str, kept: str) -> None:
+    """It would be in logs and metrics; the names of models stay as they are."""
+    assert name_of(text) == kept
+
+
+def test_a_kind_of_its_own_is_refused() -> None:
+    """A misspelled kind is an error instead of silence."""
+    limiter, _ = watched()
+
+    with pytest.raises(InvalidArgument, match="kinds of events"):
+        limiter.subscribe(repr, dict)  # type: ignore[arg-type]  # on purpose
