@@ -9,6 +9,7 @@ import pytest
 
 from ratelimit import Limit, LimiterWarning, Limits, RateLimiter, WaitTimeout, WouldBlock
 from ratelimit.control.limits_seen import REFUSED_SECONDS
+from ratelimit.control.pause import Repetition
 from ratelimit.testing import ThreadClock
 
 NAMED = (
@@ -229,3 +230,27 @@ def test_a_timeout_is_certain_where_nothing_comes_back() -> None:
     with pytest.raises(WaitTimeout):
         calls.limiter.acquire_sync(tokens=1, timeout=10)
     assert calls.clock.now() == 0
+
+
+def test_a_level_that_lets_too_many_go_is_not_believed_twice() -> None:
+    """A server with a smaller burst than it says: after the second refusal the calls
+    go at the limit's rate, though the refusal says that more is left.
+    """
+    calls = Calls(rpm=600)
+    message = "Rate limit reached on requests per min (RPM): Limit 600, Used 500, Requested 1."
+    calls.refused(Refused(message))
+    calls.clock.sleep(2)
+    assert calls.limiter.statistics().families["*"].levels["requests/60s"] > 90
+
+    calls.refused(Refused(message))
+    calls.clock.sleep(1)
+    assert calls.limiter.statistics().families["*"].levels["requests/60s"] < 20
+
+
+def test_calls_that_are_refused_together_repeat_nothing() -> None:
+    """They were sent before the first refusal came."""
+    repetition = Repetition()
+
+    assert [repetition.refused(0.0, 1.0 + number) for number in range(5)] == [False] * 5
+    assert repetition.refused(6.0, 6.5)
+    assert not repetition.refused(100.0, 100.5)

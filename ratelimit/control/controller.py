@@ -30,7 +30,7 @@ from ratelimit.control.concurrency import ConcurrencyEstimate
 from ratelimit.control.evidence import AccountingEvidence
 from ratelimit.control.levels import Levels
 from ratelimit.control.limits_seen import DIMENSION_OF, LimitsOfModels
-from ratelimit.control.pause import Pause, Quota, TooLarge, Trust
+from ratelimit.control.pause import Pause, Quota, Repetition, TooLarge, Trust
 from ratelimit.control.pricing import Pricing
 from ratelimit.control.slack import InTransit, Slack
 from ratelimit.errors import caution
@@ -74,6 +74,7 @@ class Controller:
         self._learned: int | None = None  # the last concurrency that it gave
         self._pause = Pause()
         self._quota = Quota()
+        self._repetition = Repetition()
         self._trust = Trust()
         self._named: set[str] = set()  # models that a warning has named
         self._too_large = TooLarge()
@@ -234,12 +235,13 @@ class Controller:
             if refusal.kind == "tokens":
                 self._evidence.on_tokens_refused(now)
             pause = self._pause.seconds(refusal, now)
-            if refusal.used is None and not refusal.overloaded:
+            repeated = self._repetition.refused(admitted_at, now)
+            if not refusal.overloaded and (repeated or refusal.used is None):
                 self._empty(refusal, pause, now)
         return refusal, pause
 
     def _empty(self, refusal: Refusal, pause: float, now: float) -> None:
-        """Start slowly after a refusal that shows no level.
+        """Start slowly after a refusal that shows no level, or a wrong one.
 
         It proves that the server's bucket cannot pay, whatever ours shows: when the
         pause is over one call goes, and the others follow at the limit's rate.

@@ -77,6 +77,32 @@ class Pause:
         return max(named, self._until - now)
 
 
+AGAIN_SECONDS: Final = 60.0
+"""Seconds in which another refusal shows that a named level lets too many go."""
+
+
+class Repetition:
+    """Whether refusals go on though the level was set to what the last one named.
+
+    Then the server has a smaller burst than it says, and the calls have to go slowly.
+    """
+
+    __slots__ = ("_at",)
+
+    def __init__(self) -> None:
+        self._at = -inf
+
+    def refused(self, admitted_at: float, now: float) -> bool:
+        """Take note of a refusal; return whether it repeats one.
+
+        :param admitted_at: when the refused call was admitted; like ``now`` in seconds
+            of one clock. Calls that were sent together are refused together, once.
+        """
+        again = now - AGAIN_SECONDS < self._at <= admitted_at
+        self._at = now
+        return again
+
+
 FIRST_TRUST: Final = 60.0
 """Seconds without an admission after which the server is asked again, at first."""
 LONGEST_TRUST: Final = 3_600.0
