@@ -17,6 +17,7 @@ from ratelimit.errors import (
     LimiterWarning,
     ReentrantUse,
     RequestTooLarge,
+    StoreUnavailable,
     WaitTimeout,
     WouldBlock,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "Reservation",
     "Result",
     "Statistics",
+    "StoreUnavailable",
     "Usage",
     "WaitTimeout",
     "WouldBlock",

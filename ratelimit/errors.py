@@ -107,6 +107,10 @@ class ReentrantUse(LimiterError, RuntimeError):
     """
 
 
+class StoreUnavailable(LimiterError, ConnectionError):
+    """The store that processes share is lost, and ``on_store_error="raise"``."""
+
+
 class LimiterWarning(RuntimeWarning):
     """Something degraded without breaking a call."""
 

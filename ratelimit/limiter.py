@@ -37,6 +37,8 @@ from ratelimit.reservation import (
     reservation_of,
 )
 from ratelimit.statistics import Statistics, family_statistics
+from ratelimit.stores.alone import OnStoreError
+from ratelimit.stores.opening import opener
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C")
@@ -76,6 +78,12 @@ class RateLimiter:
     :param priorities: patience in seconds by name; by default "interactive" 0, "normal"
         10 and "batch" 60.
     :param clock: where the time comes from; real by default.
+    :param store: "file:" and a folder, such as "file:~/.cache/ratelimit/openai": all
+        processes of this machine that name it share one quota, and a program that is
+        started again goes on from the level that it left. None: this process alone.
+    :param on_store_error: what happens while that folder cannot be used: "local" goes
+        on with this process's fair share, with one warning; "raise" raises
+        `StoreUnavailable`; "open" lets each call go.
 
     Raises `InvalidArgument` on what cannot be used.
     """
@@ -98,6 +106,8 @@ class RateLimiter:
         output: Literal["max", "learned"] | int | None = None,
         priorities: Mapping[str, float] = PATIENCE,
         clock: Clock | None = None,
+        store: str | None = None,
+        on_store_error: OnStoreError = "local",
     ) -> None:
         own = Limits(rpm=rpm, tpm=tpm, rpd=rpd, tpd=tpd, rps=rps, concurrency=concurrency)
         if accounting not in get_args(Accounting):
@@ -106,17 +116,19 @@ class RateLimiter:
         check_share(burst_share)
         check_output(output)
         check_clock(clock)
+        clock = clock or Clock()
         self._engine = Engine(
             {
                 name: one.with_burst(burst_share)
                 for name, one in limits_by_model(own, limits).items()
             },
-            clock=clock or Clock(),
+            clock=clock,
             slack=amount_of(arrival_slack, "arrival_slack="),
             level=check_level(initial_level),
             accounting=accounting,
             output=output,
             priorities=amounts_of(priorities, "the patience"),
+            open_store=opener(store, on_store_error, clock.epoch),
         )
 
     @overload

@@ -46,6 +46,9 @@ class FamilyStatistics:
     Negative: others use the limit too.
     """
 
+    processes: int = 1
+    """How many processes share the quota, this one included."""
+
     def __str__(self) -> str:
         levels = ", ".join(f"{whole(level)} {name}" for name, level in self.levels.items())
         return (
@@ -104,4 +107,5 @@ def family_statistics(family: ModelFamily, now: float) -> FamilyStatistics:
         closed_for=max(store.closed_until - now, 0.0),
         slack=family.slack.seconds,
         drift=dict(family.controller.corrected),
+        processes=store.processes,
     )

@@ -18,6 +18,7 @@ from ratelimit.control.slack import Slack
 from ratelimit.errors import RequestTooLarge
 from ratelimit.estimate import Estimator
 from ratelimit.limits import Limits
+from ratelimit.stores.opening import OpenStore
 from ratelimit.stores.payments import Payment, Wait
 
 
@@ -26,6 +27,7 @@ class ModelFamily:
 
     :param name: the pattern of model names under which limits were given.
     :param slack: the first guess of it, in seconds; see `ratelimit.stores.bucket`.
+    :param open_store: makes its store.
     """
 
     def __init__(
@@ -37,10 +39,11 @@ class ModelFamily:
         slack: float,
         accounting: Accounting,
         estimator: Estimator,
+        open_store: OpenStore,
     ) -> None:
         self.name = name
         self.estimator = estimator
-        self.admission = Admission(limits, clock, slack)
+        self.admission = Admission(name, limits, clock, slack, open_store)
         self.pricing = Pricing(accounting)
         self.slack = Slack(slack)
         self.headers_read_at = -inf  # in seconds of the clock

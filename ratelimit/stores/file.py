@@ -1,0 +1,336 @@
+"""Buckets that the processes of one machine share through a file.
+
+Owns when the file is read and written, what of it is this process's own, and whose turn
+it is. The arithmetic is `memory.py`'s: a step locks the file, takes over what other
+processes have written, does what the memory store does, and writes the result. Must
+never wait for another process longer than `quota_file.LOCK_SECONDS`.
+
+* *Shared*: buckets, limits, corrections, pauses, calls in flight and deferred tokens of
+  each process, and the rank of each head that waits. *Own*: queues, leases, slack.
+* *Order.* A head that must wait leaves its rank in its process's row, and a head of a
+  later rank waits behind it. The rank counts for `WAITS_SECONDS` after its head has
+  asked last, which it does every `ASK_SECONDS`, so that nobody waits for the dead.
+* *Crashes.* What a process that is gone had in flight and had deferred counts no
+  longer, at the latest `REAP_SECONDS` after somebody is held up by it. What it has
+  debited stays debited: the server has taken it, too.
+* *Loss.* Where the file cannot be used, `alone.py` says what happens until it can.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import Final
+
+from ratelimit.errors import caution
+from ratelimit.limits import Limits
+from ratelimit.locks import reentrant_use
+from ratelimit.stores.alone import Alone
+from ratelimit.stores.buckets import Buckets
+from ratelimit.stores.payments import NOTHING, Payment, Wait
+from ratelimit.stores.quota_file import QuotaFile, Record, Row, limits_of
+from ratelimit.stores.shared import Foreign, SharedStore
+
+ASK_SECONDS: Final = 0.05
+"""Seconds after which a waiting head asks again: other processes give back unheard."""
+BEHIND_SECONDS: Final = 0.005
+"""Seconds, while the buckets can pay and another process has the turn."""
+WAITS_SECONDS: Final = 0.5
+"""Seconds for which the rank of a head counts after it has asked."""
+STUCK_SECONDS: Final = 1.0
+"""Seconds after which a file that stays locked counts as lost: its holder is frozen."""
+LOOK_SECONDS: Final = 1.0
+"""Seconds between two looks whether the path still leads to the same file."""
+REMEMBERED_SECONDS: Final = 3_600.0
+"""Seconds after which what a file says of the server's level is worth nothing more."""
+
+
+class FileStore(SharedStore):
+    """Takes from all buckets of one family in one step, for all processes.
+
+    :param open_file: opens the quota file of this family; raises `OSError` where it
+        cannot be used.
+    :param epoch: names the clock that ``now`` comes from. Processes of one machine
+        share one as long as the machine runs.
+    :param alone: what happens while the file cannot be used.
+    """
+
+    def __init__(
+        self,
+        open_file: Callable[[], QuotaFile],
+        epoch: str,
+        alone: Alone,
+        limits: Limits,
+        now: float,
+        slack: float = 0.0,
+    ) -> None:
+        super().__init__(epoch, limits, now, slack)
+        self._open_file = open_file
+        self._alone = alone
+        self._number = 0  # of the record that was read or written last
+        self._look_at = now + LOOK_SECONDS
+        self._busy_since = inf
+        self._inside = self._abandoned = False
+        self._file: QuotaFile | None = None
+        self._latest = now
+        with self._lock:
+            self._join(now)
+
+    def take(self, payment: Payment, now: float, rank: float = inf) -> Wait | None:
+        """Debit every bucket in one step and return None, or none and return a wait.
+
+        :param rank: of the call in its queue; without one it goes behind all that wait.
+
+        Raises `RequestTooLarge` for a payment that no amount of waiting makes fit, and
+        `StoreUnavailable` where the file is lost and that was asked for.
+        """
+        for waited in self._wait_steps:
+            if waited:
+                break
+            raise reentrant_use()
+        try:
+            return self._take_in_turn(payment, now, rank)
+        finally:
+            self._lock.release()
+            if self._inbox:
+                self._empty_inbox()
+
+    def _take_in_turn(self, payment: Payment, now: float, rank: float) -> Wait | None:
+        entered = False
+        try:
+            entered = self._enter(now)
+            if not entered:
+                if self._file is not None:
+                    return Wait(now + ASK_SECONDS)
+                return self._alone.take(payment, now, self._take)
+            if self._inbox:
+                self._apply_inbox()
+            if self._foreign.waiting or self.full:
+                self._reap(now)
+            wait = self._take(payment, now) if self._is_first(rank, now) else Wait(inf)
+            if wait is None:
+                self._row = Row()
+                return None
+            self._row = Row(rank=rank, waits_until=now + WAITS_SECONDS)
+            again = max(self.moment(payment.amounts, payment.deferred), now + BEHIND_SECONDS)
+            return Wait(min(wait.until, again, now + ASK_SECONDS), wait.not_before)
+        finally:
+            self._leave(now, changed=entered)
+
+    def _is_first(self, rank: float, now: float) -> bool:
+        waiting = self._foreign.waiting
+        return not any(earlier < rank and until > now for earlier, until in waiting)
+
+    def settle(self, payment: Payment, used: Mapping[str, float], now: float) -> None:
+        """End a call; what it used takes the place of its reserve. Never blocks."""
+        self._latest = max(self._latest, now)
+        self._soon(lambda: self._settle(payment, used, now))
+
+    def spend(self, share: float, now: float) -> None:
+        """Take a share of each limit, 0 to 1, that was used before."""
+        self._soon(lambda: super(FileStore, self).spend(share, now))
+
+    def cap(self, concurrency: int | None, until: float = inf) -> None:
+        """Admit calls only while fewer are in flight in all, until then."""
+        self._soon(lambda: super(FileStore, self).cap(concurrency, until))
+
+    def not_before(
+        self, payment: Payment, now: float, ahead: Mapping[str, float] = NOTHING
+    ) -> float:
+        """Return a moment before which a call cannot go, whatever is given back."""
+        self.refresh(now)
+        return super().not_before(payment, now, ahead)
+
+    def levels(self, now: float) -> Mapping[tuple[str, float], float]:
+        """Return the level of each bucket, by (name, period in seconds)."""
+        self.refresh(now)
+        return super().levels(now)
+
+    def refresh(self, now: float) -> None:
+        """Take over what other processes have written, unless a step is at work."""
+        if self._inside:
+            return
+        for entered in self._try_steps:
+            if entered:
+                break
+            return
+        entered = False
+        try:
+            entered = self._enter(now)
+            if entered:
+                self._reap(now)
+        finally:
+            try:
+                self._leave(now, changed=entered)
+            finally:
+                self._lock.release()
+
+    def abandon(self) -> None:
+        """Leave the file to the process that this one was forked from."""
+        self._abandoned = True
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _empty_inbox(self) -> None:
+        super()._empty_inbox()
+        if self._inbox and not self._inside:  # the file is busy: nobody else may come by
+            timer = threading.Timer(ASK_SECONDS, self._empty_inbox)
+            timer.daemon = True
+            timer.start()
+
+    def _apply_inbox(self) -> bool:
+        if self._inside:
+            return super()._apply_inbox()
+        entered = False
+        try:
+            entered = self._enter(self._latest)
+            # Without a file there are this process's own buckets; with one, later.
+            return (entered or self._file is None) and super()._apply_inbox()
+        finally:
+            self._leave(self._latest, changed=entered)
+
+    def _enter(self, now: float) -> bool:
+        """Lock the file and take over what stands there; False where that cannot be."""
+        self._latest = max(self._latest, now)
+        if self._abandoned:
+            return False
+        file = self._file or self._rejoin(now)
+        if file is None:
+            return False
+        try:
+            self._inside = self._locked(file, now)
+            if self._inside:
+                self._read(file, now)
+        except (OSError, ValueError) as error:
+            self._lose(error, now)
+        return self._inside
+
+    def _locked(self, file: QuotaFile, now: float) -> bool:
+        """Lock the file; raise `OSError` where it is lost, or its holder frozen."""
+        if not file.lock():
+            self._busy_since = min(self._busy_since, now)
+            if now - self._busy_since > STUCK_SECONDS:
+                raise OSError(f"{file.path} stays locked by another process")
+            return False
+        self._busy_since = inf
+        if now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            if not file.is_current:
+                raise OSError(f"{file.path} was deleted or replaced")
+        return True
+
+    def _leave(self, now: float, *, changed: bool) -> None:
+        """Write what has changed and unlock the file."""
+        try:
+            if changed and self._file is not None:
+                self._save(self._file, now)
+        except (OSError, ValueError) as error:
+            self._lose(error, now)
+        finally:
+            self._inside = False
+            if self._file is not None:
+                self._file.unlock()
+
+    def _read(self, file: QuotaFile, now: float) -> None:
+        if file.number == self._number:
+            return
+        record = file.read()
+        if record is None:
+            raise OSError(f"{file.path} is damaged")
+        self._adopt(record, now)
+        self._number = file.number
+
+    def _save(self, file: QuotaFile, now: float) -> None:
+        file.write(self._record(now))
+        self._number = file.number
+
+    def _join(self, now: float) -> None:
+        """Go on from what the file remembers, or be the first to write it."""
+        try:
+            file = self._opened(STUCK_SECONDS)
+        except OSError as error:
+            self._lose(error, now)
+            return
+        self._file, self._inside = file, True
+        try:
+            record = file.read()
+            if record is not None:
+                record = record.on_clock(self._epoch, now, time.time())
+                self._adopt(record, now)
+                self._reap(now, at_once=True)
+                self.remembers = now - record.saved_at < REMEMBERED_SECONDS
+                if record.given != self._given:
+                    self._warn_of_difference(record)
+                    self._hold(limits_of(self._given), now)
+        finally:
+            self._leave(now, changed=True)
+
+    def _opened(self, patience: float = 0.0) -> QuotaFile:
+        """Open and lock the file; raise `OSError` where that cannot be in time."""
+        file = self._open_file()
+        until = time.monotonic() + patience
+        while not file.lock():
+            if time.monotonic() >= until:
+                file.close()
+                raise OSError(f"{file.path} stays locked by another process")
+        return file
+
+    def _lose(self, error: Exception, now: float) -> None:
+        """Go on without the file, as far as that was asked for."""
+        if self._file is not None:
+            self._file.close()
+        shared = self._buckets
+        self._alone.begin(error, shared.full_at, self.processes, now)
+        own = Buckets(self._alone.share(self.limits), now, self._slack)
+        own.full_at = list(shared.full_at)
+        own.deferred = shared.deferred - self._foreign.deferred
+
+        self._file, self._inside = None, False
+        self._buckets, self._foreign = own, Foreign()
+
+    def _rejoin(self, now: float) -> QuotaFile | None:
+        """Look for the file again, when it is time, and return it if it is back.
+
+        What was spent meanwhile is debited. A file that is new starts from what this
+        process knows.
+        """
+        if now < self._alone.again_at:
+            return None
+        self._alone.again_at = now + LOOK_SECONDS
+        try:
+            file = self._opened()
+        except OSError:
+            return None  # it was said when the file was lost; the next look is due then
+        record = file.read()
+        spent = self._alone.spent(self._buckets.full_at, now)
+        shared = Buckets(self.limits, now, self._slack)
+        shared.full_at = list(self._buckets.full_at)
+        shared.deferred = self._buckets.deferred
+        self._buckets, self._number, self._file = shared, 0, file
+        self._text, self._texted = b"", None  # another share's buckets are none of these
+        if record is not None:
+            self._adopt(record, now)
+            self._number = file.number
+            pairs = zip(self._buckets.full_at, spent, strict=False)
+            self._buckets.full_at = [
+                max(full_at, now) + seconds if seconds else full_at for full_at, seconds in pairs
+            ]
+        return file
+
+    def _replaced(self, limits: Limits, now: float) -> Buckets:
+        if self._file is None:
+            return self._buckets.replaced(self._alone.share(limits), now, self._slack)
+        return super()._replaced(limits, now)
+
+    def _warn_of_difference(self, record: Record) -> None:
+        """Say that processes which run now were given other limits, if any were."""
+        if self._rows:
+            caution(
+                f"the processes that share a quota were given different limits: "
+                f"{limits_of(record.given)!r}, and now {limits_of(self._given)!r}, which hold "
+                "from now on; give all of them the same",
+                stacklevel=2,
+            )
