@@ -1,7 +1,7 @@
 """Buckets that the processes of one machine share through a file.
 
-Owns when the file is read and written, what of it is this process's own, and whose turn
-it is. The arithmetic is `memory.py`'s: a step locks the file, takes over what other
+Owns when the file is read and written, what of it is this process's own, and who is
+next. The arithmetic is `memory.py`'s: a step locks the file, takes over what other
 processes have written, does what the memory store does, and writes the result. Must
 never wait for another process longer than `quota_file.LOCK_SECONDS`.
 
@@ -19,7 +19,6 @@ never wait for another process longer than `quota_file.LOCK_SECONDS`.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping
 from math import inf
 from typing import Final
@@ -30,7 +29,7 @@ from ratelimit.locks import reentrant_use
 from ratelimit.stores.alone import Alone
 from ratelimit.stores.buckets import Buckets
 from ratelimit.stores.payments import NOTHING, Payment, Wait
-from ratelimit.stores.quota_file import QuotaFile, Record, Row, limits_of
+from ratelimit.stores.quota_file import LOCK_SECONDS, QuotaFile, Record, Row, limits_of
 from ratelimit.stores.shared import Foreign, SharedStore
 
 ASK_SECONDS: Final = 0.05
@@ -258,7 +257,7 @@ class FileStore(SharedStore):
         try:
             record = file.read()
             if record is not None:
-                record = record.on_clock(self._epoch, now, time.time())
+                record = record.on_clock(self._epoch, now)
                 self._adopt(record, now)
                 self._reap(now, at_once=True)
                 self.remembers = now - record.saved_at < REMEMBERED_SECONDS
@@ -268,15 +267,13 @@ class FileStore(SharedStore):
         finally:
             self._leave(now, changed=True)
 
-    def _opened(self, patience: float = 0.0) -> QuotaFile:
+    def _opened(self, patience: float = LOCK_SECONDS) -> QuotaFile:
         """Open and lock the file; raise `OSError` where that cannot be in time."""
         file = self._open_file()
-        until = time.monotonic() + patience
-        while not file.lock():
-            if time.monotonic() >= until:
-                file.close()
-                raise OSError(f"{file.path} stays locked by another process")
-        return file
+        if file.lock(patience):
+            return file
+        file.close()
+        raise OSError(f"{file.path} stays locked by another process")
 
     def _lose(self, error: Exception, now: float) -> None:
         """Go on without the file, as far as that was asked for."""

@@ -43,7 +43,7 @@ LOCK_SECONDS: Final = 0.02
 """Seconds for which `QuotaFile.lock` tries, at most; a holder needs microseconds."""
 
 RESTART_SECONDS: Final = 60.0
-"""A clock that shows so many seconds less than a record has started anew since."""
+"""A clock that is behind a record by that many seconds has started anew since."""
 
 _NUMBER: Final = struct.Struct("<Q")
 _NUMBER_AT: Final = len(MAGIC)
@@ -86,8 +86,6 @@ class Record(NamedTuple):
     epoch: bytes
     """The clock: its moments mean nothing to another one."""
     saved_at: float
-    wall: float
-    """The same moment by the calendar, for clocks that start anew with the machine."""
     closed_until: float
     cap: int
     """How many calls may be in flight; -1: as many as the limits say."""
@@ -104,15 +102,17 @@ class Record(NamedTuple):
     """
     rows: Sequence[bytes]
     """One a process, packed."""
+    wall: float = 0.0
+    """When it was written by the calendar: clocks start anew with the machine."""
 
-    def on_clock(self, epoch: bytes, now: float, wall: float) -> Record:
+    def on_clock(self, epoch: bytes, now: float) -> Record:
         """Return the record with moments of this clock: the machine may have restarted.
 
         The calendar tells how much time has passed, and no process of then runs.
         """
         if epoch == self.epoch and now >= self.saved_at - RESTART_SECONDS:
             return self
-        later = now - (self.saved_at + max(wall - self.wall, 0.0))
+        later = now - (self.saved_at + max(time.time() - self.wall, 0.0))
         buckets = [
             figure if place % 3 == 1 else figure + later
             for place, figure in enumerate(self.buckets)
@@ -174,11 +174,14 @@ class QuotaFile:
             return False
         return found.st_ino == self._inode and found.st_size >= FILE_BYTES
 
-    def lock(self) -> bool:
-        """Lock the file; False if another process does not let go of it."""
+    def lock(self, patience: float = LOCK_SECONDS) -> bool:
+        """Lock the file; False if another process does not let go of it in time.
+
+        :param patience: seconds.
+        """
         if lock_descriptor(self._descriptor, blocking=False):
             return True
-        until = time.monotonic() + LOCK_SECONDS
+        until = time.monotonic() + patience
         while time.monotonic() < until:
             time.sleep(0.000_05)
             if lock_descriptor(self._descriptor, blocking=False):
@@ -251,7 +254,9 @@ class QuotaFile:
             number,
             zlib.crc32(body, number),
             length,
-            *record[1:7],
+            record.saved_at,
+            time.time(),
+            *record[2:6],
             *map(len, texts),
             len(record.buckets) // 3,
             len(record.rows),

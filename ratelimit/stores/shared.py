@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import struct
-import time
 import weakref
 from collections.abc import Iterable
 from math import inf
@@ -89,7 +88,7 @@ class SharedStore(MemoryStore):
 
     def _adopt(self, record: Record, now: float) -> None:
         """Make what the file says this store's state; the rest stays this process's."""
-        record = record.on_clock(self._epoch, now, time.time())
+        record = record.on_clock(self._epoch, now)
         rows = [row for row in record.rows if not row.startswith(self._name)]
         foreign = _sum_of(map(row_of, rows))
         buckets = self._buckets
@@ -130,7 +129,6 @@ class SharedStore(MemoryStore):
         return Record(
             epoch=self._epoch,
             saved_at=now,
-            wall=time.time(),
             closed_until=self.closed_until,
             cap=-1 if self._cap is None else self._cap,
             cap_until=self._cap_until,
