@@ -26,6 +26,7 @@ from ratelimit import (
 )
 from ratelimit.stores import alone, file, quota_file
 from ratelimit.stores.file import FileStore
+from ratelimit.stores.payments import Payment
 from ratelimit.stores.processes import Process, this_process
 from ratelimit.stores.quota_file import FILE_BYTES, NoQuotaFile, QuotaFile
 from ratelimit.testing import ThreadClock
@@ -212,6 +213,25 @@ def test_a_frozen_process_holds_nobody_up(store: str, program: Program) -> None:
     mine.acquire_nowait(tokens=1)
     assert store_of(mine)._file is not None
     process.communicate("\n")
+
+
+def test_a_busy_lock_is_no_frozen_one(store: str, path: Path) -> None:
+    """Where many processes are at work, one may find the file locked for seconds; while
+    its records go on, none of them is frozen.
+    """
+    clock = ThreadClock()
+    mine, busy = store_of(limiter(store, rpm=60, clock=clock)), QuotaFile(path)
+    assert busy.lock()
+    for _ in range(4):
+        assert mine.take(Payment({"requests": 1}), clock.now()) is not None
+        record = busy.read()
+        assert record is not None
+        busy.write(record)
+        clock.sleep(2 * file.STUCK_SECONDS)
+    busy.unlock()
+
+    assert mine.take(Payment({"requests": 1}), clock.now()) is None
+    assert level(limiter(store, rpm=60, clock=clock)) == pytest.approx(59, abs=0.1)
 
 
 def test_a_forked_worker_goes_on_with_the_same_quota(store: str) -> None:

@@ -103,16 +103,15 @@ def act(start: Start, quota: Path, operations: int) -> list[dict[str, Any]]:
     moment = start()
     store = RecordedStore(quota, time.monotonic())
     time.sleep(max(moment - time.monotonic(), 0.0))
-    made = 0
-    while made < operations or flying:
-        if flying and (chance.random() < 0.4 or len(flying) > FLYING or made >= operations):
+    while len(store.steps) < operations or flying:
+        enough = len(flying) > FLYING or len(store.steps) >= operations
+        if flying and (enough or chance.random() < 0.4):
             payment = flying.pop(chance.randrange(len(flying)))
             store.settle(payment, {"tokens": chance.uniform(0, LARGEST)}, time.monotonic())
         else:
             payment = Payment({"requests": 1, "tokens": chance.uniform(1, LARGEST)})
             if store.take(payment, time.monotonic()) is None:
                 flying.append(payment)
-        made += 1
     while store.levels(time.monotonic()) and not _is_empty(store):
         time.sleep(0.01)  # a timer of the store settles what found the file busy
     return store.steps

@@ -70,7 +70,8 @@ class FileStore(SharedStore):
         self._alone = alone
         self._number = 0  # of the record that was read or written last
         self._look_at = now + LOOK_SECONDS
-        self._busy_since = inf
+        self._busy_since = now
+        self._busy_number = -1  # of the record since which the file was found locked
         self._inside = self._abandoned = False
         self._file: QuotaFile | None = None
         self._latest = now
@@ -210,11 +211,12 @@ class FileStore(SharedStore):
     def _locked(self, file: QuotaFile, now: float) -> bool:
         """Lock the file; raise `OSError` where it is lost, or its holder frozen."""
         if not file.lock():
-            self._busy_since = min(self._busy_since, now)
+            if file.number != self._busy_number:  # its holders are at work, not frozen
+                self._busy_number, self._busy_since = file.number, now
             if now - self._busy_since > STUCK_SECONDS:
                 raise OSError(f"{file.path} stays locked by another process")
             return False
-        self._busy_since = inf
+        self._busy_number = -1
         if now >= self._look_at:
             self._look_at = now + LOOK_SECONDS
             if not file.is_current:
