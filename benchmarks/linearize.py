@@ -14,6 +14,8 @@ script checks the claim:
     python benchmarks/processes.py --store file --history history.jsonl
     python benchmarks/linearize.py history.jsonl
 
+Without a file it has eight processes make a shorter history first.
+
 Owns the check and its arithmetic. Must never use the limiter's.
 """
 
@@ -22,10 +24,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a script sees its own folder only
+
+from benchmarks.sharing.history import record
+
+PROCESSES: Final = 8
+OPERATIONS: Final = 20_000
+"""Of the history that this script has made, where it is given none."""
 NEAR: Final = 1e-6
 """Seconds within which two moments are the same: the rest of rounding."""
 
@@ -105,8 +115,15 @@ def check(path: Path) -> dict[str, Any]:
 def main() -> None:
     """Check the file that is named."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("history", type=Path, help="what processes.py --history has written")
-    figures = check(parser.parse_args().history)
+    parser.add_argument(
+        "history", type=Path, nargs="?", help="what processes.py --history has written"
+    )
+    path = parser.parse_args().history
+    with tempfile.TemporaryDirectory() as folder:
+        if path is None:
+            path = Path(folder) / "history.jsonl"
+            record(path, Path(folder) / "history.quota", PROCESSES, OPERATIONS)
+        figures = check(path)
     print(json.dumps(figures, indent=2))
     sys.exit(bool(figures["violations"]))
 

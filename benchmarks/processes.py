@@ -8,12 +8,16 @@ divided evenly (`jain_fairness`), and what does admission take where nobody has 
 
     python benchmarks/processes.py --store file --json processes.json
     python benchmarks/processes.py --store file --throughput
+    python benchmarks/processes.py --store file --chaos
     python benchmarks/processes.py --store file --history history.jsonl
 
 `--throughput`: admissions a second on one hot family with limits far away, by number of
 processes; and acquire + settle beside the memory store in the same run
-(`ratio_to_memory`). `--history`: each step of at least 100,000 operations goes into a
-file, which `benchmarks/linearize.py` checks.
+(`ratio_to_memory`). `--chaos`: processes are killed, the file is deleted, its lock is
+held by a frozen process: did each call go (`hung` 0), how many went too much
+(`over_admitted`, at most one burst per deleted file), is a slot lost (`leases_lost` 0),
+how soon do all share one file again (`recovery_seconds`)? `--history`: each step of at
+least 100,000 operations goes into a file, which `benchmarks/linearize.py` checks.
 
 Owns the choice of the question and the table. Must never measure.
 """
@@ -32,12 +36,15 @@ from rich.table import Table
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # a script sees its own folder only
 
+from benchmarks.sharing.chaos import chaos
 from benchmarks.sharing.hammer import hammer, latency
 from benchmarks.sharing.history import record
 from benchmarks.sharing.throughput import throughput
 
 PROCESSES: Final = 8
 SECONDS: Final = 20.0
+ROUNDS: Final = 3
+"""Of the three accidents of `--chaos`."""
 OPERATIONS: Final = 100_000
 """Of a history, at least."""
 
@@ -46,6 +53,8 @@ def _figures(options: argparse.Namespace, folder: str) -> dict[str, Any]:
     store = f"file:{folder}/quota"
     if options.throughput:
         return throughput(store)
+    if options.chaos:
+        return chaos(Path(folder), PROCESSES, ROUNDS)
     if options.history:
         return record(options.history, Path(folder) / "history.quota", PROCESSES, OPERATIONS)
     return hammer(store, PROCESSES, options.seconds) | latency(f"{store}-calm", PROCESSES)
@@ -68,6 +77,7 @@ def main() -> None:
         "--seconds", type=float, default=SECONDS, help="how long they ask (default: 20)"
     )
     parser.add_argument("--throughput", action="store_true", help="what the store itself costs")
+    parser.add_argument("--chaos", action="store_true", help="what accidents cost")
     parser.add_argument(
         "--history", type=Path, metavar="FILE", help="write each step of 100,000 operations there"
     )
