@@ -21,7 +21,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Final
+from typing import Final, TypeVar
 
 from ratelimit.errors import caution
 from ratelimit.limits import Limits
@@ -31,6 +31,8 @@ from ratelimit.stores.buckets import Buckets
 from ratelimit.stores.payments import NOTHING, Payment, Wait
 from ratelimit.stores.quota_file import LOCK_SECONDS, QuotaFile, Record, Row, limits_of
 from ratelimit.stores.shared import Foreign, SharedStore
+
+T = TypeVar("T")
 
 ASK_SECONDS: Final = 0.05
 """Seconds after which a waiting head asks again: other processes give back unheard."""
@@ -72,7 +74,9 @@ class FileStore(SharedStore):
         self._look_at = now + LOOK_SECONDS
         self._busy_since = now
         self._busy_number = -1  # of the record since which the file was found locked
-        self._inside = self._abandoned = False
+        self._inside = False  # whether the file may be locked by this store
+        self._entered = False  # whether what it says is known here, and is to be written
+        self._abandoned = False
         self._file: QuotaFile | None = None
         self._latest = now
         with self._lock:
@@ -91,33 +95,30 @@ class FileStore(SharedStore):
                 break
             raise reentrant_use()
         try:
-            return self._take_in_turn(payment, now, rank)
+            return self._step(now, self._take_in_turn, payment, rank)
         finally:
             self._lock.release()
             if self._inbox:
                 self._empty_inbox()
 
-    def _take_in_turn(self, payment: Payment, now: float, rank: float) -> Wait | None:
-        entered = False
-        try:
-            entered = self._enter(now)
-            if not entered:
-                if self._file is not None:
-                    return Wait(now + ASK_SECONDS)
-                return self._alone.take(payment, now, self._take)
-            if self._inbox:
-                self._apply_inbox()
-            if self._foreign.waiting or self.full:
-                self._reap(now)
-            wait = self._take(payment, now) if self._is_first(rank, now) else Wait(inf)
-            if wait is None:
-                self._row = Row()
-                return None
-            self._row = Row(rank=rank, waits_until=now + WAITS_SECONDS)
-            again = max(self.moment(payment.amounts, payment.deferred), now + BEHIND_SECONDS)
-            return Wait(min(wait.until, again, now + ASK_SECONDS), wait.not_before)
-        finally:
-            self._leave(now, changed=entered)
+    def _take_in_turn(
+        self, entered: bool, now: float, payment: Payment, rank: float
+    ) -> Wait | None:
+        if not entered:
+            if self._file is not None:
+                return Wait(now + ASK_SECONDS)
+            return self._alone.take(payment, now, self._take)
+        if self._inbox:
+            self._apply_inbox()
+        if self._foreign.waiting or self.full:
+            self._reap(now)
+        wait = self._take(payment, now) if self._is_first(rank, now) else Wait(inf)
+        if wait is None:
+            self._row = Row()
+            return None
+        self._row = Row(rank=rank, waits_until=now + WAITS_SECONDS)
+        again = max(self.moment(payment.amounts, payment.deferred), now + BEHIND_SECONDS)
+        return Wait(min(wait.until, again, now + ASK_SECONDS), wait.not_before)
 
     def _is_first(self, rank: float, now: float) -> bool:
         waiting = self._foreign.waiting
@@ -156,16 +157,16 @@ class FileStore(SharedStore):
             if entered:
                 break
             return
-        entered = False
         try:
-            entered = self._enter(now)
-            if entered:
-                self._reap(now)
+            self._step(now, self._look)
         finally:
-            try:
-                self._leave(now, changed=entered)
-            finally:
-                self._lock.release()
+            self._lock.release()
+            if self._inbox:
+                self._empty_inbox()
+
+    def _look(self, entered: bool, now: float) -> None:
+        if entered:
+            self._reap(now)
 
     def abandon(self) -> None:
         """Leave the file to the process that this one was forked from."""
@@ -184,13 +185,31 @@ class FileStore(SharedStore):
     def _apply_inbox(self) -> bool:
         if self._inside:
             return super()._apply_inbox()
-        entered = False
+        return self._step(self._latest, self._apply)
+
+    def _apply(self, entered: bool, _: float) -> bool:
+        # Without a file there are this process's own buckets; with one, later.
+        return (entered or self._file is None) and super()._apply_inbox()
+
+    def _step(self, now: float, act: Callable[..., T], *arguments: object) -> T:
+        """Act between locking the file and writing what has changed.
+
+        :param act: takes whether the file could be locked, the time and the arguments.
+        """
         try:
-            entered = self._enter(self._latest)
-            # Without a file there are this process's own buckets; with one, later.
-            return (entered or self._file is None) and super()._apply_inbox()
+            return act(self._enter(now), now, *arguments)
         finally:
-            self._leave(self._latest, changed=entered)
+            # Twice more, if Ctrl-C cut it short, and a second one the repetition: what
+            # was taken would be lost with the record, and the file stay locked.
+            try:
+                self._leave(now)
+            finally:
+                try:
+                    if self._inside:
+                        self._leave(now)
+                finally:
+                    if self._inside:
+                        self._leave(now)
 
     def _enter(self, now: float) -> bool:
         """Lock the file and take over what stands there; False where that cannot be."""
@@ -200,13 +219,14 @@ class FileStore(SharedStore):
         file = self._file or self._rejoin(now)
         if file is None:
             return False
+        self._inside = True  # before it is locked: an unlocked file can be unlocked, too
         try:
-            self._inside = self._locked(file, now)
-            if self._inside:
+            if self._locked(file, now):
                 self._read(file, now)
+                self._entered = True
         except (OSError, ValueError) as error:
             self._lose(error, now)
-        return self._inside
+        return self._entered
 
     def _locked(self, file: QuotaFile, now: float) -> bool:
         """Lock the file; raise `OSError` where it is lost, or its holder frozen."""
@@ -223,17 +243,18 @@ class FileStore(SharedStore):
                 raise OSError(f"{file.path} was deleted or replaced")
         return True
 
-    def _leave(self, now: float, *, changed: bool) -> None:
-        """Write what has changed and unlock the file."""
-        try:
-            if changed and self._file is not None:
-                self._save(self._file, now)
-        except (OSError, ValueError) as error:
-            self._lose(error, now)
-        finally:
-            self._inside = False
-            if self._file is not None:
-                self._file.unlock()
+    def _leave(self, now: float) -> None:
+        """Write what has changed and unlock the file; a second time nothing happens."""
+        file = self._file
+        if self._inside and file is not None:
+            if self._entered:
+                try:
+                    self._save(file, now)
+                except (OSError, ValueError) as error:
+                    self._lose(error, now)
+                    return
+            file.unlock()
+        self._inside = self._entered = False
 
     def _read(self, file: QuotaFile, now: float) -> None:
         if file.number == self._number:
@@ -258,6 +279,7 @@ class FileStore(SharedStore):
         self._file, self._inside = file, True
         try:
             record = file.read()
+            self._entered = True
             if record is not None:
                 record = record.on_clock(self._epoch, now)
                 self._adopt(record, now)
@@ -267,7 +289,7 @@ class FileStore(SharedStore):
                     self._warn_of_difference(record)
                     self._hold(limits_of(self._given), now)
         finally:
-            self._leave(now, changed=True)
+            self._leave(now)
 
     def _opened(self, patience: float = LOCK_SECONDS) -> QuotaFile:
         """Open and lock the file; raise `OSError` where that cannot be in time."""
@@ -279,16 +301,20 @@ class FileStore(SharedStore):
 
     def _lose(self, error: Exception, now: float) -> None:
         """Go on without the file, as far as that was asked for."""
-        if self._file is not None:
-            self._file.close()
-        shared = self._buckets
+        shared, file = self._buckets, self._file
         self._alone.begin(error, shared.full_at, self.processes, now)
         own = Buckets(self._alone.share(self.limits), now, self._slack)
         own.full_at = list(shared.full_at)
         own.deferred = shared.deferred - self._foreign.deferred
+        nobody = Foreign()
 
-        self._file, self._inside = None, False
-        self._buckets, self._foreign = own, Foreign()
+        # Nothing may come between these lines: no call, no loop.
+        self._file = None
+        self._inside = self._entered = False
+        self._buckets, self._foreign = own, nobody
+
+        if file is not None:
+            file.close()
 
     def _rejoin(self, now: float) -> QuotaFile | None:
         """Look for the file again, when it is time, and return it if it is back.
