@@ -24,7 +24,7 @@ from ratelimit import (
     StoreUnavailable,
     WouldBlock,
 )
-from ratelimit.stores import alone, file, quota_file
+from ratelimit.stores import alone, joined, quota_file
 from ratelimit.stores.file import FileStore
 from ratelimit.stores.payments import Payment
 from ratelimit.stores.processes import Process, this_process
@@ -227,7 +227,7 @@ def test_a_busy_lock_is_no_frozen_one(store: str, path: Path) -> None:
         record = busy.read()
         assert record is not None
         busy.write(record)
-        clock.sleep(2 * file.STUCK_SECONDS)
+        clock.sleep(2 * joined.STUCK_SECONDS)
     busy.unlock()
 
     assert mine.take(Payment({"requests": 1}), clock.now()) is None
@@ -351,7 +351,7 @@ def test_a_lost_file_raises_where_that_was_asked_for(store: str, lost: Callable[
     mine = limiter(store, rpm=60, clock=clock, on_store_error="raise")
     lease = mine.acquire_nowait(tokens=1)
     lost()
-    clock.sleep(file.LOOK_SECONDS)
+    clock.sleep(joined.LOOK_SECONDS)
     with pytest.warns(LimiterWarning, match="is lost"):
         lease.settle(tokens=1)
     with pytest.raises(StoreUnavailable, match="on_store_error"):
@@ -364,7 +364,7 @@ def test_a_lost_file_opens_where_that_was_asked_for(store: str, lost: Callable[[
     mine = limiter(store, rpm=1, clock=clock, on_store_error="open")
     mine.acquire_nowait(tokens=1)
     lost()
-    clock.sleep(file.LOOK_SECONDS)
+    clock.sleep(joined.LOOK_SECONDS)
     with pytest.warns(LimiterWarning, match="without limits"):
         mine.acquire_nowait(tokens=1).settle(tokens=1)
     for _ in range(5):

@@ -48,10 +48,12 @@ class RecordedStore(FileStore):
         self._operations: list[dict[str, Any]] = []
         super().__init__(lambda: QuotaFile(path), "history", Alone("raise"), limits, now)
 
-    def take(self, payment: Payment, now: float, rank: float = inf) -> Wait | None:
+    def take(
+        self, payment: Payment, now: float, rank: float = inf, *, waits: bool = True
+    ) -> Wait | None:
         """Take, and note when that was asked for."""
         self._asked = time.monotonic()
-        return super().take(payment, now, rank)
+        return super().take(payment, now, rank, waits=waits)
 
     def settle(self, payment: Payment, used: Mapping[str, float], now: float) -> None:
         """Settle, and note when that was asked for."""

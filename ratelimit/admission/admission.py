@@ -76,7 +76,7 @@ class Admission:
                 self.store.refuse_oversize(payment)
                 return Wait(inf)
         if self.store.shared:
-            return self.store.take(payment, now, _rank(payment, now, patience))
+            return self.store.take(payment, now, _rank(payment, now, patience), waits=False)
         return self.store.take(payment, now)
 
     def admit(self, payment: Payment, terms: Terms) -> None:

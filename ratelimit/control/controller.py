@@ -120,7 +120,7 @@ class Controller:
             self._relax(now)
             if readings:  # an answer that shows nothing contradicts nothing
                 self._read(admitted, readings, now)
-            if self._cold:
+            if self._cold or self._admission.store.asks_alone:  # maybe for another process
                 self._cold = False
                 self._apply_concurrency()
         self._admission.queue.nudge()

@@ -83,7 +83,11 @@ class Alone:
             Limit(one.name, one.amount, one.per * count, (one.burst or one.amount) / count)
             for one in limits
         ]
-        return Limits(*shares, concurrency=limits.concurrency and -(-limits.concurrency // count))
+        return Limits(*shares, concurrency=limits.concurrency)
+
+    def slots(self, concurrency: int) -> int | None:
+        """Return how many calls one process may have in flight; None: any number."""
+        return None if self._policy == "open" else max(concurrency // self.processes, 1)
 
     def spent(self, full_at: list[float], now: float) -> list[float]:
         """Return the seconds by which calls of the outage move each shared bucket."""

@@ -82,6 +82,11 @@ class Holdings:
         """Return how many calls may be in flight at once; None: any number."""
         return self._cap or self.limits.concurrency
 
+    @property
+    def asks_alone(self) -> bool:
+        """Return whether one call goes alone, until headers have shown the level."""
+        return self._cap == 1 and self._cap_until < inf
+
     def waits_for_itself(self, thread: int) -> bool:
         """Return whether only calls of this thread are in flight, as many as may be."""
         return self.full and self._in_flight_of.get(thread, 0) >= self.in_flight

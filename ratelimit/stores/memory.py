@@ -34,6 +34,8 @@ class MemoryStore(Holdings):
         payment: Payment,
         now: float,
         rank: float = inf,  # noqa: ARG002  # for stores that processes share
+        *,
+        waits: bool = True,  # noqa: ARG002  # likewise
     ) -> Wait | None:
         """Debit every bucket in one step and return None, or none and return a wait.
 

@@ -29,12 +29,17 @@ class Process(NamedTuple):
         return PACKED.pack(*self)
 
     @property
+    def is_near(self) -> bool:
+        """Whether the process can be looked up: its number is of our namespace."""
+        return self.space == _space()
+
+    @property
     def runs(self) -> bool:
         """Whether the process may still run.
 
         One of another namespace cannot be looked up, so it is taken for a running one.
         """
-        if self.space != _space():
+        if not self.is_near:
             return True
         try:
             os.kill(self.pid, 0)

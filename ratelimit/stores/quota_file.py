@@ -12,7 +12,6 @@ process; what a loss of power leaves is recognised by its checksum.
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import stat
@@ -21,12 +20,12 @@ import time
 import weakref
 import zlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from filelock import lock_descriptor, unlock_descriptor
 
-from ratelimit.limits import Limit, Limits
 from ratelimit.stores.processes import PACKED
 
 MAGIC: Final = b"ratelimit quota\x01"
@@ -47,6 +46,7 @@ RESTART_SECONDS: Final = 60.0
 
 _NUMBER: Final = struct.Struct("<Q")
 _NUMBER_AT: Final = len(MAGIC)
+_NUMBER_END: Final = _NUMBER_AT + _NUMBER.size
 _HEAD: Final = struct.Struct("<QIIdddidQHHHHH")
 _ROW: Final = struct.Struct("<qiidddd")
 NAME_BYTES: Final = PACKED.size + 4
@@ -70,9 +70,10 @@ class Row(NamedTuple):
     seen: float = 0.0
     """When the process was here last."""
 
-    def packed(self, name: bytes) -> bytes:
-        """Return the row as the file keeps it."""
-        return name + _ROW.pack(*self)
+
+def packed_row(name: bytes, *figures: float) -> bytes:
+    """Return the figures of a `Row` as the file keeps them."""
+    return name + _ROW.pack(*figures)
 
 
 def row_of(packed: bytes) -> Row:
@@ -97,13 +98,19 @@ class Record(NamedTuple):
     limits: bytes
     """The limits that are held, as text."""
     buckets: Sequence[float]
-    """For each bucket ``full_at``, what corrections moved it by in all, and until when
-    what they took will have refilled.
+    """``full_at`` of each bucket, then what corrections moved each by in all, and then
+    until when what they took will have refilled.
     """
     rows: Sequence[bytes]
     """One a process, packed."""
     wall: float = 0.0
     """When it was written by the calendar: clocks start anew with the machine."""
+
+    @property
+    def columns(self) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
+        """The three figures of `buckets`, each of all buckets."""
+        size = len(self.buckets) // 3
+        return self.buckets[:size], self.buckets[size : 2 * size], self.buckets[2 * size :]
 
     def on_clock(self, epoch: bytes, now: float) -> Record:
         """Return the record with moments of this clock: the machine may have restarted.
@@ -113,10 +120,12 @@ class Record(NamedTuple):
         if epoch == self.epoch and now >= self.saved_at - RESTART_SECONDS:
             return self
         later = now - (self.saved_at + max(time.time() - self.wall, 0.0))
-        buckets = [
-            figure if place % 3 == 1 else figure + later
-            for place, figure in enumerate(self.buckets)
-        ]
+        full_at, corrected, lowered_until = self.columns
+        buckets = (
+            *(moment + later for moment in full_at),
+            *corrected,
+            *(moment + later for moment in lowered_until),
+        )
         return self._replace(
             epoch=epoch,
             saved_at=self.saved_at + later,
@@ -125,18 +134,6 @@ class Record(NamedTuple):
             buckets=buckets,
             rows=(),
         )
-
-
-def text_of(limits: Limits) -> bytes:
-    """Return limits as the file keeps them."""
-    rows = [(one.name, one.amount, one.per, one.burst) for one in limits]
-    return json.dumps([rows, limits.concurrency]).encode()
-
-
-def limits_of(text: bytes) -> Limits:
-    """Return the limits that a file has kept."""
-    rows, concurrency = json.loads(text)
-    return Limits(*(Limit(*row) for row in rows), concurrency=concurrency)
 
 
 class NoQuotaFile(OSError):
@@ -220,7 +217,7 @@ class QuotaFile:
         for size in lengths:
             texts.append(body[at : at + size])
             at += size
-        figures = struct.unpack_from(f"<{3 * buckets}d", body, at)
+        figures = _figures(3 * buckets).unpack_from(body, at)
         at += 24 * buckets
         packed = [body[at + ROW_BYTES * row : at + ROW_BYTES * (row + 1)] for row in range(rows)]
         saved_at, wall, closed_until, cap, cap_until, departed = head[3:9]
@@ -238,32 +235,54 @@ class QuotaFile:
             rows=packed,
         )
 
-    def write(self, record: Record) -> None:
-        """Write a record, with the lock held. Raises `OSError` if it is too long."""
+    def write(self, record: Record) -> int:
+        """Write a record, with the lock held, and return its number.
+
+        Raises `OSError` if it is too long.
+        """
         number = self.number + 1
-        texts = record.epoch, record.given, record.limits
-        body = b"".join(
-            (*texts, struct.pack(f"<{len(record.buckets)}d", *record.buckets), *record.rows)
-        )
+        (
+            epoch,
+            saved_at,
+            closed_until,
+            cap,
+            cap_until,
+            departed,
+            given,
+            limits,
+            buckets,
+            rows,
+            _,
+        ) = record
+        body = b"".join((epoch, given, limits, _figures(len(buckets)).pack(*buckets), *rows))
         length = _HEAD.size + len(body)
-        if length > RECORD_BYTES or len(record.rows) > MOST_PROCESSES:
-            raise OSError(
-                f"{len(record.rows)} processes share {self.path}, at most {MOST_PROCESSES} can"
-            )
+        if length > RECORD_BYTES or len(rows) > MOST_PROCESSES:
+            raise OSError(f"{len(rows)} processes share {self.path}, at most {MOST_PROCESSES} can")
         head = _HEAD.pack(
             number,
             zlib.crc32(body, number),
             length,
-            record.saved_at,
+            saved_at,
             time.time(),
-            *record[2:6],
-            *map(len, texts),
-            len(record.buckets) // 3,
-            len(record.rows),
+            closed_until,
+            cap,
+            cap_until,
+            departed,
+            len(epoch),
+            len(given),
+            len(limits),
+            len(buckets) // 3,
+            len(rows),
         )
         start = FIRST + number % 2 * RECORD_BYTES
         self._map[start : start + length] = head + body
-        self._map[_NUMBER_AT : _NUMBER_AT + _NUMBER.size] = _NUMBER.pack(number)
+        self._map[_NUMBER_AT:_NUMBER_END] = _NUMBER.pack(number)
+        return number
+
+
+@cache
+def _figures(count: int) -> struct.Struct:
+    return struct.Struct(f"<{count}d")
 
 
 def _close(mapped: mmap.mmap, descriptor: int) -> None:

@@ -7,27 +7,51 @@ where the record is kept, or wait.
 from __future__ import annotations
 
 import itertools
+import json
 import struct
 import weakref
 from collections.abc import Iterable
 from math import inf
 from typing import ClassVar, Final, NamedTuple
 
-from ratelimit.limits import Limits
+from ratelimit.limits import Limit, Limits
 from ratelimit.stores.buckets import Buckets
 from ratelimit.stores.holdings import smallest_of
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.processes import process_of, this_process
-from ratelimit.stores.quota_file import NAME_BYTES, Record, Row, limits_of, row_of, text_of
+from ratelimit.stores.quota_file import (
+    NAME_BYTES,
+    Record,
+    Row,
+    packed_row,
+    row_of,
+)
 
 REAP_SECONDS: Final = 1.0
 """Seconds between two looks for processes that are gone, while one may hold us up."""
+
+UNSEEN_SECONDS: Final = 3_600.0
+"""Seconds after which a process that cannot be looked up, as one of another container,
+is gone: no call takes that long.
+"""
 
 _NUMBER: Final = struct.Struct("<I")
 
 _numbers: Final = itertools.count()
 _living: Final[weakref.WeakValueDictionary[int, SharedStore]] = weakref.WeakValueDictionary()
 """The stores of this process, by their numbers."""
+
+
+def text_of(limits: Limits) -> bytes:
+    """Return limits as the file keeps them."""
+    rows = [(one.name, one.amount, one.per, one.burst) for one in limits]
+    return json.dumps([rows, limits.concurrency]).encode()
+
+
+def limits_of(text: bytes) -> Limits:
+    """Return the limits that a file has kept."""
+    rows, concurrency = json.loads(text)
+    return Limits(*(Limit(*row) for row in rows), concurrency=concurrency)
 
 
 class Foreign(NamedTuple):
@@ -61,7 +85,8 @@ class SharedStore(MemoryStore):
         self._foreign = Foreign()
         self._rows: list[bytes] = []  # of the other processes
         self._departed = 0
-        self._row = Row()
+        self._rank = 0.0  # of the head that waits
+        self._waits_until = 0.0  # until when that counts, unless it asks again
         self._reap_at = -inf
 
     @property
@@ -97,7 +122,7 @@ class SharedStore(MemoryStore):
         if record.limits != self._text:
             limits = limits_of(record.limits)
             buckets = Buckets(limits, now, self._slack)
-        full_at, corrected, lowered = (list(record.buckets[start::3]) for start in range(3))
+        full_at, corrected, lowered = map(list, record.columns)
 
         # Nothing may come between these lines: no call, no loop.
         buckets.full_at, buckets.corrected, buckets.lowered_until = full_at, corrected, lowered
@@ -113,30 +138,30 @@ class SharedStore(MemoryStore):
 
     def _record(self, now: float) -> Record:
         """Return all that the other processes are to know."""
-        buckets, row = self._buckets, self._row
-        if self.limits is not self._texted:
-            self._text, self._texted = text_of(self.limits), self.limits
-        own = Row(
-            admitted=self.admitted,
-            in_flight=self.admitted - self.ended,
-            borrowing=self._borrowing,
-            deferred=buckets.deferred - self._foreign.deferred,
-            rank=row.rank,
-            waits_until=row.waits_until,
-            seen=now,
+        buckets, limits = self._buckets, self.limits
+        if limits is not self._texted:
+            self._text, self._texted = text_of(limits), limits
+        own = packed_row(
+            self._name,
+            self.admitted,
+            self.admitted - self.ended,
+            self._borrowing,
+            buckets.deferred - self._foreign.deferred,
+            self._rank,
+            self._waits_until,
+            now,
         )
-        columns = zip(buckets.full_at, buckets.corrected, buckets.lowered_until, strict=True)
         return Record(
-            epoch=self._epoch,
-            saved_at=now,
-            closed_until=self.closed_until,
-            cap=-1 if self._cap is None else self._cap,
-            cap_until=self._cap_until,
-            departed=self._departed,
-            given=self._given,
-            limits=self._text,
-            buckets=[figure for column in columns for figure in column],
-            rows=[*self._rows, own.packed(self._name)],
+            self._epoch,
+            now,
+            self.closed_until,
+            -1 if self._cap is None else self._cap,
+            self._cap_until,
+            self._departed,
+            self._given,
+            self._text,
+            (*buckets.full_at, *buckets.corrected, *buckets.lowered_until),
+            (*self._rows, own),
         )
 
     def _reap(self, now: float, *, at_once: bool = False) -> None:
@@ -144,7 +169,7 @@ class SharedStore(MemoryStore):
         if now < self._reap_at and not at_once:
             return
         self._reap_at = now + REAP_SECONDS
-        rows = [row for row in self._rows if _is_alive(row, self._name)]
+        rows = [row for row in self._rows if _is_alive(row, self._name, now)]
         if len(rows) == len(self._rows):
             return
         kept = set(rows)
@@ -169,9 +194,10 @@ def _sum_of(rows: Iterable[Row]) -> Foreign:
     return total
 
 
-def _is_alive(row: bytes, own: bytes) -> bool:
+def _is_alive(row: bytes, own: bytes, now: float) -> bool:
     """Return whether a row's process runs, and if it is this one, uses its store."""
     size = NAME_BYTES - _NUMBER.size
     if row[:size] == own[:size]:
         return _NUMBER.unpack_from(row, size)[0] in _living
-    return process_of(row).runs
+    process = process_of(row)
+    return process.runs and (process.is_near or row_of(row).seen > now - UNSEEN_SECONDS)
