@@ -179,6 +179,24 @@ def test_limiters_that_are_dropped_leave_nothing_open(store: str, path: Path) ->
     kept.acquire_nowait(requests=1)
 
 
+def test_a_call_that_is_dropped_with_its_limiter_touches_no_file(store: str, path: Path) -> None:
+    """The garbage collector may close the file first; its number may be another file's
+    by then, which must not be unlocked, and nothing is lost that would be worth a
+    warning.
+    """
+    mine = limiter(store, rpm=60)
+    lease, held = mine.acquire_nowait(requests=1), store_of(mine)._file
+    assert held is not None
+    number = held.fileno()
+    held.close()
+    another = QuotaFile(path)
+    assert another.fileno() == number
+    assert another.lock()
+    lease.settle(requests=1)
+
+    assert not QuotaFile(path).lock(0.0)
+
+
 def test_one_process_too_many_goes_alone_and_disturbs_nobody(store: str) -> None:
     """The file has room for so many rows; those that are in it go on."""
     clock = ThreadClock()

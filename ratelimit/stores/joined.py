@@ -13,7 +13,7 @@ from ratelimit.errors import caution
 from ratelimit.limits import Limits
 from ratelimit.stores.alone import Alone
 from ratelimit.stores.buckets import Buckets
-from ratelimit.stores.quota_file import LOCK_SECONDS, QuotaFile, Record
+from ratelimit.stores.quota_file import LOCK_SECONDS, QuotaFile, QuotaFileClosed, Record
 from ratelimit.stores.shared import Foreign, SharedStore, limits_of
 
 STUCK_SECONDS: Final = 1.0
@@ -85,6 +85,9 @@ class JoinedStore(SharedStore):
                 if file.number != self._number:
                     self._read(file, now)
                 self._entered = True
+        except QuotaFileClosed:  # a call was dropped with its limiter: nothing is lost
+            self.abandon()
+            self._inside = False
         except (OSError, ValueError) as error:
             self._lose(error, now)
         return self._entered

@@ -37,7 +37,7 @@ def opener(store: str | None, on_store_error: OnStoreError, epoch: str) -> OpenS
     if store is None:
         return lambda _, limits, now, slack: MemoryStore(limits, now, slack)
 
-    folder = _folder_of(store)
+    folder = folder_of(store)
     # filelock is of the extra `file`, and this part of Unix alone.
     from ratelimit.stores.file import FileStore  # noqa: PLC0415
     from ratelimit.stores.quota_file import QuotaFile  # noqa: PLC0415
@@ -49,7 +49,7 @@ def opener(store: str | None, on_store_error: OnStoreError, epoch: str) -> OpenS
     return make
 
 
-def _folder_of(store: object) -> Path:
+def folder_of(store: object) -> Path:
     """Return the folder that ``store=`` names."""
     scheme, _, rest = store.partition(":") if isinstance(store, str) else ("", "", "")
     if scheme != "file" or not rest.removeprefix("//"):

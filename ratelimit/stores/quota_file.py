@@ -140,6 +140,10 @@ class NoQuotaFile(OSError):
     """The path leads to a file of something else, or of somebody else."""
 
 
+class QuotaFileClosed(OSError):
+    """The file was closed here: the garbage collector has begun to take its store."""
+
+
 class QuotaFile:
     """One quota file, mapped; made if it is missing.
 
@@ -155,8 +159,18 @@ class QuotaFile:
             os.close(self._descriptor)
             raise
         self._inode = os.fstat(self._descriptor).st_ino
-        self._closed = weakref.finalize(self, _close, self._map, self._descriptor)
+        self._open = [self._descriptor]
+        self._closed = weakref.finalize(self, _close, self._map, self._open)
         self._closed.atexit = False  # the process's end closes it, too
+
+    def fileno(self) -> int:
+        """Return the number of the open file.
+
+        Raises `QuotaFileClosed` once that may be another file's.
+        """
+        if not self._open:
+            raise QuotaFileClosed(f"{self.path} was closed")
+        return self._descriptor
 
     def close(self) -> None:
         """Give the file up, as its end does; a second time nothing happens."""
@@ -176,18 +190,19 @@ class QuotaFile:
 
         :param patience: seconds.
         """
-        if lock_descriptor(self._descriptor, blocking=False):
+        descriptor = self.fileno()
+        if lock_descriptor(descriptor, blocking=False):
             return True
         until = time.monotonic() + patience
         while time.monotonic() < until:
             time.sleep(0.000_05)
-            if lock_descriptor(self._descriptor, blocking=False):
+            if lock_descriptor(descriptor, blocking=False):
                 return True
         return False
 
     def unlock(self) -> None:
         """Unlock the file; nothing happens if it is not locked."""
-        unlock_descriptor(self._descriptor)
+        unlock_descriptor(self.fileno())
 
     @property
     def number(self) -> int:
@@ -285,9 +300,9 @@ def _figures(count: int) -> struct.Struct:
     return struct.Struct(f"<{count}d")
 
 
-def _close(mapped: mmap.mmap, descriptor: int) -> None:
+def _close(mapped: mmap.mmap, opened: list[int]) -> None:
     mapped.close()
-    os.close(descriptor)
+    os.close(opened.pop())
 
 
 def _opened(path: Path) -> int:
