@@ -17,6 +17,7 @@ from ratelimit.errors import (
     LimiterWarning,
     ReentrantUse,
     RequestTooLarge,
+    StoreUnavailable,
     WaitTimeout,
     WouldBlock,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "Reservation",
     "Result",
     "Statistics",
+    "StoreUnavailable",
     "Subscription",
     "Usage",
     "WaitTimeout",

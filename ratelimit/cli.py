@@ -1,4 +1,4 @@
-"""The command line: `ratelimit demo`, `run`, `estimate`, `serve`.
+"""The command line: `ratelimit demo`, `run`, `estimate`, `serve`, `top`.
 
 Owns the choice of the command, the exit statuses and the promise of no traceback. Must
 never do what a command does, or import at the top what a bare installation lacks or
@@ -81,6 +81,11 @@ def _call(command: str, options: dict[str, object]) -> int:
             from ratelimit.commands.run.settings import RunSettings  # noqa: PLC0415
 
             return run(RunSettings(**options))  # type: ignore[arg-type]  # as parsed
+        case "top":
+            _need("filelock", "rich")
+            from ratelimit.commands.top.command import top  # noqa: PLC0415  # it imports extras
+
+            return top(**options)  # type: ignore[arg-type]  # as parsed
         case _:
             _need("uvicorn")
             from ratelimit.commands.serve import serve  # noqa: PLC0415  # it imports extras

@@ -9,6 +9,8 @@ without breaking a call. Must never import anything else of the package.
     ├── WaitTimeout       the wait is, or will be, longer than ``timeout`` (also a
     │                     TimeoutError)
     ├── WouldBlock        ``acquire_nowait`` would have to wait
+    ├── StoreUnavailable  the store that processes share is lost, and that was to be
+    │                     said (also a ConnectionError)
     └── ReentrantUse      a call that can never go on: made by a signal handler or a
                           finalizer that interrupted the limiter in its own thread, or
                           blocking behind a task of its own event loop
@@ -105,6 +107,10 @@ class ReentrantUse(LimiterError, RuntimeError):
     handler, a finalizer), or would block its thread behind a task of that thread's own
     event loop.
     """
+
+
+class StoreUnavailable(LimiterError, ConnectionError):
+    """The store that processes share is lost, and ``on_store_error="raise"``."""
 
 
 class LimiterWarning(RuntimeWarning):

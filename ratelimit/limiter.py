@@ -40,9 +40,12 @@ from ratelimit.reservation import (
 from ratelimit.statistics import (
     Explanation,
     Statistics,
+    described,
     explanation_of,
     statistics_of,
 )
+from ratelimit.stores.alone import OnStoreError
+from ratelimit.stores.opening import opener
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C")
@@ -82,6 +85,12 @@ class RateLimiter:
     :param priorities: patience in seconds by name; by default "interactive" 0, "normal"
         10 and "batch" 60.
     :param clock: where the time comes from; real by default.
+    :param store: "file:" and a folder, such as "file:~/.cache/ratelimit/openai": all
+        processes of this machine that name it share one quota, and a program that is
+        started again goes on from the level that it left. None: this process alone.
+    :param on_store_error: what happens while that folder cannot be used: "local" goes
+        on with this process's fair share, with one warning; "raise" raises
+        `StoreUnavailable`; "open" lets each call go.
 
     Raises `InvalidArgument` on what cannot be used.
     """
@@ -104,6 +113,8 @@ class RateLimiter:
         output: Literal["max", "learned"] | int | None = None,
         priorities: Mapping[str, float] = PATIENCE,
         clock: Clock | None = None,
+        store: str | None = None,
+        on_store_error: OnStoreError = "local",
     ) -> None:
         own = Limits(rpm=rpm, tpm=tpm, rpd=rpd, tpd=tpd, rps=rps, concurrency=concurrency)
         if accounting not in get_args(Accounting):
@@ -112,17 +123,19 @@ class RateLimiter:
         check_share(burst_share)
         check_output(output)
         check_clock(clock)
+        clock = clock or Clock()
         self._engine = Engine(
             {
                 name: one.with_burst(burst_share)
                 for name, one in limits_by_model(own, limits).items()
             },
-            clock=clock or Clock(),
+            clock=clock,
             slack=amount_of(arrival_slack, "arrival_slack="),
             level=check_level(initial_level),
             accounting=accounting,
             output=output,
             priorities=amounts_of(priorities, "the patience"),
+            open_store=opener(store, on_store_error, clock.epoch),
         )
 
     @overload
@@ -327,16 +340,12 @@ class RateLimiter:
         return explanation_of(self._engine, model)
 
     def subscribe(self, hook: Callable[[Any], object], /, *kinds: type[Event]) -> Subscription:
-        """Have ``hook`` called with each event: a frozen record of what has happened.
+        """Have ``hook`` called with each event, a frozen record of `ratelimit.events`.
 
-        It is called in a thread of its own, so it may block or raise: no call is
-        touched. See `ratelimit.events` for the records and their units.
+        It runs in a thread of its own, so it may block or raise. The subscription lasts
+        until its ``close()``. Raises `InvalidArgument` for what cannot be called.
 
-        :param kinds: the kinds of events that it wants, such as
-            `ratelimit.events.Refused`; all kinds by default.
-
-        The subscription lasts until its ``close()``. Raises `InvalidArgument` for what
-        cannot be called.
+        :param kinds: of events, such as `ratelimit.events.Refused`; all by default.
         """
         return self._engine.hooks.subscribe(hook, kinds)
 
@@ -353,12 +362,4 @@ class RateLimiter:
         )
 
     def __repr__(self) -> str:
-        parts = [
-            f"{name}: {family.admission.store.limits}"
-            for name, family in self._engine.families().items()
-        ]
-        statistics = self.statistics()
-        return (
-            f"<RateLimiter {'; '.join(parts)}; {statistics.in_flight} in flight, "
-            f"{statistics.waiting} waiting>"
-        )
+        return described(self._engine)

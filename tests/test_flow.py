@@ -45,7 +45,7 @@ def test_the_head_pays_at_once_and_leaves() -> None:
     """
     queue, one = Queue(), waiter()
     flow: Any = admit(queue, one, 0.0)
-    assert flow.send(None) == Take(one.payment)
+    assert flow.send(None) == Take(one.payment, one.rank)
     assert len(queue) == 1
 
     end(flow)
@@ -60,9 +60,9 @@ def test_a_refused_head_rests_until_the_moment_and_asks_again() -> None:
     flow: Any = admit(queue, one, 0.0)
     flow.send(None)
     assert flow.send(until(7.5)) == Park(7.5)
-    assert flow.send(3.0) == Take(one.payment)
+    assert flow.send(3.0) == Take(one.payment, one.rank)
     assert flow.send(until(5.0)) == Park(5.0)
-    assert flow.send(5.0) == Take(one.payment)
+    assert flow.send(5.0) == Take(one.payment, one.rank)
     end(flow)
 
 
@@ -80,11 +80,11 @@ def test_the_rest_of_the_queue_is_woken_and_never_asks_the_store() -> None:
     end(first)
     assert [woken(one) for one in (a, b, c)] == [0, 1, 0]
     assert third.send(1.0) == Park(inf)
-    assert second.send(1.0) == Take(b.payment)
+    assert second.send(1.0) == Take(b.payment, b.rank)
 
     second.close()
     assert woken(c) == 1
-    assert third.send(2.0) == Take(c.payment)
+    assert third.send(2.0) == Take(c.payment, c.rank)
 
 
 def test_a_cancelled_waiter_leaves_the_queue_as_if_it_had_never_come() -> None:
@@ -110,14 +110,14 @@ def test_an_overtaken_head_waits_on_time_no_longer() -> None:
     patient.send(None)
     assert patient.send(until(4.0)) == Park(4.0)
     urgent: Any = admit(queue, fast, 1.0)
-    assert urgent.send(None) == Take(fast.payment)
+    assert urgent.send(None) == Take(fast.payment, fast.rank)
     assert urgent.send(until(6.0)) == Park(6.0)
     assert patient.send(4.0) == Park(inf)
 
     urgent.send(6.0)
     end(urgent)
     assert woken(slow) == 1
-    assert patient.send(6.0) == Take(slow.payment)
+    assert patient.send(6.0) == Take(slow.payment, slow.rank)
 
 
 def test_a_waiter_that_the_queue_has_passed_over_joins_again() -> None:
@@ -138,7 +138,7 @@ def test_a_waiter_that_the_queue_has_passed_over_joins_again() -> None:
     queue.leave(other)
 
     assert woken(one) == 2
-    assert flow.send(5.0) == Take(one.payment)
+    assert flow.send(5.0) == Take(one.payment, one.rank)
     end(flow)
     assert len(queue) == 0
 
@@ -188,7 +188,7 @@ def test_a_deadline_ends_the_wait_without_another_try() -> None:
     flow: Any = admit(queue, one, 0.0, deadline=5.0)
     next_one: Any = admit(queue, other, 0.0)
     flow.send(None)
-    assert flow.send(1.0) == Take(one.payment)
+    assert flow.send(1.0) == Take(one.payment, one.rank)
     next_one.send(None)
     assert flow.send(until(inf)) == Park(5.0)
     with pytest.raises(WaitTimeout, match="no capacity within the timeout"):
@@ -230,7 +230,7 @@ def test_a_head_waits_for_its_deadline_while_calls_in_flight_may_give_back() -> 
     flow.send(None)
     flow.send(1.0)
     assert flow.send(Wait(50.0, 4.0)) == Park(5.0)
-    assert flow.send(4.5) == Take(one.payment)
+    assert flow.send(4.5) == Take(one.payment, one.rank)
     end(flow)
 
 

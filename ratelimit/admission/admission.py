@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import inf, nextafter
 from typing import Final
 
@@ -16,7 +17,7 @@ from ratelimit.admission.clock import Clock
 from ratelimit.admission.flow import admit
 from ratelimit.admission.queue import Parker, Queue, Waiter
 from ratelimit.limits import Limits
-from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores.opening import OpenStore
 from ratelimit.stores.payments import Payment, Wait
 
 NESTED_FIRST: Final = 1e18
@@ -47,14 +48,20 @@ class Terms:
 class Admission:
     """Admits the calls of one family, in order.
 
+    :param name: the family's.
     :param slack: how long after its admission a request arrives, at most, in seconds.
+    :param open_store: makes its store.
     """
 
-    def __init__(self, limits: Limits, clock: Clock, slack: float) -> None:
+    def __init__(
+        self, name: str, limits: Limits, clock: Clock, slack: float, open_store: OpenStore
+    ) -> None:
         self.clock = clock
         self.now = clock.now
         self.queue = Queue()
-        self.store = MemoryStore(limits, clock.now(), slack)
+        self._open_store = partial(open_store, name)
+        self._given = limits
+        self.store = self._open_store(limits, clock.now(), slack)
         self.longest_wait = 0.0
         self._slack = slack
 
@@ -71,6 +78,8 @@ class Admission:
             if not queue.admits(rank_of(payment, now, patience)):
                 self.store.refuse_oversize(payment)
                 return Wait(inf)
+        if self.store.shared:
+            return self.store.take(payment, now, rank_of(payment, now, patience), waits=False)
         return self.store.take(payment, now)
 
     def admit(self, payment: Payment, terms: Terms) -> None:
@@ -135,7 +144,9 @@ class Admission:
         """
         self.queue.reset_after_fork()
         before = self.store
-        self.store = MemoryStore(before.limits, self.now(), self._slack)
+        before.abandon()
+        limits = self._given if before.shared else before.limits
+        self.store = self._open_store(limits, self.now(), self._slack)
         self.store.close(before.closed_until)
         if before.marking:
             self.store.mark()

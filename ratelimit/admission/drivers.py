@@ -186,7 +186,7 @@ class TaskParker:
 
 def _answer(command: Take | Predict, store: MemoryStore, clock: Clock) -> Answer:
     if isinstance(command, Take):
-        return store.take(command.payment, clock.now())
+        return store.take(command.payment, clock.now(), command.rank)
     return store.not_before(command.payment, clock.now(), command.ahead)
 
 

@@ -27,6 +27,8 @@ class Take:
     """Pay; the answer is None, or the wait until it makes sense to ask again."""
 
     payment: Payment
+    rank: float = inf
+    """The call's rank in the queue, for stores that processes share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def admit(
                 if now >= deadline:
                     raise _timed_out()
                 again = inf if waiter.prepare is None else waiter.prepare()
-                wait = yield Take(payment)
+                wait = yield Take(payment, waiter.rank)
                 if not isinstance(wait, Wait):
                     return
                 until = min(wait.until, now + again)

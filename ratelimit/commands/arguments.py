@@ -73,6 +73,7 @@ def make_parser() -> Parser:
     _add_estimate(commands)
     _add_run(commands)
     _add_serve(commands)
+    _add_top(commands)
     parser.commands = dict(commands.choices)
     return parser
 
@@ -162,6 +163,22 @@ def _add_serve(commands: Any) -> None:
     _add_seed(serve)
 
 
+def _add_top(commands: Any) -> None:
+    top = commands.add_parser(
+        "top",
+        help="show a quota that processes share: levels, who waits, what is in flight",
+        description="Show what is left of a shared quota and who uses it, until Ctrl-C. It is"
+        " read without locking: nobody is held up.",
+    )
+    top.add_argument(
+        "--store",
+        required=True,
+        metavar="file:FOLDER",
+        help='what programs name: RateLimiter(store="file:FOLDER")',
+    )
+    top.add_argument("--json", action="store_true", help="print the figures of one look, and end")
+
+
 def _add_run(commands: Any) -> None:
     run = commands.add_parser(
         "run",
@@ -208,6 +225,11 @@ def _add_run(commands: Any) -> None:
         type=read_whole(1),
         metavar="N",
         help="send at most N requests at once (default: as the limits ask for)",
+    )
+    run.add_argument(
+        "--store",
+        metavar="file:FOLDER",
+        help="share one quota with all runs and programs of this machine that name the same folder",
     )
     run.add_argument(
         "--priority",

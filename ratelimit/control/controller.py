@@ -107,16 +107,20 @@ class Controller:
             return
         self._pricing.sees_headers = True
         store.mark()
-        self._cold = True
-        store.cap(1, self._admission.now() + FIRST_HEADERS_SECONDS)
+        self._start(self._admission.now())
 
     def reset_after_fork(self) -> None:
         """Start anew in a forked process, where earlier calls are the parent's."""
         self._lock = threading.RLock()
         self._forked_at = self._admission.now()
         if self._admission.store.marking:
+            self._start(self._forked_at)
+
+    def _start(self, now: float) -> None:
+        """Send one call and await its headers, unless a store remembers the level."""
+        if not self._admission.store.remembers:
             self._cold = True
-            self._admission.store.cap(1, self._forked_at + FIRST_HEADERS_SECONDS)
+            self._admission.store.cap(1, now + FIRST_HEADERS_SECONDS)
 
     def on_admission(self, admitted: Admitted) -> Admitted:
         """Return the call together with what was charged shortly before it.
@@ -136,7 +140,7 @@ class Controller:
             self._relax(now)
             if readings:  # an answer that shows nothing contradicts nothing
                 self._read(admitted, readings, now)
-            if self._cold:
+            if self._cold or self._admission.store.asks_alone:  # maybe for another process
                 self._cold = False
                 self._apply_concurrency()
         self._admission.queue.nudge()

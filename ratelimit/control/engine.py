@@ -29,6 +29,7 @@ from ratelimit.events.log import Log
 from ratelimit.events.records import Degraded, name_of
 from ratelimit.families import LONGEST_NAME, Patterns, base_model
 from ratelimit.limits import Limits, amount_of
+from ratelimit.stores.opening import OpenStore
 from ratelimit.stores.payments import Payment
 
 PATIENCE: Final = MappingProxyType({"interactive": 0.0, "normal": 10.0, "batch": 60.0})
@@ -54,6 +55,7 @@ class Engine:
     :param level: how full the buckets are at the start, 0 to 1.
     :param slack: the first guess of it, in seconds; see `ratelimit.stores.bucket`.
     :param priorities: patience in seconds, by name.
+    :param open_store: makes the store of each family.
     """
 
     def __init__(
@@ -66,9 +68,11 @@ class Engine:
         accounting: Accounting,
         output: Literal["max", "learned"] | int | None,
         priorities: Mapping[str, float],
+        open_store: OpenStore,
     ) -> None:
         self.clock = clock
         self.hooks = Hooks(Log())
+        self._open_store = open_store
         self.estimator = Estimator(output=output)
         self.priorities = priorities
         self._slack = slack
@@ -87,6 +91,7 @@ class Engine:
         self._unlisted = UnlistedModels(self._make)
         self._pattern_of: Callable[[str], str | None]
         self._pattern_of = lru_cache(NAMES_KEPT)(Patterns(self._families).of)
+        self._shared = any(one.admission.store.shared for one in self._families.values())
         self.forked = False
         """Whether this is a copy in a forked process that has not been used yet."""
         _living.add(self)
@@ -100,8 +105,10 @@ class Engine:
             accounting=self._accounting,
             estimator=self.estimator,
             hooks=self.hooks,
+            open_store=self._open_store,
         )
-        family.admission.store.spend(1 - self._level, self.clock.now())
+        if not family.admission.store.remembers:
+            family.admission.store.spend(1 - self._level, self.clock.now())
         if self._listens:
             family.controller.listen()
         return family
@@ -215,7 +222,7 @@ class Engine:
 
     def reset_after_fork(self) -> None:
         """Start anew in a forked process."""
-        self.forked = True
+        self.forked = not self._shared
         self.hooks.reset_after_fork()
         self.estimator.reset_after_fork()
         self._unlisted.reset_after_fork()

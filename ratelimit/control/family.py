@@ -21,6 +21,7 @@ from ratelimit.events.delivery import Hooks
 from ratelimit.events.records import name_of
 from ratelimit.events.reports import Reports
 from ratelimit.limits import Limits
+from ratelimit.stores.opening import OpenStore
 from ratelimit.stores.payments import Payment, Wait
 
 
@@ -29,6 +30,7 @@ class ModelFamily:
 
     :param name: the pattern of model names under which limits were given.
     :param slack: the first guess of it, in seconds; see `ratelimit.stores.bucket`.
+    :param open_store: makes its store.
     """
 
     def __init__(
@@ -41,11 +43,12 @@ class ModelFamily:
         accounting: Accounting,
         estimator: Estimator,
         hooks: Hooks,
+        open_store: OpenStore,
     ) -> None:
         self.name = name
         self.given = limits
         self.estimator = estimator
-        self.admission = Admission(limits, clock, slack)
+        self.admission = Admission(name, limits, clock, slack, open_store)
         self.pricing = Pricing(accounting)
         self.slack = Slack(slack)
         self.headers_read_at = -inf  # in seconds of the clock

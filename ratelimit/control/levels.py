@@ -101,7 +101,7 @@ class Levels:
                 excess=admitted.excess(name) if self._pricing.reconciles else 0.0,
                 refundable=admitted.refundable(name),
                 in_transit=admitted.in_transit.get(name, 0),
-                admitted_since=store.admitted - evidence.serial,
+                admitted_since=store.admissions - evidence.serial,
                 was_alone=evidence.in_flight == 1,
                 input_only=self._pricing.charges_input_only,
             )

@@ -9,7 +9,12 @@ from ratelimit.statistics.explanation import (
     KnownLimit,
     explanation_of,
 )
-from ratelimit.statistics.snapshot import FamilyStatistics, Statistics, statistics_of
+from ratelimit.statistics.snapshot import (
+    FamilyStatistics,
+    Statistics,
+    described,
+    statistics_of,
+)
 
 __all__ = [
     "Explanation",
@@ -17,6 +22,7 @@ __all__ = [
     "FamilyStatistics",
     "KnownLimit",
     "Statistics",
+    "described",
     "explanation_of",
     "statistics_of",
 ]

@@ -47,6 +47,9 @@ class FamilyStatistics:
     Negative: others use the limit too.
     """
 
+    processes: int = 1
+    """How many processes share the quota, this one included."""
+
     def __str__(self) -> str:
         levels = ", ".join(f"{whole(level)} {name}" for name, level in self.levels.items())
         return (
@@ -87,6 +90,14 @@ class Statistics:
         return f"<Statistics {families}>"
 
 
+def described(engine: Engine) -> str:
+    """Return a limiter as its repr shows it: its limits and what is going on."""
+    families = engine.families().items()
+    parts = [f"{name}: {family.admission.store.limits}" for name, family in families]
+    now = statistics_of(engine)
+    return f"<RateLimiter {'; '.join(parts)}; {now.in_flight} in flight, {now.waiting} waiting>"
+
+
 def statistics_of(engine: Engine) -> Statistics:
     """Return the snapshot of a limiter."""
     now = engine.clock.now()
@@ -112,4 +123,5 @@ def _snapshot(family: ModelFamily, now: float) -> FamilyStatistics:
         closed_for=max(store.closed_until - now, 0.0),
         slack=family.slack.seconds,
         drift=dict(family.controller.corrected),
+        processes=store.processes,
     )

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
+from typing import ClassVar
 
 from ratelimit.limits import Limit, Limits
 from ratelimit.locks import try_steps, wait_steps
@@ -29,7 +30,7 @@ class Holdings:
 
     def __init__(self, limits: Limits, now: float, slack: float = 0.0) -> None:
         self.limits = limits
-        self.smallest = _smallest_of(limits)
+        self.smallest = smallest_of(limits)
         """The smallest limit of each dimension, per its own period."""
         self.marking = False
         """Whether payments carry marks: whether headers are listened to."""
@@ -56,15 +57,35 @@ class Holdings:
         self._wait_steps = wait_steps(self._lock)
         self._inbox: deque[Callable[[], None]] = deque()
 
+    shared: ClassVar[bool] = False
+    """Whether other processes take from the same buckets."""
+    remembers: bool = False
+    """Whether the levels at the start were another process's, not a guess."""
+
+    @property
+    def processes(self) -> int:
+        """How many processes take from these buckets, this one included."""
+        return 1
+
     @property
     def in_flight(self) -> int:
         """Return the number of calls between admission and settlement."""
         return self.admitted - self.ended
 
     @property
+    def admissions(self) -> int:
+        """Return how many calls have been admitted, by all processes."""
+        return self.admitted
+
+    @property
     def concurrency(self) -> int | None:
         """Return how many calls may be in flight at once; None: any number."""
         return self._cap or self.limits.concurrency
+
+    @property
+    def asks_alone(self) -> bool:
+        """Return whether one call goes alone, until headers have shown the level."""
+        return self._cap == 1 and self._cap_until < inf
 
     def waits_for_itself(self, thread: int) -> bool:
         """Return whether only calls of this thread are in flight, as many as may be."""
@@ -88,6 +109,9 @@ class Holdings:
         self.buckets_only = self.concurrency is None and self.closed_until == -inf
         self._plain = self.buckets_only and not self.marking
 
+    def abandon(self) -> None:
+        """Leave what is shared to the process that this one was forked from."""
+
     def mark(self) -> None:
         """Let payments carry marks from now on: headers are listened to."""
         self.marking = True
@@ -107,6 +131,9 @@ class Holdings:
 
         None goes back to what the limits say.
         """
+        self._set_cap(concurrency, until)
+
+    def _set_cap(self, concurrency: int | None, until: float) -> None:
         self._cap = concurrency
         self._cap_until = until
         self._find_obstacles()
@@ -183,15 +210,18 @@ class Holdings:
 
     def replace(self, limits: Limits, now: float) -> None:
         """Hold other limits; what is owed under a like one stays owed. Never blocks."""
+        self._soon(lambda: self._hold(limits, now))
 
-        def apply() -> None:
-            buckets = self._buckets.replaced(limits, now, self._slack)
-            self._buckets = buckets
-            self.limits = limits
-            self.smallest = _smallest_of(limits)
-            self._find_obstacles()
+    def _hold(self, limits: Limits, now: float) -> None:
+        buckets, smallest = self._replaced(limits, now), smallest_of(limits)
 
-        self._soon(apply)
+        self._buckets = buckets
+        self.limits = limits
+        self.smallest = smallest
+        self._find_obstacles()
+
+    def _replaced(self, limits: Limits, now: float) -> Buckets:
+        return self._buckets.replaced(limits, now, self._slack)
 
     def _soon(self, apply: Callable[[], None]) -> None:
         self._inbox.append(apply)
@@ -206,16 +236,19 @@ class Holdings:
                     break
                 return
             try:
-                self._apply_inbox()
+                done = self._apply_inbox()
             finally:
                 self._lock.release()
+            if not done:
+                return
 
-    def _apply_inbox(self) -> None:
+    def _apply_inbox(self) -> bool:
         # An entry is taken out only after it is applied, and applying it once more,
         # when a signal came in between, changes nothing.
         while self._inbox:
             self._inbox[0]()
             self._inbox.popleft()
+        return True
 
     def not_before(
         self, payment: Payment, now: float, ahead: Mapping[str, float] = NOTHING
@@ -264,7 +297,7 @@ class Holdings:
         return [bucket for bucket in self._buckets.all if bucket.name == name]
 
 
-def _smallest_of(limits: Limits) -> dict[str, float]:
+def smallest_of(limits: Limits) -> dict[str, float]:
     """Return the smallest amount of each dimension, whatever its period."""
     smallest: dict[str, float] = {}
     for limit in limits:

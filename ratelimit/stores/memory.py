@@ -29,7 +29,14 @@ from ratelimit.stores.payments import Evidence, Nesting, Payment, Wait
 class MemoryStore(Holdings):
     """Takes from all buckets of one family in one step, and gives back."""
 
-    def take(self, payment: Payment, now: float) -> Wait | None:  # noqa: PLR0912  # one frame
+    def take(  # noqa: PLR0912  # one frame
+        self,
+        payment: Payment,
+        now: float,
+        rank: float = inf,  # noqa: ARG002  # for stores that processes share
+        *,
+        waits: bool = True,  # noqa: ARG002  # likewise
+    ) -> Wait | None:
         """Debit every bucket in one step and return None, or none and return a wait.
 
         Raises `RequestTooLarge` for a payment that no amount of waiting makes fit.
@@ -107,9 +114,9 @@ class MemoryStore(Holdings):
             until = min(buckets.wait(payment), now + self.ask_within)
             return Wait(until, self.not_before(payment, now))
 
-        serial, evidence = self.admitted + 1, None
+        serial, evidence = self.admissions + 1, None
         if self.marking:
-            evidence = Evidence(buckets.marks(full_at), serial, serial - self.ended)
+            evidence = Evidence(buckets.marks(full_at), serial, self.in_flight + 1)
         lender = None if self.buckets_only else _lender(payment)
         nesting = payment.nesting
         lent = None if lender is None else lender.nesting or Nesting()
@@ -123,7 +130,7 @@ class MemoryStore(Holdings):
             self._in_flight_of[thread] = of_thread
         if payment.deferred:
             buckets.deferred += payment.deferred
-        self.admitted = serial
+        self.admitted += 1
         self.admitted_at = now
         if payment.keeps:
             self._keeping += 1
@@ -140,7 +147,7 @@ class MemoryStore(Holdings):
     def _obstacle(self, payment: Payment, now: float) -> Wait | None:
         """Return what else than the buckets keeps a call back, if anything."""
         if now >= self._cap_until:
-            self.cap(None)
+            self._set_cap(None, inf)
         if self.full and _lender(payment) is None:
             self._buckets.refuse_oversize(payment.amounts, payment.deferred)
             return Wait(self._cap_until)

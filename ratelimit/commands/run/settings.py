@@ -31,6 +31,7 @@ class RunSettings:
     endpoint: str | None = None
     base_url: str | None = field(default=None, repr=False)
     concurrency: int | None = None
+    store: str | None = field(default=None, repr=False)
     priority: str = "batch"
     patience: float | None = None
     retry_failed: bool = False
@@ -64,12 +65,14 @@ class RunSettings:
 def make_limiter(settings: RunSettings, survey: Survey) -> RateLimiter:
     """Make the limiter of the limits that were given, or of those of a tier.
 
-    Without either it learns the limits from the server, of each model family apart.
+    Without either it learns the limits from the server, of each model family apart. A
+    dry run takes nothing, so it has no part in a quota that is shared.
     """
+    store = None if settings.dry_run else settings.store
     if settings.tier is not None:
         if not survey.models:
-            return RateLimiter()
-        return RateLimiter(limits=limits_of(settings.tier, survey.models))
+            return RateLimiter(store=store)
+        return RateLimiter(limits=limits_of(settings.tier, survey.models), store=store)
 
     given = Limits(rpm=settings.rpm, tpm=settings.tpm, rpd=settings.rpd, tpd=settings.tpd)
     families: list[str] = []
@@ -77,7 +80,8 @@ def make_limiter(settings: RunSettings, survey: Survey) -> RateLimiter:
     for model in sorted(survey.models, key=len):
         if pattern_of(model, families) is None:
             families.append(model)
-    if len(given) or len(families) < 2:
-        return RateLimiter(limits=given)
+    # Runs that share a quota may ask other models, which have limits of their own.
+    if len(given) or len(families) < (2 if store is None else 1):
+        return RateLimiter(limits=given, store=store)
 
-    return RateLimiter(limits={family: Limits() for family in families})
+    return RateLimiter(limits={family: Limits() for family in families}, store=store)

@@ -1,0 +1,95 @@
+"""Measure what several processes make of one quota that they share through a store.
+
+Without a switch, eight processes with wrapped clients ask one FakeOpenAI over loopback
+HTTP as fast as they may: was anything refused (`rejected` 0) or above burst + rate *
+window (`over_admitted` 0), how much of the quota was used (`utilisation`), was it
+divided evenly (`jain_fairness`), and what does admission take where nobody has to wait
+(`added_latency_p99_ms`)?
+
+    python benchmarks/processes.py --store file --json processes.json
+    python benchmarks/processes.py --store file --throughput
+    python benchmarks/processes.py --store file --chaos
+    python benchmarks/processes.py --store file --history history.jsonl
+
+`--throughput`: admissions a second on one hot family with limits far away, by number of
+processes; and acquire + settle beside the memory store in the same run
+(`ratio_to_memory`). `--chaos`: processes are killed, the file is deleted, its lock is
+held by a frozen process: did each call go (`hung` 0), how many went too much
+(`over_admitted`, at most one burst per deleted file), is a slot lost (`leases_lost` 0),
+how soon do all share one file again (`recovery_seconds`)? `--history`: each step of at
+least 100,000 operations goes into a file, which `benchmarks/linearize.py` checks.
+
+Owns the choice of the question and the table. Must never measure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a script sees its own folder only
+
+from benchmarks.sharing.chaos import chaos
+from benchmarks.sharing.hammer import hammer, latency
+from benchmarks.sharing.history import record
+from benchmarks.sharing.throughput import throughput
+
+PROCESSES: Final = 8
+SECONDS: Final = 20.0
+ROUNDS: Final = 3
+"""Of the three accidents of `--chaos`."""
+OPERATIONS: Final = 100_000
+"""Of a history, at least."""
+
+
+def _figures(options: argparse.Namespace, folder: str) -> dict[str, Any]:
+    store = f"file:{folder}/quota"
+    if options.throughput:
+        return throughput(store)
+    if options.chaos:
+        return chaos(Path(folder), PROCESSES, ROUNDS)
+    if options.history:
+        return record(options.history, Path(folder) / "history.quota", PROCESSES, OPERATIONS)
+    return hammer(store, PROCESSES, options.seconds) | latency(f"{store}-calm", PROCESSES)
+
+
+def _show(console: Console, figures: dict[str, Any]) -> None:
+    table = Table("figure", "value", title="One quota, several processes")
+    for name, value in figures.items():
+        shown = f"{value:,.4g}" if isinstance(value, float) and value < 100 else value
+        table.add_row(name, f"{shown:,.0f}" if isinstance(shown, float) else str(shown))
+    console.print(table)
+
+
+def main() -> None:
+    """Answer the question that was asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--store", default="file", choices=("file", "redis"), help="what is shared")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help="how long they ask (default: 20)"
+    )
+    parser.add_argument("--throughput", action="store_true", help="what the store itself costs")
+    parser.add_argument("--chaos", action="store_true", help="what accidents cost")
+    parser.add_argument(
+        "--history", type=Path, metavar="FILE", help="write each step of 100,000 operations there"
+    )
+    options = parser.parse_args()
+    if options.store == "redis":
+        parser.error('there is no store on Redis yet: RateLimiter(store="file:...") is the one')
+    with tempfile.TemporaryDirectory() as folder:
+        figures = _figures(options, folder)
+    _show(Console(), figures)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
