@@ -358,7 +358,8 @@ class RateLimiter:
     def __reduce__(self) -> Never:
         raise InvalidArgument(
             "a limiter cannot be pickled: what it has admitted stays in its process. Create one "
-            "in each process, with its share of the limits: RateLimiter(rpm=..., tpm=...)"
+            'in each process, all with the same store="file:...", or each with its share of the '
+            "limits: RateLimiter(rpm=..., tpm=...)"
         )
 
     def __repr__(self) -> str:

@@ -26,6 +26,7 @@ def test_the_programs_run(tmp_path: Path) -> None:
     program.write_text("\n".join(PROGRAMS), encoding="utf-8")
     with server.serve() as base_url:
         environment = {**os.environ, "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "any"}
+        environment["HOME"] = str(tmp_path)  # a program makes a quota there
         done = subprocess.run(
             [sys.executable, str(program)],
             env=environment,

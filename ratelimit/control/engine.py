@@ -216,7 +216,7 @@ class Engine:
             caution(
                 f"this limiter was copied into process {os.getpid()} by a fork: each process now "
                 "spends the whole limit; create one limiter per process with its share of the "
-                "limit",
+                'limit, or share one quota: store="file:..."',
                 stacklevel=5,
             )
 

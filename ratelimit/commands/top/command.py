@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Final
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 
 from ratelimit.commands.show import Output, table
-from ratelimit.commands.streams import print_output
+from ratelimit.commands.streams import print_output, printable
 from ratelimit.commands.top.look import QuotaShown, look
 from ratelimit.limits import whole
 from ratelimit.stores.opening import folder_of
@@ -55,20 +55,14 @@ def top(*, store: str, json: bool = False, wait: Callable[[float], None] = time.
 
 
 def _page(shown: Sequence[QuotaShown], before: dict[str, int]) -> Group:
-    tables = []
+    parts: list[RenderableType] = []
     for one in shown:
         most = "" if one.concurrency is None else f" of {one.concurrency}"
         pause = f", paused for {one.closed_for:.0f} s" if one.closed_for else ""
-        rate = one.admitted - before.get(one.family, one.admitted)
+        rate = ""
+        if one.family in before:
+            rate = f", {one.admitted - before[one.family]} of them in the last second"
         levels = [[level.limit, whole(level.level)] for level in one.levels]
-        tables.append(
-            table(
-                f"{one.family}: {one.in_flight}{most} in flight, {rate} admitted in the last "
-                f"second, {one.admitted:,} in all{pause}",
-                ("limit", "left"),
-                levels or [["none is known yet", ""]],
-            )
-        )
         processes = [
             [
                 str(each.pid),
@@ -79,12 +73,12 @@ def _page(shown: Sequence[QuotaShown], before: dict[str, int]) -> Group:
             ]
             for each in one.processes
         ]
-        tables.append(
-            table(
-                f"{len(processes)} processes, {one.waiting} of them wait",
-                ("process", "", "in flight", "admitted", "seen"),
-                processes,
-                texts=2,
-            )
-        )
-    return Group(*tables)
+        parts += [
+            printable(
+                f"{one.family}: {one.in_flight}{most} in flight, {one.admitted:,} admitted"
+                f"{rate}{pause}; {len(processes)} processes, {one.waiting} of them wait"
+            ),
+            table("", ("limit", "left"), levels or [["none is known yet", ""]]),
+            table("", ("process", "", "in flight", "admitted", "seen"), processes, texts=2),
+        ]
+    return Group(*parts)
