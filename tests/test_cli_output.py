@@ -14,6 +14,7 @@ import pytest
 
 from ratelimit import RateLimiter
 from ratelimit.batch import Result
+from ratelimit.batch.asking import Ending
 from ratelimit.batch.outage import Outage
 from ratelimit.batch.requests import read_request
 from ratelimit.cli import main
@@ -215,6 +216,6 @@ def test_the_end_of_patience_says_how_long_it_waited() -> None:
     async def said() -> str:
         error = ConnectionError("refused")
         outage = Outage(error, anyio.current_time() - 9.2, patience=5)
-        return explain(error, None, Address.read(None), outage)
+        return explain(error, Ending(), Address.read(None), outage)
 
     assert ", for 9 s; a longer --patience" in anyio.run(said)
