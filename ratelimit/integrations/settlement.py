@@ -24,8 +24,8 @@ from ratelimit.feedback import (
     read_response,
     read_usage,
 )
-from ratelimit.feedback.failures import error_of
-from ratelimit.feedback.replies import host_of, reply_status
+from ratelimit.feedback.answers import error_of, host_of, reply_status
+from ratelimit.feedback.failures import refusal_among
 from ratelimit.feedback.streams import MOST_TEXT
 from ratelimit.lease import AdmittedLease as Lease
 
@@ -103,7 +103,8 @@ def settle_answer(lease: Lease, answer: object, *, by: SettleBy = "usage") -> bo
     """Settle by a whole answer; return whether it shows what the call used.
 
     An HTTP response is read by its status as well: a refusal is counted, a redirect
-    costs nothing. A text is what a model has generated, and is not read for either.
+    costs nothing. So is a refusal in a tuple or list; an exception means what it would
+    mean if it were raised. A text is what a model has generated, and is not read.
     """
     if isinstance(answer, str):
         if by == "usage" or lease.ended:
@@ -120,6 +121,17 @@ def settle_answer(lease: Lease, answer: object, *, by: SettleBy = "usage") -> bo
             lease.cancel()
         lease.close()
         return True
+
+    if isinstance(answer, BaseException):
+        lease.fail(answer)
+        return True
+
+    if isinstance(answer, (tuple, list)) and not lease.ended:
+        refusal = refusal_among(answer)
+        if refusal is not None:
+            lease.refuse(refusal)
+            lease.close()
+            return True
 
     return settle_whole(lease, read_usage(answer), answer, host_of(answer))
 
