@@ -69,13 +69,14 @@ def settle_stream(
     it used.
 
     :param complete: whether the stream came to its end; a stream that was left after
-        its last word is complete as well.
+        its last word is complete as well. One that ends without it was broken off.
     :param host: the server's name, "" when it is not known.
     """
     complete = complete or stream.finished
+    whole = complete and (by == "text" or not stream.is_cut)
     usage, error = stream.usage, stream.error
     counted = lease.ended
-    if usage is not None and complete:
+    if usage is not None and whole:
         lease.settle(usage)
     if error is not None:
         refusal = read_error(error, host)
@@ -87,9 +88,7 @@ def settle_stream(
         lease.close()
         return True
 
-    if 0 < len(stream.text) < MOST_TEXT and (
-        by == "text" or (complete and _is_whole_answer(lease))
-    ):
+    if 0 < len(stream.text) < MOST_TEXT and (by == "text" or (whole and _is_whole_answer(lease))):
         lease.settle_by_text(stream.text)
         return True
     if complete:
