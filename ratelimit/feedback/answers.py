@@ -8,13 +8,14 @@ on anything. Never raises.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from ratelimit.feedback.finality import OVERLOADED_CODES, is_refusing
 from ratelimit.feedback.refusals import REFUSING_STATUSES, Refusal, codes_of, read_refusal
-from ratelimit.feedback.untrusted import amount, decoded, field, items
+from ratelimit.feedback.untrusted import amount, decoded, field, items, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,11 @@ def read_error_answer(answer: object, host: str = "") -> Outcome | None:
     error = error_of(found)
     if not error and "error" in [field(found, "object"), field(found, "type")]:
         error = found
+    error = with_status(error, found) if error else error_by_shape(found)
     if not error or isinstance(error, (bool, int, float)):
         return None
 
-    refusal = read_error({"message": error} if isinstance(error, str) else error, host)
+    refusal = read_error(error, host)
     if refusal is not None:
         return Outcome("refused", refusal)
     return None if _generated(found) else UNKNOWN
@@ -87,6 +89,65 @@ def error_of(answer: object) -> object:
         for choice in items(field(answer, "choices")):
             error = error or field(choice, "error")
     return error
+
+
+def with_status(error: object, answer: object) -> object:
+    """Return an error, as an object where it is a text beside a status."""
+    return {"message": error, "code": _status(answer)} if isinstance(error, str) else error
+
+
+def error_by_shape(answer: object) -> object:
+    """Return the error that an answer without an `error` is; None where it is none.
+
+    By the shapes of vendors and gateways, of which an answer with output has none:
+
+        {"code": 429, "message": ...}, {"statusCode": 429, ...}     gateways, Spring
+        {"base_resp": {"status_code": 1002, "status_msg": ...}}     MiniMax
+        {"success": false, "errors": [{"code": ..., "message": ...}]}   Cloudflare
+        {"success": false, "msg": ...}                              relays
+        {"detail": ...} alone                                       FastAPI
+        {"choices": null}                                           relays
+    """
+    if any(field(answer, name) for name in _OUTPUTS) or _generated(answer):
+        return None
+
+    base = field(answer, "base_resp")
+    code = amount(field(base, "status_code"))
+    if code:
+        status = _MINIMAX_STATUSES.get(code)
+        return {"message": field(base, "status_msg"), "status": status, "code": f"{code:.0f}"}
+
+    errors = field(answer, "errors")
+    if isinstance(errors, list) and errors:
+        return with_status(errors[0], answer)
+
+    message = next(filter(None, (text(field(answer, name)) for name in _TEXTS)), "")
+    status = _status(answer)
+    if field(answer, "success") is False or (status is not None and message):
+        return {"message": message, "code": status or field(answer, "code")}
+
+    alone = isinstance(answer, dict) and len(answer) == 1 and "detail" in answer
+    if alone or (isinstance(answer, dict) and answer.get("choices", ()) is None):
+        return {"message": message or "the answer holds nothing"}
+    return None
+
+
+_OUTPUTS: Final = ("text", "results", "embeddings", "response", "result")
+"""Where further endpoints, and other vendors' answers, hold what was generated."""
+
+_TEXTS: Final = ("message", "msg", "detail", "error_msg")
+"""Where such an error has its text."""
+
+_MINIMAX_STATUSES: Final[Mapping[float, int]] = {
+    1002: 429,
+    1039: 429,
+    1041: 429,
+    2045: 429,
+    1008: 402,
+}
+"""HTTP statuses of what MiniMax's codes say (its page of error codes): requests,
+tokens, connections or growth beyond a limit, and an empty balance.
+"""
 
 
 def _generated(answer: object) -> bool:
@@ -103,7 +164,7 @@ def _generated(answer: object) -> bool:
 
 def _status(error: object) -> int | None:
     """Return the HTTP status that an error object names, as a number or as text."""
-    for name in ("code", "status", "status_code"):
+    for name in ("code", "status", "status_code", "statusCode"):
         found = amount(field(error, name))
         if found is not None and 400 <= found < 600 and found == int(found):
             return int(found)
