@@ -219,3 +219,23 @@ def test_the_end_of_patience_says_how_long_it_waited() -> None:
         return explain(error, Ending(), Address.read(None), outage)
 
     assert ", for 9 s; a longer --patience" in anyio.run(said)
+
+
+@pytest.mark.parametrize(
+    ("command", "remedy"),
+    [
+        (["run", "--dry-run"], 'name it: "url" in the line, or --endpoint'),
+        (["estimate"], 'name it: "url" in the line'),
+    ],
+)
+def test_the_remedy_for_a_line_without_an_endpoint_is_the_commands_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], command: list[str], remedy: str
+) -> None:
+    """No sentence of a command names a parameter of Python."""
+    requests = tmp_path / "in"
+    requests.write_text('{"query": "x"}\n')
+
+    assert main([*command, str(requests)]) == 2
+    said = " ".join(capfd.readouterr().err.split())
+    assert said.removesuffix(". Nothing was sent").endswith(remedy)
+    assert "endpoint=" not in said
