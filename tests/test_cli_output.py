@@ -14,6 +14,7 @@ import pytest
 
 from ratelimit import RateLimiter
 from ratelimit.batch import Result
+from ratelimit.batch.asking import Ending
 from ratelimit.batch.outage import Outage
 from ratelimit.batch.requests import read_request
 from ratelimit.cli import main
@@ -215,6 +216,26 @@ def test_the_end_of_patience_says_how_long_it_waited() -> None:
     async def said() -> str:
         error = ConnectionError("refused")
         outage = Outage(error, anyio.current_time() - 9.2, patience=5)
-        return explain(error, None, Address.read(None), outage)
+        return explain(error, Ending(), Address.read(None), outage)
 
     assert ", for 9 s; a longer --patience" in anyio.run(said)
+
+
+@pytest.mark.parametrize(
+    ("command", "remedy"),
+    [
+        (["run", "--dry-run"], 'name it: "url" in the line, or --endpoint'),
+        (["estimate"], 'name it: "url" in the line'),
+    ],
+)
+def test_the_remedy_for_a_line_without_an_endpoint_is_the_commands_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], command: list[str], remedy: str
+) -> None:
+    """No sentence of a command names a parameter of Python."""
+    requests = tmp_path / "in"
+    requests.write_text('{"query": "x"}\n')
+
+    assert main([*command, str(requests)]) == 2
+    said = " ".join(capfd.readouterr().err.split())
+    assert said.removesuffix(". Nothing was sent").endswith(remedy)
+    assert "endpoint=" not in said

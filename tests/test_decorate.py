@@ -589,10 +589,11 @@ CHUNKS: list[Any] = [
     {"choices": [{"delta": {"content": "world"}}]},
     {"choices": [], "usage": {"prompt_tokens": 8, "completion_tokens": 70, "total_tokens": 78}},
 ]
+END = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
 
 
 @pytest.mark.parametrize(
-    ("chunks", "tokens"), [(CHUNKS, 78), (CHUNKS[:2], 11)], ids=["with usage", "without"]
+    ("chunks", "tokens"), [(CHUNKS, 78), ([*CHUNKS[:2], END], 11)], ids=["with usage", "without"]
 )
 def test_generators_of_chunks_settle_by_usage_or_by_the_text_that_passed(
     chunks: Any, tokens: float

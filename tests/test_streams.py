@@ -306,7 +306,7 @@ def test_a_chunk_that_is_not_read_passes(chunk: Any) -> None:
 
 def test_text_that_no_encoding_knows_passes() -> None:
     """A lone surrogate in a chunk's text ends no stream."""
-    _passes({"choices": [{"delta": {"content": "\ud800"}}]})
+    _passes({"choices": [{"delta": {"content": "\ud800"}, "finish_reason": "stop"}]})
 
 
 def _passes(chunk: Any) -> None:
@@ -315,6 +315,9 @@ def _passes(chunk: Any) -> None:
     passed = list(held(lambda **_: iter([chunk, chunk]))(**BODY))
     assert passed == [chunk, chunk]
     assert in_flight(held) == 0
+
+
+WHOLE = {"choices": [{"delta": {"content": "hi"}, "finish_reason": "stop"}]}
 
 
 def test_a_tokenizer_that_fails_ends_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +331,7 @@ def test_a_tokenizer_that_fails_ends_no_stream(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(held._engine.estimator, "count_text", broken)
     with pytest.warns(match="no vocabulary"):
-        passed = list(held(lambda **_: iter([{"choices": [{"delta": {"content": "hi"}}]}]))(**BODY))
+        passed = list(held(lambda **_: iter([WHOLE]))(**BODY))
     assert len(passed) == 1
     assert (spent(held), in_flight(held)) == (RESERVED, 0)
 

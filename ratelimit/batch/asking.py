@@ -7,7 +7,7 @@ for limits (the limiter does) or repeat what the SDK repeats.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import anyio
 
@@ -26,6 +26,17 @@ building models of it.
 """
 
 
+class Ending(NamedTuple):
+    """Which failure has ended a run."""
+
+    request: Request | None = None
+    """The request that showed it."""
+    kind: Kind | None = None
+    """What it concerns, where it was judged."""
+    late: bool = False
+    """Whether it came after answers, as the last of `MANY_ALIKE` failures alike."""
+
+
 class Asker:
     """Asks the requests of one run, any number of them at a time."""
 
@@ -40,8 +51,8 @@ class Asker:
         self.stopped = False
         self.error: Exception | None = None
         """What has ended the run."""
-        self.culprit: Request | None = None
-        """The request that showed the error."""
+        self.ending = Ending()
+        """How it came to that."""
         self.outage: Outage | None = None
         """The server's absence, while requests wait for it to end."""
 
@@ -51,11 +62,18 @@ class Asker:
         for scope in self._waiting:
             scope.cancel()
 
-    def end(self, error: Exception, request: Request | None = None) -> None:
+    def end(
+        self,
+        error: Exception,
+        request: Request | None = None,
+        kind: Kind | None = None,
+        *,
+        late: bool = False,
+    ) -> None:
         """Stop because of an error; the first one counts."""
         if self.error is None:
             self.error = error
-            self.culprit = request
+            self.ending = Ending(request, kind, late)
         self.stop()
 
     async def ask(self, request: Request) -> Result | None:
@@ -160,7 +178,7 @@ class Asker:
         if verdict is Verdict.RESULT:
             return result
 
-        self.end(error, request)
+        self.end(error, request, kind, late=verdict is Verdict.STOP_LATE)
         # What is in the body is the request's own, and stays its result: the next run
         # over the same file goes on behind it.
         return result if kind is Kind.BODY else None

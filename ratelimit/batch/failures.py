@@ -6,8 +6,11 @@ as away. Must never send, wait or write.
 A failure that every further request would share must not be met a hundred thousand
 times. Some are certain at once: a refused key, a used-up account. Others show by
 repetition: a model that does not exist, a server error, a body the server does not
-take. They count only until something succeeds, since a success proves the address, the
-key and the form right; the access to a model is counted for each model.
+take. A few of them are enough until something succeeds, since a success proves the
+address, the key and the form right; the access to a model is counted for each model.
+
+What begins later, as when a model is switched off or a day's limit is used up, shows by
+more of them: `MANY_ALIKE` failures of one model with one code, and no answer between.
 
 A server that cannot be reached is waited for once it has answered in this run; before
 that the address is more likely wrong than the server away. A server that has answered
@@ -22,7 +25,7 @@ from typing import Final
 
 from ratelimit.batch.results import UNREADABLE, Result, error_in
 from ratelimit.errors import LimiterError, RequestTooLarge
-from ratelimit.feedback import Refusal, read_error, read_exception
+from ratelimit.feedback import Refusal, read_error, read_exception, read_refusal
 from ratelimit.feedback.finality import BILLING_ADVICE, CREDIT_ADVICE, NO_ACCESS_ADVICE
 
 FEW: Final = 5
@@ -31,6 +34,23 @@ FEW: Final = 5
 FEW_REFUSED_BODIES: Final = 20
 """Failures by what is in the body, after which a run ends that has not succeeded once.
 More than `FEW`: the first lines of a file may have a fault that the others lack.
+"""
+
+MANY_ALIKE: Final = 50
+"""Failures of one model with one code and no answer of it between, after which a run
+ends that has succeeded. More than `FEW_REFUSED_BODIES`: much is known to be right.
+"""
+
+OWN_CODES: Final = frozenset(
+    {
+        "content_filter",
+        "content_policy_violation",
+        "context_length_exceeded",
+        "string_above_max_length",
+    }
+)
+"""Codes of what one prompt says, or of its length. A file that is sorted by these has
+many of them in a row, which stop no run that has succeeded.
 """
 
 PATIENCE: Final = 600.0
@@ -45,6 +65,7 @@ class Kind(Enum):
 
     REQUEST = "this request alone"
     BODY = "the form of the body"
+    LIMIT = "a limit of the account"
     ACCESS = "the model, or the address"
     SERVER = "the server's state"
     UNREACHABLE = "the way to the server"
@@ -57,6 +78,7 @@ class Verdict(Enum):
     RESULT = "the failure is the request's result"
     WAIT = "the request is sent again when the server is back"
     STOP = "the run ends, and the request has no result"
+    STOP_LATE = "the run ends so after answers, by many failures alike"
 
 
 def kind_of_exception(error: Exception) -> Kind:
@@ -110,17 +132,17 @@ def kind_of_result(result: Result) -> Kind:
 
 
 def _kind_of_refusal(refusal: Refusal) -> Kind:
-    """Tell an account's end from a request that is larger than its limit.
-
-    No wait helps either of them.
-    """
+    """Tell an account's end, a request larger than its limit, and one that may wait."""
     if refusal.advice in {CREDIT_ADVICE, BILLING_ADVICE}:
         return Kind.EVERYTHING
 
     if refusal.advice == NO_ACCESS_ADVICE:
         return Kind.ACCESS
 
-    return Kind.SERVER if refusal.overloaded else Kind.REQUEST
+    if refusal.hopeless:
+        return Kind.REQUEST
+
+    return Kind.SERVER if refusal.overloaded else Kind.LIMIT
 
 
 def _kind_of_status(status: int) -> Kind:
@@ -149,6 +171,7 @@ class Failures:
         self._of_model: Counter[str] = Counter()
         self._of_body: Counter[str] = Counter()
         self._of_server = 0
+        self._alike: dict[str, Counter[str]] = {}
 
     @property
     def patience(self) -> float:
@@ -163,6 +186,7 @@ class Failures:
         self._succeeded = self._answered = True
         self._of_server = 0
         self._of_model.pop(model, None)
+        self._alike.pop(model, None)
         if len(self._models) < MOST_MODELS:
             self._models.add(model)
 
@@ -183,12 +207,23 @@ class Failures:
 
         self._answered = True
         self._of_server = 0
-        stops = False
         if kind is Kind.ACCESS and model not in self._models:
-            stops = _count(self._of_model, model) >= FEW
-        elif kind is Kind.BODY and not self._succeeded:
-            stops = _count(self._of_body, code) >= FEW_REFUSED_BODIES
-        return Verdict.STOP if stops else Verdict.RESULT
+            return Verdict.STOP if _count(self._of_model, model) >= FEW else Verdict.RESULT
+
+        if kind is Kind.BODY and not self._succeeded:
+            few = _count(self._of_body, code) < FEW_REFUSED_BODIES
+            return Verdict.RESULT if few else Verdict.STOP
+
+        is_late = kind is not Kind.REQUEST and self._are_many_alike(model, code)
+        return Verdict.STOP_LATE if is_late else Verdict.RESULT
+
+    def _are_many_alike(self, model: str, code: str) -> bool:
+        """Count one more failure since the last answer of its model, and judge them."""
+        is_bounded = model in self._alike or len(self._alike) < MOST_MODELS
+        if not self._succeeded or code in OWN_CODES or not is_bounded:
+            return False
+
+        return _count(self._alike.setdefault(model, Counter()), code) >= MANY_ALIKE
 
     def _on_server_error(self) -> Verdict:
         self._of_server += 1
@@ -210,13 +245,15 @@ def _count(counter: Counter[str], key: str) -> int:
 def may_concern_all(result: Result) -> bool:
     """Return whether a failed result may turn out to be every request's.
 
-    Those of the model, the address and the server may; what is wrong with one body or
-    what the limiter refuses may not.
+    Those of a limit, the model, the address and the server may; what is wrong with one
+    body or what the limiter refuses may not.
     """
     if result.error is not None:
         return result.error["code"] in {UNREADABLE, "APIConnectionError", "APITimeoutError"}
 
-    if result.status is not None and not 200 <= result.status < 300:
-        return result.status != 429 and _kind_of_status(result.status) is not Kind.BODY
-
-    return kind_of_result(result) in {Kind.ACCESS, Kind.SERVER}
+    if result.status is None or 200 <= result.status < 300:
+        kind = kind_of_result(result)
+    else:
+        refusal = read_refusal(result.status, None, result.body)
+        kind = _kind_of_status(result.status) if refusal is None else _kind_of_refusal(refusal)
+    return kind not in {Kind.REQUEST, Kind.BODY}

@@ -101,6 +101,7 @@ def read_request(
     where: str = "",
     model: str | None = None,
     endpoint: str | None = None,
+    option: str = "endpoint=",
     counted: bool = False,
 ) -> Request:
     """Read one request; raise `InvalidArgument`, naming `where`, for what is none.
@@ -111,6 +112,7 @@ def read_request(
     :param model: sent in place of the model that the body names.
     :param endpoint: of an item that names none itself; a name or path, see
         `read_endpoint`.
+    :param option: how the caller's user gives that endpoint; "" where there is no way.
     :param counted: it is only counted, and never sent.
     """
     where = where or f"request {number}"
@@ -122,7 +124,7 @@ def read_request(
     line = _take_apart(item)
     body = {name: value for name, value in line.body.items() if name not in _STREAMING}
     named = endpoint if line.named is None else line.named
-    chosen = _endpoint(named, body, where, counted=counted)
+    chosen = _endpoint(named, body, where, option, counted=counted)
     if model is not None:
         body["model"] = model
     # recorded from Azure, where the path names the model
@@ -217,9 +219,11 @@ def _take_apart(item: Mapping[str, Any]) -> _Line:
     return _Line(bare, item.get("url"), None, item.get("custom_id"), item.get("method", "POST"))
 
 
-def _endpoint(named: object, body: Mapping[str, Any], where: str, *, counted: bool) -> str:
+def _endpoint(
+    named: object, body: Mapping[str, Any], where: str, option: str, *, counted: bool
+) -> str:
     if named is None:
-        named = _endpoint_of(body, where)
+        named = _endpoint_of(body, where, option)
     elif not isinstance(named, str) or not named:
         raise InvalidArgument(
             f'{where}: the endpoint ("url") should be a text such as "/v1/chat/completions", not'
@@ -231,12 +235,13 @@ def _endpoint(named: object, body: Mapping[str, Any], where: str, *, counted: bo
         raise InvalidArgument(f"{where}: {error}") from None
 
 
-def _endpoint_of(body: Mapping[str, Any], where: str) -> str:
+def _endpoint_of(body: Mapping[str, Any], where: str, option: str) -> str:
     endpoint = endpoint_of(body)
     if endpoint == "other":
+        otherwise = f", or {option}" if option else ""
         raise InvalidArgument(
             f'{where} is no request: it has neither "messages" nor "input" nor "prompt";'
-            ' if its endpoint takes other fields, name it: "url" in the line, or endpoint='
+            f' if its endpoint takes other fields, name it: "url" in the line{otherwise}'
         )
     return endpoint
 

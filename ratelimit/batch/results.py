@@ -18,6 +18,7 @@ from uuid import uuid4
 from ratelimit.batch.requests import Request
 from ratelimit.errors import InvalidArgument
 from ratelimit.feedback import Usage, read_usage
+from ratelimit.feedback.answers import error_by_shape, with_status
 
 OPENING: Final = b'{"id":"batch_req_'
 """What every line that is written here begins with."""
@@ -149,7 +150,7 @@ def error_in(body: object) -> object:
 
     The forms: ``{"error": {...}}`` (OpenAI; a Response that failed has it beside its
     output), the same in a list (Gemini), ``{"object": "error", ...}`` (vLLM), and an
-    ``error`` in every choice (OpenRouter).
+    ``error`` in every choice (OpenRouter), and those of `error_by_shape`.
     """
     if isinstance(body, list) and body:
         body = body[0]
@@ -157,7 +158,7 @@ def error_in(body: object) -> object:
         return None
 
     if body.get("error"):
-        return body["error"]
+        return with_status(body["error"], body)
 
     if body.get("object") == "error":
         return body
@@ -167,7 +168,7 @@ def error_in(body: object) -> object:
         errors = [choice.get("error") for choice in choices if isinstance(choice, Mapping)]
         if len(errors) == len(choices) and all(errors):
             return errors[0]
-    return None
+    return error_by_shape(body)
 
 
 def answered(request: Request, response: Any) -> Result:
@@ -183,6 +184,9 @@ def answered(request: Request, response: Any) -> Result:
                 error={"code": UNREADABLE, "message": f"the answer is not JSON: {text}"},
             )
         body = {"error": {"message": text}}
+    if body is None and 200 <= response.status_code < 300:
+        return Result(request, error={"code": UNREADABLE, "message": "the answer is null"})
+
     return Result(request, status=response.status_code, body=body, request_id=request_id)
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 import anyio
 import anyio.abc
 
-from ratelimit.batch.asking import Asker
+from ratelimit.batch.asking import Asker, Ending
 from ratelimit.batch.background import BackgroundTask
 from ratelimit.batch.outage import Outage
 from ratelimit.batch.requests import Request, read_endpoint, read_request
@@ -75,10 +75,10 @@ def run(
 
     A request that fails is a result with its error. What every further one would share
     ends the run, once what was sent is answered and yielded: a refused key, a used-up
-    account, a model that does not exist, a server that stays away, an error of
-    `requests` itself; that exception is then raised, and the request that showed it has
-    no result. Closing the generator stops at once and leaves no task, connection or
-    lease behind. Works on asyncio and trio.
+    account, a model that does not exist, a server that stays away, 50 failures alike
+    with no answer between, an error of `requests` itself; that exception is then
+    raised, and the request that showed it has no result. Closing the generator stops
+    at once and leaves no task, connection or lease behind. Works on asyncio and trio.
     """
     batch = Batch(
         requests,
@@ -147,9 +147,9 @@ class Batch:
         return self._asker.outage
 
     @property
-    def culprit(self) -> Request | None:
-        """The request with the failure that has ended the run."""
-        return self._asker.culprit
+    def ending(self) -> Ending:
+        """Which failure has ended the run."""
+        return self._asker.ending
 
     def __aiter__(self) -> Self:
         return self

@@ -136,6 +136,7 @@ class Source:
             where=where,
             model=self._model,
             endpoint=self._endpoint,
+            option="--endpoint",
         )
 
     def _is_wanted(self, request: Request) -> bool:

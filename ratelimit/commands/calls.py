@@ -51,7 +51,7 @@ def read_calls(path: Path) -> Iterator[Call]:
     for number, raw in read_lines(path):
         where = f"line {number} of {path}"
         line = parse_line(raw, where)
-        request = read_request(line, number, where=where, counted=True)
+        request = read_request(line, number, where=where, option="", counted=True)
         body = body_in(line)
         if "model" in request.body and "model" not in body:
             body = {**body, "model": request.model}

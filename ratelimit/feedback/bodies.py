@@ -45,7 +45,7 @@ class JsonReader:
         """The usage, known after `close`; None where the body has none."""
         self.answer: Mapping[str, object] | None = None
         """After `close` what was kept of the body: all of a small one. None where it is
-        no JSON object.
+        no JSON object. Of a list, as Gemini sends its errors, the first object.
         """
         self._body = bytearray()
         self._members: Members | None = None
@@ -77,6 +77,8 @@ class JsonReader:
             self._body.clear()
             answer = decoded(body)
             self.usage = read_usage(body if isinstance(answer, list) else answer)
+            if isinstance(answer, list) and answer:
+                answer = answer[0]
         self.answer = answer if isinstance(answer, Mapping) else None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 
-from ratelimit.feedback.replies import kept_body
+from ratelimit.feedback.answers import kept_body
 from ratelimit.feedback.untrusted import LARGEST_USAGE, amount, decoded, field, text
 
 _HOLDERS: Final = ("usage", "usage_metadata", "usageMetadata")

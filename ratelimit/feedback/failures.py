@@ -1,9 +1,8 @@
-"""How a call failed: by an exception, or by an error that came as its answer.
+"""How a call failed: by an exception, or by a response that was refused.
 
-Owns the class names by which HTTP libraries say "the connection was never made", the
-way through the chain of causes, and the error objects inside answers with status 200.
-Must never import those libraries (any of them may be installed, or none), do I/O, read
-a clock or act on anything. Never raises.
+Owns the class names by which HTTP libraries say "the connection was never made", and
+the way through the chain of causes. Must never import those libraries (any of them may
+be installed, or none), do I/O, read a clock or act on anything. Never raises.
 
 Giving back what was not sent is right, giving back what the server has counted brings
 the next 429: where it is not sure, the answer is "unknown".
@@ -12,14 +11,21 @@ the next 429: where it is not sure, the answer is "unknown".
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final, Literal
+from itertools import islice
+from typing import Final
 
 from ratelimit.errors import LimiterError
-from ratelimit.feedback.finality import OVERLOADED_CODES, is_refusing
-from ratelimit.feedback.refusals import REFUSING_STATUSES, Refusal, codes_of, read_refusal
-from ratelimit.feedback.replies import host_of, kept_body, status_of
-from ratelimit.feedback.untrusted import amount, decoded, field, items
+from ratelimit.feedback.answers import (
+    UNKNOWN,
+    Outcome,
+    host_of,
+    kept_body,
+    read_error,
+    read_error_answer,
+    status_of,
+)
+from ratelimit.feedback.refusals import REFUSING_STATUSES, Refusal, read_refusal
+from ratelimit.feedback.untrusted import decoded, field, items
 
 _UNSENT: Final = frozenset(
     {
@@ -91,19 +97,6 @@ _LIBRARIES: Final = frozenset(
 _LONGEST_CHAIN: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a call ended that raised an exception, or was answered by an error."""
-
-    kind: Literal["nothing_sent", "refused", "unknown"]
-    """"nothing_sent": no byte of the request reached the server, give everything back.
-    "refused": `refusal` says how. "unknown": it may have been counted, keep what was
-    reserved.
-    """
-    refusal: Refusal | None = None
-
-
-_UNKNOWN: Final = Outcome("unknown")
 _NOTHING_SENT: Final = Outcome("nothing_sent")
 
 
@@ -125,81 +118,17 @@ def read_response(response: object) -> Refusal | None:
     return _refusal(response)
 
 
-def read_error(error: object, host: str = "") -> Refusal | None:
-    """Read an error object as a refusal; None when it is none.
-
-    For errors that come inside an answer that began with 200: in a stream, in a failed
-    Response.
-
-    :param error: the mapping or object that holds `message`, `code` or `type`.
-    :param host: the server's host name, as for `read_refusal`.
-    """
-    status = _status(error)
-    if status in REFUSING_STATUSES:
-        return read_refusal(status, None, {"error": error}, host)
-
-    codes = codes_of(error)
-    if OVERLOADED_CODES.intersection(codes):
-        return read_refusal(503, None, {"error": error}, host)
-
-    return read_refusal(429, None, {"error": error}, host) if is_refusing(codes) else None
-
-
-def read_error_answer(answer: object, host: str = "") -> Outcome | None:
-    """Tell an error that came with status 200 from an answer; None when it is one.
-
-    OpenRouter, Azure's content filter and relays send an error object as the body of a
-    200: an `error`, of the answer or of a choice. A refusal may come after a part of
-    the answer, which does not undo it; beside any other error nothing was generated.
-
-    :param answer: bytes, text, the decoded JSON, or an SDK's object.
-    :param host: the server's host name, as for `read_refusal`.
-    """
-    found = decoded(answer)
-    if isinstance(found, list) and found:  # Google wraps its errors in a list
-        found = found[0]
-    if found is None or isinstance(found, (str, int, float, list)):
-        return None
-
-    error = error_of(found)
-    if not error and "error" in [field(found, "object"), field(found, "type")]:
-        error = found
-    if not error or isinstance(error, (bool, int, float)):
-        return None
-
-    refusal = read_error({"message": error} if isinstance(error, str) else error, host)
-    if refusal is not None:
-        return Outcome("refused", refusal)
-    return None if _generated(found) else _UNKNOWN
-
-
-def error_of(answer: object) -> object:
-    """Return the error of an answer, or of one of its choices; falsy without one."""
-    error = field(answer, "error")
-    if not error:
-        for choice in items(field(answer, "choices")):
-            error = error or field(choice, "error")
-    return error
-
-
-def _generated(answer: object) -> bool:
-    """Tell whether an answer holds anything that was generated."""
-    if any(field(answer, name) for name in ("output", "data", "candidates", "content")):
-        return True
-
-    parts = ("content", "tool_calls", "function_call", "refusal", "audio")
-    return any(
-        field(choice, "text") or any(field(field(choice, "message"), part) for part in parts)
-        for choice in items(field(answer, "choices"))
-    )
-
-
-def _status(error: object) -> int | None:
-    """Return the HTTP status that an error object names, as a number or as text."""
-    for name in ("code", "status", "status_code"):
-        found = amount(field(error, name))
-        if found is not None and 400 <= found < 600 and found == int(found):
-            return int(found)
+def refusal_among(members: object) -> Refusal | None:
+    """Read the first refusal in a tuple or list of answers, bodies and exceptions."""
+    for member in islice(items(members), _LONGEST_CHAIN):
+        if isinstance(member, BaseException):
+            outcome: Outcome | None = read_exception(member)
+        elif (refusal := read_response(member)) is not None:
+            return refusal
+        else:
+            outcome = None if isinstance(member, list) else read_error_answer(member)
+        if outcome is not None and outcome.refusal is not None:
+            return outcome.refusal
     return None
 
 
@@ -209,13 +138,11 @@ def _read(error: BaseException, depth: int) -> Outcome:
         inner = [_read(member, depth + 1) for member in members]
         if inner and all(outcome.kind == "nothing_sent" for outcome in inner):
             return _NOTHING_SENT
-        return next((outcome for outcome in inner if outcome.kind == "refused"), _UNKNOWN)
+        return next((outcome for outcome in inner if outcome.kind == "refused"), UNKNOWN)
 
-    for link in _chain(error):
-        outcome = _said_by(link)
-        if outcome is not None:
-            return outcome
-    return _UNKNOWN
+    said = next(filter(None, map(_said_by, _chain(error))), UNKNOWN)
+    refusal = None if said.refusal is not None else _refusal_handled(error)
+    return said if refusal is None else Outcome("refused", refusal)
 
 
 def _said_by(error: BaseException) -> Outcome | None:
@@ -231,7 +158,7 @@ def _said_by(error: BaseException) -> Outcome | None:
         if kind.__name__ in _UNSENT:
             return _NOTHING_SENT
         if kind.__name__ in _SENT:
-            return _UNKNOWN
+            return UNKNOWN
     return None
 
 
@@ -253,6 +180,30 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             here = here.__context__
         else:
             here = None
+
+
+def _refusal_handled(error: BaseException) -> Refusal | None:
+    """Read the refusal that was being handled where an error was raised.
+
+    Only one that was caught inside the call: in a frame that the error has passed,
+    below the one that looks at it. What the caller handles is of an earlier call.
+    """
+    trace, here = error.__traceback__, error.__context__
+    passed: set[object] = set()
+    for _ in range(_LONGEST_CHAIN):
+        if here is None or here.__traceback__ is None:
+            return None
+        while trace is not None:
+            trace = trace.tb_next
+            passed.add(trace and trace.tb_frame)
+        trace = here.__traceback__
+        if trace.tb_frame not in passed:
+            return None
+        refusal = _refusal(here)
+        if refusal is not None:
+            return refusal
+        here = here.__context__
+    return None
 
 
 def _refusal(holder: object) -> Refusal | None:

@@ -32,6 +32,9 @@ _LAST_EVENTS: Final = frozenset(
 )
 """Events after which a stream of Responses or of Anthropic's messages sends nothing."""
 
+_FIRST_EVENTS: Final = frozenset({"response.created", "response.in_progress", "message_start"})
+"""Events after which one of `_LAST_EVENTS` comes."""
+
 _REPEATING: Final = frozenset({"content.delta", "refusal.delta"})
 """Events in which the SDK repeats the text of a chunk that it hands on as well."""
 
@@ -57,8 +60,18 @@ class StreamUsage:
         but, at most, its usage.
         """
         self._unfinished: set[int] = set()
+        self._awaits_last_event = self._ends_in_usage = False
         self._parts: list[str] = []
         self._length = 0
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a stream that ends now lacks its last word: its server broke off.
+
+        A form that has no known last word never lacks it.
+        """
+        is_open = bool(self._unfinished) or self._awaits_last_event
+        return is_open and not self.finished and not self._ends_in_usage
 
     @property
     def text(self) -> str:
@@ -92,8 +105,12 @@ class StreamUsage:
                 self._add(field(delta, "text"))
                 self._add(field(delta, "partial_json"))
             self.finished = self.finished or kind in _LAST_EVENTS
+            self._awaits_last_event = self._awaits_last_event or kind in _FIRST_EVENTS
 
-        self.add_usage(read_usage(chunk))
+        found = read_usage(chunk)
+        # chat's last chunk, which some servers send without a finish reason before it
+        self._ends_in_usage = found is not None and choices == []
+        self.add_usage(found)
         error = field(chunk, "error")
         if error is None:
             error = field(field(chunk, "response"), "error")
@@ -179,6 +196,11 @@ class SSEUsage:
     def finished(self) -> bool:
         """Whether the last word has come."""
         return self._stream.finished
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a stream that ends now lacks its last word."""
+        return self._stream.is_cut
 
     @property
     def text(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar, get_args
 from ratelimit.admission.drivers import in_event_loop
 from ratelimit.control.engine import Engine
 from ratelimit.errors import InvalidArgument, LimiterWarning, caution
-from ratelimit.feedback.replies import host_of, reply_status
+from ratelimit.feedback.answers import host_of, reply_status
 from ratelimit.feedback.untrusted import field
 from ratelimit.integrations.arguments import body_maker, name_of
 from ratelimit.integrations.settlement import SettleBy, holds_output, settle_answer

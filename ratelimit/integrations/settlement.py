@@ -24,8 +24,8 @@ from ratelimit.feedback import (
     read_response,
     read_usage,
 )
-from ratelimit.feedback.failures import error_of
-from ratelimit.feedback.replies import host_of, reply_status
+from ratelimit.feedback.answers import error_of, host_of, reply_status
+from ratelimit.feedback.failures import refusal_among
 from ratelimit.feedback.streams import MOST_TEXT
 from ratelimit.lease import AdmittedLease as Lease
 
@@ -69,13 +69,14 @@ def settle_stream(
     it used.
 
     :param complete: whether the stream came to its end; a stream that was left after
-        its last word is complete as well.
+        its last word is complete as well. One that ends without it was broken off.
     :param host: the server's name, "" when it is not known.
     """
     complete = complete or stream.finished
+    whole = complete and (by == "text" or not stream.is_cut)
     usage, error = stream.usage, stream.error
     counted = lease.ended
-    if usage is not None and complete:
+    if usage is not None and whole:
         lease.settle(usage)
     if error is not None:
         refusal = read_error(error, host)
@@ -87,9 +88,7 @@ def settle_stream(
         lease.close()
         return True
 
-    if 0 < len(stream.text) < MOST_TEXT and (
-        by == "text" or (complete and _is_whole_answer(lease))
-    ):
+    if 0 < len(stream.text) < MOST_TEXT and (by == "text" or (whole and _is_whole_answer(lease))):
         lease.settle_by_text(stream.text)
         return True
     if complete:
@@ -103,7 +102,8 @@ def settle_answer(lease: Lease, answer: object, *, by: SettleBy = "usage") -> bo
     """Settle by a whole answer; return whether it shows what the call used.
 
     An HTTP response is read by its status as well: a refusal is counted, a redirect
-    costs nothing. A text is what a model has generated, and is not read for either.
+    costs nothing. So is a refusal in a tuple or list; an exception means what it would
+    mean if it were raised. A text is what a model has generated, and is not read.
     """
     if isinstance(answer, str):
         if by == "usage" or lease.ended:
@@ -120,6 +120,17 @@ def settle_answer(lease: Lease, answer: object, *, by: SettleBy = "usage") -> bo
             lease.cancel()
         lease.close()
         return True
+
+    if isinstance(answer, BaseException):
+        lease.fail(answer)
+        return True
+
+    if isinstance(answer, (tuple, list)) and not lease.ended:
+        refusal = refusal_among(answer)
+        if refusal is not None:
+            lease.refuse(refusal)
+            lease.close()
+            return True
 
     return settle_whole(lease, read_usage(answer), answer, host_of(answer))
 

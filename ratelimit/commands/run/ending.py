@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from ratelimit.batch import Request
-from ratelimit.batch.failures import Kind, kind_of_exception
+from ratelimit.batch.asking import Ending
+from ratelimit.batch.failures import MANY_ALIKE, Kind, kind_of_exception
 from ratelimit.batch.outage import Outage
 from ratelimit.batch.results import UNREADABLE
 from ratelimit.commands.secrets import Address
@@ -25,21 +26,21 @@ LONGEST_REASON: Final = 300
 """Characters that are shown of what a server says."""
 
 
-def explain(
-    error: Exception, request: Request | None, address: Address, outage: Outage | None
-) -> str:
+def explain(error: Exception, ending: Ending, address: Address, outage: Outage | None) -> str:
     """Explain the error that has ended a run.
 
-    :param request: the one that showed the error.
     :param outage: the wait for the server that has just ended in vain.
     """
-    sentence = _sentence(error, request, address, outage)
+    sentence = _sentence(error, ending, address, outage)
+    if ending.late:
+        sentence = (
+            f"after answers, {MANY_ALIKE} requests in a row failed alike, and none was answered"
+            f" between: {sentence}"
+        )
     return sentence if sentence.endswith(KEPT) else sentence + AGAIN
 
 
-def _sentence(
-    error: Exception, request: Request | None, address: Address, outage: Outage | None
-) -> str:
+def _sentence(error: Exception, ending: Ending, address: Address, outage: Outage | None) -> str:
     if getattr(error, "status_code", None) == 401:
         return _unauthorised(address)
 
@@ -51,14 +52,29 @@ def _sentence(
         waited = duration(outage.waited())
         return f"{why_away(error, address)}, for {waited}; a longer --patience waits longer"
 
-    if isinstance(error, LimiterError):
-        return _of_ours(error, address)
+    if ending.kind is Kind.BODY:
+        return _of_bodies(error, ending)
 
+    return (
+        _of_ours(error, address)
+        if isinstance(error, LimiterError)
+        else _of_one_kind(error, ending.request, address)
+    )
+
+
+def _of_one_kind(error: Exception, request: Request | None, address: Address) -> str:
     kind = kind_of_exception(error)
     if kind is Kind.ACCESS:
         return _no_access(error, request, address)
 
-    return why_away(error, address) if kind is Kind.UNREACHABLE else _repeated(error, kind, request)
+    if kind is Kind.UNREACHABLE:
+        return why_away(error, address)
+
+    reason = _reason(error)
+    if kind is Kind.SERVER:
+        return f"several requests in a row failed by the server ({reason}); try again later"
+
+    return reason
 
 
 def _unauthorised(address: Address) -> str:
@@ -104,26 +120,18 @@ def _no_access(error: Exception, request: Request | None, address: Address) -> s
     )
 
 
-def _repeated(error: Exception, kind: Kind, request: Request | None) -> str:
-    """Explain a failure that several requests in a row have met."""
-    reason = _reason(error)
-    if kind is Kind.BODY:
-        # The name of a plain body holds its hash: once mended it is another request.
-        is_plain = request is not None and request.given.get("custom_id") is None
-        remedy = (
-            "run the same command again"
-            if is_plain
-            else "send them again with --retry-failed, then run the command without it for the rest"
-        )
-        return (
-            f"all requests so far failed alike ({reason}); their failures are written down, mend"
-            f" the file and {remedy}{KEPT}"
-        )
-
-    if kind is Kind.SERVER:
-        return f"several requests in a row failed by the server ({reason}); try again later"
-
-    return reason
+def _of_bodies(error: Exception, ending: Ending) -> str:
+    """Explain a failure by their bodies that many requests have met."""
+    request, reason = ending.request, _reason(error)
+    # The name of a plain body holds its hash: once mended it is another request.
+    is_plain = request is not None and request.given.get("custom_id") is None
+    remedy = (
+        "run the same command again"
+        if is_plain
+        else "send them again with --retry-failed, then run the command without it for the rest"
+    )
+    failed = reason if ending.late else f"all requests so far failed alike ({reason})"
+    return f"{failed}; their failures are written down, mend the file and {remedy}{KEPT}"
 
 
 def why_away(error: Exception, address: Address) -> str:
@@ -140,7 +148,8 @@ def _reason(error: Exception) -> str:
     body = getattr(error, "body", None)
     message = body.get("message") if isinstance(body, dict) else None
     if status is None:
-        return f"{type(error).__name__}: {error}"[:LONGEST_REASON]
+        named = "" if isinstance(error, LimiterError) else f"{type(error).__name__}: "
+        return f"{named}{error}"[:LONGEST_REASON]
 
     shown = " ".join(str(message or "").split())
     return (f"HTTP {status}" + (f": {shown}" if shown else ""))[:LONGEST_REASON]

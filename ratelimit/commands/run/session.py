@@ -3,9 +3,10 @@
 Owns the signals, what is written when, and the silence about the API key. Must never
 know how requests are asked (`batch/`) or what the summary looks like.
 
-Failures that may turn out to be every request's are written once a success has shown
-that they are not, or at the end. A run that ends by them leaves them out, so that the
-same command sends those requests again when the reason is mended.
+Failures that may turn out to be every request's are written once a later success of
+their model has shown that they are not, or at the end. A run that ends by them does
+not write them, so that the same command sends those requests again when the reason is
+mended.
 """
 
 from __future__ import annotations
@@ -75,7 +76,6 @@ class Session:
         self._secrets = secrets
         self._earlier = survey.total - survey.left
         self._held: list[Result] = []
-        self._succeeded: set[str] = set()
         self._reasons: Counter[str] = Counter()
         self._interrupted = False
         self._problem = ""
@@ -144,16 +144,14 @@ class Session:
         except _DiskRefused as error:
             self._problem = str(error)
         except Exception as error:  # noqa: BLE001  # it ends the run: shown in one sentence, after the summary of what is kept
-            sentence = explain(error, batch.culprit, self._address, batch.outage)
+            sentence = explain(error, batch.ending, self._address, batch.outage)
             self._problem = self._secrets.mask(sentence)
 
     def _take(self, result: Result) -> None:
-        model = result.request.model
         if result.ok:
-            if model not in self._succeeded:
-                self._succeeded.add(model)
-                self._write_held()
-        elif self._may_concern_all(result):
+            if self._held:
+                self._write_held(result.request.model)
+        elif may_concern_all(result):
             self._held.append(result)
             if len(self._held) > MOST_HELD:
                 self._write_held()
@@ -161,18 +159,18 @@ class Session:
 
         self._write(result)
 
-    def _may_concern_all(self, result: Result) -> bool:
-        """Whether a failure has to wait for a success, of its model at least."""
-        if not may_concern_all(result) or result.request.model in self._succeeded:
-            return False
+    def _write_held(self, answered: str | None = None) -> None:
+        """Write the failures that a success of this model, or the end, makes sure of.
 
-        is_access = result.status is not None and result.status < 500
-        return is_access or not self._succeeded
-
-    def _write_held(self) -> None:
+        A success of any model shows that the server is well.
+        """
         held, self._held = self._held, []
         for result in held:
-            self._write(result)
+            is_of_server = result.status is None or result.status >= 500
+            if answered is None or is_of_server or result.request.model == answered:
+                self._write(result)
+            else:
+                self._held.append(result)
 
     def _write(self, result: Result) -> None:
         result = self._secrets.mask_result(result)

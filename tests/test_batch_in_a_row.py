@@ -1,0 +1,178 @@
+"""What stops a run in its middle: one failure over and over, with no answer between."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+
+import ratelimit
+from ratelimit import RateLimiter
+from ratelimit.batch import Result
+from ratelimit.batch.failures import MANY_ALIKE
+from ratelimit.testing import FakeOpenAI
+from ratelimit.testing.clocks import TrioClock, VirtualClock
+from tests.batch_api import Api, bad, bodies, client_of, good, play
+from tests.run_files import KEY, run
+
+if TYPE_CHECKING:
+    LoopClock = type[VirtualClock | TrioClock]
+
+pytestmark = pytest.mark.usefixtures("vocabulary")
+
+GOOD = 30
+SLOTS = 4
+ALL = GOOD + 5 * MANY_ALIKE
+
+REPLIES = {
+    "model gone": (404, {"error": {"code": "model_not_found", "message": "no"}}),
+    "access lost": (403, {"error": {"code": "forbidden", "message": "no"}}),
+    "parameter gone": (400, {"error": {"code": "unsupported_parameter", "message": "no"}}),
+    "error in a 200": (200, {"error": {"code": "x", "message": "bad"}}),
+    "day used up": (429, {"error": {"code": "rate_limit_exceeded", "message": "no"}}),
+}
+
+
+def late(loop_clock: LoopClock, requests: Any, api: Api) -> tuple[list[Result], Exception | None]:
+    """Run; return the results, and the error that has ended the run."""
+    clock = loop_clock()
+    results: list[Result] = []
+
+    async def main() -> Exception | None:
+        async with client_of(api) as client:
+            try:
+                async for result in ratelimit.run(
+                    requests, client, RateLimiter(clock=clock), concurrency=SLOTS
+                ):
+                    results.append(result)  # noqa: PERF401  # what came before the error is kept
+            except Exception as error:  # noqa: BLE001  # it is what the test looks at
+                return error
+        return None
+
+    return results, clock.run(main)
+
+
+@pytest.mark.parametrize("name", REPLIES)
+def test_what_begins_to_fail_in_the_middle_ends_the_run(loop_clock: LoopClock, name: str) -> None:
+    """A key that is cut off after an hour does not burn the rest of the file."""
+    status, body = REPLIES[name]
+
+    def reply(number: int) -> httpx2.Response:
+        return good(number) if number < GOOD else httpx2.Response(status, json=body)
+
+    api = Api(0.5, reply)
+    results, error = late(loop_clock, bodies(ALL), api)
+
+    assert error is not None
+    assert GOOD + MANY_ALIKE <= len(api.requests) < GOOD + MANY_ALIKE + 2 * SLOTS
+    assert sum(result.ok for result in results) == GOOD
+
+
+def test_a_second_model_that_takes_no_line_ends_the_run(loop_clock: LoopClock) -> None:
+    """The answers of one model prove nothing about what another takes."""
+
+    def mixed() -> Iterator[dict[str, Any]]:
+        for number, body in enumerate(bodies(ALL)):
+            yield body | {"model": "gpt-4o-mini"} if number % 2 else body
+
+    class Picky(Api):
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            answer = await super().handle_async_request(request)
+            return bad(400, "unsupported_parameter") if b"mini" in request.content else answer
+
+    api = Picky(0.5)
+    _, error = late(loop_clock, mixed(), api)
+
+    assert error is not None
+    assert len(api.requests) < 2 * MANY_ALIKE + 4 * SLOTS
+
+
+@pytest.mark.parametrize("code", ["content_filter", "context_length_exceeded"])
+def test_prompts_that_are_refused_for_what_they_say_stop_nothing(
+    loop_clock: LoopClock, code: str
+) -> None:
+    """A file that is sorted by length or topic has many such lines in a row."""
+
+    def reply(number: int) -> httpx2.Response:
+        return good(number) if number < GOOD else bad(400, code)
+
+    results = play(loop_clock, Api(0.5, reply), bodies(ALL), concurrency=SLOTS)
+
+    assert len(results) == ALL
+
+
+def test_failures_that_differ_stop_nothing(loop_clock: LoopClock) -> None:
+    """Each of many lines may have a fault of its own."""
+
+    def reply(number: int) -> httpx2.Response:
+        return good(number) if number < GOOD else bad(400, f"fault_{number % 10}")
+
+    results = play(loop_clock, Api(0.5, reply), bodies(GOOD + 5 * MANY_ALIKE), concurrency=SLOTS)
+
+    assert len(results) == GOOD + 5 * MANY_ALIKE
+
+
+class Ending(FakeOpenAI):
+    """A server that gives another reply from some request on, until it is mended."""
+
+    asked = 0
+    reply: tuple[int, Any] | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.asked += scope["type"] == "http"
+        if self.reply is None or self.asked <= GOOD:
+            await super().__call__(scope, receive, send)
+            return
+
+        status, body = self.reply
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+
+
+@pytest.mark.parametrize(
+    ("name", "again", "said"),
+    [
+        ("model gone", (), "has no model 'text-embedding-3-small'"),
+        ("access lost", (), "refuses access to text-embedding-3-small"),
+        ("parameter gone", ("--retry-failed",), "--retry-failed"),
+        ("error in a 200", ("--retry-failed",), "--retry-failed"),
+    ],
+)
+def test_the_command_says_so_and_loses_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    name: str,
+    again: tuple[str, ...],
+    said: str,
+) -> None:
+    """The sentence says that it began late and what to do, and what it says has every
+    answer in the end.
+    """
+    monkeypatch.setattr("ratelimit.commands.run.session.RETRIES", 0)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    body = {"model": "text-embedding-3-small", "input": [1, 2, 3]}
+    rows = ({"custom_id": f"r-{n}", "url": "/v1/embeddings", "body": body} for n in range(ALL))
+    requests, output = tmp_path / "in", tmp_path / "out"
+    requests.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    server = Ending(rpm=None, tpm=None, latency=0)
+    server.reply = REPLIES[name]
+    with server.serve() as url:
+        command = (requests, "-o", output, "--base-url", url, "--concurrency", SLOTS)
+        assert run(*command) == 1
+        sent, last = server.asked, capfd.readouterr().err.splitlines()[-1]
+        server.reply = None
+        for remedy in {again, ()}:
+            run(*command, *remedy)
+
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    answered = {line["custom_id"] for line in lines if line["response"]["status_code"] == 200}
+    assert sent < GOOD + MANY_ALIKE + 2 * SLOTS
+    assert f"{MANY_ALIKE} requests in a row failed alike" in last
+    assert said in last
+    assert len(answered) == ALL
