@@ -416,6 +416,6 @@ def test_each_question_has_an_empty_answer() -> None:
     assert [dict(as_mapping(value)) for value in nothing] == [{}] * 6
     assert as_sequence((1, 2)) == (1, 2)
     assert [list(as_sequence(value)) for value in (None, "ab", {"a": 1}, iter([1]))] == [[]] * 4
-    assert [as_str(value) for value in ("a", b"a", None, 3)] == ["a", "", "", ""]
+    assert [as_str(value) for value in ("a", b"a", None, 3)] == ["a", "a", "", ""]
     assert utf8_size("aä€😀") == 10
     assert utf8_size("\ud800") == 3

@@ -28,7 +28,7 @@ def count_texts(given: object, field: str, totals: Totals) -> None:
 
     totals.prompts = max(len(prompts), 1)
     for prompt in prompts:
-        nested = prompt if isinstance(prompt, str) else totals.items(prompt, field)
+        nested = as_str(prompt) or totals.items(prompt, field)
         _add_prompt(nested or prompt, totals)
 
 

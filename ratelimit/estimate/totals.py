@@ -13,7 +13,13 @@ from typing import Final
 from ratelimit.estimate.models import ModelTraits
 from ratelimit.estimate.results import Confidence
 from ratelimit.estimate.tokenizer import count
-from ratelimit.estimate.untrusted import as_sequence, is_opaque, is_unreadable, utf8_size
+from ratelimit.estimate.untrusted import (
+    as_sequence,
+    is_opaque,
+    is_unreadable,
+    text_of_bytes,
+    utf8_size,
+)
 
 _ORDER: Final[tuple[Confidence, ...]] = ("exact", "formula", "learned", "guess")
 
@@ -102,7 +108,16 @@ class Totals:
         return as_sequence(value)
 
     def add_unread(self, what: str, value: object) -> None:
-        """Add the flat guess for a value that cannot be read, of the field `what`."""
+        """Add the flat guess for a value that cannot be read, of the field `what`.
+
+        Bytes are read as text, which is a guess as well.
+        """
+        text = text_of_bytes(value)
+        if text:
+            self.add_text(text)
+            self.lower_confidence("guess")
+            return
+
         self.unread = self.unread or (what, type(value).__name__)
         self.tokens += UNREAD_TOKENS
         self.text_bytes += 4 * UNREAD_TOKENS

@@ -29,6 +29,8 @@ MOST_ITEMS: Final = 100_000
 A `range` or a class of the user's may promise more of them than memory holds.
 """
 
+_BYTES: Final = (bytes, bytearray, memoryview)
+
 
 def as_mapping(value: object) -> Mapping[str, object]:
     """Return `value` as a mapping, an empty one for what is no object.
@@ -82,9 +84,12 @@ def as_sequence(value: object) -> Sequence[object]:
 def is_unreadable(value: object) -> bool:
     """Whether `value` holds items that cannot be read without consuming them.
 
-    True for generators, iterators, files, asynchronous streams, and collections that
-    are longer than `MOST_ITEMS`.
+    True for bytes, generators, iterators, files, asynchronous streams, and collections
+    that are longer than `MOST_ITEMS`.
     """
+    if isinstance(value, _BYTES):
+        return len(value) > 0
+
     if value is None or isinstance(value, (list, tuple, *_NO_LISTS)):
         return False
 
@@ -97,8 +102,11 @@ def is_unreadable(value: object) -> bool:
 def is_opaque(value: object) -> bool:
     """Whether `value` is an object of an unknown kind, which may stand for anything.
 
-    The SDK's marks for "not given" are false, so they are none.
+    The SDK's marks for "not given" are false, so they are none. Bytes are one.
     """
+    if isinstance(value, _BYTES):
+        return len(value) > 0
+
     if value is None or isinstance(value, (*_NO_OBJECTS, Collection)):
         return False
 
@@ -106,8 +114,19 @@ def is_opaque(value: object) -> bool:
 
 
 def as_str(value: object) -> str:
-    """Return `value` if it is a text, else the empty text."""
-    return value if isinstance(value, str) else ""
+    """Return `value` if it is a text, or bytes that are one, else the empty text."""
+    if isinstance(value, str):
+        return value
+
+    return "" if value is None else text_of_bytes(value)
+
+
+def text_of_bytes(value: object) -> str:
+    """Return the text of bytes, the empty text for anything else.
+
+    No JSON holds bytes, so who calls with them decodes them on the way.
+    """
+    return bytes(value).decode(errors="replace") if isinstance(value, _BYTES) else ""
 
 
 def as_count(value: object) -> int | None:
