@@ -157,7 +157,7 @@ def test_the_command_says_so_and_loses_nothing(
     monkeypatch.setattr("ratelimit.commands.run.session.RETRIES", 0)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     body = {"model": "text-embedding-3-small", "input": [1, 2, 3]}
-    rows = ({"custom_id": f"r-{n}", "url": "/v1/embeddings", "body": body} for n in range(ALL))
+    rows = (body | {"user": str(number)} for number in range(ALL))  # bodies without a name
     requests, output = tmp_path / "in", tmp_path / "out"
     requests.write_text("".join(json.dumps(row) + "\n" for row in rows))
     server = Ending(rpm=None, tpm=None, latency=0)

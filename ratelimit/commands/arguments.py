@@ -184,8 +184,9 @@ def _add_run(commands: Any) -> None:
         "run",
         help="ask all requests of a file, at the full rate of the limits",
         description="Ask every request of a file and append the answers to another, in the form of"
-        " the Batch API. Run the same command again to go on where it ended, however it ended. The"
-        " API key is read from OPENAI_API_KEY.",
+        " the Batch API. Run the same command again to go on where it ended, however it ended."
+        " Lines without a custom_id are known by their place: append to the file, insert nothing."
+        " The API key is read from OPENAI_API_KEY.",
     )
     run.add_argument("file", type=Path, metavar="FILE", help=CALLS_HELP)
     run.add_argument(

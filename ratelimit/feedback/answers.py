@@ -14,7 +14,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from ratelimit.feedback.finality import OVERLOADED_CODES, is_refusing
-from ratelimit.feedback.refusals import REFUSING_STATUSES, Refusal, codes_of, read_refusal
+from ratelimit.feedback.refusals import Refusal, codes_of, read_refusal
 from ratelimit.feedback.untrusted import amount, decoded, field, items, text
 
 
@@ -43,8 +43,9 @@ def read_error(error: object, host: str = "") -> Refusal | None:
     :param host: the server's host name, as for `read_refusal`.
     """
     status = _status(error)
-    if status in REFUSING_STATUSES:
-        return read_refusal(status, None, {"error": error}, host)
+    refusal = read_refusal(status, None, {"error": error}, host)
+    if refusal is not None:
+        return refusal
 
     codes = codes_of(error)
     if OVERLOADED_CODES.intersection(codes):

@@ -8,6 +8,7 @@ shape, or none, gives at least "refused, nothing more is known".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from dataclasses import field as declared
@@ -16,6 +17,7 @@ from typing import Final
 from ratelimit.feedback.finality import (
     CREDIT_ADVICE,
     KIND_CODES,
+    LIMITED_CODES,
     NO_ACCESS_ADVICE,
     OVERLOADED_CODES,
     SLOW_DOWN_CODES,
@@ -31,8 +33,16 @@ from ratelimit.feedback.times import parse_duration, seconds_until
 from ratelimit.feedback.untrusted import LONGEST, amount, decoded, field, pairs, text
 from ratelimit.limits import MINUTE
 
-REFUSING_STATUSES: Final = frozenset({402, 413, 429, 503, 529})
-"""The HTTP statuses of refusals; a 413 is one where it names a limit."""
+REFUSING_STATUSES: Final = frozenset({400, 402, 403, 413, 429, 498, 503, 529})
+"""The HTTP statuses of refusals; 498 is Groq's for a tier without capacity. A 413 is
+one where it names a limit, a 400 or 403 where it surely speaks of a rate.
+"""
+
+_RATED_CODES: Final = LIMITED_CODES - KIND_CODES.keys()
+"""Codes of a rate alone, whatever the status beside them."""
+
+_RATED_TEXT: Final = re.compile(r"^(api )?rate limit (exceeded|reached)\b", re.IGNORECASE)
+"""How a refusal with another status begins (GitHub's 403)."""
 
 LONGEST_WAIT: Final = LONGEST
 """Seconds; a longer pause is a mistake and is not obeyed."""
@@ -100,8 +110,8 @@ def read_refusal(
 ) -> Refusal | None:
     """Read an answer as a refusal.
 
-    None when it is none: a success, a bad request, an ordinary server error, or a 413
-    that is not about a limit.
+    None when it is none: a success, a bad request, an ordinary server error, or a 400,
+    403 or 413 that is not about a limit.
 
     :param status: the HTTP status.
     :param headers: a mapping or pairs, or None.
@@ -119,6 +129,8 @@ def read_refusal(
     said, details = read_message(message), read_details(error)
     if status == 413 and not (is_refusing(codes) or _names_limit(body, said)):
         return None  # of a body with too many bytes
+    if status in {400, 403} and _RATED_CODES.isdisjoint(codes) and not _RATED_TEXT.match(message):
+        return None
     readings = _readings(headers, details)
     verdict = judge(status, codes, message, host)
     refusal = _limit_named(said, details, codes, readings)
@@ -130,7 +142,7 @@ def read_refusal(
         wait=_wait(headers, said, details, refusal, readings),
         slow_down=bool(SLOW_DOWN_CODES.intersection(codes)),
         overloaded=(
-            status in {503, 529}
+            status in {498, 503, 529}
             or bool(OVERLOADED_CODES.intersection(codes))
             or "sufficient resources" in message
         ),

@@ -140,6 +140,7 @@ class HTTPMetering:
         body = plain_body(raw, headers)
         refusal = read_refusal(response.status_code, headers, body, host)
         if refusal is None:
+            lease.observe(headers.raw, status=response.status_code)
             _fail(lease, response.status_code)
             return raw
 

@@ -125,13 +125,15 @@ def _of_bodies(error: Exception, ending: Ending) -> str:
     request, reason = ending.request, _reason(error)
     # The name of a plain body holds its hash: once mended it is another request.
     is_plain = request is not None and request.given.get("custom_id") is None
-    remedy = (
-        "run the same command again"
-        if is_plain
-        else "send them again with --retry-failed, then run the command without it for the rest"
+    retry = "send them again with --retry-failed, then run the command without it for the rest"
+    if ending.late:
+        return f"{reason}; their failures are written down, {retry}{KEPT}"
+
+    remedy = "run the same command again" if is_plain else retry
+    return (
+        f"all requests so far failed alike ({reason}); their failures are written down, mend the"
+        f" file and {remedy}{KEPT}"
     )
-    failed = reason if ending.late else f"all requests so far failed alike ({reason})"
-    return f"{failed}; their failures are written down, mend the file and {remedy}{KEPT}"
 
 
 def why_away(error: Exception, address: Address) -> str:
