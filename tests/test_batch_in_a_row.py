@@ -14,6 +14,7 @@ import ratelimit
 from ratelimit import RateLimiter
 from ratelimit.batch import Result
 from ratelimit.batch.failures import MANY_ALIKE
+from ratelimit.batch.results import read_result
 from ratelimit.testing import FakeOpenAI
 from ratelimit.testing.clocks import TrioClock, VirtualClock
 from tests.batch_api import Api, bad, bodies, client_of, good, play
@@ -170,8 +171,8 @@ def test_the_command_says_so_and_loses_nothing(
         for remedy in {again, ()}:
             run(*command, *remedy)
 
-    lines = [json.loads(line) for line in output.read_text().splitlines()]
-    answered = {line["custom_id"] for line in lines if line["response"]["status_code"] == 200}
+    found = map(read_result, output.read_bytes().splitlines())
+    answered = {name for name, is_answered in found if is_answered}
     assert sent < GOOD + MANY_ALIKE + 2 * SLOTS
     assert f"{MANY_ALIKE} requests in a row failed alike" in last
     assert said in last
