@@ -54,9 +54,8 @@ C = TypeVar("C")
 class RateLimiter:
     """Admits each call when every limit can pay for it, in order.
 
-    Safe to share by any mix of threads and event loops (asyncio, trio). Without any
-    limit it admits everything, until a wrapped client has learned the limits from the
-    first answer's headers.
+    Safe to share by threads and event loops (asyncio, trio). Without any limit it
+    admits everything, until a wrapped client has learned limits from its first answer.
 
     :param rpm: requests per minute, as a number or a text ("30k"); likewise ``tpm``
         (tokens), ``rpd`` and ``tpd`` (per day), ``rps`` (per second). They hold for all
@@ -318,7 +317,7 @@ class RateLimiter:
     ) -> dict[str, float]:
         """Return what a request would take from the buckets, without taking it.
 
-        By dimension; as far as it is known by now how the model's server counts.
+        By dimension, as far as it is known how the model's server counts.
         """
         engine = self._engine
         estimate = engine.estimate(body_of(request, body), endpoint=endpoint)
