@@ -6,12 +6,15 @@ time or calculate with limits: what was played is judged by the tests.
 
 from __future__ import annotations
 
+import _thread
 import gc
 import logging
 import re
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict
 
 import anyio
@@ -19,6 +22,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from ratelimit import Lease, RateLimiter, WaitTimeout, events
+from ratelimit.events import delivery
 from ratelimit.lease import current_lease
 from ratelimit.testing.clocks import ThreadClock, TrioClock, VirtualClock
 
@@ -198,6 +202,25 @@ def play_threads(calls: Sequence[Call], options: dict[str, Any]) -> Play:
     # a default binds the loop's variable
     clock.run(*(lambda played=played: one(played) for played in play.calls))
     return play
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _delivery_is_traced() -> Iterator[None]:
+    """Let a tracer, as that of the coverage, see the threads that deliver events.
+
+    They are started below `threading`, which would tell them.
+    """
+
+    def start(function: Callable[..., object], arguments: tuple[object, ...]) -> int:
+        def begin(*given: object) -> None:
+            sys.settrace(threading.gettrace())
+            function(*given)
+
+        return _thread.start_new_thread(begin, arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delivery, "_thread", SimpleNamespace(start_new_thread=start))
+        yield
 
 
 def pytest_collection_finish() -> None:
