@@ -96,12 +96,45 @@ async def inside_a_success(limiter: RateLimiter, fake: FakeOpenAI) -> None:
     await limiter.wrap(client_of(fake)).chat.completions.create(**BODY)
 
 
+async def nested(limiter: RateLimiter, _: FakeOpenAI) -> None:
+    """It passes two functions, the outer of which makes an error of its own of it."""
+
+    @limiter.limit(request=lambda: BODY)
+    async def inner() -> object:
+        raise openai.RateLimitError("Slower.", response=REFUSED, body=None)
+
+    @limiter.limit(request=lambda: BODY)
+    async def outer() -> object:
+        try:
+            return await inner()
+        except openai.RateLimitError as error:
+            raise RuntimeError("no answer") from error
+
+    with pytest.raises(RuntimeError):
+        await outer()
+
+
+async def answered_inside(limiter: RateLimiter, fake: FakeOpenAI) -> None:
+    """A wrapped client is refused a call that is none of the function around it."""
+    fake.inject("429", count=1)
+
+    @limiter.limit(request=lambda: BODY)
+    async def ask() -> object:
+        client = limiter.wrap(client_of(fake))
+        return await client.chat.completions.create(**{**BODY, "model": "gpt-4o-mini"})
+
+    with pytest.raises(openai.RateLimitError):
+        await ask()
+
+
 WAYS: list[Callable[[RateLimiter, FakeOpenAI], Any]] = [
     raised,
     returned,
     observed,
     answered,
     inside_a_success,
+    nested,
+    answered_inside,
 ]
 
 

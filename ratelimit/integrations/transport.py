@@ -144,7 +144,7 @@ class HTTPMetering:
             _fail(lease, response.status_code)
             return raw
 
-        refusal = lease.refuse(refusal)
+        refusal = lease.refuse(refusal, response)
         if not refusal.hopeless:
             return raw
 

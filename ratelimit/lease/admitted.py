@@ -13,6 +13,7 @@ from ratelimit.control.family import ModelFamily
 from ratelimit.errors import EstimateWarning, caution
 from ratelimit.estimate import Estimate, Estimator
 from ratelimit.feedback import Refusal, Usage
+from ratelimit.lease.counted import mark
 from ratelimit.lease.lease import Lease
 from ratelimit.stores.payments import Payment
 
@@ -131,14 +132,19 @@ class AdmittedLease(Lease):
         else:
             self.cancel()
 
-    def refuse(self, refusal: Refusal) -> Refusal:
+    def refuse(self, refusal: Refusal, response: object = None) -> Refusal:
         """End the call by a refusal, pause the queue, and return it as judged.
 
         The reserve is not simply given back. The refusal proves that our level was too
         high, and a refund would bring the next refusal (simulated: 59 of 300 calls lost
         with the refund, 1 without). When the refusal names what was used, the level is
         set from that instead.
+
+        :param response: what brought it: the error that an SDK makes of it, at a door
+            further out, is the same refusal.
         """
+        if response is not None:
+            mark(response, self._family.estimator)
         return self._refuse(refusal)
 
     def answered(self) -> None:

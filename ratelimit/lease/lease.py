@@ -23,6 +23,7 @@ from ratelimit.feedback import (
     read_refusal,
     read_usage,
 )
+from ratelimit.lease.counted import is_marked, mark
 from ratelimit.limits import LARGEST, amount_of
 from ratelimit.stores.payments import Payment
 
@@ -241,7 +242,8 @@ class Lease:
         outcome = read_exception(error)
         if outcome.kind == "nothing_sent" and not begun:
             self.cancel()
-        elif outcome.refusal is not None:
+        elif outcome.refusal is not None and not is_marked(error, self._family.estimator):
+            mark(error, self._family.estimator)
             self._refuse(outcome.refusal)
         else:
             self.close()

@@ -25,7 +25,11 @@ ASK_SECONDS: Final = 1.0
 
 
 class Alone:
-    """One process without its store, or, while ``since`` is None, with it."""
+    """What one process does without its store.
+
+    :param policy: as ``on_store_error=`` names it. Raises `InvalidArgument` for any
+        other.
+    """
 
     def __init__(self, policy: OnStoreError) -> None:
         if policy not in get_args(OnStoreError):
@@ -43,7 +47,9 @@ class Alone:
     def begin(self, error: Exception, full_at: list[float], processes: int, now: float) -> None:
         """Go on without the store.
 
-        :param full_at: of each bucket, as the store and this process know it.
+        :param full_at: when each bucket is next full, as the store and this process
+            know it; like ``now`` in seconds of the caller's clock.
+        :param processes: how many share the quota, this one included.
         """
         self._reason = str(error)
         self._full_at = full_at
