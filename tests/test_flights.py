@@ -158,6 +158,11 @@ def leave(limiter: RateLimiter, door: str) -> list[Any]:
         await asyncio.sleep(100)
         lease.close()
 
+    async def at_once() -> None:
+        lease = limiter.acquire_nowait(tokens=1)
+        await asyncio.sleep(100)
+        lease.close()
+
     @limiter
     async def decorated(**_body: Any) -> None:
         await asyncio.sleep(100)
@@ -174,6 +179,7 @@ def leave(limiter: RateLimiter, door: str) -> list[Any]:
     start: Callable[[], Any] = {
         "with": with_reservation,
         "by hand": by_hand,
+        "at once": at_once,
         "decorated": lambda: decorated(**BODY),
         "generator": read,
     }[door]
@@ -186,7 +192,7 @@ def leave(limiter: RateLimiter, door: str) -> list[Any]:
     return tasks
 
 
-@pytest.mark.parametrize("door", ["with", "by hand", "decorated", "generator"])
+@pytest.mark.parametrize("door", ["with", "by hand", "at once", "decorated", "generator"])
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.filterwarnings("ignore:coroutine")
 def test_calls_of_a_closed_event_loop_hold_nobody_up(door: str, kept: bool) -> None:

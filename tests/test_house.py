@@ -160,7 +160,7 @@ def test_only_a_few_rooms_import_an_async_library() -> None:
 
     assert {module for module in inner if uses(module, {"anyio"})} == {
         "admission.drivers",
-        "reservation",
+        "reservation.waiting",
     }
     assert [module for module in inner if uses(module, {"asyncio", "trio"})] == []
 

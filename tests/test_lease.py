@@ -414,3 +414,15 @@ def test_what_holds_a_call_is_copied_as_itself_and_pickled_by_nobody() -> None:
     for thing in (lease, reservation):
         with pytest.raises(InvalidArgument, match="cannot be pickled"):
             pickle.dumps(thing)
+
+
+def test_one_error_that_refuses_several_calls_counts_for_each() -> None:
+    """A program may raise the same object again; a call after it was refused anew."""
+    clock = ThreadClock()
+    held = RateLimiter(rpm=600, clock=clock)
+    error = Refused()
+    for count in range(1, 4):
+        with pytest.raises(Refused), held.reserve(tokens=1):
+            raise error
+        assert held.statistics().refused == count
+        clock.sleep(100)

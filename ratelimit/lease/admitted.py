@@ -144,7 +144,7 @@ class AdmittedLease(Lease):
             further out, is the same refusal.
         """
         if response is not None:
-            mark(response, self._family.estimator)
+            mark(response, self._family.estimator, self._family.admission.now())
         return self._refuse(refusal)
 
     def answered(self) -> None:

@@ -8,24 +8,32 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from typing import Any, Final
+from math import inf
+from typing import Any, Final, TypeAlias
 
-_by: Final[weakref.WeakKeyDictionary[Any, weakref.WeakSet[Any]]] = weakref.WeakKeyDictionary()
+Marks: TypeAlias = weakref.WeakKeyDictionary[Any, weakref.WeakKeyDictionary[Any, float]]
+
+_counted_at: Final[Marks] = weakref.WeakKeyDictionary()
+"""When, by error or response and by limiter, in seconds of the limiter's clock."""
 
 
-def mark(source: object, limiter: object) -> None:
+def mark(source: object, limiter: object, now: float) -> None:
     """Note that a limiter has counted the refusal of this error or response."""
     try:
-        _by.setdefault(source, weakref.WeakSet()).add(limiter)
+        _counted_at.setdefault(source, weakref.WeakKeyDictionary())[limiter] = now
     except TypeError:
         return  # it has no hash or is built in: a door further out counts it once more
 
 
-def is_marked(error: BaseException, limiter: object) -> bool:
-    """Return whether this limiter has counted the refusal that an error brings."""
+def is_marked(error: BaseException, limiter: object, admitted_at: float) -> bool:
+    """Return whether this limiter has counted the refusal that an error brings.
+
+    :param admitted_at: when the call that it ends was admitted. What was counted before
+        that was another refusal, though the same object brings both.
+    """
     for thing in _parts(error):
         try:
-            if limiter in _by.get(thing, ()):
+            if _counted_at.get(thing, {}).get(limiter, -inf) >= admitted_at:
                 return True
         except TypeError:
             continue  # as above: it cannot have been marked

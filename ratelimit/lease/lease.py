@@ -242,11 +242,14 @@ class Lease:
         outcome = read_exception(error)
         if outcome.kind == "nothing_sent" and not begun:
             self.cancel()
-        elif outcome.refusal is not None and not is_marked(error, self._family.estimator):
-            mark(error, self._family.estimator)
+        elif outcome.refusal is not None and not self._is_counted(error):
+            mark(error, self._family.estimator, self._family.admission.now())
             self._refuse(outcome.refusal)
         else:
             self.close()
+
+    def _is_counted(self, error: BaseException) -> bool:
+        return is_marked(error, self._family.estimator, self._payment.admitted_at)
 
     def _refuse(self, refusal: Refusal) -> Refusal:
         """End the call by a refusal; see `AdmittedLease.refuse`."""

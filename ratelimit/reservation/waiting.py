@@ -19,15 +19,14 @@ from anyio.lowlevel import RunVar
 
 from ratelimit.admission.admission import Terms
 from ratelimit.admission.drivers import running_task
-from ratelimit.arguments import OPTIONS, cost_by_hand, similar
 from ratelimit.control.engine import Engine
 from ratelimit.control.family import ModelFamily
-from ratelimit.errors import InvalidArgument, RequestTooLarge, WouldBlock
+from ratelimit.errors import InvalidArgument, WouldBlock
 from ratelimit.estimate import Estimate
 from ratelimit.lease import AdmittedLease, Current, Lease, payment_around
 from ratelimit.lease.flights import call_without_attempt, end_dead, note_flight, stream_around
 from ratelimit.lease.watch import Counted, Watch
-from ratelimit.limits import LARGEST, amount_of
+from ratelimit.limits import amount_of
 from ratelimit.stores.payments import Payment, Wait
 
 
@@ -245,40 +244,11 @@ class CallReservation(Reservation):
         lease = self._unpaid()
         wait = self._try_admit(lease)
         if wait is None:
-            return lease.deliver()
+            return self._hand_out(lease)
         if wait.until == inf:
             raise WouldBlock("no capacity now: others wait or are in flight")
         seconds = max(wait.until - self._engine.clock.now(), 0.0)
         raise WouldBlock(f"no capacity now, try again in {seconds:.3f} s", retry_after=seconds)
-
-
-def admit_by_hand(engine: Engine, tokens: object) -> AdmittedLease | None:
-    """Admit one request of ``tokens`` at once, if nothing else has to be looked at.
-
-    None: another way has to be gone. The common case without a detour
-    (benchmarks/overhead.py, row "uncontended").
-    """
-    family = engine.unwatched
-    if family is None or engine.forked or type(tokens) is not int or not 0 <= tokens <= LARGEST:
-        return None
-    admission = family.admission
-    store = admission.store
-    if admission.queue.entries or not store.buckets_only:
-        return None
-    payment = Payment({"requests": 1, "tokens": tokens})
-    if not family.pricing.settles:
-        payment.keeps = True
-    lease = AdmittedLease(family, payment)
-    try:
-        wait = store.take(payment, admission.now())
-    except RequestTooLarge:  # the long way finds out whether that is sure
-        return None
-    if wait is not None:
-        return None
-    if payment.evidence is not None:
-        return lease.deliver()
-    payment.delivered = True
-    return lease
 
 
 _counting: Final[RunVar[anyio.Lock]] = RunVar("ratelimit_counting")
@@ -297,59 +267,9 @@ def _one_at_a_time() -> anyio.Lock:
         return counting
 
 
-def body_of(request: object, fields: dict[str, Any]) -> Mapping[str, Any]:
-    """Return the request body, given whole, as fields, or both."""
-    if request is None:
-        return fields
-    if not isinstance(request, (dict, Mapping)):  # dict first: asking an abstract class is slow
-        raise InvalidArgument(
-            "a request is a mapping with the body's fields (model=, messages=, ...), not "
-            f"{type(request).__name__}"
-        )
-    return {**request, **fields} if fields else request
-
-
 def deadline_of(timeout: float | None, now: float) -> float:
     """Return the moment at which waiting ends, inf without a timeout.
 
     Raises `InvalidArgument` for a timeout that cannot be.
     """
     return inf if timeout is None else now + amount_of(timeout, "timeout=, in seconds,")
-
-
-def reservation_of(
-    engine: Engine,
-    request: Mapping[str, Any] | None,
-    body: dict[str, Any],
-    price: tuple[float | None, float | None, Mapping[str, float] | None],
-    timeout: float | None,
-    priority: str | float,
-    endpoint: str | None,
-) -> CallReservation:
-    """Return what `reserve` makes of its arguments.
-
-    :param price: ``tokens``, ``requests`` and ``cost``.
-    """
-    for name in body:
-        meant = similar(name, OPTIONS)
-        if meant is not None:
-            raise InvalidArgument(
-                f"there is no option {name}=; did you mean {meant}=? A field of the request "
-                "body that is really called so goes into the body's mapping"
-            )
-    nothing = request is None and not body  # no body and no cost: one request, no tokens
-    explicit = price != (None, None, None)
-    if explicit and (request is not None or body.keys() - {"model"}):
-        raise InvalidArgument(
-            "give the request body or its cost (tokens=, requests=, cost=), not both"
-        )
-    deadline_of(timeout, 0.0)  # what is wrong with it is said before anything waits
-    by_hand = explicit or nothing
-    return CallReservation(
-        engine,
-        body if by_hand else body_of(request, body),
-        explicit_cost=cost_by_hand(*price) if by_hand else None,
-        timeout=timeout,
-        patience=engine.patience(priority),
-        endpoint=endpoint,
-    )
