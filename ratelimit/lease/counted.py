@@ -33,7 +33,8 @@ def is_marked(error: BaseException, limiter: object, admitted_at: float) -> bool
     """
     for thing in _parts(error):
         try:
-            if _counted_at.get(thing, {}).get(limiter, -inf) >= admitted_at:
+            counted_at = _counted_at.get(thing)
+            if counted_at is not None and counted_at.get(limiter, -inf) >= admitted_at:
                 return True
         except TypeError:
             continue  # as above: it cannot have been marked
