@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 
 from ratelimit import LimiterWarning, RateLimiter, RequestTooLarge
 from ratelimit.integrations import settlement
-from ratelimit.testing import FakeOpenAI
+from ratelimit.testing import FakeOpenAI, Latency
 from ratelimit.testing.clocks import VirtualClock
 
 pytestmark = pytest.mark.usefixtures("vocabulary")
@@ -102,6 +102,30 @@ def test_no_call_is_lost_on_a_server_with_a_small_burst_that_names_a_wait_alone(
 
     assert errors == []
     assert play.seconds[-1] < 30
+
+
+@pytest.mark.parametrize("burst", [1, 2, 5])
+@pytest.mark.parametrize("retry_after", [None, 1.0])
+@pytest.mark.parametrize("seed", range(2))
+def test_no_call_is_lost_on_a_server_that_takes_none_too_early(
+    burst: int, retry_after: float | None, seed: int
+) -> None:
+    """Calls at exactly the limit's rate come a little early now and then, and a server
+    without a burst refuses these: they go more slowly then.
+    """
+    fake = FakeOpenAI(
+        "nginx",
+        rpm=None,
+        tpm=None,
+        rps=5,
+        burst=burst,
+        retry_after=retry_after,
+        seed=seed,
+        latency=Latency(base=0.2, per_token=0, spread=0.5, jitter=(0.0, 0.08)),
+    )
+    play = Play(fake, rpm=300)
+
+    assert play.at_once(60) == []
 
 
 def test_a_small_limit_of_another_model_refuses_nothing_of_this_one() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ratelimit import Limit, LimiterWarning, Limits, RateLimiter, WaitTimeout, WouldBlock
 from ratelimit.control.limits_seen import REFUSED_SECONDS
-from ratelimit.control.pause import Repetition
+from ratelimit.control.pause import AGAIN_SECONDS, HEAVIEST, Repetition
 from ratelimit.testing import ThreadClock
 
 NAMED = (
@@ -251,6 +251,40 @@ def test_calls_that_are_refused_together_repeat_nothing() -> None:
     """They were sent before the first refusal came."""
     repetition = Repetition()
 
-    assert [repetition.refused(0.0, 1.0 + number) for number in range(5)] == [False] * 5
-    assert repetition.refused(6.0, 6.5)
-    assert not repetition.refused(100.0, 100.5)
+    assert [repetition.refused(None, 0.0, 1.0 + number) for number in range(5)] == [False] * 5
+    assert repetition.refused(None, 6.0, 6.5)
+    assert not repetition.refused(None, 100.0, 100.5)
+
+
+def test_repeated_refusals_make_a_request_count_for_more_and_time_for_less() -> None:
+    """Never for more than one and a half, and in the end for one again; a refusal for
+    tokens says nothing of requests.
+    """
+    repetition = Repetition()
+    for number in range(10):
+        repetition.refused("tokens", float(number), number + 0.5)
+    assert repetition.weight == 1
+
+    for number in range(10, 30):
+        repetition.refused("requests", float(number), number + 0.5)
+    assert repetition.weight == HEAVIEST
+
+    repetition.answered(31.0)
+    assert repetition.weight == HEAVIEST
+    for minute in range(1, 7):
+        repetition.answered(30.0 + minute * AGAIN_SECONDS)
+    assert repetition.weight == 1
+
+
+def test_a_server_that_is_busy_again_and_again_is_asked_slowly() -> None:
+    """Nginx refuses by a 503 where nothing else is set up."""
+    calls = Calls(rpm=600)
+    busy = Refused("busy")
+    busy.status_code = 503
+    calls.refused(busy)
+    calls.clock.sleep(3)
+    assert calls.limiter.statistics().families["*"].levels["requests/60s"] > 500
+
+    calls.refused(busy)
+    calls.clock.sleep(1)
+    assert calls.limiter.statistics().families["*"].levels["requests/60s"] < 20

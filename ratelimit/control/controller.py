@@ -12,9 +12,8 @@ never read HTTP or a clock by itself, or settle a call.
   lower ones.
 * *Levels.* Down at once; up only where the server has the same limit as we: a limiter
   that was given a share of the limit keeps to its share.
-* *Refusals.* The queue pauses until the named moment, for everybody; where none is
-  named, or the server is overloaded or asks to slow down, for a pause that doubles as
-  long as refusals go on.
+* *Refusals.* The queue pauses until the named moment, for everybody, or for a pause
+  that doubles as long as refusals go on; when they do the calls go slowly.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from ratelimit.control.concurrency import ConcurrencyEstimate
 from ratelimit.control.evidence import AccountingEvidence
 from ratelimit.control.levels import Levels
 from ratelimit.control.limits_seen import DIMENSION_OF, LimitsOfModels
-from ratelimit.control.pause import Pause, Quota, Repetition, TooLarge, Trust
+from ratelimit.control.pause import Pause, Quota, TooLarge, Trust
 from ratelimit.control.pricing import Pricing
 from ratelimit.control.slack import InTransit, Slack
 from ratelimit.errors import caution
@@ -74,7 +73,7 @@ class Controller:
         self._learned: int | None = None  # the last concurrency that it gave
         self._pause = Pause()
         self._quota = Quota()
-        self._repetition = Repetition()
+        self._repetition = pricing.repetition
         self._trust = Trust()
         self._named: set[str] = set()  # models that a warning has named
         self._too_large = TooLarge()
@@ -163,6 +162,7 @@ class Controller:
         self._trust.answered()
         self._admission.store.ask_within = self._trust.seconds
         self._evidence.on_answer(now)
+        self._repetition.answered(now)
         if self._concurrency.on_success(now):
             self._apply_concurrency()
             self._report_concurrency()
@@ -239,8 +239,8 @@ class Controller:
             if refusal.kind == "tokens":
                 self._evidence.on_tokens_refused(now)
             pause = self._pause.seconds(refusal, now)
-            repeated = self._repetition.refused(admitted_at, now)
-            if not refusal.overloaded and (repeated or refusal.used is None):
+            shows_no_level = refusal.used is None and not refusal.overloaded
+            if self._repetition.refused(refusal.kind, admitted_at, now) or shows_no_level:
                 self._empty(refusal, pause, now)
         return refusal, pause
 

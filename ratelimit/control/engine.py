@@ -162,7 +162,7 @@ class Engine:
             output = max(int(room), 0)
         price = pricing.price(prompt, output, estimate.charge, smallest.get("tokens", inf))
         amounts: dict[str, float] = {
-            "requests": 1,
+            "requests": pricing.repetition.weight,
             "tokens": price.tokens,
             "input_tokens": prompt,
             "output_tokens": output,

@@ -79,28 +79,47 @@ class Pause:
 
 AGAIN_SECONDS: Final = 60.0
 """Seconds in which another refusal shows that a named level lets too many go."""
+HEAVIER: Final = 1.1
+"""By how much each repetition makes a request count for more."""
+HEAVIEST: Final = 1.5
+"""As how many requests one counts at most: two thirds of the rate are left."""
 
 
 class Repetition:
     """Whether refusals go on though the level was set to what the last one named.
 
-    Then the server has a smaller burst than it says, and the calls have to go slowly.
+    Then the server has a smaller burst than it says, and the calls have to go slowly:
+    at the limit's rate, and below it, as a server without a burst refuses a call that
+    comes a little early. Each repetition makes a request count for more, and time
+    without one for less again.
     """
 
-    __slots__ = ("_at",)
+    __slots__ = ("_at", "_changed_at", "weight")
 
     def __init__(self) -> None:
-        self._at = -inf
+        self._at = self._changed_at = -inf
+        self.weight = 1.0
+        """As how many requests each one counts."""
 
-    def refused(self, admitted_at: float, now: float) -> bool:
+    def refused(self, kind: str | None, admitted_at: float, now: float) -> bool:
         """Take note of a refusal; return whether it repeats one.
 
+        :param kind: what ran out, as in `Refusal.kind`.
         :param admitted_at: when the refused call was admitted; like ``now`` in seconds
             of one clock. Calls that were sent together are refused together, once.
         """
         again = now - AGAIN_SECONDS < self._at <= admitted_at
         self._at = now
+        if again and kind in {None, "requests"}:
+            self.weight = min(self.weight * HEAVIER, HEAVIEST)
+            self._changed_at = now
         return again
+
+    def answered(self, now: float) -> None:
+        """Take note of an answer: a while after the last change it counts for less."""
+        if self.weight > 1.0 and now - self._changed_at >= AGAIN_SECONDS:
+            self.weight = max(self.weight / HEAVIER, 1.0)
+            self._changed_at = now
 
 
 FIRST_TRUST: Final = 60.0

@@ -9,6 +9,8 @@ from __future__ import annotations
 from math import inf
 from typing import Literal, NamedTuple
 
+from ratelimit.control.pause import Repetition
+
 Accounting = Literal["reconcile", "refund", "never_refund", "charge"]
 
 
@@ -32,6 +34,8 @@ class Pricing:
         """Whether what a call did not use comes back when it ends."""
         self.charges_input_only = False
         """Whether headers have shown that the server charges no output at admission."""
+        self.repetition = Repetition()
+        """As how many requests one counts; more where refusals show no burst at all."""
         self.sees_headers = False
         """Whether headers are listened to, which tell how the server charges."""
 
