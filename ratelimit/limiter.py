@@ -45,7 +45,7 @@ from ratelimit.statistics import (
     statistics_of,
 )
 from ratelimit.stores.alone import OnStoreError
-from ratelimit.stores.opening import opener
+from ratelimit.stores.opening import RedisClient, opener
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C")
@@ -84,12 +84,12 @@ class RateLimiter:
     :param priorities: patience in seconds by name; by default "interactive" 0, "normal"
         10 and "batch" 60.
     :param clock: where the time comes from; real by default.
-    :param store: "file:" and a folder, such as "file:~/.cache/ratelimit/openai": all
-        processes of this machine that name it share one quota, and a program that is
-        started again goes on from the level that it left. None: this process alone.
-    :param on_store_error: what happens while that folder cannot be used: "local" goes
-        on with this process's fair share, with one warning; "raise" raises
-        `StoreUnavailable`; "open" lets each call go.
+    :param store: "redis://host:6379/0", a redis-py client, or "file:" and a folder: all
+        processes that name it share one quota, and a program that is started again goes
+        on from the level that it left. None: this process alone.
+    :param on_store_error: what happens while that cannot be used: "local" goes on with
+        this process's fair share, with one warning; "raise" raises `StoreUnavailable`;
+        "open" lets each call go.
 
     Raises `InvalidArgument` on what cannot be used.
     """
@@ -112,7 +112,7 @@ class RateLimiter:
         output: Literal["max", "learned"] | int | None = None,
         priorities: Mapping[str, float] = PATIENCE,
         clock: Clock | None = None,
-        store: str | None = None,
+        store: str | RedisClient | None = None,
         on_store_error: OnStoreError = "local",
     ) -> None:
         own = Limits(rpm=rpm, tpm=tpm, rpd=rpd, tpd=tpd, rps=rps, concurrency=concurrency)
@@ -134,7 +134,7 @@ class RateLimiter:
             accounting=accounting,
             output=output,
             priorities=amounts_of(priorities, "the patience"),
-            open_store=opener(store, on_store_error, clock.epoch),
+            open_store=opener(store, on_store_error, clock.now, clock.epoch),
         )
 
     @overload

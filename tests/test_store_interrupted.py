@@ -7,6 +7,7 @@ debit and each settlement has been written exactly once.
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -35,7 +36,7 @@ class Quota:
 
     def __init__(self, folder: Path, *, written: bool) -> None:
         store = f"file:{tempfile.mkdtemp(dir=folder)}"
-        make = opener(store, "raise", "clock of a test")
+        make = opener(store, "raise", time.monotonic, "clock of a test")
         one, other = make("*", LIMITS, 0.0, 0.0), make("*", LIMITS, 0.0, 0.0)
         assert isinstance(one, FileStore)
         assert isinstance(other, FileStore)

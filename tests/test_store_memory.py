@@ -16,7 +16,7 @@ from ratelimit import Limit, Limits, ReentrantUse, RequestTooLarge, locks
 from ratelimit.stores.bucket import Bucket
 from ratelimit.stores.buckets import Buckets
 from ratelimit.stores.memory import MemoryStore
-from ratelimit.stores.payments import Payment
+from ratelimit.stores.payments import Payment, Wait
 from tests.payments import paid, refused
 
 LIMITS = Limits(Limit("requests", 10, 10), Limit("tokens", 100, 10))
@@ -141,7 +141,7 @@ def test_nothing_is_admitted_while_a_store_is_closed() -> None:
     store.close(30)
     store.close(20)
 
-    assert refused(store, CALL, 10) == (30, 30)
+    assert refused(store, CALL, 10) == Wait(30, 30)
     assert store.moment(CALL) == 30
     paid(store, CALL, 30)
 

@@ -73,7 +73,7 @@ def test_top_ends_quietly(
 
 @pytest.mark.parametrize(
     ("given", "sentence"),
-    [("redis://host", 'is "file:" and a folder'), ("file:/nowhere/at/all", "no quota in")],
+    [("redis://host", '"file:" and a folder'), ("file:/nowhere/at/all", "no quota in")],
 )
 def test_what_is_no_quota_is_said(
     given: str, sentence: str, capsys: pytest.CaptureFixture[str]

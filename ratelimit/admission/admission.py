@@ -62,6 +62,7 @@ class Admission:
         self._open_store = partial(open_store, name)
         self._given = limits
         self.store = self._open_store(limits, clock.now(), slack)
+        self.store.follow(self.queue.first, self.queue.nudge)
         self.longest_wait = 0.0
         self._slack = slack
 
@@ -70,14 +71,23 @@ class Admission:
         """Return whether nobody waits and no call is in flight."""
         return not self.queue.entries and not self.store.in_flight
 
-    def admit_nowait(self, payment: Payment, patience: float, now: float) -> Wait | None:
-        """Pay at once and return None, or return the wait until it may be possible."""
+    def admit_nowait(
+        self, payment: Payment, patience: float, now: float, *, waits: bool
+    ) -> Wait | None:
+        """Pay at once and return None, or return the wait until it may be possible.
+
+        :param waits: whether the caller waits otherwise: a store that answers later is
+            then asked from the queue.
+        """
         queue = self.queue
         if queue.entries:
             queue.drop_dead()
             if not queue.admits(rank_of(payment, now, patience)):
                 self.store.refuse_oversize(payment)
                 return Wait(inf)
+        if self.store.answers_later and waits:
+            self.store.refuse_oversize(payment)
+            return Wait(inf)
         if self.store.shared:
             return self.store.take(payment, now, rank_of(payment, now, patience), waits=False)
         return self.store.take(payment, now)
@@ -85,16 +95,20 @@ class Admission:
     def admit(self, payment: Payment, terms: Terms) -> None:
         """Wait in the calling thread until the call is paid."""
         parker = drivers.ThreadParker(self.clock)
-        flow = admit(self.queue, _waiter(payment, terms, parker), self.now(), terms.deadline)
+        flow = self._flow(_waiter(payment, terms, parker), terms)
         drivers.run(flow, self.store, self.clock, parker)
         self.longest_wait = max(self.longest_wait, payment.admitted_at - terms.arrival)
 
     async def admit_async(self, payment: Payment, terms: Terms) -> None:
         """Wait in the calling task until the call is paid."""
         parker = drivers.TaskParker()
-        flow = admit(self.queue, _waiter(payment, terms, parker), self.now(), terms.deadline)
+        flow = self._flow(_waiter(payment, terms, parker), terms)
         await drivers.run_async(flow, self.store, self.clock, parker)
         self.longest_wait = max(self.longest_wait, payment.admitted_at - terms.arrival)
+
+    def _flow(self, waiter: Waiter, terms: Terms) -> drivers.Flow:
+        later = self.store.answers_later
+        return admit(self.queue, waiter, self.now(), terms.deadline, answers_later=later)
 
     def close(self, seconds: float) -> None:
         """Admit nobody for ``seconds``: one refusal pauses the queue for everybody."""
@@ -147,6 +161,7 @@ class Admission:
         before.abandon()
         limits = self._given if before.shared else before.limits
         self.store = self._open_store(limits, self.now(), self._slack)
+        self.store.follow(self.queue.first, self.queue.nudge)
         self.store.close(before.closed_until)
         if before.marking:
             self.store.mark()
@@ -164,4 +179,6 @@ def _waiter(payment: Payment, terms: Terms, parker: Parker) -> Waiter:
     if terms.again:
         rank = nextafter(rank, -inf)
     patience = terms.patience if rank > -NESTED_FIRST / 2 else -1.0  # nested calls by themselves
-    return Waiter(rank, payment, parker, patience=patience, prepare=terms.prepare)
+    return Waiter(
+        rank, payment, parker, patience=patience, prepare=terms.prepare, deadline=terms.deadline
+    )

@@ -56,15 +56,24 @@ Answer = Wait | float | None
 
 
 def admit(
-    queue: Queue, waiter: Waiter, now: float, deadline: float = inf
+    queue: Queue,
+    waiter: Waiter,
+    now: float,
+    deadline: float = inf,
+    *,
+    answers_later: bool = False,
 ) -> Generator[Command, Answer, None]:
     """Wait for the turn of ``waiter`` and pay.
 
     :param now: the time it is; all moments are seconds of the same clock.
     :param deadline: raise `WaitTimeout` at this moment, or before it as soon as it is
         certain that the call cannot go until then.
+    :param answers_later: whether the store has to be asked once, and its answer to be
+        awaited, also where the deadline is near: it knows the deadline.
     """
     payment = waiter.payment
+    payment.withdrawn = False
+    pending = answers_later
     if deadline < inf:
         moment = yield Predict(payment, queue.ahead_of(waiter.rank))
         _refuse_late(moment, now, deadline)
@@ -75,21 +84,25 @@ def admit(
             if waiter.left:  # the queue went on without it while its event loop was stopped
                 queue.join(waiter)
             if queue.head is waiter:
-                if now >= deadline:
+                if now >= deadline and not pending:
                     raise _timed_out()
-                again = inf if waiter.prepare is None else waiter.prepare()
+                prepare = None if payment.paid else waiter.prepare
+                again = inf if prepare is None else prepare()
                 wait = yield Take(payment, waiter.rank)
                 if not isinstance(wait, Wait):
                     return
-                until = min(wait.until, now + again)
+                until, pending = min(wait.until, now + again), wait.pending
                 _refuse_late(wait.not_before, now, deadline)
-            if now >= deadline:
+            if now >= deadline and not pending:
                 raise _timed_out()
-            time = yield Park(min(until, deadline), partial(queue.refuse_blocking, waiter))
+            if not pending:
+                until = min(until, deadline)
+            time = yield Park(until, partial(queue.refuse_blocking, waiter))
             if isinstance(time, float):
                 now = time
     finally:
         try:
+            payment.withdrawn = not payment.paid
             queue.leave(waiter)
         finally:
             # Twice more, if Ctrl-C cut it short, and a second one the repetition: a

@@ -27,12 +27,13 @@ import heapq
 import itertools
 import threading
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Protocol, TypeVar
 
 from ratelimit.admission.ahead import Ahead
 from ratelimit.errors import ReentrantUse
 from ratelimit.locks import reentrant_use, try_steps, wait_steps
-from ratelimit.stores.payments import Payment
+from ratelimit.stores.payments import Asked, Payment
 
 T = TypeVar("T")
 
@@ -57,9 +58,11 @@ class Waiter:
     :param payment: what the call pays when its turn has come.
     :param prepare: called before the head looks at the store, each time: more may be
         known of the server by then. Returns in how many seconds to look again.
+    :param deadline: after this moment it must not go, in seconds like ``rank``.
     """
 
     __slots__ = (
+        "deadline",
         "left",
         "parker",
         "patience",
@@ -79,8 +82,10 @@ class Waiter:
         *,
         patience: float = 0.0,
         prepare: Callable[[], float] | None = None,
+        deadline: float = inf,
     ) -> None:
         self.rank = rank
+        self.deadline = deadline
         self.payment = payment
         self.parker = parker
         self.patience = patience
@@ -286,6 +291,24 @@ class Queue:
             and not other.parker.gone()
             for rank, serial, other in self.entries
         )
+
+    def first(self, count: int) -> list[Asked]:
+        """Return the first calls that wait, in order, at most ``count``."""
+        return self._locked(self._first, count)
+
+    def _first(self, count: int) -> list[Asked]:
+        # In a heap each entry stands before its two children: the first ones are found
+        # in order without a look at the rest.
+        entries, found = self.entries, list[Asked]()
+        border = [(entries[0], 0)] if entries else []
+        while border and len(found) < count:
+            (_, _, waiter), place = heapq.heappop(border)
+            if waiter.queued:
+                found.append(Asked(waiter.payment, waiter.rank, waiter.deadline, waiter.thread))
+            for child in (2 * place + 1, 2 * place + 2):
+                if child < len(entries):
+                    heapq.heappush(border, (entries[child], child))
+        return found
 
     def ahead_of(self, rank: float) -> Mapping[str, float]:
         """Return what the waiters in front of a newcomer certainly take, summed."""

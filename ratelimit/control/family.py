@@ -56,11 +56,16 @@ class ModelFamily:
         self.reports = Reports(hooks, name_of(name), clock.now)
         self.controller = Controller(self.admission, self.pricing, self.slack, limits, self.reports)
 
-    def admit_nowait(self, payment: Payment, patience: float, now: float) -> Wait | None:
-        """Pay at once and return None, or return the wait until it may be possible."""
+    def admit_nowait(
+        self, payment: Payment, patience: float, now: float, *, waits: bool = False
+    ) -> Wait | None:
+        """Pay at once and return None, or return the wait until it may be possible.
+
+        :param waits: whether the caller waits otherwise.
+        """
         while True:
             try:
-                wait = self.admission.admit_nowait(payment, patience, now)
+                wait = self.admission.admit_nowait(payment, patience, now, waits=waits)
             except RequestTooLarge as error:
                 self._raise_unless_retracted(error)
             else:

@@ -80,11 +80,11 @@ class Reservation:
         """Wait in the calling thread."""
         lease = self._unpaid()
         if not self._engine.hooks.per_call:
-            if self._try_admit(lease) is not None:
+            if self._try_admit(lease, waits=True) is not None:
                 self._wait(lease)
             return self._hand_out(lease)
         with Counted(lease):
-            if self._try_admit(lease) is not None:
+            if self._try_admit(lease, waits=True) is not None:
                 self._wait(lease)
         return self._hand_out(lease)
 
@@ -105,11 +105,11 @@ class Reservation:
         else:
             lease = self._unpaid()
         if not self._engine.hooks.per_call:
-            if self._try_admit(lease) is not None:
+            if self._try_admit(lease, waits=True) is not None:
                 await self._wait_async(lease)
             return self._hand_out(lease)
         with Counted(lease):
-            if self._try_admit(lease) is not None:
+            if self._try_admit(lease, waits=True) is not None:
                 await self._wait_async(lease)
         return self._hand_out(lease)
 
@@ -134,14 +134,17 @@ class Reservation:
             payment.nest(parent)
         return AdmittedLease(family, payment, estimate)
 
-    def _try_admit(self, lease: AdmittedLease) -> Wait | None:
-        """Admit without waiting and return None, or return the wait."""
+    def _try_admit(self, lease: AdmittedLease, *, waits: bool = False) -> Wait | None:
+        """Admit without waiting and return None, or return the wait.
+
+        :param waits: whether the caller waits otherwise.
+        """
         engine = self._engine
         engine.warn_if_forked()
         family, payment = lease.family, lease.payment
         if not family.admission.store.buckets_only:
             self._find_slot(family, payment)
-        return family.admit_nowait(payment, self._patience, engine.clock.now())
+        return family.admit_nowait(payment, self._patience, engine.clock.now(), waits=waits)
 
     def _find_slot(self, family: ModelFamily, payment: Payment) -> None:
         """Look for a slot that the call may use, or that nobody uses any more."""

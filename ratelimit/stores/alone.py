@@ -55,9 +55,13 @@ class Alone:
         self._full_at = full_at
         self.processes = processes
         self.again_at = now + ASK_SECONDS
+
+    def warn(self) -> None:
+        """Say once that the store is lost, and what follows."""
         if not self._warned:
             self._warned = True
-            caution(f"the shared store is lost ({error}): {self._consequence()}", stacklevel=2)
+            reason = self._reason
+            caution(f"the shared store is lost ({reason}): {self._consequence()}", stacklevel=2)
 
     def _consequence(self) -> str:
         if self._policy == "raise":

@@ -17,7 +17,7 @@ from ratelimit.limits import Limit, Limits
 from ratelimit.locks import try_steps, wait_steps
 from ratelimit.stores.bucket import Bucket
 from ratelimit.stores.buckets import Buckets
-from ratelimit.stores.payments import NOTHING, Payment
+from ratelimit.stores.payments import NOTHING, Payment, Waiting
 
 
 class Holdings:
@@ -59,6 +59,8 @@ class Holdings:
 
     shared: ClassVar[bool] = False
     """Whether other processes take from the same buckets."""
+    answers_later: ClassVar[bool] = False
+    """Whether `take` asks, and the answer is there when the head is woken."""
     remembers: bool = False
     """Whether the levels at the start were another process's, not a guess."""
 
@@ -111,6 +113,13 @@ class Holdings:
 
     def abandon(self) -> None:
         """Leave what is shared to the process that this one was forked from."""
+
+    def follow(self, waiting: Waiting, wake: Callable[[], object]) -> None:
+        """Serve a queue, where answers come later.
+
+        :param waiting: returns the first calls that wait, at most that many.
+        :param wake: lets the first one look at the store again.
+        """
 
     def mark(self) -> None:
         """Let payments carry marks from now on: headers are listened to."""
@@ -182,7 +191,12 @@ class Holdings:
         lowered = any(until > now for until in self._buckets.lowered_until)
         if not lowered and self.closed_until <= now and limits == self.limits:
             return False
+        self._revert(now)
+        if limits != self.limits:
+            self.replace(limits, now)
+        return True
 
+    def _revert(self, now: float) -> None:
         def apply() -> None:
             buckets = self._buckets
             full_at, corrected = buckets.after_revert(now)
@@ -195,9 +209,6 @@ class Holdings:
             self._find_obstacles()
 
         self._soon(apply)
-        if limits != self.limits:
-            self.replace(limits, now)
-        return True
 
     def corrected(self, bucket: Bucket) -> float | None:
         """Return the seconds by which `correct` moved a bucket; None: it is no more."""

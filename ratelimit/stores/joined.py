@@ -164,6 +164,7 @@ class JoinedStore(SharedStore):
         """Go on without the file, as far as that was asked for."""
         shared, file = self._buckets, self._file
         self._alone.begin(error, shared.full_at, self.processes, now)
+        self._alone.warn()
         own = Buckets(self._alone.share(self.limits), now, self._slack)
         own.full_at = list(shared.full_at)
         own.deferred = shared.deferred - self._foreign.deferred

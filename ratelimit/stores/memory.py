@@ -117,7 +117,7 @@ class MemoryStore(Holdings):
         serial, evidence = self.admissions + 1, None
         if self.marking:
             evidence = Evidence(buckets.marks(full_at), serial, self.in_flight + 1)
-        lender = None if self.buckets_only else _lender(payment)
+        lender = None if self.buckets_only else lender_of(payment)
         nesting = payment.nesting
         lent = None if lender is None else lender.nesting or Nesting()
         thread = 0 if self.buckets_only else threading.get_ident()
@@ -148,7 +148,7 @@ class MemoryStore(Holdings):
         """Return what else than the buckets keeps a call back, if anything."""
         if now >= self._cap_until:
             self._set_cap(None, inf)
-        if self.full and _lender(payment) is None:
+        if self.full and lender_of(payment) is None:
             self._buckets.refuse_oversize(payment.amounts, payment.deferred)
             return Wait(self._cap_until)
         if self.closed_until > now:
@@ -255,7 +255,7 @@ class MemoryStore(Holdings):
             inherited.lender = lender
 
 
-def _lender(payment: Payment) -> Payment | None:
+def lender_of(payment: Payment) -> Payment | None:
     """Return the call that can lend its slot to a nested call now.
 
     The call around it, or, where that lends its slot already, the borrower if the same

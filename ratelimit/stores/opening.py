@@ -6,11 +6,12 @@ Owns the forms of ``store=``. Must never take from a store.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote
 
 from ratelimit.errors import InvalidArgument
@@ -18,17 +19,44 @@ from ratelimit.limits import Limits
 from ratelimit.stores.alone import Alone, OnStoreError
 from ratelimit.stores.memory import MemoryStore
 
+if TYPE_CHECKING:
+    from ratelimit.stores.redis.link import Link
+
+Now = Callable[[], float]
+
+
+class RedisClient(Protocol):
+    """What is used of a redis-py client."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command and return its reply."""
+
+
 OpenStore = Callable[[str, Limits, float, float], MemoryStore]
 """Makes the store of a family: its name, its limits, now and the slack in seconds."""
+
+REDIS: Final = frozenset({"redis", "rediss", "unix"})
+"""Schemes of the addresses of Redis and Valkey servers."""
+REAL: Final = "boot"
+"""How the name of the real clock begins."""
+FORMS: Final = (
+    'store= is "redis://HOST:PORT/0" (or a client of redis-py), which processes of many '
+    'machines share, or "file:" and a folder, such as "file:~/.cache/ratelimit/openai", which '
+    "those of one machine share"
+)
 
 LONGEST_NAME: Final = 150
 """Characters of a family's name in the name of its file."""
 
 
-def opener(store: str | None, on_store_error: OnStoreError, epoch: str) -> OpenStore:
+def opener(
+    store: str | RedisClient | None, on_store_error: OnStoreError, clock: Now, epoch: str
+) -> OpenStore:
     """Return what makes the stores of a limiter.
 
-    :param store: "file:" and a folder; None: this process's memory.
+    :param store: the address of a Redis or Valkey server, a redis-py client, or "file:"
+        and a folder; None: this process's memory.
+    :param clock: the time it is, in seconds.
     :param epoch: names the clock that moments come from.
 
     Raises `InvalidArgument` on what cannot be used.
@@ -36,6 +64,8 @@ def opener(store: str | None, on_store_error: OnStoreError, epoch: str) -> OpenS
     Alone(on_store_error)  # refuses what is no policy
     if store is None:
         return lambda _, limits, now, slack: MemoryStore(limits, now, slack)
+    if not isinstance(store, str) or store.partition(":")[0] in REDIS:
+        return _redis_opener(store, on_store_error, clock, epoch)
 
     folder = folder_of(store)
     # filelock is of the extra `file`, and this part of Unix alone.
@@ -49,14 +79,55 @@ def opener(store: str | None, on_store_error: OnStoreError, epoch: str) -> OpenS
     return make
 
 
+def _redis_opener(store: object, on_store_error: OnStoreError, clock: Now, epoch: str) -> OpenStore:
+    link = link_of(store)
+    if not epoch.startswith(REAL):
+        raise InvalidArgument(
+            "a server has a clock of its own: with store= on Redis leave clock= out"
+        )
+    from ratelimit.stores.redis.store import RedisStore  # noqa: PLC0415  # of the extra `redis`
+
+    def make(name: str, limits: Limits, now: float, slack: float) -> MemoryStore:
+        alone = Alone(on_store_error)
+        return RedisStore(link, link.key(name), alone, limits, now, slack, clock)
+
+    return make
+
+
+def link_of(store: object) -> Link:
+    """Return the link to the server that ``store=`` names; nothing is connected yet."""
+    if find_spec("redis") is None:
+        raise InvalidArgument(
+            "store= needs the package redis: pip install 'ratelimit-openai[redis]'"
+        )
+    from ratelimit.stores.redis.link import Link, connected  # noqa: PLC0415
+
+    if isinstance(store, str):
+        try:
+            return Link(*connected(store))
+        except (ValueError, TypeError, AttributeError) as error:
+            # The text may hold what it could not read, a password among it.
+            raise InvalidArgument(
+                'store= is an address such as "redis://localhost:6379/0", "rediss://..." or '
+                f'"unix:///run/redis.sock"; {_shown(store)} cannot be read '
+                f"({type(error).__name__})"
+            ) from None
+    execute = getattr(store, "execute_command", None)
+    if not callable(execute):
+        raise InvalidArgument(f"{FORMS}; not {_shown(store)}")
+    if inspect.iscoroutinefunction(execute):
+        raise InvalidArgument(
+            "store= takes a client of redis, not of redis.asyncio: it is used in a thread of "
+            "its own, for asyncio as well"
+        )
+    return Link(store, "default")
+
+
 def folder_of(store: object) -> Path:
     """Return the folder that ``store=`` names."""
     scheme, _, rest = store.partition(":") if isinstance(store, str) else ("", "", "")
     if scheme != "file" or not rest.removeprefix("//"):
-        raise InvalidArgument(
-            'store= is "file:" and a folder, such as "file:~/.cache/ratelimit/openai", which '
-            f"processes of one machine share; not {_shown(store)}"
-        )
+        raise InvalidArgument(f"{FORMS}; not {_shown(store)}")
     if not hasattr(os, "pread"):
         raise InvalidArgument(
             "store= shares a quota through a file on Linux, macOS and other Unix systems only; "
@@ -83,6 +154,6 @@ def _file_name(name: str) -> str:
 def _shown(store: object) -> str:
     """Return what a message shows: of an address no more than its scheme."""
     if not isinstance(store, str):
-        return f"{type(store).__name__!r} object"
+        return f"a {type(store).__name__}"
     scheme, colon, _ = store.partition(":")
     return repr(f"{scheme}:..." if colon else store[:40])

@@ -5,7 +5,7 @@ Owns the records that pass between a store and the rooms above it. Must never ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from types import MappingProxyType
@@ -26,6 +26,23 @@ class Wait(NamedTuple):
     """When to ask again; inf: only the end of another call helps."""
     not_before: float = -inf
     """Before this moment the call cannot go, whatever calls in flight give back."""
+    pending: bool = False
+    """Whether the answer is on its way: the head is woken when it is there."""
+
+
+class Asked(NamedTuple):
+    """A call that waits, as a store sees it; moments like those of `Wait`."""
+
+    payment: Payment
+    rank: float
+    deadline: float
+    """After this moment the call must not go."""
+    thread: int
+    """The thread in which it waits."""
+
+
+Waiting = Callable[[int], Sequence[Asked]]
+"""Returns the first calls of a queue, at most that many."""
 
 
 class Mark(NamedTuple):
@@ -80,6 +97,8 @@ class Payment:
     """Whether all that is debited at admission stays debited."""
     paid: bool = field(default=False, init=False)
     """Whether the buckets have been debited."""
+    withdrawn: bool = field(default=False, init=False)
+    """Whether the call waits no longer: an answer that comes later is given back."""
     delivered: bool = field(default=False, init=False)
     """Whether the caller has the lease: from then on its call may have been sent."""
     ended: bool = field(default=False, init=False)

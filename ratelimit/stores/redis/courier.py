@@ -1,0 +1,119 @@
+"""The thread that takes steps for a store, when they are due.
+
+Owns when. Must never know what a step says. One thread a family of models, from its
+first call until the store is gone; it holds nobody up and keeps no program alive.
+"""
+
+from __future__ import annotations
+
+import atexit
+import queue
+import threading
+import time
+import weakref
+from typing import Final, Protocol
+
+BEAT_SECONDS: Final = 2.0
+"""Seconds between two steps of a process that has nothing to say: it is alive."""
+LEAVE_SECONDS: Final = 1.0
+"""Seconds that the end of the program waits for the last steps, at most."""
+
+
+class Served(Protocol):
+    """What the courier asks of a store."""
+
+    def due(self, now: float) -> float:
+        """Return when the next step is due."""
+
+    def serve(self) -> None:
+        """Take it."""
+
+    def leave(self) -> None:
+        """Take the last one."""
+
+
+class Courier:
+    """Serves one store, in a thread of its own from the first ring on."""
+
+    def __init__(self, store: Served) -> None:
+        self._store = weakref.ref(store)
+        self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._rung = False
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+        self.connection = threading.Lock()
+        """Held by who takes a step: one at a time."""
+        self.sent_at = 0.0
+        """When the last step went."""
+
+    def ring(self) -> None:
+        """Let the time of the next step be looked at again. Never blocks."""
+        if self._rung:
+            return
+        self._rung = True
+        self._bell.put(True)
+
+    def start(self) -> None:
+        """Let a thread take the steps from now on; a second time nothing happens.
+
+        The caller sees to it that no two threads are here at once.
+        """
+        alive = self._thread is not None and self._thread.is_alive()
+        if not alive and not self._stopped:
+            thread = threading.Thread(
+                target=_serve, args=(self._store, weakref.ref(self), self._bell), daemon=True
+            )
+            thread.name = "ratelimit store"
+            self._thread = thread
+            _living.add(self)
+            thread.start()
+
+    def stop(self) -> None:
+        """Take no more steps."""
+        self._stopped = True
+        self._bell.put(False)
+
+    def answered(self) -> None:
+        """Take note that the bell was answered: it may ring again."""
+        self._rung = False
+
+    def leave(self) -> None:
+        """Let the store take its last step."""
+        store = self._store()
+        if store is not None and not self._stopped:
+            self.stop()
+            store.leave()
+
+
+def _serve(
+    find: weakref.ref[Served], courier: weakref.ref[Courier], bell: queue.SimpleQueue[bool]
+) -> None:
+    latest = time.monotonic()
+    while True:
+        store, here = find(), courier()
+        if store is None or here is None:
+            return
+        here.answered()
+        now = time.monotonic()
+        seconds = min(store.due(now), latest + BEAT_SECONDS) - now
+        if seconds <= 0:
+            store.serve()
+            latest = time.monotonic()
+            continue
+        del store, here
+        try:
+            if not bell.get(timeout=seconds):
+                return
+        except queue.Empty:
+            pass
+
+
+_living: Final[weakref.WeakSet[Courier]] = weakref.WeakSet()
+
+
+@atexit.register
+def _leave() -> None:
+    end = time.monotonic() + LEAVE_SECONDS
+    for courier in list(_living):
+        if time.monotonic() < end:
+            courier.leave()

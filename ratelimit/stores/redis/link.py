@@ -1,0 +1,87 @@
+"""The connection to the server of a shared quota.
+
+Owns the client and how one step reaches the script. Must never know what a step says.
+redis-py connects, again if need be, over TLS, and to Sentinel's and Cluster's servers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from typing import Any, Final
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+from redis.retry import Retry
+
+TIMEOUT: Final = 1.0
+"""Seconds after which a server that does not answer is lost."""
+QUOTA: Final = "quota"
+"""The field of an address that names the quota: it is ours, not redis-py's."""
+
+SCRIPT: Final = (files(__package__) / "step.lua").read_text("utf-8")
+
+
+class LinkError(OSError):
+    """The server cannot be reached or refuses; the step may have been taken."""
+
+
+class Link:
+    """Sends steps to the script, over one client.
+
+    :param client: of redis-py.
+    :param quota: the name of the quota: programs that name another one share nothing.
+    :param script: what runs in the server.
+    """
+
+    def __init__(self, client: Any, quota: str, script: str = SCRIPT) -> None:
+        self._client = client
+        self._quota = quota
+        self._script = script
+        self._digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        self.round_trips = 0
+
+    def key(self, family: str) -> str:
+        """Return the key of a family of models; all of it is in that one."""
+        return f"ratelimit:{self._quota}:{family}"
+
+    def step(self, key: str, ask: bytes) -> bytes:
+        """Take one step and return the reply.
+
+        Raises `LinkError` where that cannot be; the step may have been taken, or not.
+        """
+        self.round_trips += 1
+        try:
+            try:
+                return self._send("EVALSHA", self._digest, key, ask)
+            except NoScriptError:  # the server was started again, or its scripts were flushed
+                self.round_trips += 1
+                return self._send("EVAL", self._script, key, ask)
+        except (RedisError, OSError) as error:
+            raise LinkError(f"{type(error).__name__}: {error}") from error
+
+    def _send(self, command: str, script: str, key: str, ask: bytes) -> bytes:
+        reply = self._client.execute_command(command, script, 1, key, ask, NEVER_DECODE=True)
+        if not isinstance(reply, bytes):
+            raise LinkError(f"{key} is no quota of this version")
+        return reply
+
+
+def connected(address: str) -> tuple[Any, str]:
+    """Return a client for an address, and the name of the quota that it gives.
+
+    Raises `ValueError` for what is no address.
+    """
+    parts = urlsplit(address)
+    fields = parse_qs(parts.query, keep_blank_values=True)
+    quota = fields.pop(QUOTA, ["default"])[-1]
+    rest = urlunsplit(parts._replace(query=urlencode(fields, doseq=True)))
+    client = redis.Redis.from_url(
+        rest,
+        socket_timeout=TIMEOUT,
+        socket_connect_timeout=TIMEOUT,
+        retry=Retry(NoBackoff(), 1),
+    )
+    return client, quota
