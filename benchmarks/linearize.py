@@ -73,7 +73,8 @@ def violations(limits: Sequence[Sequence[Any]], steps: Iterable[dict[str, Any]])
         for operation in step["operations"]:
             found.extend(f"step {number}: {fault}" for fault in _replay(buckets, operation))
         for bucket, full_at in zip(buckets, step["full_at"], strict=True):
-            gap = max(full_at, step["asked"]) - max(bucket.full_at, step["asked"])
+            moment = step.get("now", step["asked"])
+            gap = max(full_at, moment) - max(bucket.full_at, moment)
             if abs(gap) > NEAR:
                 found.append(f"step {number}: {bucket.name} is full {gap:.6f} s too late")
             bucket.full_at = full_at  # so that one fault is counted once

@@ -36,10 +36,13 @@ from rich.table import Table
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # a script sees its own folder only
 
+from benchmarks.sharing.accidents import lost_and_found
 from benchmarks.sharing.chaos import chaos
 from benchmarks.sharing.hammer import hammer, latency
 from benchmarks.sharing.history import record
-from benchmarks.sharing.throughput import throughput
+from benchmarks.sharing.redis_server import RedisServer
+from benchmarks.sharing.steps import record_steps
+from benchmarks.sharing.throughput import beside_bare, throughput
 
 PROCESSES: Final = 8
 SECONDS: Final = 20.0
@@ -50,6 +53,12 @@ OPERATIONS: Final = 100_000
 
 
 def _figures(options: argparse.Namespace, folder: str) -> dict[str, Any]:
+    if options.store == "redis":
+        server = RedisServer(Path(folder))
+        try:
+            return _redis_figures(options, server, folder)
+        finally:
+            server.kill()
     store = f"file:{folder}/quota"
     if options.throughput:
         return throughput(store)
@@ -58,6 +67,17 @@ def _figures(options: argparse.Namespace, folder: str) -> dict[str, Any]:
     if options.history:
         return record(options.history, Path(folder) / "history.quota", PROCESSES, OPERATIONS)
     return hammer(store, PROCESSES, options.seconds) | latency(f"{store}-calm", PROCESSES)
+
+
+def _redis_figures(options: argparse.Namespace, server: RedisServer, folder: str) -> dict[str, Any]:
+    url = server.url
+    if options.throughput:
+        return beside_bare(url)
+    if options.chaos:
+        return lost_and_found(server, Path(folder), PROCESSES)
+    if options.history:
+        return record_steps(options.history, url, PROCESSES, OPERATIONS)
+    return hammer(url, PROCESSES, options.seconds) | latency(f"{url}?quota=calm", PROCESSES)
 
 
 def _show(console: Console, figures: dict[str, Any]) -> None:
@@ -82,8 +102,6 @@ def main() -> None:
         "--history", type=Path, metavar="FILE", help="write each step of 100,000 operations there"
     )
     options = parser.parse_args()
-    if options.store == "redis":
-        parser.error('there is no store on Redis yet: RateLimiter(store="file:...") is the one')
     with tempfile.TemporaryDirectory() as folder:
         figures = _figures(options, folder)
     _show(Console(), figures)

@@ -21,11 +21,11 @@ import anyio
 import pytest
 from hypothesis import HealthCheck, settings
 
+from benchmarks.sharing.redis_server import RedisServer, executable
 from ratelimit import Lease, RateLimiter, WaitTimeout, events
 from ratelimit.events import delivery
 from ratelimit.lease import current_lease
 from ratelimit.testing.clocks import ThreadClock, TrioClock, VirtualClock
-from tests.redis_server import RedisServer, executable
 
 if TYPE_CHECKING:
     LoopClock = type[VirtualClock | TrioClock]

@@ -14,12 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.sharing.redis_server import RedisServer
 from ratelimit import Limit, Limits, RequestTooLarge
 from ratelimit.stores.alone import Alone
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.opening import opener
 from ratelimit.stores.payments import Payment
-from tests.redis_server import RedisServer, SteeredLink, SteeredStore, Time
+from tests.steered_redis import SteeredLink, SteeredStore, Time
 
 LIMITS = Limits(Limit("requests", 10, 10), Limit("tokens", 100, 10, burst=60))
 LOWER = Limits(Limit("requests", 10, 10), Limit("tokens", 70, 10))

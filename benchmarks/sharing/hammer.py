@@ -43,8 +43,8 @@ def hammer(store: str, processes: int, seconds: float) -> dict[str, Any]:
     server = FakeOpenAI(rpm=None, rps=RATE, tpm=TOKENS, latency=LATENCY, output=20)
     with server.serve() as url:
         results = together(ask, processes, url, store, seconds)
-    begin = min(began for _, began in results)
-    answered = [count for count, _ in results]
+    begin = min(began for _, began, _ in results)
+    answered = [count for count, _, _ in results]
     entries = [entry for entry in server.ledger if 0 <= entry.time - begin <= seconds]
     admitted = sum(entry.admitted for entry in entries)
     return {
@@ -56,18 +56,20 @@ def hammer(store: str, processes: int, seconds: float) -> dict[str, Any]:
         "utilisation": admitted / (RATE + RATE * seconds),
         "jain_fairness": fairness(answered),
         "answered_by_process": answered,
+        "round_trips_per_admission": sum(trips for _, _, trips in results) / max(admitted, 1),
     }
 
 
-def ask(start: Start, url: str, store: str, seconds: float) -> tuple[int, float]:
+def ask(start: Start, url: str, store: str, seconds: float) -> tuple[int, float, int]:
     """Ask from one process, `TASKS` calls at a time.
 
-    Return how many were answered, and when the first of them was made.
+    Return how many were answered, when the first of them was made, and how often the
+    shared store was asked.
     """
     return asyncio.run(_ask(start, url, store, seconds))
 
 
-async def _ask(start: Start, url: str, store: str, seconds: float) -> tuple[int, float]:
+async def _ask(start: Start, url: str, store: str, seconds: float) -> tuple[int, float, int]:
     limiter = RateLimiter(rps=RATE, tpm=TOKENS, arrival_slack=SLACK, store=store)
     client = limiter.wrap(openai.AsyncOpenAI(api_key="any", base_url=url, max_retries=0))
     # The SDK loads most of itself with the first call, which takes seconds of the CPU.
@@ -85,13 +87,16 @@ async def _ask(start: Start, url: str, store: str, seconds: float) -> tuple[int,
 
     begin = await asyncio.to_thread(start)
     await asyncio.sleep(begin - time.monotonic())
+    shared = limiter._engine.families()["*"].admission.store  # noqa: SLF001  # no user asks
+    before = shared.round_trips
     tasks = [asyncio.create_task(calls()) for _ in range(TASKS)]
     await asyncio.sleep(seconds)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    trips = shared.round_trips - before
     await client.close()
-    return answered, begin
+    return answered, begin, trips
 
 
 def latency(store: str, processes: int) -> dict[str, float]:

@@ -70,6 +70,11 @@ class Holdings:
         return 1
 
     @property
+    def round_trips(self) -> int:
+        """How often a server was asked."""
+        return 0
+
+    @property
     def in_flight(self) -> int:
         """Return the number of calls between admission and settlement."""
         return self.admitted - self.ended

@@ -77,6 +77,7 @@ class Copy(MemoryStore):
         self._step: Step | None = None  # the one that has no reply yet
         self._changes: list[Change] = []
         self._send_by = inf
+        self._lost_at = -inf  # when the server was lost
         self._outage = False  # whether this process has gone on without the server
         self.is_lost = True
         """Whether the server is not known to be there."""
@@ -111,11 +112,19 @@ class Copy(MemoryStore):
 
         def apply() -> None:
             nonlocal kept
+            buckets = self._buckets
+            full_at = buckets.full_at
+            is_shared = payment.admitted_at <= self._lost_at  # if the server is lost
             if not kept:
                 back = self._back(payment, used)
-                self._keep([Change(wire.GIVE, name, amount) for name, amount in back.items()])
+                changes = [Change(wire.GIVE, name, amount) for name, amount in back.items()]
+                if self.is_lost and is_shared:
+                    self._changes += changes
+                self._keep(changes)
                 kept = True
             self._settle(payment, used, now)
+            if self.is_lost and is_shared:
+                buckets.full_at = full_at  # the server's will have it, not our share
 
         self._soon(apply)
 
@@ -239,7 +248,8 @@ class Copy(MemoryStore):
             deferred=max(self._buckets.deferred - self._foreign.deferred, 0.0),
         )
         calls = [self._call(one, now) for one in asked]
-        changes, rest = self._changes[:MOST_CHANGES], self._changes[MOST_CHANGES:]
+        most = 0 if ends else MOST_CHANGES  # a step of a forgotten process would count again
+        changes, rest = self._changes[:most], self._changes[most:]
         step = Step(own, changes, asked, calls, keeps_ticket, ends)
 
         # Nothing may come between these lines: no call, no loop.

@@ -28,8 +28,8 @@ class Served(Protocol):
     def serve(self) -> None:
         """Take it."""
 
-    def leave(self) -> None:
-        """Take the last one."""
+    def leave(self, until: float) -> None:
+        """Take the last one, or give up then."""
 
 
 class Courier:
@@ -77,12 +77,12 @@ class Courier:
         """Take note that the bell was answered: it may ring again."""
         self._rung = False
 
-    def leave(self) -> None:
-        """Let the store take its last step."""
+    def leave(self, until: float) -> None:
+        """Let the store take its last step, or give up then."""
         store = self._store()
         if store is not None and not self._stopped:
             self.stop()
-            store.leave()
+            store.leave(until)
 
 
 def _serve(
@@ -116,4 +116,4 @@ def _leave() -> None:
     end = time.monotonic() + LEAVE_SECONDS
     for courier in list(_living):
         if time.monotonic() < end:
-            courier.leave()
+            courier.leave(end)

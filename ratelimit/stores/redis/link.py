@@ -12,12 +12,14 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 import redis
-from redis.backoff import NoBackoff
+from redis.backoff import ConstantBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
 TIMEOUT: Final = 1.0
 """Seconds after which a server that does not answer is lost."""
+PAUSE: Final = 0.02
+"""Seconds between a connection that broke and the next one, three times."""
 QUOTA: Final = "quota"
 """The field of an address that names the quota: it is ours, not redis-py's."""
 
@@ -82,6 +84,6 @@ def connected(address: str) -> tuple[Any, str]:
         rest,
         socket_timeout=TIMEOUT,
         socket_connect_timeout=TIMEOUT,
-        retry=Retry(NoBackoff(), 1),
+        retry=Retry(ConstantBackoff(PAUSE), 3),
     )
     return client, quota

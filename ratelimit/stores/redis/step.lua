@@ -12,31 +12,23 @@ local TICKET = 1 -- seconds for which a place counts after its head should ask a
 local ASK = 1 -- seconds after which a head asks again at the latest: others give back unseen
 local POLL = 0.05 -- seconds until a head asks again that waits for another call's end
 local BEHIND = 0.02 -- seconds at least until a head asks again that waits behind another
-local DEAD = 15 -- seconds after which a process that is not seen holds nothing any more
+local DEAD = 10 -- seconds after which a process that is not seen holds nothing any more
 local FORGOTTEN = 3600 -- seconds after which it is forgotten, numbers of steps included
 local STEP = 2 -- seconds by which a clock that is set looks different from one that runs
 local KEPT = 3600 -- seconds for which a full quota is kept
 local LONGEST = 32 * 86400 -- seconds for which any quota is kept
 
 local huge, max, min = math.huge, math.max, math.min
-local unpack = struct.unpack
+local pack, unpack = struct.pack, struct.unpack
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 
-local ask, at = ARGV[1], 1
-local function read(format)
-  local a, b, c, d, e, f, g, h, i, j, k, l
-  a, b, c, d, e, f, g, h, i, j, k, l = unpack(format, ask, at)
-  local values = {a, b, c, d, e, f, g, h, i, j, k, l}
-  at = values[#values]
-  return a, b, c, d, e, f, g, h, i, j, k, l
-end
-
-local id, number, birth, version, elapsed, slack, first_slack = read('<c16dddddd')
-local in_flight, borrowing, deferred, flags, count = read('<dddBB')
-local seeded, keeps_ticket, leaves = flags % 2 == 1, flags % 4 > 1, flags % 8 > 3
+local ask = ARGV[1]
+local id, number, birth, version, elapsed, slack, first_slack, in_flight, borrowing, deferred,
+  flags, count, at = unpack('<c16dddddddddBB', ask)
+local seeded, keeps_ticket, ends = flags % 2 == 1, flags % 4 > 1, flags % 8 > 3
 local names = {}
-for place = 1, count do names[place] = read('<Bc0') end
+for place = 1, count do names[place], at = unpack('<Bc0', ask, at) end
 
 local function new_bucket(name, amount, per, burst)
   local window = burst * per / amount
@@ -51,11 +43,12 @@ local function slack_of(bucket)
 end
 
 local function read_limits()
-  local text = read('<I4c0')
-  local concurrency, many = read('<dB')
+  local text, concurrency, many
+  text, concurrency, many, at = unpack('<I4c0dB', ask, at)
   local buckets, ahead = {}, {}
   for place = 1, many do
-    local name, amount, per, burst, seconds = read('<Bdddd')
+    local name, amount, per, burst, seconds
+    name, amount, per, burst, seconds, at = unpack('<Bdddd', ask, at)
     buckets[place] = new_bucket(names[name], amount, per, burst)
     ahead[place] = seconds
   end
@@ -65,7 +58,7 @@ end
 local raw = redis.call('GET', KEYS[1])
 local quota = raw and cmsgpack.unpack(raw)
 if not seeded and (not quota or (birth ~= 0 and birth ~= quota.birth)) then
-  return struct.pack('<B', 1)
+  return pack('<B', 1)
 end
 
 local saved = 0
@@ -79,8 +72,8 @@ if quota then
   now = saved + passed
 end
 if seeded then
-  local closed = read('<d')
-  local given = read('<I4c0')
+  local closed, given
+  closed, given, at = unpack('<dI4c0', ask, at)
   local text, concurrency, buckets, ahead = read_limits()
   if not quota then
     quota = {birth = now, shift = 0, version = now, given = given, text = text,
@@ -154,37 +147,39 @@ local function replace(given, text, concurrency, buckets)
   quota.version = quota.version + 1
 end
 
-local change = {}
-change[1] = function(name, back) give(name, back) end
-change[2] = function(name, per, seconds) -- what headers have shown
-  local bucket = find(name, per)
-  if bucket then
-    bucket[FULL] = max(bucket[FULL], now) + seconds
-    bucket[CORRECTED] = bucket[CORRECTED] + seconds
-    bucket[LOWERED] = max(bucket[LOWERED], now) + seconds
-  end
-end
-change[3] = function(_, seconds) quota.closed = max(quota.closed, now + seconds) end
-change[4] = function(_, cap, seconds) quota.cap, quota.cap_until = cap, now + seconds end
-change[5] = function() -- revert; see `Buckets.after_revert`
-  for _, bucket in ipairs(quota.buckets) do
-    local back = max(bucket[LOWERED] - now, 0)
-    bucket[FULL], bucket[CORRECTED] = bucket[FULL] - back, bucket[CORRECTED] - back
-    bucket[LOWERED] = now
-  end
-  quota.closed = now
-end
-change[6] = function(_, share) -- see `Buckets.after_spending`
-  for _, bucket in ipairs(quota.buckets) do
-    local left = (1 - share) * bucket[AMOUNT]
-    if left < bucket[BURST] then
-      bucket[FULL] = max(bucket[FULL], now + slack_of(bucket)) + (bucket[BURST] - left) * bucket[UNIT]
+local function change(kind, name, a, b)
+  if kind == 1 then -- given back
+    give(name, a)
+  elseif kind == 2 or kind == 7 then -- headers have shown it, or it was spent elsewhere
+    local bucket = find(name, a)
+    if bucket then
+      bucket[FULL] = max(bucket[FULL], now) + b
+      if kind == 2 then
+        bucket[CORRECTED] = bucket[CORRECTED] + b
+        bucket[LOWERED] = max(bucket[LOWERED], now) + b
+      end
     end
+  elseif kind == 3 then
+    quota.closed = max(quota.closed, now + a)
+  elseif kind == 4 then
+    quota.cap, quota.cap_until = a, now + b
+  elseif kind == 5 then -- revert; see `Buckets.after_revert`
+    for _, bucket in ipairs(quota.buckets) do
+      local back = max(bucket[LOWERED] - now, 0)
+      bucket[FULL], bucket[CORRECTED] = bucket[FULL] - back, bucket[CORRECTED] - back
+      bucket[LOWERED] = now
+    end
+    quota.closed = now
+  elseif kind == 6 then -- see `Buckets.after_spending`
+    for _, bucket in ipairs(quota.buckets) do
+      local missing = bucket[BURST] - (1 - a) * bucket[AMOUNT]
+      if missing > 0 then
+        bucket[FULL] = max(bucket[FULL], now + slack_of(bucket)) + missing * bucket[UNIT]
+      end
+    end
+  else
+    replace(a, read_limits())
   end
-end
-change[7] = function(name, per, seconds) -- what was spent without this server
-  local bucket = find(name, per)
-  if bucket then bucket[FULL] = max(bucket[FULL], now) + seconds end
 end
 
 -- Return when an amount fits; see `Bucket.moment`.
@@ -248,27 +243,27 @@ local wait = -1
 if again then
   wait = 0
 else
-  local changes = read('<I2')
+  local changes, calls
+  changes, at = unpack('<H', ask, at)
   for _ = 1, changes do
-    local kind, name, a, b = read('<BBdd')
-    if kind == 8 then
-      replace(a, read_limits())
-    else
-      change[kind](names[name], a, b)
-    end
+    local kind, name, a, b
+    kind, name, a, b, at = unpack('<BBdd', ask, at)
+    change(kind, names[name], a, b)
   end
 
-  local calls, granted = read('<B'), {}
+  local granted = {}
+  calls, at = unpack('<B', ask, at)
   if not keeps_ticket then row.waits_until = 0 end
   for _ = 1, calls do
-    local call, many = {amounts = {}}, 0
-    local lent
-    call.rank, call.latest, lent, call.deferred, call.around, many = read('<ddBddB')
-    call.rank, call.lent = now + call.rank, lent > 0
+    local rank, latest, lent, defers, around, many, name, amount
+    rank, latest, lent, defers, around, many, at = unpack('<ddBddB', ask, at)
+    local amounts = {}
     for _ = 1, many do
-      local name, amount = read('<Bd')
-      call.amounts[names[name]] = amount
+      name, amount, at = unpack('<Bd', ask, at)
+      amounts[names[name]] = amount
     end
+    local call = {rank = now + rank, latest = latest, lent = lent > 0, deferred = defers,
+      around = around, amounts = amounts}
     local goes
     wait, goes = take(call)
     if wait then
@@ -282,13 +277,13 @@ else
     in_flight, deferred = in_flight + 1, deferred + call.deferred
     if call.lent then borrowing = borrowing + 1 end
     granted[#granted + 1] =
-      struct.pack('<ddd', goes - now, quota.admitted, others.in_flight + in_flight)
+      pack('<ddd', goes - now, quota.admitted, others.in_flight + in_flight)
     for _, bucket in ipairs(quota.buckets) do
-      granted[#granted + 1] = struct.pack('<d', bucket[FULL] - bucket[CORRECTED])
+      granted[#granted + 1] = pack('<d', bucket[FULL] - bucket[CORRECTED])
     end
   end
   local grants = #granted / (1 + #quota.buckets)
-  row.granted = struct.pack('<BB', grants, #quota.buckets) .. table.concat(granted)
+  row.granted = pack('<BB', grants, #quota.buckets) .. table.concat(granted)
   row.number, row.in_flight, row.borrowing = number, in_flight, borrowing
   row.deferred = deferred
 end
@@ -298,17 +293,17 @@ local lives = KEPT
 local figures = {}
 for place, bucket in ipairs(quota.buckets) do
   lives = max(lives, bucket[FULL] - now + KEPT)
-  figures[place] = struct.pack('<ddd', bucket[FULL], bucket[CORRECTED], bucket[LOWERED])
+  figures[place] = pack('<ddd', bucket[FULL], bucket[CORRECTED], bucket[LOWERED])
 end
 lives = min(max(lives, quota.closed - now), LONGEST)
-if leaves then quota.rows[id] = nil end
+if ends then quota.rows[id] = nil end
 redis.call('SET', KEYS[1], cmsgpack.pack(quota), 'PX', math.ceil(lives * 1000))
 
 local texts = ''
 if version ~= quota.version then
-  texts = struct.pack('<I4', #quota.text) .. quota.text .. struct.pack('<I4', #quota.given) .. quota.given
+  texts = pack('<I4', #quota.text) .. quota.text .. pack('<I4', #quota.given) .. quota.given
 end
-return struct.pack('<Bdddddddddddddd', 0, now, quota.birth, quota.version, saved, quota.closed,
+return pack('<Bdddddddddddddd', 0, now, quota.birth, quota.version, saved, quota.closed,
   quota.cap, quota.cap_until, quota.admitted, others.in_flight, others.borrowing,
   others.deferred, others.processes + 1, others.waiting, wait)
-  .. struct.pack('<B', #quota.buckets) .. table.concat(figures) .. row.granted .. texts
+  .. pack('<B', #quota.buckets) .. table.concat(figures) .. row.granted .. texts

@@ -46,6 +46,8 @@ MOST_CALLS: Final = 64
 """Calls that one step admits, at most."""
 ANSWER_SECONDS: Final = 2.5
 """Seconds after which a step without a reply is lost, whatever its client waits for."""
+GRACE_SECONDS: Final = 0.1
+"""Seconds that asking may take: a call with no time to wait may go as well."""
 FRESH_SECONDS: Final = 0.1
 """Seconds for which a reply is new enough to refuse a call by it."""
 REMEMBERED_SECONDS: Final = 3_600.0
@@ -68,8 +70,8 @@ class RedisStore(TiedStore):
         self._answer: tuple[Payment, Wait] | None = None
         self._waiting: Waiting | None = None
         self._wake: Callable[[], object] = bool
-        self.asking = False
-        """Whether a head waits for its first answer, or for a new one."""
+        self._asking = False  # whether a head waits for its first answer, or for a new one
+        self._looking = False  # whether somebody wants to know the levels
         super().__init__(link, key, alone, limits, now, slack, time)
 
     def follow(self, waiting: Waiting, wake: Callable[[], object]) -> None:
@@ -125,7 +127,7 @@ class RedisStore(TiedStore):
             if self._step is not None and now - self._courier.sent_at > ANSWER_SECONDS:
                 self._lose(LinkError("the server does not answer"), now)
                 return self._take_now(payment, now)
-            self.asking = True
+            self._asking = True
             self._courier.start()
             self._courier.ring()
         return wait
@@ -141,17 +143,28 @@ class RedisStore(TiedStore):
             return now
         return super().not_before(payment, now, ahead)
 
+    def levels(self, now: float) -> Mapping[tuple[str, float], float]:
+        """Return the level of each bucket, by (name, period in seconds).
+
+        As they were known last; the server is asked for newer ones.
+        """
+        if self._waiting is not None and now - self._asked_at > FRESH_SECONDS:
+            self._looking = True
+            self._locked(self._courier.start)
+            self._courier.ring()
+        return super().levels(now)
+
     def due(self, now: float) -> float:
         """Return when the next step is due, in seconds of the caller's clock."""
         if self.is_lost:
             return self._alone.again_at
-        if self.asking:
+        if self._asking or self._looking:
             return now
         return self._send_by
 
     def serve(self) -> None:
         """Take one step for the queue that is followed, and wake its head."""
-        self.asking = False
+        self._asking = self._looking = False
         asked = [] if self._waiting is None else self._waiting(MOST_CALLS)
         self.step([one for one in asked if not one.payment.paid])
         self._wake()
@@ -161,7 +174,10 @@ class RedisStore(TiedStore):
         lent = payment.nesting is not None and lender_of(payment) is not None
         around = payment.deferred_around if payment.nesting is not None else 0.0
         amounts = {name: amount for name, amount in payment.amounts.items() if amount}
-        return Call(asked.rank - now, asked.deadline - now, lent, payment.deferred, around, amounts)
+        latest = asked.deadline - now
+        if -GRACE_SECONDS < latest < 0:
+            latest = 0.0
+        return Call(asked.rank - now, latest, lent, payment.deferred, around, amounts)
 
     def _grant(self, step: Step, reply: Reply, received: float) -> None:
         for asked, call, grant in zip(step.asked, step.calls, reply.grants, strict=False):

@@ -102,17 +102,29 @@ class TiedStore(Copy):
             except LinkError as error:
                 self._locked(self._lose, error, self._time())
 
-    def leave(self) -> None:
-        """Send what is left, and take this process out of the quota."""
-        if self.is_lost:
-            return
-        try:
-            with self._courier.connection:
-                if self._step is not None:
-                    self._send(self._step)
-                self._send(self._locked(self._made, (), False, True))
-        except LinkError:
-            pass  # the server finds out by itself
+    def leave(self, until: float) -> None:
+        """Send what is left, and take this process out of the quota.
+
+        :param until: when to give up, in seconds of the caller's clock: the server then
+            finds out by itself, but for what was spent without it.
+        """
+        with self._courier.connection:
+            while True:
+                try:
+                    self._finish()
+                except LinkError as error:
+                    self._locked(self._lose, error, self._time())
+                else:
+                    return
+                if self._time() > until:
+                    return
+
+    def _finish(self) -> None:
+        if self._step is not None:
+            self._send(self._step)
+        while self.is_lost or self._changes:
+            self._send(self._locked(self._made, (), False))
+        self._send(self._locked(self._made, (), False, True))
 
     def _made(self, asked: Sequence[Asked], keeps_ticket: bool, ends: bool = False) -> Step:
         return self._next(asked, keeps_ticket=keeps_ticket, ends=ends)
@@ -193,6 +205,7 @@ class TiedStore(Copy):
             self._alone.again_at = now + ASK_SECONDS
             return
         self._outage = True
+        self._lost_at = now
         shared = self._buckets
         self._alone.begin(error, list(shared.full_at), self.processes, now)
         own = Buckets(self._alone.share(self.limits), now, self._slack)
