@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import redis
 
-from ratelimit.stores.redis.link import SCRIPT, Link
+from benchmarks.sharing.redis_server import RedisServer
+from ratelimit import Limits
+from ratelimit.stores.alone import Alone, OnStoreError
+from ratelimit.stores.redis.link import SCRIPT, Link, LinkError
 from ratelimit.stores.redis.store import RedisStore
 
 
@@ -58,14 +62,19 @@ class SteeredLink(Link):
 
 
 class SteeredStore(RedisStore):
-    """A store without a queue that tells the server each change at once."""
+    """A store without a queue that tells the server each change at once.
+
+    Unless it is `quiet`.
+    """
+
+    quiet = rung = False
 
     def _ring(self) -> None:
-        self.rung = True
+        self.rung = not self.quiet
 
     def _empty_inbox(self) -> None:
         super()._empty_inbox()
-        while getattr(self, "rung", False) and not self._lock.locked():
+        while self.rung and not self._lock.locked() and not self._courier.connection.locked():
             self.rung = False
             self.step()
 
@@ -73,3 +82,49 @@ class SteeredStore(RedisStore):
         """What is left, by the server's word."""
         self.step()
         return dict(super().levels(now))
+
+
+class FlakyLink(SteeredLink):
+    """A link that breaks when the test says so, before or after the step was taken."""
+
+    broken: Literal["", "before", "after"] = ""
+
+    def step(self, key: str, ask: bytes) -> bytes:
+        """Take one step, or break."""
+        if self.broken == "before":
+            raise LinkError("ConnectionError: refused")
+        reply = super().step(key, ask)
+        if self.broken == "after":
+            raise LinkError("ConnectionError: reset by peer")
+        return reply
+
+
+class Bench:
+    """Stores of one quota on a clock that the test sets, and their server."""
+
+    def __init__(self, server: RedisServer, quota: str) -> None:
+        self.client = server.client
+        self.quota = quota
+        self.time = Time()
+        self.key = f"ratelimit:{quota}:*"
+
+    def store(
+        self,
+        limits: Limits,
+        policy: OnStoreError = "raise",
+        broken: Literal["", "before", "after"] = "",
+        ahead: float = 0.0,
+    ) -> tuple[SteeredStore, FlakyLink]:
+        """One process's store, and its link.
+
+        :param broken: how the link is at the start.
+        :param ahead: seconds by which this process's clock is ahead of the others'.
+        """
+        link = FlakyLink(self.client, self.quota, self.time)
+        link.broken = broken
+
+        def clock() -> float:
+            return self.time.now + ahead
+
+        store = SteeredStore(link, self.key, Alone(policy), limits, clock(), 0.0, clock)
+        return store, link

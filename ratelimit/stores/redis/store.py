@@ -94,19 +94,24 @@ class RedisStore(TiedStore):
         Raises `RequestTooLarge` for a payment that no amount of waiting makes fit, and
         `StoreUnavailable` where the server is lost and that was asked for.
         """
-        if self.is_lost:
-            self._alone.warn()
-        elif self._notice:
-            notice, self._notice = self._notice, ""
-            caution(notice, stacklevel=2)
         if waits and self._waiting is not None:
+            self._say()
             return self._locked(self._take_later, payment, now)
         if not payment.paid and not self.is_lost:
             self._locked(self.refuse_oversize, payment)
             latest = inf if waits else now
             asked = Asked(payment, rank, latest, 0)
             self.step([asked], keeps_ticket=not waits)
+        self._say()
         return self._locked(self._take_now, payment, now)
+
+    def _say(self) -> None:
+        """Warn whoever takes of what the thread of the steps has met."""
+        if self.is_lost:
+            self._alone.warn()
+        elif self._notice:
+            notice, self._notice = self._notice, ""
+            caution(notice, stacklevel=2)
 
     def _take_now(self, payment: Payment, now: float) -> Wait | None:
         if payment.paid:
