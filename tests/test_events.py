@@ -14,12 +14,10 @@ import pytest
 from ratelimit import InvalidArgument, RateLimiter, events
 from ratelimit.events import Degraded, Refused
 from ratelimit.testing import ThreadClock
+from tests import answers
+from tests.answers import LIMIT_REACHED
 from tests.interruptions import interruptions
 
-LIMIT_REACHED = (
-    "Rate limit reached for gpt-4o in organization org-secret on tokens per min (TPM): Limit 200, "
-    "Used 190, Requested 30. Please try again in 6s."
-)
 BODY: dict[str, Any] = {
     "model": "gpt-4o",
     "messages": [{"role": "user", "content": "a private prompt"}],
@@ -27,19 +25,10 @@ BODY: dict[str, Any] = {
 }
 
 
-class TooMany(Exception):
-    """A 429 as an SDK raises it."""
-
-    def __init__(self, message: str = LIMIT_REACHED) -> None:
-        super().__init__(message)
-        self.status_code = 429
-        self.body = {"error": {"message": message, "code": "rate_limit_exceeded"}}
-
-
-def refuse(limiter: RateLimiter, error: TooMany | None = None) -> None:
-    """Make one call that is refused."""
-    with pytest.raises(TooMany), limiter.reserve(BODY):
-        raise error or TooMany()
+def refuse(limiter: RateLimiter) -> None:
+    """Make one call that is refused with figures."""
+    said = LIMIT_REACHED.format(limit=200, used=190, wait=6)
+    answers.refuse(limiter, answers.TooMany(said), BODY)
 
 
 @pytest.fixture

@@ -14,22 +14,7 @@ import pytest
 from ratelimit import RateLimiter, events
 from ratelimit.events.log import Log
 from ratelimit.testing import FakeOpenAI, Fault, ThreadClock
-
-HEADERS = {
-    "x-ratelimit-limit-tokens": "30000",
-    "x-ratelimit-remaining-tokens": "29000",
-    "x-ratelimit-reset-tokens": "2s",
-}
-
-
-class TooMany(Exception):
-    """A 429 as an SDK raises it, which may quote a prompt and a key."""
-
-    status_code = 429
-
-    def __init__(self, message: str = "Slow down, sk-secret: a private prompt") -> None:
-        super().__init__(message)
-        self.body = {"error": {"message": message, "code": "rate_limit_exceeded"}}
+from tests.answers import HEADERS, refuse
 
 
 @pytest.fixture
@@ -48,12 +33,6 @@ def lines(log: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 def make(**options: Any) -> RateLimiter:
     """Return a limiter on a virtual clock."""
     return RateLimiter(arrival_slack=0, clock=ThreadClock(), **options)
-
-
-def refuse(limiter: RateLimiter) -> None:
-    """Make one call that is refused."""
-    with pytest.raises(TooMany), limiter.reserve(tokens=1):
-        raise TooMany
 
 
 def test_many_429s_are_one_line_with_their_number(log: pytest.LogCaptureFixture) -> None:

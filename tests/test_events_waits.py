@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
-from typing import Any, ClassVar
+from typing import Any
 
 import anyio
 import pytest
@@ -23,24 +23,13 @@ from ratelimit.events import (
 )
 from ratelimit.events.records import name_of
 from ratelimit.testing import ThreadClock, VirtualClock
+from tests.answers import HEADERS, refuse
 
 BODY: dict[str, Any] = {
     "model": "gpt-4o",
     "messages": [{"role": "user", "content": "a private prompt"}],
     "max_tokens": 20,
 }
-HEADERS = {
-    "x-ratelimit-limit-tokens": "30000",
-    "x-ratelimit-remaining-tokens": "29000",
-    "x-ratelimit-reset-tokens": "2s",
-}
-
-
-class TooMany(Exception):
-    """A 429 as an SDK raises it."""
-
-    status_code = 429
-    body: ClassVar[dict[str, Any]] = {"error": {"message": "Slow", "code": "rate_limit_exceeded"}}
 
 
 def watched(*kinds: type[Event], **options: Any) -> tuple[RateLimiter, list[Any]]:
@@ -213,8 +202,7 @@ def test_the_end_of_refusals_is_reported() -> None:
     """By the first answer after the pause, with how long they went on."""
     limiter, seen = watched(Recovered, tpm=30_000)
     for _ in range(2):
-        with pytest.raises(TooMany), limiter.reserve(tokens=1):
-            raise TooMany
+        refuse(limiter)
 
     limiter.acquire_sync(tokens=1).settle(tokens=1)
     assert events.flush(10)
@@ -244,8 +232,7 @@ def test_every_record_is_frozen_documented_and_can_be_pickled() -> None:
     limiter.acquire_sync(BODY).settle({"prompt_tokens": 10, "completion_tokens": 5})
     limiter.acquire_sync(tokens=39_980).close()
     limiter.acquire_sync(tokens=100).observe(HEADERS)
-    with pytest.raises(TooMany), limiter.reserve(BODY):
-        raise TooMany
+    refuse(limiter, request=BODY)
     assert events.flush(10)
 
     assert {type(one) for one in seen} >= {Waiting, Waited, Settled, Admission, LimitsChanged}

@@ -16,19 +16,13 @@ from ratelimit.events import Settled, Waited
 from ratelimit.telemetry.figures import Recent
 from ratelimit.telemetry.live import MOST_FAMILIES, View
 from ratelimit.testing import ThreadClock
+from tests.answers import refuse
 
 BODY: dict[str, Any] = {
     "model": "gpt-4o",
     "messages": [{"role": "user", "content": "Hi"}],
     "max_tokens": 20,
 }
-
-
-class TooMany(Exception):
-    """A 429 as an SDK raises it."""
-
-    status_code = 429
-    body = {"error": {"message": "no", "code": "rate_limit_exceeded"}}  # noqa: RUF012
 
 
 def terminal(file: Any = None) -> Console:
@@ -57,8 +51,7 @@ def test_the_table_shows_levels_waits_refusals_and_tokens() -> None:
         limiter.acquire_sync(tokens=600).close()
         limiter.acquire_sync(tokens=100).close()
         limiter.acquire_sync(BODY).settle({"prompt_tokens": 10, "completion_tokens": 5})
-        with pytest.raises(TooMany), limiter.reserve(tokens=1):
-            raise TooMany
+        refuse(limiter)
         assert events.flush(10)
 
         text = drawn(view)

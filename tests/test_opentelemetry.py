@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from ratelimit import InvalidArgument, Limits, RateLimiter, RequestTooLarge, WaitTimeout, events
 from ratelimit.telemetry.opentelemetry import MOST_MODELS, instrument
 from ratelimit.testing import ThreadClock
+from tests.answers import refuse
 
 BODY: dict[str, Any] = {
     "model": "gpt-4o",
@@ -29,13 +30,6 @@ BODY: dict[str, Any] = {
 }
 COMMON = {"gen_ai.provider.name": "openai", "ratelimit.family": "*"}
 CHAT = {**COMMON, "gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o"}
-
-
-class TooMany(Exception):
-    """A 429 as an SDK raises it."""
-
-    status_code = 429
-    body = {"error": {"message": "sk-secret", "code": "rate_limit_exceeded"}}  # noqa: RUF012
 
 
 class Meters:
@@ -129,8 +123,7 @@ def test_429s_and_estimates_are_recorded_without_a_text(meters: Meters) -> None:
     expected = limiter.estimate(BODY).prompt_tokens + 20
     with instrument(limiter, meter_provider=meters.provider):
         limiter.acquire_sync(BODY).settle({"prompt_tokens": 100, "completion_tokens": 1})
-        with pytest.raises(TooMany), limiter.reserve(BODY):
-            raise TooMany
+        refuse(limiter, request=BODY)
         (refusal,) = meters.points("refusals")
         (error,) = meters.points("estimate.error")
 
