@@ -70,10 +70,8 @@ def test_a_refusal_is_logged(limiter: RateLimiter, caplog: pytest.LogCaptureFixt
 
 def test_a_hook_that_raises_is_reported_once(limiter: RateLimiter) -> None:
     """No call is touched by it, and the subscription goes on."""
-    raised = threading.Semaphore(0)
 
     def hook(_: Refused) -> None:
-        raised.release()
         raise ValueError("of the hook")
 
     subscription = limiter.subscribe(hook, Refused)
@@ -85,7 +83,6 @@ def test_a_hook_that_raises_is_reported_once(limiter: RateLimiter) -> None:
         assert subscription.flush(10)
 
     assert subscription.failures == 2
-    assert raised.acquire(blocking=False)
     assert len(said) == 1
     assert "ValueError('of the hook')" in said[0]
 
@@ -131,12 +128,19 @@ def test_a_hook_that_is_subscribed_twice_is_called_once(limiter: RateLimiter) ->
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize(("hook", "kinds"), [(3, ()), (print, (int,)), (print, ("Refused",))])
+@pytest.mark.parametrize(
+    ("hook", "kinds", "said"),
+    [
+        (3, (), "function of one event"),
+        (print, (int,), "kinds of events"),
+        (print, ("Refused",), "kinds of events"),
+    ],
+)
 def test_what_cannot_be_subscribed_is_answered_in_a_sentence(
-    limiter: RateLimiter, hook: Any, kinds: Any
+    limiter: RateLimiter, hook: Any, kinds: Any, said: str
 ) -> None:
     """A hook is a function, and kinds are classes of events."""
-    with pytest.raises(InvalidArgument, match=r"function of one event|kinds of events"):
+    with pytest.raises(InvalidArgument, match=said):
         limiter.subscribe(hook, *kinds)
 
 

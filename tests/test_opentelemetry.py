@@ -183,11 +183,12 @@ def test_a_meter_provider_that_is_shut_down_touches_no_call() -> None:
     """Calls go on, and nothing is raised into them."""
     meters = Meters()
     limiter = make(tpm=600)
-    with instrument(limiter, meter_provider=meters.provider):
+    with instrument(limiter, meter_provider=meters.provider) as instrumented:
         meters.provider.shutdown()
         limiter.acquire_sync(tokens=100).close()
         assert events.flush(10)
 
+    assert instrumented._subscription.failures == 0
     assert limiter.statistics().families["*"].admitted == 1
 
 
