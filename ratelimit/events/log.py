@@ -6,7 +6,7 @@ than the records do: no key, no prompt, no text of a server.
 The logger is "ratelimit.events", so that the level of "ratelimit" decides:
 
 * WARNING: every 429, by itself or, within `QUIET_SECONDS` of the last line of its
-  family, as a number in the next one; and a store that was lost.
+  family, as a number in the next one; final ones likewise, by themselves.
 * INFO: limits that were learned or changed, conclusions about the server, the end of a
   series of 429s, estimates that are guesses, and once a family that a call waits for
   longer than `LONG_WAIT`, as soon as that is known.
@@ -22,6 +22,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 from ratelimit.events.delivery import Subscription
@@ -40,9 +41,15 @@ from ratelimit.events.sentences import about, concluded, refused, when
 LONG_WAIT: Final = 5.0
 """Seconds from which a wait is worth a line at INFO."""
 QUIET_SECONDS: Final = 10.0
-"""Seconds between two lines about 429s of one family."""
+"""Seconds between two lines about 429s of one family that end by waiting, and between
+two about its final ones.
+"""
+MOST_REFUSED: Final = 100
+"""Families with lines of their own about 429s within `QUIET_SECONDS`; further ones
+share one.
+"""
 MOST_FAMILIES: Final = 1_000
-"""Families for which it is remembered when a line was written."""
+"""Families for which it is remembered that a long wait was said."""
 
 logger: Final = logging.getLogger("ratelimit.events")
 logger.addHandler(logging.NullHandler())
@@ -60,7 +67,7 @@ class Log(Subscription):
         self._now = now
         self._long: set[str] = set()
         self._watched: dict[str, tuple[float, Waiting]] = {}  # the first wait of each family
-        self._quiet: dict[str, tuple[float, int]] = {}
+        self._quiet: dict[tuple[str, bool], tuple[float, int]] = {}
 
     def wants(self, kind: type[Event], family: str) -> bool:
         """Return whether a line about an event of this kind would be written."""
@@ -164,12 +171,25 @@ class Log(Subscription):
         return True
 
     def _refused(self, event: Refused) -> None:
-        last, more = self._quiet.get(event.family, (-QUIET_SECONDS, 0))
-        if 0 <= event.at - last < QUIET_SECONDS and not event.final:
-            self._quiet[event.family] = last, more + 1
+        key = event.family, event.final
+        if key not in self._quiet and len(self._quiet) >= MOST_REFUSED:
+            key = self._make_room(event)
+        last, more = self._quiet.get(key, (-inf, 0))
+        if 0 <= event.at - last < QUIET_SECONDS:
+            self._quiet[key] = last, more + 1
             return
-        if len(self._quiet) >= MOST_FAMILIES:
-            self._quiet.clear()
-        self._quiet[event.family] = event.at, 0
+        self._quiet[key] = event.at, 0
         since = f" ({more} more since the last line)" if more else ""
         logger.warning("%s%s", refused(event), since)
+
+    def _make_room(self, event: Refused) -> tuple[str, bool]:
+        """Drop what is quiet no longer, and return the key of a family that is new.
+
+        What was dropped and not written yet is counted with it.
+        """
+        over = [key for key, (last, _) in self._quiet.items() if event.at - last >= QUIET_SECONDS]
+        if not over:
+            return "", event.final
+        key = event.family, event.final
+        self._quiet[key] = -inf, sum(self._quiet.pop(one)[1] for one in over)
+        return key
