@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ratelimit import InvalidArgument, RateLimiter, events
-from ratelimit.events import Degraded, Refused
+from ratelimit.events import Degraded, Refused, Subscription
 from ratelimit.testing import ThreadClock
 from tests import answers
 from tests.answers import LIMIT_REACHED
@@ -85,6 +85,37 @@ def test_a_hook_that_raises_is_reported_once(limiter: RateLimiter) -> None:
     assert subscription.failures == 2
     assert len(said) == 1
     assert "ValueError('of the hook')" in said[0]
+
+
+class Reminder(Subscription):
+    """A subscription that has something to do by itself, once, and fails at it."""
+
+    pending = False
+
+    def due(self) -> float | None:
+        """Return 0 as long as it is pending."""
+        return 0.0 if self.pending else None
+
+    def tick(self) -> None:
+        """Fail."""
+        self.pending = False
+        raise ValueError("of the reminder")
+
+
+@pytest.mark.logs("raised ValueError\\('of the reminder'\\)")
+def test_what_a_subscription_does_by_itself_may_fail() -> None:
+    """It is reported like an error of the hook, and its events still come."""
+    seen: list[Degraded] = []
+    reminder = Reminder(seen.append)
+    event = Degraded(at=0.0, family="", reason="")
+    reminder.pending = True
+    reminder.put(event)
+    while reminder.pending:
+        assert reminder.flush(10)
+    reminder.put(event)
+    assert reminder.flush(10)
+
+    assert (reminder.failures, len(seen)) == (1, 2)
 
 
 def test_a_hook_that_blocks_holds_up_no_call(limiter: RateLimiter) -> None:
@@ -208,7 +239,7 @@ def test_ctrl_c_at_any_step_ends_no_delivery(
     monkeypatch.setattr("ratelimit.events.delivery.LINGER", 0.0)
     seen: list[Degraded] = []
     subscription = limiter.subscribe(seen.append)
-    event = Degraded(at=0.0, family="", what="store", reason="")
+    event = Degraded(at=0.0, family="", reason="")
 
     moments = 0
     for _ in interruptions(lambda: subscription.put(event)):

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from ratelimit import RateLimiter, events
-from ratelimit.events.log import MOST_REFUSED, QUIET_SECONDS, Log
+from ratelimit.events import delivery
+from ratelimit.events.log import MOST_REFUSED, MOST_WATCHED, QUIET_SECONDS, Log
 from ratelimit.testing import FakeOpenAI, Fault, ThreadClock
 from tests.answers import HEADERS, TooMany, refuse
 
@@ -194,6 +195,47 @@ def test_a_short_wait_of_unknown_end_is_watched_no_longer(log: pytest.LogCapture
     said = [record.getMessage() for record in log.records if record.levelname == "INFO"]
     assert written.due() is None
     assert said == ["family *: a call was admitted after 7.0 s of waiting"]
+
+
+def test_a_later_wait_is_said_where_the_first_was_short(log: pytest.LogCaptureFixture) -> None:
+    """The call that hangs need not be the one that began to wait first."""
+    clock = ThreadClock()
+    written = Log(clock.now)
+    written.write(waiting(1))
+    clock.sleep(1)
+    written.write(waiting(2))
+    written.write(waited(1, 1.0))
+    clock.sleep(written.due() or 0)
+    written.tick()
+
+    said = [record.getMessage() for record in log.records if record.levelname == "INFO"]
+    assert clock.now() == 6
+    assert len(said) == 1
+    assert "has waited for 5 s" in said[0]
+
+
+def test_of_many_calls_that_wait_a_number_is_watched(log: pytest.LogCaptureFixture) -> None:
+    """Memory is bounded, and their family is said once."""
+    clock = ThreadClock()
+    written = Log(clock.now)
+    for call in range(MOST_WATCHED + 5):
+        written.write(waiting(call))
+    watched = len(written._watched)
+    clock.sleep(5)
+    written.tick()
+
+    assert watched == MOST_WATCHED
+    assert written.due() is None
+    assert [record.levelname for record in log.records].count("INFO") == 1
+
+
+def test_a_forked_process_says_nothing_of_its_parents_calls() -> None:
+    """Nobody waits there, and nobody would end such a wait."""
+    written = Log(ThreadClock().now)
+    written.write(waiting(1))
+    delivery._reset_after_fork()
+
+    assert written.due() is None
 
 
 def test_a_short_wait_is_said_at_debug(log: pytest.LogCaptureFixture) -> None:

@@ -119,11 +119,10 @@ class Subscription:
                         context.run(self._call, event)
                     del context, event  # so that nothing of the call is kept while idle
             except Empty:
-                if self.due() is not None:
-                    self.tick()
-                again = not events.empty() or self.due() is not None
+                again = self._tick() or not events.empty()
             finally:
                 busy.release()
+                self._started_at = -inf  # an event from here on starts a thread of its own
             if not again and events.empty():
                 return
 
@@ -134,21 +133,34 @@ class Subscription:
     def tick(self) -> None:
         """Do what `due` has announced, in the thread of the subscription."""
 
+    def _tick(self) -> bool:
+        """Do what is due, and return whether more will be."""
+        try:
+            if self.due() is not None:
+                self.tick()
+        except BaseException as error:  # noqa: BLE001  # as in `_call`
+            self._failed(error, "what was due")
+            return False
+        return self.due() is not None
+
     def _call(self, event: Event) -> None:
         try:
             self.hook(event)
         except BaseException as error:  # noqa: BLE001  # even SystemExit must not end delivery
-            self.failures += 1
-            if self.failures == 1:
-                caution(
-                    f"a subscriber to the limiter's events raised {error!r} at "
-                    f"{type(event).__name__}; calls go on, and this is said once"
-                )
+            self._failed(error, type(event).__name__)
         if self.dropped and not self._said_dropped:
             self._said_dropped = True
             caution(
                 f"a subscriber to the limiter's events is too slow: {self.dropped:,} events were "
                 "dropped; calls go on. Let it put events into a queue of its own"
+            )
+
+    def _failed(self, error: BaseException, at: str) -> None:
+        self.failures += 1
+        if self.failures == 1:
+            caution(
+                f"a subscriber to the limiter's events raised {error!r} at {at}; calls go on, and "
+                "this is said once"
             )
 
     def flush(self, seconds: float = LAST_SECONDS) -> bool:

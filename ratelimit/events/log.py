@@ -48,6 +48,8 @@ MOST_REFUSED: Final = 100
 """Families with lines of their own about 429s within `QUIET_SECONDS`; further ones
 share one.
 """
+MOST_WATCHED: Final = 1_000
+"""Waits without a predicted long end that are looked at again."""
 MOST_FAMILIES: Final = 1_000
 """Families for which it is remembered that a long wait was said."""
 
@@ -66,8 +68,12 @@ class Log(Subscription):
         super().__init__(self.write)
         self._now = now
         self._long: set[str] = set()
-        self._watched: dict[str, tuple[float, Waiting]] = {}  # the first wait of each family
         self._quiet: dict[tuple[str, bool], tuple[float, int]] = {}
+
+    def _renew(self) -> None:
+        super()._renew()
+        self._watched: dict[int, tuple[float, Waiting]] = {}
+        """Waits, by call, that are looked at again at a moment; the next one first."""
 
     def wants(self, kind: type[Event], family: str) -> bool:
         """Return whether a line about an event of this kind would be written."""
@@ -104,8 +110,7 @@ class Log(Subscription):
             case Concluded():
                 logger.info("family %s: %s", event.family, concluded(event))
             case Degraded():
-                level = logging.WARNING if event.what == "store" else logging.INFO
-                logger.log(level, "%s: %s", event.what, event.reason)
+                logger.info("%s", event.reason)
             case Waiting():
                 self._waiting(event)
             case Waited():
@@ -116,8 +121,8 @@ class Log(Subscription):
     def _waiting(self, event: Waiting) -> None:
         level = logging.DEBUG
         if event.predicted is None or event.predicted < LONG_WAIT:
-            if event.family not in self._long and len(self._watched) < MOST_FAMILIES:
-                self._watched.setdefault(event.family, (self._now() + LONG_WAIT, event))
+            if event.family not in self._long and len(self._watched) < MOST_WATCHED:
+                self._watched[event.call] = self._now() + LONG_WAIT, event
         elif self._is_first(event):
             level = logging.INFO
         self._write_waiting(level, event, "waits")
@@ -136,21 +141,22 @@ class Log(Subscription):
 
     def due(self) -> float | None:
         """Return in how many seconds the first watched wait has become a long one."""
-        moments = [moment for moment, _ in self._watched.values()]
-        return max(min(moments) - self._now(), 0.0) if moments else None
+        for moment, _ in self._watched.values():
+            return max(moment - self._now(), 0.0)
+        return None
 
     def tick(self) -> None:
         """Say that a call still waits."""
-        for family, (moment, event) in list(self._watched.items()):
-            if moment <= self._now():
-                del self._watched[family]
-                if self._is_first(event):
-                    self._write_waiting(logging.INFO, event, f"has waited for {LONG_WAIT:g} s")
+        now = self._now()
+        for call, (moment, event) in list(self._watched.items()):
+            if moment > now:
+                return
+            del self._watched[call]
+            if self._is_first(event):
+                self._write_waiting(logging.INFO, event, f"has waited for {LONG_WAIT:g} s")
 
     def _waited(self, event: Waited) -> None:
-        watched = self._watched.get(event.family)
-        if watched is not None and watched[1].call == event.call:
-            del self._watched[event.family]
+        self._watched.pop(event.call, None)
         level = logging.DEBUG
         if event.seconds >= LONG_WAIT and self._is_first(event):
             level = logging.INFO

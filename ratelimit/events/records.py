@@ -135,9 +135,8 @@ class Concluded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Degraded(Event):
-    """Something works less well; no call was broken."""
+    """An estimate is a guess; no call was broken."""
 
-    what: Literal["estimate", "store"]
     reason: str
     """A sentence of this package."""
 
