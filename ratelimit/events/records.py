@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
-from ratelimit.limits import Limits
+from ratelimit.limits import Limit, Limits
 
 LONGEST_NAME: Final = 100
 """Characters of a model's name or a server's code that a record keeps."""
@@ -53,6 +53,23 @@ def name_of(text: str) -> str:
     A request may come with a key where a model's name belongs.
     """
     return _NOT_A_NAME.sub("_", _KEY.sub("_key_", text)[:LONGEST_NAME])
+
+
+class Outlook(NamedTuple):
+    """Why a call waits, and until when at the earliest."""
+
+    reason: Reason
+    limit: Limit | None
+    """The limit for which it waits longest."""
+    position: int
+    """Calls in front."""
+    predicted: float | None
+    """Seconds until it can go at the earliest, if nothing is given back before; None
+    where it waits for another call to end.
+    """
+    needs: float | None
+    """What it needs of that limit, in its unit, like ``level``."""
+    level: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

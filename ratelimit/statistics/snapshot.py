@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ratelimit.control.engine import Engine
 from ratelimit.control.family import ModelFamily
 from ratelimit.estimate import EstimatorStatistics
+from ratelimit.events.sentences import label_of
 from ratelimit.limits import whole
 
 
@@ -111,7 +112,7 @@ def _snapshot(family: ModelFamily, now: float) -> FamilyStatistics:
     store = admission.store
     admission.queue.drop_dead()
     return FamilyStatistics(
-        levels={f"{name}/{per:g}s": level for (name, per), level in store.levels(now).items()},
+        levels={label_of(*key): level for key, level in store.levels(now).items()},
         waiting=len(admission.queue),
         in_flight=store.in_flight,
         concurrency=store.concurrency,

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from ratelimit.errors import InvalidArgument
 from ratelimit.events import Admission, Event, Refused, Settled, Subscription, Waited
 from ratelimit.events.records import name_of
+from ratelimit.events.sentences import label_of
 from ratelimit.installation import install_command, version
 from ratelimit.limiter import RateLimiter
 
@@ -198,7 +199,7 @@ class Instrumentation:
             yield "active_leases", family.in_flight, attributes
             for known in family.limits:
                 limit = known.limit
-                by_limit = {**attributes, "ratelimit.limit": f"{limit.name}/{limit.per:g}s"}
+                by_limit = {**attributes, "ratelimit.limit": label_of(limit.name, limit.per)}
                 yield "limit", limit.amount, by_limit
                 yield "level", known.level, by_limit
 
