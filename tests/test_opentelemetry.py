@@ -117,6 +117,27 @@ def test_what_is_read_when_asked_for_is_up_to_date(meters: Meters) -> None:
     }
 
 
+def test_a_scrape_looks_at_a_limiter_once(meters: Meters, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its figures belong to one moment, and a limiter of many families is read once."""
+    limiter, looks = make(tpm=600), 0
+    explain = limiter.explain
+
+    def counted() -> Any:
+        nonlocal looks
+        looks += 1
+        return explain()
+
+    monkeypatch.setattr(limiter, "explain", counted)
+    with instrument(limiter, meter_provider=meters.provider):
+        meters.points("limit")
+        lease = limiter.acquire_sync(tokens=100)
+        (level,) = meters.points("level")
+        lease.close()
+
+    assert looks == 2
+    assert level.value == 500
+
+
 def test_429s_and_estimates_are_recorded_without_a_text(meters: Meters) -> None:
     """Which limit it was, and by how many tokens the estimate was off."""
     limiter = make(tpm=6_000)
@@ -158,6 +179,49 @@ def test_two_limiters_share_the_instruments(meters: Meters) -> None:
         ("a", 600),
         ("b", 900),
     ]
+
+
+GLOBAL = """
+import logging
+logging.basicConfig(level="WARNING")
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from ratelimit import RateLimiter
+from ratelimit.telemetry.opentelemetry import instrument
+reader = InMemoryMetricReader()
+provider = MeterProvider([reader])
+limiters = [RateLimiter(tpm=600), RateLimiter(tpm=900), RateLimiter(tpm=300)]
+kept = [instrument(limiters[0], name="before", meter_provider={before})]
+metrics.set_meter_provider(provider)
+kept.append(instrument(limiters[1], name="after"))
+kept.append(instrument(limiters[2], name="by hand", meter_provider=provider))
+print(len({id(one._instruments) for one in kept}))
+for resource in reader.get_metrics_data().resource_metrics:
+    for scope in resource.scope_metrics:
+        for metric in scope.metrics:
+            if metric.name == "ratelimit.client.limit":
+                print(sorted(point.value for point in metric.data.data_points))
+"""
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["None", "metrics.get_meter_provider()", "provider"],
+    ids=["global", "proxy", "by hand"],
+)
+def test_before_and_after_the_global_provider_is_set_is_one_set(before: str) -> None:
+    """A second set of instruments would be warned of by the SDK, and counted apart."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", GLOBAL.replace("{before}", before)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert done.stdout.splitlines() == ["1", "[300.0, 600.0, 900.0]"]
+    assert done.stderr == ""
 
 
 def test_a_limiter_is_instrumented_once(meters: Meters) -> None:

@@ -67,6 +67,11 @@ OPERATIONS: Final[Mapping[str, str]] = {
 }
 """`gen_ai.operation.name` of an endpoint; of any other it is the endpoint itself."""
 
+READ: Final = ("queued_requests", "active_leases", "limit", "level")
+"""The instruments that are read when an exporter asks."""
+SCRAPE_SECONDS: Final = 1.0
+"""Seconds for which what was read of a limiter serves the instruments of one scrape."""
+
 Attributes = dict[str, str]
 
 
@@ -96,11 +101,8 @@ def instrument(
             f"OpenTelemetry is not installed: {install_command('otel')}"
         ) from missing
 
-    meters = metrics.get_meter_provider() if meter_provider is None else meter_provider
+    instruments = _instruments_of(meter_provider, metrics)
     tracers = trace.get_tracer_provider() if tracer_provider is None else tracer_provider
-    instruments = _instruments.get(meters)
-    if instruments is None:
-        instruments = _instruments[meters] = Instruments(meters.get_meter(SCOPE, version()))
     tracer = tracers.get_tracer(SCOPE, version())
     return Instrumentation(limiter, instruments, tracer, name, provider, span_seconds)
 
@@ -191,7 +193,7 @@ class Instrumentation:
         """Yield instrument, value and attributes of all that is read when asked for."""
         limiter = self._limiter()
         if limiter is None:
-            self._instruments.living.discard(self)
+            self._instruments.drop(self)
             return
         for name, family in limiter.explain().families.items():
             attributes = {**self._common, "ratelimit.family": name_of(name)}
@@ -206,7 +208,7 @@ class Instrumentation:
     def close(self) -> None:
         """Record nothing more of this limiter."""
         self._subscription.close()
-        self._instruments.living.discard(self)
+        self._instruments.drop(self)
 
     def __enter__(self) -> Self:
         return self
@@ -233,6 +235,7 @@ class Instruments:
 
     def __init__(self, meter: Meter) -> None:
         self.living: set[Instrumentation] = set()
+        self._scrape: _Scrape | None = None
         prefix = f"{SCOPE}.client"
         self.time_in_queue: Histogram = meter.create_histogram(
             f"{prefix}.request.time_in_queue",
@@ -271,19 +274,59 @@ class Instruments:
             f"{prefix}.level", [self._reader("level")], "", "What is left of a limit now."
         )
 
+    def drop(self, instrumentation: Instrumentation) -> None:
+        """Read nothing more of a limiter."""
+        self.living.discard(instrumentation)
+        self._scrape = None
+
     def _reader(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         """Return the callback of one instrument that is read when asked for."""
         from opentelemetry.metrics import Observation  # noqa: PLC0415  # an extra
 
         def read(_: CallbackOptions) -> Iterable[Observation]:
-            return [
-                Observation(value, attributes)
-                for one in list(self.living)
-                for instrument, value, attributes in one.snapshot()
-                if instrument == name
-            ]
+            scrape = self._scrape
+            values = None if scrape is None else scrape.values(name)
+            if values is None:
+                self._scrape = scrape = _Scrape(list(self.living))
+                values = scrape.values(name)
+            return [Observation(value, attributes) for value, attributes in values or ()]
 
         return read
+
+
+class _Scrape:
+    """The figures of one scrape, in which each instrument asks for its own."""
+
+    def __init__(self, living: Iterable[Instrumentation]) -> None:
+        self._at = time.monotonic()
+        self._values: dict[str, list[tuple[float, Attributes]]] = {name: [] for name in READ}
+        for one in living:
+            for name, value, attributes in one.snapshot():
+                self._values[name].append((value, attributes))
+
+    def values(self, name: str) -> list[tuple[float, Attributes]] | None:
+        """Return the figures of an instrument; None: they belong to a scrape before."""
+        if time.monotonic() - self._at > SCRAPE_SECONDS:
+            return None
+        return self._values.pop(name, None)
+
+
+def _instruments_of(provider: MeterProvider | None, metrics: Any) -> Instruments:
+    """Return the instruments of a meter provider, made where there are none yet.
+
+    The global one is known by its module too: what stands in for it hands over to the
+    one that the program sets later.
+
+    :param metrics: OpenTelemetry's module of that name.
+    """
+    globally = metrics.get_meter_provider()
+    meters = globally if provider is None else provider
+    keys = (metrics, meters) if meters is globally else (meters,)
+    known = [_instruments[key] for key in keys if key in _instruments]
+    made = known[0] if known else Instruments(meters.get_meter(SCOPE, version()))
+    for key in keys:
+        _instruments[key] = made
+    return made
 
 
 _instruments: Final[weakref.WeakKeyDictionary[Any, Instruments]] = weakref.WeakKeyDictionary()
