@@ -259,8 +259,8 @@ class UnlistedModels:
             self._families[name] = family
         if new:
             caution(
-                f"no limit is given for model {model!r}: it passes without waiting, until a "
-                'wrapped client has learned limits from an answer; add it, or "*", to limits=',
+                f"no limit is given for model {name_of(model)!r}: it passes without waiting, until "
+                'a wrapped client has learned limits from an answer; add it, or "*", to limits=',
                 stacklevel=6,
             )
         return family
