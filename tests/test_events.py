@@ -7,16 +7,18 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from ratelimit import InvalidArgument, RateLimiter, events
-from ratelimit.events import Degraded, Refused, Subscription
+from ratelimit.events import Admission, Degraded, Refused, Subscription
 from ratelimit.testing import ThreadClock
 from tests import answers
 from tests.answers import LIMIT_REACHED
-from tests.interruptions import interruptions
+from tests.interruptions import Interruption, interruptions
 
 BODY: dict[str, Any] = {
     "model": "gpt-4o",
@@ -173,6 +175,82 @@ def test_what_cannot_be_subscribed_is_answered_in_a_sentence(
     """A hook is a function, and kinds are classes of events."""
     with pytest.raises(InvalidArgument, match=said):
         limiter.subscribe(hook, *kinds)
+
+
+async def coroutine(_: object) -> None:
+    """Do nothing, later."""
+
+
+class Async:
+    """An object that is called like a coroutine function."""
+
+    async def __call__(self, _: object) -> None:
+        """Do nothing, later."""
+
+
+def generator(event: object) -> Iterator[object]:
+    """Yield it."""
+    yield event
+
+
+@pytest.mark.parametrize("hook", [coroutine, Async(), partial(coroutine), generator])
+def test_a_hook_that_would_never_run_is_refused(limiter: RateLimiter, hook: Any) -> None:
+    """A thread calls it, and what an async function returns is awaited by nobody."""
+    with pytest.raises(InvalidArgument, match="takes a plain function"):
+        limiter.subscribe(hook)
+
+
+def test_a_hook_may_end_and_begin_subscriptions(limiter: RateLimiter) -> None:
+    """Its own too: it is called with what has happened by then, and with no more."""
+    first: list[int] = []
+    second: list[Refused] = []
+
+    def hook(event: Refused) -> None:
+        first.append(event.refusals)
+        subscription.close()
+        limiter.subscribe(second.append, Refused)
+
+    subscription = limiter.subscribe(hook, Refused)
+    for _ in range(3):
+        refuse(limiter)
+        assert events.flush(10)
+
+    assert first == [1]
+    assert [event.refusals for event in second] == [2, 3]
+
+
+def test_a_signal_handler_may_end_a_subscription(limiter: RateLimiter) -> None:
+    """At any step of another one's beginning or end, it waits for nobody and lasts."""
+    hooks = limiter._engine.hooks
+    kept = hooks.subscriptions
+
+    def change() -> None:
+        limiter.subscribe(repr, Admission).close()
+
+    moments = 0
+    while True:
+        doomed = limiter.subscribe(print, Admission)
+        with Interruption(moments, doomed.close) as interruption:
+            change()
+        if not interruption.came:
+            break
+        moments += 1
+        assert hooks.subscriptions == kept
+        assert not hooks.per_call
+    assert moments > 3
+
+
+def test_flush_goes_on_while_limiters_are_made() -> None:
+    """In other threads, at any of its steps, as in a server that is about to end."""
+    kept: list[Subscription] = []
+
+    def make() -> None:
+        kept[:] = [Subscription(repr)]
+
+    moments = 0
+    for _ in interruptions(lambda: events.flush(0), make):
+        moments += 1
+    assert moments > 3
 
 
 FORKED = """
