@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 
 from ratelimit import RateLimiter
+from ratelimit.events import Refused
 
 HEADERS: Final = {
     "x-ratelimit-limit-tokens": "30000",
@@ -43,3 +44,26 @@ def refuse(
     reservation = limiter.reserve(tokens=1) if request is None else limiter.reserve(request)
     with pytest.raises(TooMany), reservation:
         raise error or TooMany()
+
+
+def refused_for(limit: str | None, family: str = "*", *, at: float = 0.0) -> Refused:
+    """Return the record of a refusal that says nothing more."""
+    return Refused(
+        at=at,
+        family=family,
+        limit=limit,
+        code="",
+        server_limit=None,
+        server_used=None,
+        server_wait=None,
+        believed_level=None,
+        believed_limit=None,
+        in_flight=1,
+        waiting=0,
+        pause=1.0,
+        final=False,
+        overloaded=False,
+        slow_down=False,
+        refusals=1,
+        remedy="",
+    )

@@ -16,7 +16,7 @@ from ratelimit import RateLimiter, events
 from ratelimit.events import delivery
 from ratelimit.events.log import MOST_REFUSED, MOST_WATCHED, QUIET_SECONDS, Log
 from ratelimit.testing import FakeOpenAI, Fault, ThreadClock
-from tests.answers import HEADERS, TooMany, refuse
+from tests.answers import HEADERS, TooMany, refuse, refused_for
 
 
 @pytest.fixture
@@ -76,9 +76,9 @@ def test_more_families_than_are_kept_are_quiet_too(log: pytest.LogCaptureFixture
     """Their names come from requests; all further ones share a line, and count."""
     written = Log(ThreadClock().now)
     for number in range(MOST_REFUSED + 50):
-        written.write(refused_of(f"model-{number}", at=0.0))
-    written.write(refused_of("model-0", at=1.0))
-    written.write(refused_of("model-x", at=QUIET_SECONDS))
+        written.write(refused_for(None, f"model-{number}", at=0.0))
+    written.write(refused_for(None, "model-0", at=1.0))
+    written.write(refused_for(None, "model-x", at=QUIET_SECONDS))
 
     assert len(log.records) == MOST_REFUSED + 2
     assert "(50 more since the last line)" in log.records[-1].getMessage()
@@ -111,29 +111,6 @@ def test_the_first_long_wait_of_a_family_is_said_at_info(log: pytest.LogCaptureF
     assert [level for level, _ in waits] == ["INFO", "DEBUG"]
     assert "it needs 100 of tokens/60s, where 0 of 600 are left" in waits[0][1]
     assert "it goes in 10.0 s at the earliest" in waits[0][1]
-
-
-def refused_of(family: str, at: float) -> events.Refused:
-    """Return a refusal that says nothing but its family."""
-    return events.Refused(
-        at=at,
-        family=family,
-        limit=None,
-        code="",
-        server_limit=None,
-        server_used=None,
-        server_wait=None,
-        believed_level=None,
-        believed_limit=None,
-        in_flight=1,
-        waiting=0,
-        pause=1.0,
-        final=False,
-        overloaded=False,
-        slow_down=False,
-        refusals=1,
-        remedy="",
-    )
 
 
 def waiting(call: int) -> events.Waiting:

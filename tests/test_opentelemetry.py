@@ -19,9 +19,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import CollectorRegistry, start_http_server
 
 from ratelimit import InvalidArgument, Limits, RateLimiter, RequestTooLarge, WaitTimeout, events
-from ratelimit.telemetry.opentelemetry import MOST_MODELS, instrument
+from ratelimit.telemetry.opentelemetry import MOST_FAMILIES, MOST_MODELS, instrument
 from ratelimit.testing import ThreadClock
-from tests.answers import refuse
+from tests.answers import refuse, refused_for
 
 BODY: dict[str, Any] = {
     "model": "gpt-4o",
@@ -268,6 +268,55 @@ def test_models_beyond_a_number_are_counted_together(meters: Meters) -> None:
     models = {one.attributes.get("gen_ai.request.model") for one in points}
     assert "_OTHER" in models
     assert len(models) == MOST_MODELS + 1
+
+
+def test_families_beyond_a_number_are_read_together(meters: Meters) -> None:
+    """Each would be a time series of four instruments; nobody's limit is theirs."""
+    names = [f"model-{number}" for number in range(MOST_FAMILIES + 5)]
+    limiter = make(limits=dict.fromkeys(names, Limits(rpm=5)))
+    leases = [limiter.acquire_sync(model=name, tokens=1) for name in names]
+    with instrument(limiter, meter_provider=meters.provider):
+        flying = {one.attributes["ratelimit.family"]: one for one in meters.points("active_leases")}
+        limits = {one.attributes["ratelimit.family"] for one in meters.points("limit")}
+    for lease in leases:
+        lease.close()
+
+    assert len(flying) == MOST_FAMILIES + 1
+    assert flying["_OTHER"].value == 5
+    assert limits == flying.keys() - {"_OTHER"}
+
+
+def test_families_that_look_alike_are_read_together(meters: Meters) -> None:
+    """Two keys in the place of names are one time series, of no limit of its own."""
+    keys = [f"sk-proj-0123456789abcdef{letter}" for letter in "AB"]
+    limiter = make(limits=dict.fromkeys(keys, Limits(rpm=5)))
+    leases = [limiter.acquire_sync(model=key, tokens=1) for key in keys]
+    with instrument(limiter, meter_provider=meters.provider):
+        (flying,) = meters.points("active_leases")
+        limits = meters.points("limit")
+    for lease in leases:
+        lease.close()
+
+    assert (flying.attributes["ratelimit.family"], flying.value) == ("_key_", 2)
+    assert limits == []
+
+
+def test_the_limits_of_refusals_are_of_a_number(meters: Meters) -> None:
+    """A server names them, and each would be a time series."""
+    limiter = make(rpm=9_000)
+    with instrument(limiter, meter_provider=meters.provider) as instrumented:
+        for number in range(MOST_MODELS + 5):
+            instrumented._record(refused_for(f"tokens/{number}s"))
+        points = meters.points("refusals")
+
+    assert len(points) == MOST_MODELS + 1
+
+
+@pytest.mark.parametrize("seconds", ["5", -1, float("nan"), None])
+def test_a_span_of_no_length_is_answered_in_a_sentence(meters: Meters, seconds: Any) -> None:
+    """Before anything is recorded: a hook that fails is noticed late."""
+    with pytest.raises(InvalidArgument, match="span_seconds="):
+        instrument(make(rpm=5), meter_provider=meters.provider, span_seconds=seconds)
 
 
 def test_a_long_wait_is_a_span_below_the_callers() -> None:
