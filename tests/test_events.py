@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -87,6 +88,58 @@ def test_a_hook_that_raises_is_reported_once(limiter: RateLimiter) -> None:
     assert subscription.failures == 2
     assert len(said) == 1
     assert "ValueError('of the hook')" in said[0]
+
+
+class Unspeakable(Exception):
+    """An error that cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("of its repr")
+
+
+@pytest.mark.logs("raised Unspeakable at Refused")
+def test_an_error_that_cannot_be_shown_ends_no_delivery(limiter: RateLimiter) -> None:
+    """It is named by its class, and the next event still comes."""
+    seen: list[int] = []
+
+    def hook(event: Refused) -> None:
+        seen.append(event.refusals)
+        raise Unspeakable
+
+    subscription = limiter.subscribe(hook, Refused)
+    refuse(limiter)
+    refuse(limiter)
+    assert subscription.flush(10)
+
+    assert seen == [1, 2]
+    assert subscription.failures == 2
+
+
+@pytest.mark.logs("of the hook.* \\(RuntimeError\\)")
+def test_a_warning_that_raises_ends_no_delivery(
+    limiter: RateLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program may show warnings in its own way, and that may fail."""
+
+    def show(*_: object, **__: object) -> None:
+        raise RuntimeError("of the program's own")
+
+    seen: list[int] = []
+
+    def hook(event: Refused) -> None:
+        seen.append(event.refusals)
+        raise ValueError("of the hook")
+
+    subscription = limiter.subscribe(hook, Refused)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", show)
+        refuse(limiter)
+        refuse(limiter)
+        assert subscription.flush(10)
+
+    assert seen == [1, 2]
+    assert subscription.failures == 2
 
 
 class Reminder(Subscription):

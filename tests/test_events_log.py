@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from ratelimit import RateLimiter, events
 from ratelimit.events import delivery
-from ratelimit.events.log import MOST_REFUSED, MOST_WATCHED, QUIET_SECONDS, Log
+from ratelimit.events.log import MOST_FAMILIES, MOST_REFUSED, MOST_WATCHED, QUIET_SECONDS, Log
 from ratelimit.testing import FakeOpenAI, Fault, ThreadClock
 from tests.answers import HEADERS, TooMany, refuse, refused_for
 
@@ -204,6 +205,18 @@ def test_of_many_calls_that_wait_a_number_is_watched(log: pytest.LogCaptureFixtu
     assert watched == MOST_WATCHED
     assert written.due() is None
     assert [record.levelname for record in log.records].count("INFO") == 1
+
+
+def test_long_waits_are_said_of_a_number_of_families(log: pytest.LogCaptureFixture) -> None:
+    """Names come from requests; what would not be said any more is not asked for."""
+    log.set_level(logging.INFO, "ratelimit")
+    written = Log(ThreadClock().now)
+    for number in range(MOST_FAMILIES):
+        assert written.wants(events.Waiting, f"model-{number}")
+        written.write(replace(waited(number, 7.0), family=f"model-{number}"))
+
+    assert len(log.records) == MOST_FAMILIES
+    assert not written.wants(events.Waiting, "another")
 
 
 def test_a_forked_process_says_nothing_of_its_parents_calls() -> None:

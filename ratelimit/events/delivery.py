@@ -20,6 +20,7 @@ from __future__ import annotations
 import _thread
 import atexit
 import inspect
+import logging
 import os
 import threading
 import time
@@ -158,7 +159,7 @@ class Subscription:
             self._failed(error, type(event).__name__)
         if self.dropped and not self._said_dropped:
             self._said_dropped = True
-            caution(
+            _say(
                 f"a subscriber to the limiter's events is too slow: {self.dropped:,} events were "
                 "dropped; calls go on. Let it put events into a queue of its own"
             )
@@ -166,9 +167,9 @@ class Subscription:
     def _failed(self, error: BaseException, at: str) -> None:
         self.failures += 1
         if self.failures == 1:
-            caution(
-                f"a subscriber to the limiter's events raised {error!r} at {at}; calls go on, and "
-                "this is said once"
+            _say(
+                f"a subscriber to the limiter's events raised {_shown(error)} at {at}; calls go "
+                "on, and this is said once"
             )
 
     def flush(self, seconds: float = LAST_SECONDS) -> bool:
@@ -197,6 +198,21 @@ class Subscription:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _say(message: str) -> None:
+    """Warn from the thread of a subscription, which must not end by it."""
+    try:
+        caution(message)
+    except Exception as error:  # noqa: BLE001  # the program shows warnings in its own way
+        logging.getLogger("ratelimit").warning("%s (%s)", message, type(error).__name__)
+
+
+def _shown(error: BaseException) -> str:
+    try:
+        return repr(error)
+    except Exception:  # noqa: BLE001  # the program's own classes
+        return type(error).__name__
 
 
 class Hooks:

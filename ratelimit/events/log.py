@@ -80,8 +80,8 @@ class Log(Subscription):
         if kind is Refused:
             return logger.isEnabledFor(logging.WARNING)
         if kind is Waiting or kind is Waited:
-            once = family not in self._long and logger.isEnabledFor(logging.INFO)
-            return once or logger.isEnabledFor(logging.DEBUG)
+            once = family not in self._long and len(self._long) < MOST_FAMILIES
+            return logger.isEnabledFor(logging.INFO if once else logging.DEBUG)
         if kind in {LimitsChanged, Concluded, Recovered, Degraded}:
             return logger.isEnabledFor(logging.INFO)
         return False
