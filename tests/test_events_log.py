@@ -194,6 +194,7 @@ def test_a_later_wait_is_said_where_the_first_was_short(log: pytest.LogCaptureFi
 
 def test_of_many_calls_that_wait_a_number_is_watched(log: pytest.LogCaptureFixture) -> None:
     """Memory is bounded, and their family is said once."""
+    log.set_level(logging.INFO, "ratelimit")
     clock = ThreadClock()
     written = Log(clock.now)
     for call in range(MOST_WATCHED + 5):

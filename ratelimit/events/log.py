@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from math import inf
 from typing import Final
@@ -48,8 +49,10 @@ MOST_REFUSED: Final = 100
 """Families with lines of their own about 429s within `QUIET_SECONDS`; further ones
 share one.
 """
-MOST_WATCHED: Final = 1_000
-"""Waits without a predicted long end that are looked at again."""
+MOST_WATCHED: Final = 10_000
+"""Waits without a predicted long end that are looked at again: a tenth of what the
+calls that wait hold themselves.
+"""
 MOST_FAMILIES: Final = 1_000
 """Families for which it is remembered that a long wait was said."""
 
@@ -72,7 +75,7 @@ class Log(Subscription):
 
     def _renew(self) -> None:
         super()._renew()
-        self._watched: dict[int, tuple[float, Waiting]] = {}
+        self._watched: OrderedDict[int, tuple[float, Waiting]] = OrderedDict()
         """Waits, by call, that are looked at again at a moment; the next one first."""
 
     def wants(self, kind: type[Event], family: str) -> bool:
@@ -148,7 +151,8 @@ class Log(Subscription):
     def tick(self) -> None:
         """Say that a call still waits."""
         now = self._now()
-        for call, (moment, event) in list(self._watched.items()):
+        while self._watched:
+            call, (moment, event) = next(iter(self._watched.items()))
             if moment > now:
                 return
             del self._watched[call]
