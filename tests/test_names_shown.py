@@ -15,6 +15,7 @@ from rich.console import Console
 from ratelimit import LimiterWarning, Limits, RateLimiter, events
 from ratelimit.events.records import LONGEST_NAME, name_of
 from ratelimit.integrations import settlement
+from ratelimit.lease import AdmittedLease
 from ratelimit.telemetry.live import View
 from ratelimit.testing import ThreadClock
 from tests.answers import refuse
@@ -166,3 +167,24 @@ def test_the_name_of_a_model_stays_as_it_is(name: str) -> None:
 def test_a_name_is_short() -> None:
     """Whatever a request brings, a record keeps a line of it."""
     assert len(name_of("a b" * 1_000_000)) <= LONGEST_NAME
+
+
+def test_a_warning_of_an_answer_that_cannot_be_counted_holds_no_text(
+    given: list[warnings.WarningMessage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's errors of encoding quote all that they could not encode."""
+    limiter = RateLimiter(tpm=100_000, clock=ThreadClock())
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50}
+    lease = limiter.acquire_sync(body)
+    assert isinstance(lease, AdmittedLease)
+
+    def fail(text: str, _: str) -> int:
+        raise UnicodeEncodeError("utf-8", text, 0, 1, "surrogates not allowed")
+
+    monkeypatch.setattr(limiter._engine.estimator, "count_text", fail)
+    lease.settle_by_text("a private answer")
+
+    said = [str(one.message) for one in given]
+    assert said == [
+        "could not count what a stream has answered (UnicodeEncodeError); its reserve is kept"
+    ]
