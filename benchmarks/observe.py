@@ -9,7 +9,10 @@ Owns the cost of one call, acquire and settle with a cost by hand:
   were there, in two processes that take turns; git has that commit, or ``--before``
   names a checkout of it;
 * logging: with the program's log at INFO, against no logging set up;
-* otel: with the OpenTelemetry SDK's meters and an in-memory reader.
+* otel: with the OpenTelemetry SDK's meters and an in-memory reader;
+* logging_waits, otel_waits: the same of calls that each wait a second of virtual time,
+  until all that they report was delivered. Their waits are what a log looks at: a call
+  that goes at once has nothing to say there.
 
 Must never reach into the limiter: it is measured through its public face.
 
@@ -29,7 +32,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -38,17 +41,29 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from ratelimit import RateLimiter
+from ratelimit import RateLimiter, events
+from ratelimit.testing import VirtualClock
 
 TOKENS: Final = 1_000
 """Tokens of each call."""
 CALLS: Final = 3_000
 """Calls of a slice."""
+WAITS: Final = 500
+"""Calls of a slice in which each waits."""
 ROOT: Final = Path(__file__).parent.parent
 PROCESSES: Final = 9
 """Pairs of processes of the idle measure."""
 BEFORE: Final = "7349539"
 """The last commit without events."""
+
+ROWS: Final = {
+    "idle": "nothing",
+    "logging": "logging at INFO",
+    "logging_waits": "logging at INFO, calls that wait",
+    "otel": "OTel SDK",
+    "otel_waits": "OTel SDK, calls that wait",
+}
+"""What is measured, and what it is called in the table."""
 
 Figures = dict[str, float]
 
@@ -80,8 +95,30 @@ async def _slice(limiter: RateLimiter) -> float:
     return (time.process_time() - start) / CALLS * 1e6
 
 
+async def _slice_of_waits(limiter: RateLimiter) -> float:
+    """Return the CPU microseconds of one call that waits, its reports included."""
+    (await limiter.acquire(tokens=TOKENS)).close()
+    start = time.process_time()
+    for _ in range(WAITS):
+        lease = await limiter.acquire(tokens=TOKENS)
+        lease.close()
+        if not lease.waited:
+            raise RuntimeError("a call has not waited: nothing was measured")
+    if not events.flush(60):
+        raise RuntimeError("what the calls have reported was not delivered within a minute")
+    return (time.process_time() - start) / WAITS * 1e6
+
+
+Slice = Callable[[RateLimiter], Awaitable[float]]
+
+
 def _limiter() -> RateLimiter:
     return RateLimiter(rpm=1e9, tpm=1e12)
+
+
+def _waiting_limiter(clock: VirtualClock) -> RateLimiter:
+    """Return a limiter that lets one call go a second."""
+    return RateLimiter(tpm=60 * TOKENS, burst_share=1 / 60, arrival_slack=0, clock=clock)
 
 
 def _process(root: Path) -> subprocess.Popen[str]:
@@ -147,24 +184,29 @@ def idle(before: Path, slices: int) -> Figures:
 
 
 async def _against(
-    plain: RateLimiter, other: RateLimiter, slices: int, switch: Callable[[bool], object]
+    plain: RateLimiter,
+    other: RateLimiter,
+    slices: int,
+    switch: Callable[[bool], object],
+    measure: Slice,
 ) -> tuple[float, float]:
     """Return the microseconds of a call of ``other``, and its ratio to ``plain``.
 
     :param switch: called with whether the slice is one of ``other``.
+    :param measure: runs one slice.
     """
     pairs: list[tuple[float, float]] = []
     for _ in range(slices + 1):
         switch(True)
-        ours = await _slice(other)
+        ours = await measure(other)
         switch(False)
-        pairs.append((ours, await _slice(plain)))
+        pairs.append((ours, await measure(plain)))
     del pairs[0]  # it warms up
     return median(one for one, _ in pairs), median(one / two for one, two in pairs)
 
 
 def logged(slices: int) -> Figures:
-    """Measure a call with the log at INFO."""
+    """Measure a call with the log at INFO, and one that waits."""
     logger = logging.getLogger("ratelimit")
     logger.addHandler(logging.StreamHandler())
 
@@ -172,12 +214,20 @@ def logged(slices: int) -> Figures:
         logger.setLevel(logging.INFO if on else logging.CRITICAL)
 
     limiter = _limiter()
-    spent, ratio = asyncio.run(_against(limiter, limiter, slices, switch))
-    return {"microseconds_logging": spent, "ratio_logging": ratio}
+    spent, ratio = asyncio.run(_against(limiter, limiter, slices, switch, _slice))
+    clock = VirtualClock()
+    waits = _waiting_limiter(clock)
+    waited, slower = clock.run(_against, waits, waits, slices, switch, _slice_of_waits)
+    return {
+        "microseconds_logging": spent,
+        "ratio_logging": ratio,
+        "microseconds_logging_waits": waited,
+        "ratio_logging_waits": slower,
+    }
 
 
 def instrumented(slices: int) -> Figures:
-    """Measure a call with the OpenTelemetry SDK."""
+    """Measure a call with the OpenTelemetry SDK, and one that waits."""
     from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415  # an extra
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: PLC0415  # too
 
@@ -186,9 +236,18 @@ def instrumented(slices: int) -> Figures:
     provider = MeterProvider([InMemoryMetricReader()])
     limiter = _limiter()
     with instrument(limiter, meter_provider=provider):
-        spent, ratio = asyncio.run(_against(_limiter(), limiter, slices, bool))
+        spent, ratio = asyncio.run(_against(_limiter(), limiter, slices, bool, _slice))
+    clock = VirtualClock()
+    plain, waits = _waiting_limiter(clock), _waiting_limiter(clock)
+    with instrument(waits, meter_provider=provider):
+        waited, slower = clock.run(_against, plain, waits, slices, bool, _slice_of_waits)
     provider.shutdown()
-    return {"microseconds_otel": spent, "ratio_otel": ratio}
+    return {
+        "microseconds_otel": spent,
+        "ratio_otel": ratio,
+        "microseconds_otel_waits": waited,
+        "ratio_otel_waits": slower,
+    }
 
 
 def _measure(console: Console, before: Path | None, *, quick: bool) -> Figures:
@@ -207,7 +266,7 @@ def _measure(console: Console, before: Path | None, *, quick: bool) -> Figures:
 
 def _show(console: Console, figures: Figures) -> None:
     table = Table("what looks", "us a call", "ratio", title="Cost of looking at the limiter")
-    for label, name in (("nothing", "idle"), ("logging at INFO", "logging"), ("OTel SDK", "otel")):
+    for name, label in ROWS.items():
         if f"ratio_{name}" in figures:
             spent, ratio = figures[f"microseconds_{name}"], figures[f"ratio_{name}"]
             table.add_row(label, f"{spent:,.2f}", f"{ratio:,.3f}")

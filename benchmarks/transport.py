@@ -43,6 +43,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # a script sees its o
 from benchmarks.wrapped.asking import ENTRY_POINTS, ask_decorated, ask_tasks
 from benchmarks.wrapped.cost import MODEL, overhead, request
 from ratelimit import Limit, RateLimiter
+from ratelimit.events.sentences import label_of
 from ratelimit.testing import FakeOpenAI
 from ratelimit.testing.faults import FaultKind
 
@@ -158,7 +159,7 @@ def learn(console: Console, calls: int) -> dict[str, Any]:
         first = min(server.ledger, key=lambda entry: entry.time)
         early = sum(entry.time < (first.ended or 0) for entry in server.ledger)
         rejected = sum(entry.status == 429 for entry in server.ledger)
-        shown = ", ".join(f"{amount:,.0f} {name}/{per:g}s" for (name, per), amount in found.items())
+        shown = ", ".join(f"{amount:,.0f} {label_of(*key)}" for key, amount in found.items())
         table.add_row(
             dialect, shown, "yes" if not wrong else f"[red]{wrong} wrong", str(early), str(rejected)
         )

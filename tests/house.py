@@ -34,7 +34,7 @@ ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
     "estimate": ("errors", "limits", "families", "locks", "installation"),
     "feedback": ("errors", "limits"),
     "stores": ("errors", "limits", "locks"),
-    "admission": ("stores", "errors", "limits", "locks"),
+    "admission": ("stores", "events", "errors", "limits", "locks"),
     "control": ("admission", "stores", "events", "feedback", "estimate", *GROUND),
     "lease": BELOW_LEASE,
     "reservation": ("lease", *BELOW_LEASE),

@@ -7,19 +7,20 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from ratelimit import InvalidArgument, RateLimiter, events
-from ratelimit.events import Degraded, Refused
+from ratelimit.events import Admission, Degraded, Refused, Subscription
 from ratelimit.testing import ThreadClock
-from tests.interruptions import interruptions
+from tests import answers
+from tests.answers import LIMIT_REACHED
+from tests.interruptions import Interruption, interruptions
 
-LIMIT_REACHED = (
-    "Rate limit reached for gpt-4o in organization org-secret on tokens per min (TPM): Limit 200, "
-    "Used 190, Requested 30. Please try again in 6s."
-)
 BODY: dict[str, Any] = {
     "model": "gpt-4o",
     "messages": [{"role": "user", "content": "a private prompt"}],
@@ -27,19 +28,10 @@ BODY: dict[str, Any] = {
 }
 
 
-class TooMany(Exception):
-    """A 429 as an SDK raises it."""
-
-    def __init__(self, message: str = LIMIT_REACHED) -> None:
-        super().__init__(message)
-        self.status_code = 429
-        self.body = {"error": {"message": message, "code": "rate_limit_exceeded"}}
-
-
-def refuse(limiter: RateLimiter, error: TooMany | None = None) -> None:
-    """Make one call that is refused."""
-    with pytest.raises(TooMany), limiter.reserve(BODY):
-        raise error or TooMany()
+def refuse(limiter: RateLimiter) -> None:
+    """Make one call that is refused with figures."""
+    said = LIMIT_REACHED.format(limit=200, used=190, wait=6)
+    answers.refuse(limiter, answers.TooMany(said), BODY)
 
 
 @pytest.fixture
@@ -81,10 +73,8 @@ def test_a_refusal_is_logged(limiter: RateLimiter, caplog: pytest.LogCaptureFixt
 
 def test_a_hook_that_raises_is_reported_once(limiter: RateLimiter) -> None:
     """No call is touched by it, and the subscription goes on."""
-    raised = threading.Semaphore(0)
 
     def hook(_: Refused) -> None:
-        raised.release()
         raise ValueError("of the hook")
 
     subscription = limiter.subscribe(hook, Refused)
@@ -96,9 +86,91 @@ def test_a_hook_that_raises_is_reported_once(limiter: RateLimiter) -> None:
         assert subscription.flush(10)
 
     assert subscription.failures == 2
-    assert raised.acquire(blocking=False)
     assert len(said) == 1
     assert "ValueError('of the hook')" in said[0]
+
+
+class Unspeakable(Exception):
+    """An error that cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("of its repr")
+
+
+@pytest.mark.logs("raised Unspeakable at Refused")
+def test_an_error_that_cannot_be_shown_ends_no_delivery(limiter: RateLimiter) -> None:
+    """It is named by its class, and the next event still comes."""
+    seen: list[int] = []
+
+    def hook(event: Refused) -> None:
+        seen.append(event.refusals)
+        raise Unspeakable
+
+    subscription = limiter.subscribe(hook, Refused)
+    refuse(limiter)
+    refuse(limiter)
+    assert subscription.flush(10)
+
+    assert seen == [1, 2]
+    assert subscription.failures == 2
+
+
+@pytest.mark.logs("of the hook.* \\(RuntimeError\\)")
+def test_a_warning_that_raises_ends_no_delivery(
+    limiter: RateLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program may show warnings in its own way, and that may fail."""
+
+    def show(*_: object, **__: object) -> None:
+        raise RuntimeError("of the program's own")
+
+    seen: list[int] = []
+
+    def hook(event: Refused) -> None:
+        seen.append(event.refusals)
+        raise ValueError("of the hook")
+
+    subscription = limiter.subscribe(hook, Refused)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", show)
+        refuse(limiter)
+        refuse(limiter)
+        assert subscription.flush(10)
+
+    assert seen == [1, 2]
+    assert subscription.failures == 2
+
+
+class Reminder(Subscription):
+    """A subscription that has something to do by itself, once, and fails at it."""
+
+    pending = False
+
+    def due(self) -> float | None:
+        """Return 0 as long as it is pending."""
+        return 0.0 if self.pending else None
+
+    def tick(self) -> None:
+        """Fail."""
+        self.pending = False
+        raise ValueError("of the reminder")
+
+
+@pytest.mark.logs("raised ValueError\\('of the reminder'\\)")
+def test_what_a_subscription_does_by_itself_may_fail() -> None:
+    """It is reported like an error of the hook, and its events still come."""
+    seen: list[Degraded] = []
+    reminder = Reminder(seen.append)
+    event = Degraded(at=0.0, family="", reason="")
+    reminder.pending = True
+    reminder.put(event)
+    while reminder.pending:
+        assert reminder.flush(10)
+    reminder.put(event)
+    assert reminder.flush(10)
+
+    assert (reminder.failures, len(seen)) == (1, 2)
 
 
 def test_a_hook_that_blocks_holds_up_no_call(limiter: RateLimiter) -> None:
@@ -142,13 +214,96 @@ def test_a_hook_that_is_subscribed_twice_is_called_once(limiter: RateLimiter) ->
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize(("hook", "kinds"), [(3, ()), (print, (int,)), (print, ("Refused",))])
+@pytest.mark.parametrize(
+    ("hook", "kinds", "said"),
+    [
+        (3, (), "function of one event"),
+        (print, (int,), "kinds of events"),
+        (print, ("Refused",), "kinds of events"),
+    ],
+)
 def test_what_cannot_be_subscribed_is_answered_in_a_sentence(
-    limiter: RateLimiter, hook: Any, kinds: Any
+    limiter: RateLimiter, hook: Any, kinds: Any, said: str
 ) -> None:
     """A hook is a function, and kinds are classes of events."""
-    with pytest.raises(InvalidArgument, match=r"function of one event|kinds of events"):
+    with pytest.raises(InvalidArgument, match=said):
         limiter.subscribe(hook, *kinds)
+
+
+async def coroutine(_: object) -> None:
+    """Do nothing, later."""
+
+
+class Async:
+    """An object that is called like a coroutine function."""
+
+    async def __call__(self, _: object) -> None:
+        """Do nothing, later."""
+
+
+def generator(event: object) -> Iterator[object]:
+    """Yield it."""
+    yield event
+
+
+@pytest.mark.parametrize("hook", [coroutine, Async(), partial(coroutine), generator])
+def test_a_hook_that_would_never_run_is_refused(limiter: RateLimiter, hook: Any) -> None:
+    """A thread calls it, and what an async function returns is awaited by nobody."""
+    with pytest.raises(InvalidArgument, match="takes a plain function"):
+        limiter.subscribe(hook)
+
+
+def test_a_hook_may_end_and_begin_subscriptions(limiter: RateLimiter) -> None:
+    """Its own too: it is called with what has happened by then, and with no more."""
+    first: list[int] = []
+    second: list[Refused] = []
+
+    def hook(event: Refused) -> None:
+        first.append(event.refusals)
+        subscription.close()
+        limiter.subscribe(second.append, Refused)
+
+    subscription = limiter.subscribe(hook, Refused)
+    for _ in range(3):
+        refuse(limiter)
+        assert events.flush(10)
+
+    assert first == [1]
+    assert [event.refusals for event in second] == [2, 3]
+
+
+def test_a_signal_handler_may_end_a_subscription(limiter: RateLimiter) -> None:
+    """At any step of another one's beginning or end, it waits for nobody and lasts."""
+    hooks = limiter._engine.hooks
+    kept = hooks.subscriptions
+
+    def change() -> None:
+        limiter.subscribe(repr, Admission).close()
+
+    moments = 0
+    while True:
+        doomed = limiter.subscribe(print, Admission)
+        with Interruption(moments, doomed.close) as interruption:
+            change()
+        if not interruption.came:
+            break
+        moments += 1
+        assert hooks.subscriptions == kept
+        assert not hooks.per_call
+    assert moments > 3
+
+
+def test_flush_goes_on_while_limiters_are_made() -> None:
+    """In other threads, at any of its steps, as in a server that is about to end."""
+    kept: list[Subscription] = []
+
+    def make() -> None:
+        kept[:] = [Subscription(repr)]
+
+    moments = 0
+    for _ in interruptions(lambda: events.flush(0), make):
+        moments += 1
+    assert moments > 3
 
 
 FORKED = """
@@ -215,7 +370,7 @@ def test_ctrl_c_at_any_step_ends_no_delivery(
     monkeypatch.setattr("ratelimit.events.delivery.LINGER", 0.0)
     seen: list[Degraded] = []
     subscription = limiter.subscribe(seen.append)
-    event = Degraded(at=0.0, family="", what="store", reason="")
+    event = Degraded(at=0.0, family="", reason="")
 
     moments = 0
     for _ in interruptions(lambda: subscription.put(event)):

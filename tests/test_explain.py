@@ -10,26 +10,7 @@ import pytest
 
 from ratelimit import Limits, RateLimiter
 from ratelimit.testing import ThreadClock, VirtualClock
-
-HEADERS = {
-    "x-ratelimit-limit-tokens": "30000",
-    "x-ratelimit-remaining-tokens": "29000",
-    "x-ratelimit-reset-tokens": "2s",
-}
-REFUSED = (
-    "Rate limit reached for gpt-4o in organization o on tokens per min (TPM): Limit 20000, "
-    "Used 19990, Requested 30. Please try again in 2s."
-)
-
-
-class TooMany(Exception):
-    """A 429 as an SDK raises it."""
-
-    status_code = 429
-
-    def __init__(self) -> None:
-        super().__init__(REFUSED)
-        self.body = {"error": {"message": REFUSED, "code": "rate_limit_exceeded"}}
+from tests.answers import HEADERS, LIMIT_REACHED, TooMany, refuse
 
 
 def test_a_limiter_without_waiters_says_so() -> None:
@@ -88,8 +69,7 @@ def test_a_refusal_is_explained_with_its_limit() -> None:
     """How many there were, when the last one came, and for which limit."""
     clock = ThreadClock()
     limiter = RateLimiter(tpm=30_000, clock=clock)
-    with pytest.raises(TooMany), limiter.reserve(tokens=1):
-        raise TooMany
+    refuse(limiter, TooMany(LIMIT_REACHED.format(limit=20_000, used=19_990, wait=2)))
     clock.sleep(1)
 
     explanation = limiter.explain().families["*"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ratelimit import events
 from ratelimit.events import Event
-from ratelimit.telemetry.opentelemetry import SCOPE, Instruments
+from ratelimit.telemetry.instruments import SCOPE, Instruments
 from ratelimit.testing import FakeOpenAI
 
 DOCS = Path(__file__).parent.parent / "docs"

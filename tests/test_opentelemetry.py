@@ -19,8 +19,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import CollectorRegistry, start_http_server
 
 from ratelimit import InvalidArgument, Limits, RateLimiter, RequestTooLarge, WaitTimeout, events
-from ratelimit.telemetry.opentelemetry import MOST_MODELS, instrument
+from ratelimit.telemetry.opentelemetry import MOST_FAMILIES, MOST_MODELS, instrument
 from ratelimit.testing import ThreadClock
+from tests.answers import refuse, refused_for
 
 BODY: dict[str, Any] = {
     "model": "gpt-4o",
@@ -29,13 +30,6 @@ BODY: dict[str, Any] = {
 }
 COMMON = {"gen_ai.provider.name": "openai", "ratelimit.family": "*"}
 CHAT = {**COMMON, "gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o"}
-
-
-class TooMany(Exception):
-    """A 429 as an SDK raises it."""
-
-    status_code = 429
-    body = {"error": {"message": "sk-secret", "code": "rate_limit_exceeded"}}  # noqa: RUF012
 
 
 class Meters:
@@ -123,14 +117,34 @@ def test_what_is_read_when_asked_for_is_up_to_date(meters: Meters) -> None:
     }
 
 
+def test_a_scrape_looks_at_a_limiter_once(meters: Meters, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its figures belong to one moment, and a limiter of many families is read once."""
+    limiter, looks = make(tpm=600), 0
+    explain = limiter.explain
+
+    def counted() -> Any:
+        nonlocal looks
+        looks += 1
+        return explain()
+
+    monkeypatch.setattr(limiter, "explain", counted)
+    with instrument(limiter, meter_provider=meters.provider):
+        meters.points("limit")
+        lease = limiter.acquire_sync(tokens=100)
+        (level,) = meters.points("level")
+        lease.close()
+
+    assert looks == 2
+    assert level.value == 500
+
+
 def test_429s_and_estimates_are_recorded_without_a_text(meters: Meters) -> None:
     """Which limit it was, and by how many tokens the estimate was off."""
     limiter = make(tpm=6_000)
     expected = limiter.estimate(BODY).prompt_tokens + 20
     with instrument(limiter, meter_provider=meters.provider):
         limiter.acquire_sync(BODY).settle({"prompt_tokens": 100, "completion_tokens": 1})
-        with pytest.raises(TooMany), limiter.reserve(BODY):
-            raise TooMany
+        refuse(limiter, request=BODY)
         (refusal,) = meters.points("refusals")
         (error,) = meters.points("estimate.error")
 
@@ -167,6 +181,49 @@ def test_two_limiters_share_the_instruments(meters: Meters) -> None:
     ]
 
 
+GLOBAL = """
+import logging
+logging.basicConfig(level="WARNING")
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from ratelimit import RateLimiter
+from ratelimit.telemetry.opentelemetry import instrument
+reader = InMemoryMetricReader()
+provider = MeterProvider([reader])
+limiters = [RateLimiter(tpm=600), RateLimiter(tpm=900), RateLimiter(tpm=300)]
+kept = [instrument(limiters[0], name="before", meter_provider={before})]
+metrics.set_meter_provider(provider)
+kept.append(instrument(limiters[1], name="after"))
+kept.append(instrument(limiters[2], name="by hand", meter_provider=provider))
+print(len({id(one._instruments) for one in kept}))
+for resource in reader.get_metrics_data().resource_metrics:
+    for scope in resource.scope_metrics:
+        for metric in scope.metrics:
+            if metric.name == "ratelimit.client.limit":
+                print(sorted(point.value for point in metric.data.data_points))
+"""
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["None", "metrics.get_meter_provider()", "provider"],
+    ids=["global", "proxy", "by hand"],
+)
+def test_before_and_after_the_global_provider_is_set_is_one_set(before: str) -> None:
+    """A second set of instruments would be warned of by the SDK, and counted apart."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", GLOBAL.replace("{before}", before)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert done.stdout.splitlines() == ["1", "[300.0, 600.0, 900.0]"]
+    assert done.stderr == ""
+
+
 def test_a_limiter_is_instrumented_once(meters: Meters) -> None:
     """Twice would count everything twice."""
     limiter = make(tpm=600)
@@ -190,11 +247,12 @@ def test_a_meter_provider_that_is_shut_down_touches_no_call() -> None:
     """Calls go on, and nothing is raised into them."""
     meters = Meters()
     limiter = make(tpm=600)
-    with instrument(limiter, meter_provider=meters.provider):
+    with instrument(limiter, meter_provider=meters.provider) as instrumented:
         meters.provider.shutdown()
         limiter.acquire_sync(tokens=100).close()
         assert events.flush(10)
 
+    assert instrumented._subscription.failures == 0
     assert limiter.statistics().families["*"].admitted == 1
 
 
@@ -210,6 +268,55 @@ def test_models_beyond_a_number_are_counted_together(meters: Meters) -> None:
     models = {one.attributes.get("gen_ai.request.model") for one in points}
     assert "_OTHER" in models
     assert len(models) == MOST_MODELS + 1
+
+
+def test_families_beyond_a_number_are_read_together(meters: Meters) -> None:
+    """Each would be a time series of four instruments; nobody's limit is theirs."""
+    names = [f"model-{number}" for number in range(MOST_FAMILIES + 5)]
+    limiter = make(limits=dict.fromkeys(names, Limits(rpm=5)))
+    leases = [limiter.acquire_sync(model=name, tokens=1) for name in names]
+    with instrument(limiter, meter_provider=meters.provider):
+        flying = {one.attributes["ratelimit.family"]: one for one in meters.points("active_leases")}
+        limits = {one.attributes["ratelimit.family"] for one in meters.points("limit")}
+    for lease in leases:
+        lease.close()
+
+    assert len(flying) == MOST_FAMILIES + 1
+    assert flying["_OTHER"].value == 5
+    assert limits == flying.keys() - {"_OTHER"}
+
+
+def test_families_that_look_alike_are_read_together(meters: Meters) -> None:
+    """Two keys in the place of names are one time series, of no limit of its own."""
+    keys = [f"sk-proj-0123456789abcdef{letter}" for letter in "AB"]
+    limiter = make(limits=dict.fromkeys(keys, Limits(rpm=5)))
+    leases = [limiter.acquire_sync(model=key, tokens=1) for key in keys]
+    with instrument(limiter, meter_provider=meters.provider):
+        (flying,) = meters.points("active_leases")
+        limits = meters.points("limit")
+    for lease in leases:
+        lease.close()
+
+    assert (flying.attributes["ratelimit.family"], flying.value) == ("_key_", 2)
+    assert limits == []
+
+
+def test_the_limits_of_refusals_are_of_a_number(meters: Meters) -> None:
+    """A server names them, and each would be a time series."""
+    limiter = make(rpm=9_000)
+    with instrument(limiter, meter_provider=meters.provider) as instrumented:
+        for number in range(MOST_MODELS + 5):
+            instrumented._record(refused_for(f"tokens/{number}s"))
+        points = meters.points("refusals")
+
+    assert len(points) == MOST_MODELS + 1
+
+
+@pytest.mark.parametrize("seconds", ["5", -1, float("nan"), None])
+def test_a_span_of_no_length_is_answered_in_a_sentence(meters: Meters, seconds: Any) -> None:
+    """Before anything is recorded: a hook that fails is noticed late."""
+    with pytest.raises(InvalidArgument, match="span_seconds="):
+        instrument(make(rpm=5), meter_provider=meters.provider, span_seconds=seconds)
 
 
 def test_a_long_wait_is_a_span_below_the_callers() -> None:

@@ -6,30 +6,10 @@ Owns that judgement. Must never change a queue or a store.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
 
 from ratelimit.admission.admission import Admission, rank_of
-from ratelimit.limits import Limit
+from ratelimit.events.records import Outlook, Reason
 from ratelimit.stores.payments import NOTHING, Payment
-
-Reason = Literal["limit", "pause", "concurrency", "first_answer", "queue"]
-
-
-class Outlook(NamedTuple):
-    """Why a call waits."""
-
-    reason: Reason
-    limit: Limit | None
-    """The limit for which it waits longest."""
-    position: int
-    """Calls in front."""
-    predicted: float | None
-    """Seconds until it can go at the earliest, if nothing is given back before; None
-    where it waits for another call to end.
-    """
-    needs: float | None
-    """What it needs of that limit, in its unit, like ``level``."""
-    level: float | None
 
 
 def outlook(admission: Admission, payment: Payment, arrival: float, patience: float) -> Outlook:
@@ -61,7 +41,7 @@ def outlook_at(
     elif not predicted and not position and deferred:
         predicted = None  # for what calls in flight have deferred
         reason = "limit"
-    needs = None if limit is None else amounts.get(limit.name, 0.0)
-    levels = {} if limit is None else store.levels(now)
-    level = levels.get((limit.name, limit.per)) if limit is not None else None
-    return Outlook(reason, limit, position, predicted, needs, level)
+    if limit is None:
+        return Outlook(reason, None, position, predicted, None, None)
+    level = store.levels(now).get((limit.name, limit.per))
+    return Outlook(reason, limit, position, predicted, amounts.get(limit.name, 0.0), level)

@@ -319,9 +319,9 @@ class Controller:
         if smaller and model and model not in self._named:
             self._named.add(model)
             caution(
-                f"the server limits model {model!r} to {smaller[0]}, less than others that share "
-                "this limiter's buckets; give its limits by model, so that it waits for its own: "
-                'RateLimiter(limits={"...": Limits(...), "*": Limits(...)})',
+                f"the server limits model {name_of(model)!r} to {smaller[0]}, less than others "
+                "that share this limiter's buckets; give its limits by model, so that it waits for "
+                'its own: RateLimiter(limits={"...": Limits(...), "*": Limits(...)})',
                 stacklevel=2,
             )
 

@@ -118,7 +118,7 @@ class Engine:
 
     def _estimate_degraded(self, kind: str) -> None:
         reason = f"the tokens of a body, or of a part of it, are guessed ({name_of(kind)})"
-        self.hooks.put(Degraded(at=self.clock.now(), family="", what="estimate", reason=reason))
+        self.hooks.put(Degraded(at=self.clock.now(), family="", reason=reason))
 
     def family(self, model: str) -> ModelFamily:
         """Return the family of a model: if unlisted, one without limits."""
@@ -259,8 +259,8 @@ class UnlistedModels:
             self._families[name] = family
         if new:
             caution(
-                f"no limit is given for model {model!r}: it passes without waiting, until a "
-                'wrapped client has learned limits from an answer; add it, or "*", to limits=',
+                f"no limit is given for model {name_of(model)!r}: it passes without waiting, until "
+                'a wrapped client has learned limits from an answer; add it, or "*", to limits=',
                 stacklevel=6,
             )
         return family

@@ -16,6 +16,7 @@ from ratelimit.control.limits_seen import DIMENSION_OF, Key, level_of, limits_sh
 from ratelimit.control.pricing import Pricing
 from ratelimit.control.slack import Slack
 from ratelimit.events.reports import Believed
+from ratelimit.events.sentences import label_of
 from ratelimit.feedback import Reading, Refusal
 from ratelimit.limits import MINUTE
 
@@ -111,5 +112,5 @@ class Levels:
                 amount = -seconds / bucket.seconds_per_unit
                 if name == "tokens":
                     self._evidence.on_correction(amount, bucket.limit.amount)
-                label = f"{name}/{per:g}s"
+                label = label_of(name, per)
                 self.corrected[label] = self.corrected.get(label, 0.0) + amount

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import inspect
+import logging
 import os
 import threading
 import time
@@ -44,10 +46,17 @@ START_SECONDS: Final = 0.05
 LAST_SECONDS: Final = 1.0
 """Seconds that the end of the program waits for hooks."""
 
+_NO_PLAIN: Final = (
+    inspect.iscoroutinefunction,
+    inspect.isgeneratorfunction,
+    inspect.isasyncgenfunction,
+)
+"""What is only made when it is called, and runs when somebody asks for more."""
+
 Hook = Callable[[Any], object]
 """A function of one event; what it returns is ignored."""
 
-_living: Final[weakref.WeakSet[Subscription]] = weakref.WeakSet()
+_living: Final[weakref.WeakKeyDictionary[Subscription, None]] = weakref.WeakKeyDictionary()
 
 
 class Subscription:
@@ -68,7 +77,7 @@ class Subscription:
         self._said_dropped = False
         self._most = MOST
         self._renew()
-        _living.add(self)
+        _living[self] = None
 
     def _renew(self) -> None:
         self._queue: SimpleQueue[tuple[Context, Event | threading.Event]] = SimpleQueue()
@@ -119,11 +128,10 @@ class Subscription:
                         context.run(self._call, event)
                     del context, event  # so that nothing of the call is kept while idle
             except Empty:
-                if self.due() is not None:
-                    self.tick()
-                again = not events.empty() or self.due() is not None
+                again = self._tick() or not events.empty()
             finally:
                 busy.release()
+                self._started_at = -inf  # an event from here on starts a thread of its own
             if not again and events.empty():
                 return
 
@@ -134,21 +142,34 @@ class Subscription:
     def tick(self) -> None:
         """Do what `due` has announced, in the thread of the subscription."""
 
+    def _tick(self) -> bool:
+        """Do what is due, and return whether more will be."""
+        try:
+            if self.due() is not None:
+                self.tick()
+        except BaseException as error:  # noqa: BLE001  # as in `_call`
+            self._failed(error, "what was due")
+            return False
+        return self.due() is not None
+
     def _call(self, event: Event) -> None:
         try:
             self.hook(event)
         except BaseException as error:  # noqa: BLE001  # even SystemExit must not end delivery
-            self.failures += 1
-            if self.failures == 1:
-                caution(
-                    f"a subscriber to the limiter's events raised {error!r} at "
-                    f"{type(event).__name__}; calls go on, and this is said once"
-                )
+            self._failed(error, type(event).__name__)
         if self.dropped and not self._said_dropped:
             self._said_dropped = True
-            caution(
+            _say(
                 f"a subscriber to the limiter's events is too slow: {self.dropped:,} events were "
                 "dropped; calls go on. Let it put events into a queue of its own"
+            )
+
+    def _failed(self, error: BaseException, at: str) -> None:
+        self.failures += 1
+        if self.failures == 1:
+            _say(
+                f"a subscriber to the limiter's events raised {_shown(error)} at {at}; calls go "
+                "on, and this is said once"
             )
 
     def flush(self, seconds: float = LAST_SECONDS) -> bool:
@@ -179,18 +200,35 @@ class Subscription:
         self.close()
 
 
+def _say(message: str) -> None:
+    """Warn from the thread of a subscription, which must not end by it."""
+    try:
+        caution(message)
+    except Exception as error:  # noqa: BLE001  # the program shows warnings in its own way
+        logging.getLogger("ratelimit").warning("%s (%s)", message, type(error).__name__)
+
+
+def _shown(error: BaseException) -> str:
+    try:
+        return repr(error)
+    except Exception:  # noqa: BLE001  # the program's own classes
+        return type(error).__name__
+
+
 class Hooks:
     """The subscriptions of one limiter."""
 
-    __slots__ = ("_lock", "on_change", "per_call", "subscriptions")
+    __slots__ = ("_kept", "_lock", "on_change", "per_call", "subscriptions")
 
     def __init__(self, *subscriptions: Subscription) -> None:
         self.subscriptions = subscriptions
+        self._kept = dict.fromkeys(subscriptions)
         self.on_change: Callable[[], object] = bool
         """Called when there are other subscriptions."""
         self.per_call = False
         """Whether anybody wants events that every call makes: else it makes none."""
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler that interrupts the holder may come in.
+        self._lock = threading.RLock()
 
     def subscribe(self, hook: Hook, kinds: tuple[type[Event], ...]) -> Subscription:
         """Return the subscription of a hook; of one that has one already, that.
@@ -200,6 +238,13 @@ class Hooks:
         if not callable(hook):
             raise InvalidArgument(
                 f"subscribe() takes a function of one event, not {type(hook).__name__!r}"
+            )
+        if any(
+            is_other(function) for is_other in _NO_PLAIN for function in (hook, type(hook).__call__)
+        ):
+            raise InvalidArgument(
+                "subscribe() takes a plain function, which a thread calls: an async one, or a "
+                "generator, would never run. Let it put events into a queue of yours"
             )
         for kind in kinds:
             if not (isinstance(kind, type) and issubclass(kind, Event)):
@@ -214,7 +259,8 @@ class Hooks:
             else:
                 made = Subscription(hook, kinds)
                 made.on_close = self._close
-                self._hold((*self.subscriptions, made))
+                self._kept[made] = None
+                self._show()
                 return made
         caution(
             "this function is subscribed to the limiter already and gets each event once; "
@@ -225,12 +271,16 @@ class Hooks:
 
     def _close(self, subscription: Subscription) -> None:
         with self._lock:
-            self._hold(tuple(one for one in self.subscriptions if one is not subscription))
+            self._kept.pop(subscription, None)
+            self._show()
 
-    def _hold(self, subscriptions: tuple[Subscription, ...]) -> None:
-        self.subscriptions = subscriptions
-        self.per_call = self.wants(Admission, "") or self.wants(Settled, "")
-        self.on_change()
+    def _show(self) -> None:
+        """Show what is kept, also what a signal handler has changed meanwhile."""
+        kept: tuple[Subscription, ...] | None = None
+        while kept != tuple(self._kept):
+            self.subscriptions = kept = tuple(self._kept)
+            self.per_call = self.wants(Admission, "") or self.wants(Settled, "")
+            self.on_change()
 
     def wants(self, kind: type[Event], family: str) -> bool:
         """Return whether anybody has a use for events of this kind now."""
@@ -244,7 +294,7 @@ class Hooks:
 
     def reset_after_fork(self) -> None:
         """Take a new lock: the holder of the old one belongs to the parent process."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
 
 def flush(seconds: float = LAST_SECONDS) -> bool:
@@ -253,12 +303,17 @@ def flush(seconds: float = LAST_SECONDS) -> bool:
     Returns whether they were.
     """
     until = time.monotonic() + seconds
-    done = [one.flush(max(until - time.monotonic(), 0.0)) for one in list(_living)]
+    done = [one.flush(max(until - time.monotonic(), 0.0)) for one in _all()]
     return all(done)
 
 
+def _all() -> list[Subscription]:
+    """Return all subscriptions, also while other threads make some."""
+    return [one for ref in _living.keyrefs() if (one := ref()) is not None]
+
+
 def _reset_after_fork() -> None:
-    for subscription in list(_living):
+    for subscription in _all():
         subscription._renew()  # noqa: SLF001  # of this file
 
 

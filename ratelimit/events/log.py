@@ -6,7 +6,7 @@ than the records do: no key, no prompt, no text of a server.
 The logger is "ratelimit.events", so that the level of "ratelimit" decides:
 
 * WARNING: every 429, by itself or, within `QUIET_SECONDS` of the last line of its
-  family, as a number in the next one; and a store that was lost.
+  family, as a number in the next one; final ones likewise, by themselves.
 * INFO: limits that were learned or changed, conclusions about the server, the end of a
   series of 429s, estimates that are guesses, and once a family that a call waits for
   longer than `LONG_WAIT`, as soon as that is known.
@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 from ratelimit.events.delivery import Subscription
@@ -40,9 +42,19 @@ from ratelimit.events.sentences import about, concluded, refused, when
 LONG_WAIT: Final = 5.0
 """Seconds from which a wait is worth a line at INFO."""
 QUIET_SECONDS: Final = 10.0
-"""Seconds between two lines about 429s of one family."""
+"""Seconds between two lines about 429s of one family that end by waiting, and between
+two about its final ones.
+"""
+MOST_REFUSED: Final = 100
+"""Families with lines of their own about 429s within `QUIET_SECONDS`; further ones
+share one.
+"""
+MOST_WATCHED: Final = 10_000
+"""Waits without a predicted long end that are looked at again: a tenth of what the
+calls that wait hold themselves.
+"""
 MOST_FAMILIES: Final = 1_000
-"""Families for which it is remembered when a line was written."""
+"""Families for which it is remembered that a long wait was said."""
 
 logger: Final = logging.getLogger("ratelimit.events")
 logger.addHandler(logging.NullHandler())
@@ -59,16 +71,20 @@ class Log(Subscription):
         super().__init__(self.write)
         self._now = now
         self._long: set[str] = set()
-        self._watched: dict[str, tuple[float, Waiting]] = {}  # the first wait of each family
-        self._quiet: dict[str, tuple[float, int]] = {}
+        self._quiet: dict[tuple[str, bool], tuple[float, int]] = {}
+
+    def _renew(self) -> None:
+        super()._renew()
+        self._watched: OrderedDict[int, tuple[float, Waiting]] = OrderedDict()
+        """Waits, by call, that are looked at again at a moment; the next one first."""
 
     def wants(self, kind: type[Event], family: str) -> bool:
         """Return whether a line about an event of this kind would be written."""
         if kind is Refused:
             return logger.isEnabledFor(logging.WARNING)
         if kind is Waiting or kind is Waited:
-            once = family not in self._long and logger.isEnabledFor(logging.INFO)
-            return once or logger.isEnabledFor(logging.DEBUG)
+            once = family not in self._long and len(self._long) < MOST_FAMILIES
+            return logger.isEnabledFor(logging.INFO if once else logging.DEBUG)
         if kind in {LimitsChanged, Concluded, Recovered, Degraded}:
             return logger.isEnabledFor(logging.INFO)
         return False
@@ -97,8 +113,7 @@ class Log(Subscription):
             case Concluded():
                 logger.info("family %s: %s", event.family, concluded(event))
             case Degraded():
-                level = logging.WARNING if event.what == "store" else logging.INFO
-                logger.log(level, "%s: %s", event.what, event.reason)
+                logger.info("%s", event.reason)
             case Waiting():
                 self._waiting(event)
             case Waited():
@@ -109,8 +124,8 @@ class Log(Subscription):
     def _waiting(self, event: Waiting) -> None:
         level = logging.DEBUG
         if event.predicted is None or event.predicted < LONG_WAIT:
-            if event.family not in self._long and len(self._watched) < MOST_FAMILIES:
-                self._watched.setdefault(event.family, (self._now() + LONG_WAIT, event))
+            if event.family not in self._long and len(self._watched) < MOST_WATCHED:
+                self._watched[event.call] = self._now() + LONG_WAIT, event
         elif self._is_first(event):
             level = logging.INFO
         self._write_waiting(level, event, "waits")
@@ -129,21 +144,23 @@ class Log(Subscription):
 
     def due(self) -> float | None:
         """Return in how many seconds the first watched wait has become a long one."""
-        moments = [moment for moment, _ in self._watched.values()]
-        return max(min(moments) - self._now(), 0.0) if moments else None
+        for moment, _ in self._watched.values():
+            return max(moment - self._now(), 0.0)
+        return None
 
     def tick(self) -> None:
         """Say that a call still waits."""
-        for family, (moment, event) in list(self._watched.items()):
-            if moment <= self._now():
-                del self._watched[family]
-                if self._is_first(event):
-                    self._write_waiting(logging.INFO, event, f"has waited for {LONG_WAIT:g} s")
+        now = self._now()
+        while self._watched:
+            call, (moment, event) = next(iter(self._watched.items()))
+            if moment > now:
+                return
+            del self._watched[call]
+            if self._is_first(event):
+                self._write_waiting(logging.INFO, event, f"has waited for {LONG_WAIT:g} s")
 
     def _waited(self, event: Waited) -> None:
-        watched = self._watched.get(event.family)
-        if watched is not None and watched[1].call == event.call:
-            del self._watched[event.family]
+        self._watched.pop(event.call, None)
         level = logging.DEBUG
         if event.seconds >= LONG_WAIT and self._is_first(event):
             level = logging.INFO
@@ -164,12 +181,25 @@ class Log(Subscription):
         return True
 
     def _refused(self, event: Refused) -> None:
-        last, more = self._quiet.get(event.family, (-QUIET_SECONDS, 0))
-        if 0 <= event.at - last < QUIET_SECONDS and not event.final:
-            self._quiet[event.family] = last, more + 1
+        key = event.family, event.final
+        if key not in self._quiet and len(self._quiet) >= MOST_REFUSED:
+            key = self._make_room(event)
+        last, more = self._quiet.get(key, (-inf, 0))
+        if 0 <= event.at - last < QUIET_SECONDS:
+            self._quiet[key] = last, more + 1
             return
-        if len(self._quiet) >= MOST_FAMILIES:
-            self._quiet.clear()
-        self._quiet[event.family] = event.at, 0
+        self._quiet[key] = event.at, 0
         since = f" ({more} more since the last line)" if more else ""
         logger.warning("%s%s", refused(event), since)
+
+    def _make_room(self, event: Refused) -> tuple[str, bool]:
+        """Drop what is quiet no longer, and return the key of a family that is new.
+
+        What was dropped and not written yet is counted with it.
+        """
+        over = [key for key, (last, _) in self._quiet.items() if event.at - last >= QUIET_SECONDS]
+        if not over:
+            return "", event.final
+        key = event.family, event.final
+        self._quiet[key] = -inf, sum(self._quiet.pop(one)[1] for one in over)
+        return key

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
-from ratelimit.limits import Limits
+from ratelimit.limits import Limit, Limits
 
 LONGEST_NAME: Final = 100
 """Characters of a model's name or a server's code that a record keeps."""
@@ -23,8 +23,10 @@ LONGEST_NAME: Final = 100
 _NOT_A_NAME: Final = re.compile(r"[^A-Za-z0-9._:/@+*?|!,\[\]-]+")
 
 _KEY: Final = re.compile(
-    r"\b(?:sk|pk|rk|gsk|csk|xai|pplx|nvapi|hf|fw|tgp|key)[-_][\w-]{12,}"  # by their beginnings
-    r"|\bAIza[\w-]{20,}|\b[0-9a-fA-F]{32,}\b|\b[A-Za-z0-9]{40,}\b"  # Google's, Azure's, others
+    r"(?<![A-Za-z0-9])(?:"
+    r"(?:sk|pk|rk|gsk|csk|xai|pplx|nvapi|hf|fw|tgp|r8|ghp|github_pat|key)[-_][\w-]{12,}"
+    r"|AIza[\w-]{20,}|eyJ[\w-]{8,}\.[\w.-]+"  # Google's, and tokens of a login
+    r"|[A-Za-z0-9]{32,})"  # Azure's, Mistral's, and others without a beginning
 )
 
 Outcome = Literal["admitted", "timed_out", "cancelled", "too_large", "failed"]
@@ -52,7 +54,25 @@ def name_of(text: str) -> str:
 
     A request may come with a key where a model's name belongs.
     """
-    return _NOT_A_NAME.sub("_", _KEY.sub("_key_", text)[:LONGEST_NAME])
+    shown = _KEY.sub("_key_", text[: 10 * LONGEST_NAME])
+    return _NOT_A_NAME.sub("_", shown[:LONGEST_NAME])
+
+
+class Outlook(NamedTuple):
+    """Why a call waits, and until when at the earliest."""
+
+    reason: Reason
+    limit: Limit | None
+    """The limit for which it waits longest."""
+    position: int
+    """Calls in front."""
+    predicted: float | None
+    """Seconds until it can go at the earliest, if nothing is given back before; None
+    where it waits for another call to end.
+    """
+    needs: float | None
+    """What it needs of that limit, in its unit, like ``level``."""
+    level: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +155,8 @@ class Concluded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Degraded(Event):
-    """Something works less well; no call was broken."""
+    """An estimate is a guess; no call was broken."""
 
-    what: Literal["estimate", "store"]
     reason: str
     """A sentence of this package."""
 

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from ratelimit.events.delivery import Hooks
 from ratelimit.events.records import Event, LimitsChanged, Refused, Source, name_of
+from ratelimit.events.sentences import label_of
 from ratelimit.feedback import Refusal
 from ratelimit.limits import Limit, Limits
 
@@ -83,7 +84,7 @@ def refused_limit(refusal: Refusal, held: Limit | None = None) -> str | None:
     :param held: that limit as it is held here: it has a period where none is named.
     """
     kind, period = refusal.kind, refusal.period or (held and held.per)
-    return kind and name_of(f"{kind}/{period:g}s" if period else kind)
+    return kind and name_of(label_of(kind, period) if period else kind)
 
 
 class Reports:

@@ -6,12 +6,12 @@ the records do.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
-from ratelimit.events.records import Concluded, Refused
+from ratelimit.events.records import Concluded, Outlook, Reason, Refused
 from ratelimit.limits import Limit, whole
 
-_REASONS: Final = {
+_REASONS: Final[dict[Reason, str]] = {
     "limit": "a limit is used up",
     "pause": "the server has refused a call, and all calls pause",
     "concurrency": "as many calls are in flight as may be",
@@ -20,45 +20,29 @@ _REASONS: Final = {
 }
 
 
-class Outlook(Protocol):
-    """Why a call waits; see `ratelimit.admission.outlook`."""
+def label_of(name: str, per: float) -> str:
+    """Return the label of a limit, as in `Statistics`: "tokens/60s".
 
-    @property
-    def reason(self) -> str:
-        """What it waits for."""
-
-    @property
-    def limit(self) -> Limit | None:
-        """The limit for which it waits longest."""
-
-    @property
-    def position(self) -> int:
-        """Calls in front."""
-
-    @property
-    def predicted(self) -> float | None:
-        """Seconds."""
-
-    @property
-    def needs(self) -> float | None:
-        """In the limit's unit."""
-
-    @property
-    def level(self) -> float | None:
-        """In the limit's unit."""
+    :param per: its period in seconds.
+    """
+    return f"{name}/{per:g}s"
 
 
 def label(limit: Limit | None) -> str | None:
-    """Return a limit's label, as in `Statistics`: "tokens/60s"."""
-    return None if limit is None else f"{limit.name}/{limit.per:g}s"
+    """Return a limit's label, None for none."""
+    return None if limit is None else label_of(limit.name, limit.per)
 
 
 def about(
-    reason: str, limit: str | None, needs: float | None, level: float | None, amount: float | None
+    reason: Reason,
+    limit: str | None,
+    needs: float | None,
+    level: float | None,
+    amount: float | None,
 ) -> str:
     """Return for what a call waits, in words."""
     if reason != "limit" or None in {limit, needs, level, amount}:
-        return _REASONS.get(reason, reason)
+        return _REASONS[reason]
     needed, left, full = (whole(round(one or 0.0)) for one in (needs, level, amount))
     return f"it needs {needed} of {limit}, where {left} of {full} are left"
 

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+from ratelimit.events.records import name_of
 from ratelimit.feedback import JsonReader, Refusal, SSEUsage, header_values
 from ratelimit.feedback.untrusted import decoded
 from ratelimit.integrations.settlement import (
@@ -133,7 +134,7 @@ def _warn_of_no_usage(lease: Lease, *, is_stream: bool) -> None:
     if lease.estimate is None or not holds_output(lease):
         return
 
-    model = lease.estimate.model[:100]
+    model = name_of(lease.estimate.model)
     what, remedy = (
         ("a stream", 'stream_options={"include_usage": True} asks the server for the usage')
         if is_stream

@@ -15,6 +15,7 @@ from ratelimit.errors import LimiterWarning
 from ratelimit.estimate import Estimate
 from ratelimit.estimate.endpoints import below_base, endpoint_of_path
 from ratelimit.estimate.models import traits_of
+from ratelimit.events.records import name_of
 from ratelimit.families import base_model
 from ratelimit.feedback.untrusted import decoded
 from ratelimit.integrations.settlement import warn_once
@@ -150,7 +151,7 @@ def _other_call(request: Any, path: str) -> MeteredCall | None:
         name = path.rstrip("/").rpartition("/")[2]
         warn_once(
             f"unmetered {re.sub('[^a-zA-Z]', '', name)[:40]}",
-            f"POST {path[:100]} is no endpoint of OpenAI's and names no model: it passes the"
+            f"POST {name_of(path)} is no endpoint of OpenAI's and names no model: it passes the"
             " limiter unmetered; put limiter.reserve(...) around it if it counts against a limit",
             LimiterWarning,
         )

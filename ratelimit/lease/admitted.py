@@ -171,7 +171,8 @@ class AdmittedLease(Lease):
         except Exception as error:  # noqa: BLE001  # the user's stream must not end in our failure
             self.close()
             caution(
-                f"could not count what a stream has answered ({error!r}); its reserve is kept",
+                f"could not count what a stream has answered ({type(error).__name__}); its reserve "
+                "is kept",
                 EstimateWarning,
             )
             return

@@ -73,7 +73,7 @@ class Lease:
         self._estimate = estimate
         self._over = False
         self._attempt: Attempt | None = None
-        self._waited: float  # set when the call has waited
+        self._waited = 0.0  # seconds
         self._around: Any = None  # the lease around this one, see `AdmittedLease.around`
 
     def __del__(self) -> None:
@@ -102,10 +102,7 @@ class Lease:
     @property
     def waited(self) -> float:
         """For how many seconds the call has waited for its turn."""
-        try:
-            return self._waited
-        except AttributeError:  # a call that goes at once is made without it
-            return 0.0
+        return self._waited
 
     def __repr__(self) -> str:
         held = ", ".join(f"{name}={amount:,.12g}" for name, amount in self.cost.items())

@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from ratelimit.admission.admission import Terms
-from ratelimit.admission.outlook import Outlook, outlook
+from ratelimit.admission.outlook import outlook
 from ratelimit.errors import RequestTooLarge, WaitTimeout
-from ratelimit.events.records import Admission, Outcome, Waited, Waiting
+from ratelimit.events.records import Admission, Outcome, Outlook, Waited, Waiting
 from ratelimit.events.sentences import label, waits
 from ratelimit.lease.admitted import AdmittedLease
 

@@ -12,7 +12,7 @@ from typing import Literal
 from ratelimit.admission.outlook import outlook_at
 from ratelimit.control.engine import Engine
 from ratelimit.control.family import ModelFamily
-from ratelimit.events.records import Source
+from ratelimit.events.records import Source, name_of
 from ratelimit.events.sentences import waits
 from ratelimit.limits import Limit, whole
 
@@ -81,14 +81,21 @@ class FamilyExplanation:
         return "; ".join(parts)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Explanation:
-    """Why who waits for what: one entry per family of models. It prints readably."""
+    """Why who waits for what: one entry per family of models.
+
+    It prints readably, and no key that came in the place of a name.
+    """
 
     families: Mapping[str, FamilyExplanation]
 
     def __str__(self) -> str:
-        return "\n".join(f"{name}: {family}" for name, family in self.families.items())
+        return "\n".join(f"{name_of(name)}: {family}" for name, family in self.families.items())
+
+    def __repr__(self) -> str:
+        families = "; ".join(f"{name_of(name)}: {family}" for name, family in self.families.items())
+        return f"<Explanation {families}>"
 
 
 def explanation_of(engine: Engine, model: str | None) -> Explanation:

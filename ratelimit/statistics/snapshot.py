@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from ratelimit.control.engine import Engine
 from ratelimit.control.family import ModelFamily
 from ratelimit.estimate import EstimatorStatistics
+from ratelimit.events.records import name_of
+from ratelimit.events.sentences import label_of
 from ratelimit.limits import whole
 
 
@@ -60,7 +62,10 @@ class FamilyStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """A snapshot of a limiter: one entry per family of models, and what was learned."""
+    """A snapshot of a limiter: one entry per family of models, and what was learned.
+
+    It prints no key that came in the place of a name.
+    """
 
     families: Mapping[str, FamilyStatistics]
     estimator: EstimatorStatistics
@@ -83,17 +88,17 @@ class Statistics:
         return sum(family.refused for family in self.families.values()) + self.dropped_refusals
 
     def __str__(self) -> str:
-        return "\n".join(f"{name}: {family}" for name, family in self.families.items())
+        return "\n".join(f"{name_of(name)}: {family}" for name, family in self.families.items())
 
     def __repr__(self) -> str:
-        families = "; ".join(f"{name}: {family}" for name, family in self.families.items())
+        families = "; ".join(f"{name_of(name)}: {family}" for name, family in self.families.items())
         return f"<Statistics {families}>"
 
 
 def described(engine: Engine) -> str:
     """Return a limiter as its repr shows it: its limits and what is going on."""
     families = engine.families().items()
-    parts = [f"{name}: {family.admission.store.limits}" for name, family in families]
+    parts = [f"{name_of(name)}: {family.admission.store.limits}" for name, family in families]
     now = statistics_of(engine)
     return f"<RateLimiter {'; '.join(parts)}; {now.in_flight} in flight, {now.waiting} waiting>"
 
@@ -111,7 +116,7 @@ def _snapshot(family: ModelFamily, now: float) -> FamilyStatistics:
     store = admission.store
     admission.queue.drop_dead()
     return FamilyStatistics(
-        levels={f"{name}/{per:g}s": level for (name, per), level in store.levels(now).items()},
+        levels={label_of(*key): level for key, level in store.levels(now).items()},
         waiting=len(admission.queue),
         in_flight=store.in_flight,
         concurrency=store.concurrency,

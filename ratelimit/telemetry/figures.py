@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from math import ceil
-from typing import Final
+from typing import Final, TypeVar
 
 from ratelimit.events import Event, Settled, Waited
 
@@ -18,6 +18,10 @@ WAITS: Final = 1_000
 """Waits of a family that percentiles are taken of, the last ones."""
 MOST_BILLS: Final = 100_000
 """Answers of one family that are kept within `WINDOW`."""
+MOST_KEPT: Final = 500
+"""Families that are kept, the last ones: their names may come from requests."""
+
+T = TypeVar("T")
 
 
 class Recent:
@@ -33,11 +37,11 @@ class Recent:
         with self._lock:
             match event:
                 case Waited(outcome="admitted"):
-                    waits = self._waits.setdefault(event.family, deque(maxlen=WAITS))
-                    waits.append(event.seconds)
+                    _kept(self._waits, event.family, WAITS).append(event.seconds)
                 case Settled():
-                    bills = self._bills.setdefault(event.family, deque(maxlen=MOST_BILLS))
+                    bills = _kept(self._bills, event.family, MOST_BILLS)
                     bills.append((event.at, event.used))
+                    _drop_old(bills, event.at)
                 case _:
                     pass
 
@@ -61,6 +65,21 @@ class Recent:
             bills = self._bills.get(family)
             if bills is None:
                 return None
-            while bills and bills[0][0] < now - WINDOW:
-                bills.popleft()
+            _drop_old(bills, now)
             return sum(used for _, used in bills)
+
+
+def _kept(families: dict[str, deque[T]], family: str, most: int) -> deque[T]:
+    """Return what is kept of a family, after those that had an event before it."""
+    found = families.pop(family, None)
+    if found is None:
+        found = deque(maxlen=most)
+        while len(families) >= MOST_KEPT:
+            families.pop(next(iter(families)))
+    families[family] = found
+    return found
+
+
+def _drop_old(bills: deque[tuple[float, int]], now: float) -> None:
+    while bills and bills[0][0] < now - WINDOW:
+        bills.popleft()

@@ -6,10 +6,12 @@ shows, or draw where there is no terminal.
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ratelimit.errors import InvalidArgument, caution
 from ratelimit.events import Settled, Waited
@@ -27,6 +29,10 @@ EVERY: Final = 0.25
 """Seconds between two looks."""
 MOST_FAMILIES: Final = 12
 """Families that are shown, those with waiting calls and calls in flight first."""
+LAST_SECONDS: Final = 2.0
+"""Seconds that the end of the block waits for the last figures to be drawn; a terminal
+that is stopped takes none.
+"""
 BAR: Final = 10
 """Characters of a full bar."""
 
@@ -44,7 +50,8 @@ def live(
 
     :param console: rich's console; standard error by default, so that the program's
         own output can be sent elsewhere.
-    :param every: seconds between two looks.
+    :param every: seconds between two looks; more where looking would take more than a
+        tenth of a core.
 
     Raises `InvalidArgument` where rich is not installed.
     """
@@ -65,15 +72,25 @@ def live(
 
     view = View(limiter)
     with limiter.subscribe(view.recent, Waited, Settled):
-        drawn = Live(view.table(), console=console, auto_refresh=False)
+        drawn = Live(
+            console=console,
+            auto_refresh=False,
+            redirect_stdout=_is_terminal(sys.stdout),
+            redirect_stderr=_is_terminal(sys.stderr),
+        )
         over = threading.Event()
+
+        def look() -> float:
+            began = time.thread_time()
+            drawn.update(view.table(), refresh=True)
+            return pause_after(time.thread_time() - began, every)
 
         def draw() -> None:
             try:
                 drawn.start()
-                while not over.wait(every):
-                    drawn.update(view.table(), refresh=True)
-                drawn.update(view.table(), refresh=True)
+                while not over.wait(look()):
+                    pass
+                look()
             except (Exception, SystemExit) as error:  # noqa: BLE001  # rich exits on a lost pipe
                 caution(f"the live view of the limiter has ended: {error!r}; calls go on")
             try:
@@ -87,7 +104,23 @@ def live(
             yield
         finally:
             over.set()
-            thread.join()
+            thread.join(LAST_SECONDS)
+
+
+def pause_after(spent: float, every: float) -> float:
+    """Return the seconds until the next look, after one that has spent so much CPU."""
+    return min(max(every, 9 * spent), threading.TIMEOUT_MAX)
+
+
+def _is_terminal(stream: Any) -> bool:
+    """Return whether what the program prints there has to go around the view.
+
+    Elsewhere, in a file or a pipe, it must not end up on the view's terminal.
+    """
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):  # there is none, or it is closed
+        return False
 
 
 class View:

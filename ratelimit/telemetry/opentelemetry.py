@@ -1,72 +1,50 @@
 """Metrics and spans of a limiter, by OpenTelemetry's API (the extra `otel`).
 
-Owns the names of the instruments, their units and their attributes. Must never record
-what the SDK's own instrumentation records (tokens, durations of calls), or hold a free
-text or a key.
+Owns what is recorded of which event, and its attributes. Must never record what the
+SDK's own instrumentation records (tokens, durations of calls), or hold a free text or a
+key.
 
-The names are our own, in the shape of .NET's stable metrics of rate limiting, because
-the conventions for generative AI have none for waiting yet. Their attributes are those
-of these conventions where there is one.
-
-    ratelimit.client.request.time_in_queue   histogram, s     of the calls that waited
-    ratelimit.client.requests                counter          by ratelimit.result
-    ratelimit.client.refusals                counter          429s, by ratelimit.limit
-    ratelimit.client.estimate.error          histogram, token estimate against bill
-    ratelimit.client.queued_requests         up-down counter  by family
-    ratelimit.client.active_leases           up-down counter  by family
-    ratelimit.client.limit                   gauge            by family and limit
-    ratelimit.client.level                   gauge            by family and limit
-
-What events say is recorded in the thread of a subscription; the last four are read when
-an exporter asks. Nothing is recorded in the thread of a call.
+What events say is recorded in the thread of a subscription; queues, calls in flight,
+limits and levels are read when an exporter asks. Nothing is recorded in the thread of a
+call.
 """
 
 from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from ratelimit.errors import InvalidArgument
 from ratelimit.events import Admission, Event, Refused, Settled, Subscription, Waited
 from ratelimit.events.records import name_of
+from ratelimit.events.sentences import label_of
 from ratelimit.installation import install_command, version
 from ratelimit.limiter import RateLimiter
+from ratelimit.limits import amount_of
+from ratelimit.statistics import FamilyExplanation
+from ratelimit.telemetry.instruments import SCOPE, Attributes, Instruments, instruments_of
 
 if TYPE_CHECKING:
-    from opentelemetry.metrics import (
-        CallbackOptions,
-        Counter,
-        Histogram,
-        Meter,
-        MeterProvider,
-        Observation,
-    )
+    from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Tracer, TracerProvider
 
-SCOPE: Final = "ratelimit"
-"""The name of the meter and of the tracer."""
 SPAN_SECONDS: Final = 1.0
 """Seconds from which a wait is a span of its own."""
 MOST_MODELS: Final = 100
-"""Models, and families, kept apart by one instrumented limiter; further ones are
-"_OTHER", as in other conventions: their names come from requests.
+"""Models, and limits of refusals, kept apart by one instrumented limiter; further ones
+are "_OTHER", as in other conventions: their names come from requests and servers.
 """
-SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 900)
-"""Bounds of the buckets of `time_in_queue`."""
-TOKENS: Final = (0, 1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
-"""Bounds of the buckets of `estimate.error`."""
-
+MOST_FAMILIES: Final = 500
+"""Families that are kept apart likewise."""
 OPERATIONS: Final[Mapping[str, str]] = {
     "chat.completions": "chat",
     "responses": "chat",
     "completions": "text_completion",
 }
 """`gen_ai.operation.name` of an endpoint; of any other it is the endpoint itself."""
-
-Attributes = dict[str, str]
 
 
 def instrument(
@@ -95,11 +73,8 @@ def instrument(
             f"OpenTelemetry is not installed: {install_command('otel')}"
         ) from missing
 
-    meters = metrics.get_meter_provider() if meter_provider is None else meter_provider
+    instruments = instruments_of(meter_provider, metrics)
     tracers = trace.get_tracer_provider() if tracer_provider is None else tracer_provider
-    instruments = _instruments.get(meters)
-    if instruments is None:
-        instruments = _instruments[meters] = Instruments(meters.get_meter(SCOPE, version()))
     tracer = tracers.get_tracer(SCOPE, version())
     return Instrumentation(limiter, instruments, tracer, name, provider, span_seconds)
 
@@ -121,17 +96,21 @@ class Instrumentation:
         self._tracer = tracer
         self._common: Attributes = {"ratelimit.limiter": name} if name else {}
         self._provider = provider
-        self._span_seconds = span_seconds
+        self._span_seconds = amount_of(span_seconds, "span_seconds=, of the shortest span,")
         self._models: set[str] = set()
+        self._limits: set[str] = set()
         self._families: set[str] = set()
         for known in instruments.living:
-            if known._limiter() is limiter and known._common == self._common:  # noqa: SLF001
+            if isinstance(known, Instrumentation) and known._records(limiter, name):  # noqa: SLF001
                 raise InvalidArgument(
                     "this limiter is instrumented already; close() that first, or give name="
                 )
         kinds: tuple[type[Event], ...] = (Admission, Refused, Settled, Waited)
         self._subscription: Subscription = limiter.subscribe(self._record, *kinds)
         instruments.living.add(self)
+
+    def _records(self, limiter: RateLimiter, name: str) -> bool:
+        return self._limiter() is limiter and self._common.get("ratelimit.limiter", "") == name
 
     def _record(self, event: Event) -> None:
         """Record one event; called in the thread of the subscription."""
@@ -148,7 +127,7 @@ class Instrumentation:
                     self._trace(event, attributes)
             case Refused():
                 attributes = self._attributes(event)
-                attributes["ratelimit.limit"] = event.limit or "unknown"
+                attributes["ratelimit.limit"] = _bounded(self._limits, event.limit or "unknown")
                 self._instruments.refusals.add(1, attributes)
             case Settled():
                 attributes = self._attributes(event, event.operation)
@@ -162,7 +141,7 @@ class Instrumentation:
         attributes = {
             **self._common,
             "gen_ai.provider.name": self._provider,
-            "ratelimit.family": _bounded(self._families, event.family),
+            "ratelimit.family": _bounded(self._families, event.family, MOST_FAMILIES),
         }
         if operation:
             attributes["gen_ai.operation.name"] = OPERATIONS.get(operation, operation)
@@ -190,22 +169,32 @@ class Instrumentation:
         """Yield instrument, value and attributes of all that is read when asked for."""
         limiter = self._limiter()
         if limiter is None:
-            self._instruments.living.discard(self)
+            self._instruments.drop(self)
             return
-        for name, family in limiter.explain().families.items():
-            attributes = {**self._common, "ratelimit.family": name_of(name)}
-            yield "queued_requests", family.waiting, attributes
-            yield "active_leases", family.in_flight, attributes
-            for known in family.limits:
+        for name, families in self._by_name(limiter.explain().families).items():
+            attributes = {**self._common, "ratelimit.family": name}
+            yield "queued_requests", sum(family.waiting for family in families), attributes
+            yield "active_leases", sum(family.in_flight for family in families), attributes
+            for known in families[0].limits if len(families) == 1 and name != "_OTHER" else ():
                 limit = known.limit
-                by_limit = {**attributes, "ratelimit.limit": f"{limit.name}/{limit.per:g}s"}
+                by_limit = {**attributes, "ratelimit.limit": label_of(limit.name, limit.per)}
                 yield "limit", limit.amount, by_limit
                 yield "level", known.level, by_limit
+
+    def _by_name(
+        self, families: Mapping[str, FamilyExplanation]
+    ) -> dict[str, list[FamilyExplanation]]:
+        """Return families by the name of their time series, those with limits first."""
+        found: dict[str, list[FamilyExplanation]] = {}
+        for name, family in sorted(families.items(), key=lambda one: not one[1].limits):
+            shown = _bounded(self._families, name_of(name), MOST_FAMILIES)
+            found.setdefault(shown, []).append(family)
+        return found
 
     def close(self) -> None:
         """Record nothing more of this limiter."""
         self._subscription.close()
-        self._instruments.living.discard(self)
+        self._instruments.drop(self)
 
     def __enter__(self) -> Self:
         return self
@@ -219,70 +208,9 @@ class Instrumentation:
         self.close()
 
 
-def _bounded(known: set[str], name: str) -> str:
+def _bounded(known: set[str], name: str, most: int = MOST_MODELS) -> str:
     """Return a name, or "_OTHER" where as many as may be are known already."""
-    if name not in known and len(known) >= MOST_MODELS:
+    if name not in known and len(known) >= most:
         return "_OTHER"
     known.add(name)
     return name
-
-
-class Instruments:
-    """The instruments of one meter provider, shared by all instrumented limiters."""
-
-    def __init__(self, meter: Meter) -> None:
-        self.living: set[Instrumentation] = set()
-        prefix = f"{SCOPE}.client"
-        self.time_in_queue: Histogram = meter.create_histogram(
-            f"{prefix}.request.time_in_queue",
-            "s",
-            "Time that a call waited for its turn.",
-            explicit_bucket_boundaries_advisory=SECONDS,
-        )
-        self.requests: Counter = meter.create_counter(
-            f"{prefix}.requests", "{request}", "Calls, by how their admission ended."
-        )
-        self.refusals: Counter = meter.create_counter(
-            f"{prefix}.refusals", "{refusal}", "429s that happened all the same."
-        )
-        self.error: Histogram = meter.create_histogram(
-            f"{prefix}.estimate.error",
-            "{token}",
-            "Tokens between what was estimated and what was billed.",
-            explicit_bucket_boundaries_advisory=TOKENS,
-        )
-        meter.create_observable_up_down_counter(
-            f"{prefix}.queued_requests",
-            [self._reader("queued_requests")],
-            "{request}",
-            "Calls that wait.",
-        )
-        meter.create_observable_up_down_counter(
-            f"{prefix}.active_leases",
-            [self._reader("active_leases")],
-            "{lease}",
-            "Calls in flight: admitted and not yet ended.",
-        )
-        meter.create_observable_gauge(
-            f"{prefix}.limit", [self._reader("limit")], "", "A limit, per its period."
-        )
-        meter.create_observable_gauge(
-            f"{prefix}.level", [self._reader("level")], "", "What is left of a limit now."
-        )
-
-    def _reader(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
-        """Return the callback of one instrument that is read when asked for."""
-        from opentelemetry.metrics import Observation  # noqa: PLC0415  # an extra
-
-        def read(_: CallbackOptions) -> Iterable[Observation]:
-            return [
-                Observation(value, attributes)
-                for one in list(self.living)
-                for instrument, value, attributes in one.snapshot()
-                if instrument == name
-            ]
-
-        return read
-
-
-_instruments: Final[weakref.WeakKeyDictionary[Any, Instruments]] = weakref.WeakKeyDictionary()

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from ratelimit import RateLimiter
 from ratelimit.batch import Result
 from ratelimit.commands.families import one_of_each_family
+from ratelimit.events.sentences import label_of
 
 MINUTE: Final = 60.0
 
@@ -257,6 +258,6 @@ class Meter:
                 levels[label] = levels.get(label, 0.0) + level
         for (name, per), amount in self.limits().items():
             if name in need:
-                level = levels.get(f"{name}/{per:g}s", 0.0)
+                level = levels.get(label_of(name, per), 0.0)
                 guesses.append((need[name] - level) * per / amount)
         return max(guesses)

@@ -20,6 +20,7 @@ from ratelimit.commands.run.meter import Meter
 from ratelimit.commands.run.settings import RunSettings
 from ratelimit.commands.show import Notes, Output, duration, money, say, table
 from ratelimit.commands.streams import OutputLost
+from ratelimit.events.sentences import label_of
 
 CAPTION: Final = (
     "limits: what was used of a full bucket and its refill, from the first answer to the last"
@@ -170,4 +171,4 @@ def _figures(meter: Meter, earlier: int) -> Figures:
 
 def _shares(meter: Meter, *, whole: bool) -> dict[str, float]:
     shares = meter.share(whole=whole)
-    return {f"{name}/{per:g}s": round(share, 4) for (name, per), share in shares.items()}
+    return {label_of(*key): round(share, 4) for key, share in shares.items()}
