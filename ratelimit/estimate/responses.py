@@ -17,7 +17,7 @@ from ratelimit.estimate.content import add_content, is_picture
 from ratelimit.estimate.formats import format_text, responses_format
 from ratelimit.estimate.guesses import PRO, sealed_tokens
 from ratelimit.estimate.models import ModelTraits
-from ratelimit.estimate.rules import RESPONSES_CALL_O4_MINI, RESPONSES_NONE
+from ratelimit.estimate.rules import RESPONSES_CALL_O4_MINI, TOOLS_NONE
 from ratelimit.estimate.tools import namespace, responses_functions
 from ratelimit.estimate.totals import Totals
 from ratelimit.estimate.unknown import add_unknown_item
@@ -263,7 +263,7 @@ def _around_tools(
 
     choice = body.get("tool_choice")
     if choice == "none":
-        return TOOLS + RESPONSES_NONE
+        return TOOLS + TOOLS_NONE
 
     name = as_str(as_mapping(choice).get("name"))
     if choice == "required" and len(functions) == 1:

@@ -15,6 +15,7 @@ Those that add no tokens of their own change what is counted:
     +7/-0                    Responses: arguments verbatim before gpt-5.4
     0, 0, +6/-0              Responses, gpt-4*: a kept call without status adds 0
     3 bodies                 Responses: no base token on patch models
+    1 body, twice            early gpt-4: no comment above the objects of a list
 
 Two are not applied, as the figure without them is the larger one:
 
@@ -47,10 +48,12 @@ EMPTY_SYSTEM: Final = 1
 TOOLS_O4_MINI: Final = 3
 """Tokens of functions beside a system message, on Chat's o4-mini. +3/-0."""
 
-RESPONSES_NONE: Final = 1
-"""Tokens of tool_choice "none" beside functions, on Responses' gpt-4*.
+TOOLS_NONE: Final = 1
+"""Tokens of tool_choice "none" beside functions, on gpt-4*.
 
-+29/-0, on gpt-4o-mini at Azure alone; it is on the safe side elsewhere.
+Responses +29/-0, Chat +9/-0, on gpt-4o-mini at Azure alone; it is on the safe side
+elsewhere. The next answer cannot become a call then, so Chat marks it with the name of
+a response format (4 of the 9).
 """
 
 RESPONSES_CALL_O4_MINI: Final = 17
