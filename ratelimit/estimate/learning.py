@@ -83,8 +83,8 @@ class _Ratio:
 class _Constant:
     """What a server writes into every prompt of a kind, and no body shows.
 
-    Where the formula is not known to be right, the first bill is believed until the
-    next one. After that one odd bill changes nothing, and two equal ones do.
+    The first bill is believed until the next one, but for one below a formula that is
+    known to be right. After that one odd bill changes nothing, and two equal ones do.
     """
 
     tokens: int
@@ -142,7 +142,14 @@ class Memory:
         return tokens if ratio is None else round(tokens * ratio.correction)
 
     def add_difference(
-        self, model: str, kind: str, endpoint: str, difference: int, *, known: bool
+        self,
+        model: str,
+        kind: str,
+        endpoint: str,
+        difference: int,
+        *,
+        known: bool,
+        noise: float = 0,
     ) -> int:
         """Record that a prompt was billed `difference` tokens more than the formula's.
 
@@ -150,17 +157,19 @@ class Memory:
         Return the tokens to add to the formula's from now on.
 
         :param known: whether the formula was fitted on this very model.
+        :param noise: tokens within which a difference is chance, but for a first one
+            above the formula and what it is repeated by.
         """
         key = model, kind, endpoint
         row = self._constants.get(key)
         if abs(difference) > LARGEST_CONSTANT:
             return 0 if row is None else row.tokens
 
-        if row is None and not known:
+        if row is None and (not known or difference > 0):
             row = self._constants[key] = _Constant(difference)
         else:
             row = row or self._constants.setdefault(key, _Constant(0, agreed=True))
-            row.add(difference)
+            row.add(difference if abs(difference) > noise or difference == row.tokens else 0)
 
         if len(self._constants) > ROWS // 2:
             _renew(self._constants, key)
@@ -180,12 +189,13 @@ class Memory:
         """Record the bill of one prompt: its difference first, the rest as a ratio."""
         formula = basis.formula_tokens
         if basis.steady:
-            difference = billed - formula
-            if basis.known and abs(difference) <= NOISE * formula:
-                difference = 0
-
             formula += self.add_difference(
-                model, basis.kind, endpoint, difference, known=basis.known
+                model,
+                basis.kind,
+                endpoint,
+                billed - formula,
+                known=basis.known,
+                noise=NOISE * formula if basis.known else 0,
             )
             formula = max(formula, 1)
 
