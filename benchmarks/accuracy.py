@@ -36,6 +36,7 @@ from benchmarks.recordings import (
     day,
     estimable,
 )
+from benchmarks.second_calls import figures, second_calls
 from ratelimit.estimate import Estimator
 from ratelimit.estimate.encodings import encoding_for
 from ratelimit.estimate.responses import is_divided
@@ -113,6 +114,9 @@ class Row:
         pairs = [(int(getattr(triple, which)), triple.billed) for triple in self.triples]
         errors = sorted(abs(estimate - bill) for estimate, bill in pairs)
         number = len(pairs)
+        if not pairs:
+            return {"n": 0}
+
         return {
             "n": number,
             "exact": round(sum(error == 0 for error in errors) / number, 4),
@@ -142,6 +146,7 @@ def measure(*paths: Path) -> dict[str, Any]:
     """Estimate every recorded call of these files and compare."""
     rows: defaultdict[str, Row] = defaultdict(Row)
     whole, taught = Row(), Row()
+    comparable: list[dict[str, Any]] = []
     charges: defaultdict[str, list[bool]] = defaultdict(list)
     estimator = Estimator()
     learners: defaultdict[tuple[str, bool], Estimator] = defaultdict(Estimator)
@@ -169,6 +174,7 @@ def measure(*paths: Path) -> dict[str, Any]:
         if not estimable(name):
             continue
 
+        comparable.append(call)
         whole.triples.append(triple)
         taught.triples.append(triple._replace(ours=learned.prompt_tokens))
         taken = charged(call)
@@ -188,6 +194,7 @@ def measure(*paths: Path) -> dict[str, Any]:
         },
         "estimable": {**whole.figures(), "cookbook": whole.figures("cookbook")},
         "learned": taught.figures(),
+        "second": figures(second_calls(comparable)),
         "charge": _charge_figures(charges),
     }
 
@@ -267,12 +274,25 @@ def show(result: dict[str, Any]) -> None:
     )
 
 
+def show_second(second: dict[str, Any]) -> None:
+    """Print what one bill of a server, model and kind teaches."""
+    Console(width=140).print(
+        f"the second call of the same server, model and kind, after one bill: {second['n']} pairs,"
+        f" within 1 {second['within_1']:.3f} (promised 0.990), exact {second['exact']:.3f},"
+        f" before it {second['first_exact']:.3f}; within 1 {second['within_1_of_whole']:.3f} of the"
+        f" {second['whole']} that are not divided by the calls of a parallel answer"
+    )
+
+
 def main() -> None:
     """Measure and show."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     recorded = Path(__file__).parents[2] / "shared" / "truth" / "calls.jsonl.gz"
     parser.add_argument("--calls", type=Path, nargs="+", default=[recorded])
     parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument(
+        "--second", action="store_true", help="show what one bill teaches the second call"
+    )
     options = parser.parse_args()
     missing = [str(path) for path in options.calls if not path.exists()]
     if missing:
@@ -280,7 +300,13 @@ def main() -> None:
         parser.exit(0, f"no recorded calls at {names}: nothing to compare with (--calls FILE)\n")
 
     result = measure(*options.calls)
+    if not result["estimable"]["n"]:
+        parser.exit(0, "no call of a kind that an estimate is for: nothing to compare with\n")
+
     show(result)
+    if options.second:
+        show_second(result["second"])
+
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.accuracy import measure
+from benchmarks.accuracy import main, measure
 from benchmarks.recordings import calls, charged, day
+from benchmarks.second_calls import Second, second_calls
 from ratelimit.estimate import Estimator
 
 TEXT: dict[str, Any] = {"messages": [{"role": "user", "content": "Name a colour."}]}
@@ -158,3 +159,38 @@ def test_headers_that_were_written_after_the_bill_show_no_charge(
     )
 
     assert charged(recorded) == (30 if shown else None)
+
+
+TOOLS: dict[str, Any] = {"tools": [{"type": "function", "function": {"name": "now"}}]}
+
+
+def test_the_second_call_of_a_kind_is_estimated_after_one_bill(write: Write) -> None:
+    """A server's own constant is off the first time, and known at the second call of
+    the same server, model and kind; a third call says nothing.
+    """
+    tools = TEXT | TOOLS
+    foreign = call(200, model="claude-sonnet", request=tools)
+    path = write(
+        *(foreign, foreign, foreign),
+        *(call(3, repo="theirs"), call()),
+        *(call(), call(4)),
+    )
+
+    assert second_calls(calls(path)) == [
+        Second(first=-200, second=0, billed=foreign["usage"]["prompt_tokens"]),
+        Second(first=0, second=0, billed=call()["usage"]["prompt_tokens"]),
+    ]
+    assert measure(path)["second"]["within_1"] == 1.0
+
+
+def test_a_file_without_a_comparable_call_is_said_to_be_one(
+    write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing to compare with is a sentence, not a traceback."""
+    path = write(call() | {"endpoint": "edits"})
+    monkeypatch.setattr("sys.argv", ["accuracy.py", "--second", "--calls", str(path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == 0
+    assert "nothing to compare with" in capsys.readouterr().err
