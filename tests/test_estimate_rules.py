@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ratelimit.estimate import Estimator
 from tests.prompts import CALL, NOW, RESULT, SCHEMA, SYSTEM, USER, chat, tok
 
 TOOLS: list[dict[str, Any]] = [{"type": "function", "function": NOW}]
@@ -34,3 +35,30 @@ def test_an_answer_that_may_hold_no_call_is_marked_with_its_format(none: dict[st
     free = chat(USER, tools=TOOLS, response_format=FORMAT)
 
     assert chat(USER, response_format=FORMAT, **none) - free == 1 + tok("answer") + 2
+
+
+def test_o4_mini_is_shown_a_call_as_gpt5_is() -> None:
+    """OpenAI bills three tokens more than Azure for the same body, which does not say
+    where it goes: no estimate may stay below the bill.
+    """
+
+    def called(model: str) -> int:
+        return chat(USER, CALL, RESULT, model=model) - chat(USER, model=model)
+
+    assert called("o4-mini") == called("azure/o4-mini") == called("gpt-5")
+    assert called("o3-mini") == called("gpt-5") - 3
+
+
+def test_grok_writes_a_text_of_its_own_around_functions_and_calls() -> None:
+    """A constant for the functions and one for each call stand beside what other models
+    are billed; a bill corrects them, and texts cost what they do elsewhere.
+    """
+
+    def more(*messages: dict[str, Any], **body: Any) -> int:
+        return chat(*messages, model="xai/grok-3-mini", **body) - chat(*messages, **body)
+
+    assert more(USER) == 0
+    assert more(USER, tools=TOOLS) == 227
+    assert more(USER, CALL, RESULT, tools=TOOLS) == 246
+    assert more(USER, CALL, RESULT, USER, CALL, RESULT, functions=[NOW]) == 265
+    assert Estimator().estimate({"model": "grok-4", "messages": [USER]}).confidence == "guess"

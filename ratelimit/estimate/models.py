@@ -47,6 +47,8 @@ _OPENAI: Final = re.compile(
 )
 """Models that OpenAI serves: neither gpt-oss nor "gpt-j-6b"."""
 
+_GROK: Final = re.compile(r"(?<![a-z0-9])grok(?![a-z])")
+
 _EARLY: Final = frozenset(
     {
         "gpt-4",
@@ -91,6 +93,9 @@ class ModelTraits:
     early: bool
     """gpt-4-0613 and its like, which are shown tools in an older form."""
 
+    grok: bool
+    """One of xAI's, which is shown a text of its own around functions."""
+
     openai: bool
     """The name is one of OpenAI's: the formulas were fitted on its models."""
 
@@ -123,6 +128,7 @@ def traits_of(model: str) -> ModelTraits:
         gpt54=version >= (5, 4),
         reasoning=reasons and not table_name.startswith("gpt-5-chat"),
         early=table_name in _EARLY,
+        grok=bool(_GROK.search(name)),
         openai=openai,
         known=openai and version <= NEWEST and not newer,
     )

@@ -56,6 +56,23 @@ elsewhere. The next answer cannot become a call then, so Chat marks it with the 
 a response format (4 of the 9).
 """
 
+CALL_O4_MINI: Final = 19
+"""Tokens of a call and its result on Chat's o4-mini, as on gpt-5.
+
++6/-0 at OpenAI. At Azure it is 16 (9 bodies), and as no body says where it goes, the
+larger figure holds.
+"""
+
+GROK_TOOLS: Final = 227
+"""Tokens of functions on Chat's Grok beside what they are on gpt-4o.
+
+11 calls of grok-3-mini, all with one function and alike. It stands for every Grok until
+a bill of its own corrects it.
+"""
+
+GROK_CALL: Final = 19
+"""The same of a call and its result. 12 calls of grok-3-mini, all alike."""
+
 RESPONSES_CALL_O4_MINI: Final = 17
 """Tokens of a call and its result on Responses' o4-mini, as on gpt-5; functions and a
 format add their text alone. +9/-0."""

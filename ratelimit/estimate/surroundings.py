@@ -15,6 +15,7 @@ from ratelimit.estimate.content import text_of
 from ratelimit.estimate.formats import chat_format, format_text
 from ratelimit.estimate.rules import (
     EMPTY_SYSTEM,
+    GROK_TOOLS,
     REQUIRED_EARLY,
     SCHEMA_AND_TOOLS_GPT5,
     SCHEMA_REASONING,
@@ -99,7 +100,8 @@ def _around_tools(
     elif traits.early and body.get("tool_choice") == "required":
         tokens += REQUIRED_EARLY
 
-    return tokens + (TOOLS_NONE if _forbids_calls(body) else 0)
+    tokens += TOOLS_NONE if _forbids_calls(body) else 0
+    return tokens + (GROK_TOOLS if traits.grok else 0)
 
 
 def _forbids_calls(body: Mapping[str, object]) -> bool:
