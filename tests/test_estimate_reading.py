@@ -209,6 +209,8 @@ def test_a_size_is_no_version() -> None:
     ("deployed", "model"),
     [
         ("my-gpt-4-0613", "gpt-4-0613"),
+        ("gpt-4-0613-eu", "gpt-4-0613"),
+        ("prod-gpt-4-32k-0613-b", "gpt-4-32k-0613"),
         ("gpt-35-turbo-0613", "gpt-3.5-turbo-0613"),
         ("eu-o1-preview", "o1-preview"),
         ("my-gpt5-chat", "gpt-5-chat"),
@@ -218,9 +220,11 @@ def test_a_size_is_no_version() -> None:
 def test_a_deployment_costs_what_its_model_costs(deployed: str, model: str) -> None:
     """A name of the user's own before OpenAI's changes no figure."""
     picture = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    properties = {"zone": {"type": "string", "title": "Zone"}}
+    function = {"name": "now", "description": "The time", "parameters": {"properties": properties}}
     body = {
         "messages": [USER, {"role": "user", "content": [picture]}],
-        "tools": [{"type": "function", "function": {"name": "now", "description": "The time"}}],
+        "tools": [{"type": "function", "function": function}],
     }
     made = Estimator().estimate({"model": deployed, **body})
 

@@ -49,17 +49,14 @@ _OPENAI: Final = re.compile(
 
 _GROK: Final = re.compile(r"(?<![a-z0-9])grok(?![a-z])")
 
-_EARLY: Final = frozenset(
-    {
-        "gpt-4",
-        "gpt-4-0613",
-        "gpt-4-0314",
-        "gpt-4-32k",
-        "gpt-4-32k-0613",
-        "gpt-3.5-turbo-0613",
-        "gpt-3.5-turbo-16k-0613",
-    }
+_EARLY: Final = re.compile(
+    r"gpt-4(?:-32k)?(?:$|-(?:0613|0314)(?!\d))|gpt-3\.5-turbo(?:-16k)?-0613(?!\d)"
 )
+"""Models of 2023, whatever follows their date: "gpt-4-0613-eu".
+
+Without a date only the bare name is one: "gpt-4-eu" may as well be a gpt-4-turbo, which
+is shown more.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +124,7 @@ def traits_of(model: str) -> ModelTraits:
         gpt5=version >= (5, 0),
         gpt54=version >= (5, 4),
         reasoning=reasons and not table_name.startswith("gpt-5-chat"),
-        early=table_name in _EARLY,
+        early=bool(_EARLY.match(table_name)),
         grok=bool(_GROK.search(name)),
         openai=openai,
         known=openai and version <= NEWEST and not newer,
