@@ -180,7 +180,9 @@ def test_a_newer_model_reasons_like_the_newest_known(model: str) -> None:
     newer = Estimator().estimate({"model": model, **body})
     known = Estimator().estimate({"model": "gpt-5.6", **body})
 
-    assert newer._replace(model="gpt-5.6", basis=known.basis) == known
+    figures = newer._replace(model="gpt-5.6", confidence="exact", basis=known.basis)
+
+    assert figures == known
     assert newer.basis == known.basis._replace(known=False)
     assert newer.output_tokens == 1_024
     assert traits_of(model).gpt54
@@ -313,6 +315,24 @@ def test_an_unreadable_request_is_a_guess_and_one_warning() -> None:
     assert (first.confidence, first.endpoint, first.basis.site) == ("guess", "other", "here")
     assert first.prompt_tokens == first.charge == UNREAD_TOKENS
     assert estimator.statistics().warnings == ("unreadable:RuntimeError",)
+
+
+@pytest.mark.parametrize("model", ["gpt-6-sol", "openai/gpt-6.1-sol-2026-09-01", "o5-mini"])
+def test_a_model_without_a_recorded_call_is_never_exact(model: str) -> None:
+    """What is newer than the newest known model is taken to be like it, which no bill
+    has shown.
+    """
+    for body in ({"messages": [USER]}, {"input": "Hi"}):
+        assert Estimator().estimate({"model": model, **body}).confidence == "formula"
+
+
+def test_a_context_that_the_server_may_shorten_is_not_exact() -> None:
+    """Bills of calls that let the server compact them are a few tokens off."""
+    managed = {"context_management": [{"type": "compaction", "compact_threshold": 1_000}]}
+    bare = {"model": "gpt-4.1", "input": "Hi"}
+
+    assert Estimator().estimate(bare).confidence == "exact"
+    assert Estimator().estimate({**bare, **managed}).confidence == "formula"
 
 
 def test_confidence_says_where_a_figure_comes_from() -> None:

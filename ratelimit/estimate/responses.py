@@ -80,6 +80,10 @@ def count_responses(body: Mapping[str, object], totals: Totals) -> None:
         items = totals.items(given, "input", required=True)
         _add_items([_item_of(item, totals) for item in items], totals)
 
+    if body.get("context_management") is not None:
+        # 5 of 10 recorded bills are up to 4 tokens off.
+        totals.lower_confidence("formula")
+
     if totals.traits.table_name.startswith(("gpt-5-mini", "gpt-5-nano")):
         # The base token of a picture is billed in Chat alone.
         totals.tokens -= totals.images
