@@ -224,6 +224,22 @@ def test_a_fitted_model_errs_on_the_safe_side(differences: list[int], constant: 
     assert made.prompt_tokens - made.basis.formula_tokens == constant
 
 
+@pytest.mark.parametrize(("first", "constant"), [(-3, -3), (-1, 0), (-9, 0), (3, 3)])
+def test_what_servers_of_one_model_differ_by_is_learned_from_one_bill(
+    first: int, constant: int
+) -> None:
+    """A few tokens are believed in either direction: no body says to which of two
+    servers it goes.
+    """
+    estimator = Estimator()
+    asked = [{"role": "user", "content": "Sun or rain? " * 10}]
+    body = {"model": "o4-mini", "messages": asked, "tools": TOOLS}
+    made = estimator.estimate(body)
+    estimator.learn(made, prompt_tokens=made.prompt_tokens + first, output_tokens=None)
+
+    assert estimator.estimate(body).prompt_tokens - made.prompt_tokens == constant
+
+
 def test_one_odd_bill_corrects_no_right_ones() -> None:
     """A ratio is the middle one of those seen."""
     memory = Memory()

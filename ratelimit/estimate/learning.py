@@ -45,6 +45,12 @@ LARGEST_CONSTANT: Final = 512
 Source: recorded calls; grok-3-mini writes 227 tokens around functions.
 """
 
+FEW: Final = 3
+"""Tokens that servers of one model differ by, in either direction.
+
+Source: recorded calls of o4-mini, gpt-5 and gpt-5-mini, at OpenAI and at Azure.
+"""
+
 ANSWERS: Final = 64
 """Answers remembered per model and site."""
 
@@ -83,8 +89,9 @@ class _Ratio:
 class _Constant:
     """What a server writes into every prompt of a kind, and no body shows.
 
-    The first bill is believed until the next one, but for one below a formula that is
-    known to be right. After that one odd bill changes nothing, and two equal ones do.
+    The first bill is believed until the next one, but for one that is more than a few
+    tokens below a formula known to be right. After that one odd bill changes nothing,
+    and two equal ones do.
     """
 
     tokens: int
@@ -157,15 +164,15 @@ class Memory:
         Return the tokens to add to the formula's from now on.
 
         :param known: whether the formula was fitted on this very model.
-        :param noise: tokens within which a difference is chance, but for a first one
-            above the formula and what it is repeated by.
+        :param noise: tokens within which a difference is chance, but for a first bill
+            above the formula and those that repeat it.
         """
         key = model, kind, endpoint
         row = self._constants.get(key)
         if abs(difference) > LARGEST_CONSTANT:
             return 0 if row is None else row.tokens
 
-        if row is None and (not known or difference > 0):
+        if row is None and (not known or difference > 0 or noise < -difference <= FEW):
             row = self._constants[key] = _Constant(difference)
         else:
             row = row or self._constants.setdefault(key, _Constant(0, agreed=True))
