@@ -7,6 +7,7 @@ show. Must never fit anything: no call is known to the estimator beforehand, and
 learns from the calls before is a figure of its own.
 
     python benchmarks/accuracy.py --calls calls.jsonl.gz more.jsonl.gz --json out.json
+    python benchmarks/accuracy.py --second  # and how near after one bill of a kind
 """
 
 from __future__ import annotations
@@ -117,6 +118,7 @@ class Row:
         if not pairs:
             return {"n": 0}
 
+        undivided = [pair for pair in pairs if not is_divided(*pair)]
         return {
             "n": number,
             "exact": round(sum(error == 0 for error in errors) / number, 4),
@@ -125,7 +127,8 @@ class Row:
             "within_1pct": _within(0.01, pairs),
             "within_2pct": _within(0.02, pairs),
             "p99_abs": errors[min(number - 1, int(0.99 * number))],
-            "divided": sum(is_divided(estimate, bill) for estimate, bill in pairs),
+            "divided": number - len(undivided),
+            "within_2pct_undivided": _within(0.02, undivided),
         }
 
     def _exact_by_body(self, which: str) -> float:
@@ -139,7 +142,7 @@ class Row:
 
 def _within(share: float, pairs: list[tuple[int, int]]) -> float:
     near = sum(abs(estimate - bill) <= share * bill for estimate, bill in pairs)
-    return round(near / len(pairs), 4)
+    return round(near / len(pairs), 4) if pairs else 0.0
 
 
 def measure(*paths: Path) -> dict[str, Any]:
@@ -255,15 +258,11 @@ def show(result: dict[str, Any]) -> None:
         "with the bills before it learned, server by server: exact"
         f" {result['learned']['exact']:.3f}, within 2 % {result['learned']['within_2pct']:.3f}"
     )
-    tools = result["buckets"].get("responses tools")
-    if tools:
-        missed = tools["n"] - round(tools["exact"] * tools["n"])
-        console.print(
-            f"responses tools: {tools['divided']} of the {missed} that are not exact are billed"
-            " the estimate divided by 2 to 8, rounded down: by the calls of a parallel answer,"
-            " which no body shows"
-        )
-
+    console.print(
+        f"{result['estimable']['divided']} are billed the estimate divided by 2 to 8, rounded down:"
+        " by the calls of a parallel answer, which no body shows; within 2 % without them:"
+        f" {result['estimable']['within_2pct_undivided']:.3f}"
+    )
     charge = result["charge"]
     shares = ", ".join(
         f"{name} {row['within_0_1']:.3f} of {row['n']}" for name, row in charge["endpoints"].items()
@@ -279,8 +278,8 @@ def show_second(second: dict[str, Any]) -> None:
     Console(width=140).print(
         f"the second call of the same server, model and kind, after one bill: {second['n']} pairs,"
         f" within 1 {second['within_1']:.3f} (promised 0.990), exact {second['exact']:.3f},"
-        f" before it {second['first_exact']:.3f}; within 1 {second['within_1_of_whole']:.3f} of the"
-        f" {second['whole']} that are not divided by the calls of a parallel answer"
+        f" before it {second['first_exact']:.3f}; of the {second['undivided']} that are not divided"
+        f" by the calls of a parallel answer, within 1 {second['within_1_undivided']:.3f}"
     )
 
 

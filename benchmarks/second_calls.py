@@ -51,17 +51,17 @@ def second_calls(recorded: Iterable[dict[str, Any]]) -> list[Second]:
 def figures(pairs: list[Second]) -> dict[str, float]:
     """Return the figures as the JSON shows them.
 
-    `whole` leaves out the second calls that are billed a part of their prompt, divided
-    by the parallel calls of an answer: neither a body nor another bill shows that.
+    "undivided" leaves out the second calls with a bill that was divided by the parallel
+    calls of an answer: neither a body nor another bill shows that.
     """
-    whole = [pair for pair in pairs if not is_divided(pair.second + pair.billed, pair.billed)]
+    undivided = [pair for pair in pairs if not is_divided(pair.second + pair.billed, pair.billed)]
     return {
         "n": len(pairs),
         "first_exact": _share(pair.first == 0 for pair in pairs),
         "exact": _share(pair.second == 0 for pair in pairs),
         "within_1": _share(abs(pair.second) <= NEAR for pair in pairs),
-        "whole": len(whole),
-        "within_1_of_whole": _share(abs(pair.second) <= NEAR for pair in whole),
+        "undivided": len(undivided),
+        "within_1_undivided": _share(abs(pair.second) <= NEAR for pair in undivided),
     }
 
 

@@ -194,3 +194,16 @@ def test_a_file_without_a_comparable_call_is_said_to_be_one(
 
     assert ended.value.code == 0
     assert "nothing to compare with" in capsys.readouterr().err
+
+
+def test_bills_divided_by_the_calls_of_an_answer_are_counted_apart(write: Write) -> None:
+    """Half a bill for two parallel calls is a miss, and said to be one that no body
+    shows.
+    """
+    asked = {"input": "Sun?", "tools": [{"type": "function", "name": "now"}]}
+    whole = call(endpoint="responses", request=asked, has=BARE | {"n_tools": 1})
+    usage = {"input_tokens": whole["usage"]["prompt_tokens"] // 2, "output_tokens": 40}
+    figures = measure(write(whole, whole | {"usage": usage}))["estimable"]
+
+    assert (figures["n"], figures["divided"]) == (2, 1)
+    assert (figures["within_2pct"], figures["within_2pct_undivided"]) == (0.5, 1.0)
