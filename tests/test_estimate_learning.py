@@ -178,6 +178,7 @@ def test_a_constant_is_of_one_endpoint_and_kind() -> None:
     ("differences", "constant"),
     [
         ([227, 227, -90], 227),
+        ([227, 227, 0], 227),
         ([227, 227, -90, -90], -90),
         ([227, 40], 40),
         ([40, 227], 40),
@@ -205,6 +206,8 @@ def test_an_odd_bill_changes_no_constant_that_two_agreed_on(
         ([30, 0, 30], 0),
         ([0, 30], 0),
         ([0, 30, 30], 30),
+        ([30, 30, 0], 0),
+        ([30, 30, 1], 30),
         ([-30], 0),
         ([-30, -30], -30),
         ([1], 1),
@@ -217,7 +220,7 @@ def test_an_odd_bill_changes_no_constant_that_two_agreed_on(
 def test_a_fitted_model_errs_on_the_safe_side(differences: list[int], constant: int) -> None:
     """A first bill above the formula is believed until the next one, as no estimate may
     stay below the bill; one below it only when another agrees, and after the first
-    none within the noise.
+    none within the noise. A bill that meets the formula ends what was learned.
     """
     made = differing(Estimator(), "gpt-4o", differences)
 

@@ -91,7 +91,7 @@ class _Constant:
 
     The first bill is believed until the next one, but for one that is more than a few
     tokens below a formula known to be right. After that one odd bill changes nothing,
-    and two equal ones do.
+    and two equal ones do; one that meets a formula known to be right ends the constant.
     """
 
     tokens: int
@@ -109,6 +109,10 @@ class _Constant:
                 # Both hold what is constant, one perhaps more beside it.
                 same = (difference > 0) == (self.tokens > 0)
                 self.tokens = min(self.tokens, difference, key=abs) if same else 0
+
+    def end(self) -> None:
+        """Forget the constant: a bill met a formula that is known to be right."""
+        self.tokens, self.agreed, self.odd = 0, True, None
 
 
 @dataclass(slots=True)
@@ -176,7 +180,10 @@ class Memory:
             row = self._constants[key] = _Constant(difference)
         else:
             row = row or self._constants.setdefault(key, _Constant(0, agreed=True))
-            row.add(difference if abs(difference) > noise or difference == row.tokens else 0)
+            if known and difference == 0:
+                row.end()
+            else:
+                row.add(difference if abs(difference) > noise or difference == row.tokens else 0)
 
         if len(self._constants) > ROWS // 2:
             _renew(self._constants, key)
