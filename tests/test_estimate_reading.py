@@ -150,7 +150,7 @@ def test_a_name_tells_the_model(
         ("gpt-oss-120b", "gpt-oss-120b"),
         ("o3-mini", "o3-mini"),
         ("mygpt6-eu", "gpt-5.6-eu"),
-        ("us.openai.gpt-6-v1:0", "gpt-5.6-v1:0"),
+        ("us.openai.gpt-6-v1:0", "gpt-5.6-v1"),
         ("openai:gpt-6-sol", "gpt-5.6-sol"),
         ("chatgpt-6-latest", "gpt-5.6-latest"),
         ("my-o4-mini", "o4-mini"),
@@ -217,6 +217,10 @@ def test_a_size_is_no_version() -> None:
         ("eu-o1-preview", "o1-preview"),
         ("my-gpt5-chat", "gpt-5-chat"),
         ("team-o4-mini", "o4-mini"),
+        ("openai:gpt-4", "gpt-4"),
+        ("openai/gpt-4:free", "gpt-4"),
+        ("openai/ft:gpt-4-0613:acme::id", "gpt-4-0613"),
+        ("openai:ft:gpt-6-sol-2026-09-01:acme::id", "gpt-6-sol"),
     ],
 )
 def test_a_deployment_costs_what_its_model_costs(deployed: str, model: str) -> None:

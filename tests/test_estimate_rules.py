@@ -58,6 +58,7 @@ def test_grok_writes_a_text_of_its_own_around_functions_and_calls() -> None:
         return chat(*messages, model="xai/grok-3-mini", **body) - chat(*messages, **body)
 
     assert more(USER) == 0
+    assert chat(USER, model="xai:grok-4", tools=TOOLS) == chat(USER, model="grok", tools=TOOLS)
     assert more(USER, tools=TOOLS) == 227
     assert more(USER, CALL, RESULT, tools=TOOLS) == 246
     assert more(USER, CALL, RESULT, USER, CALL, RESULT, functions=[NOW]) == 265

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from ratelimit.estimate.encodings import encoding_for
-from ratelimit.families import LONGEST_NAME
+from ratelimit.estimate.encodings import encoding_for, plain_name
 
 NEWEST: Final = (5, 6)
 """The newest version of GPT with a recorded call; later ones are treated like it.
@@ -64,7 +63,7 @@ class ModelTraits:
     """The traits of one model name."""
 
     name: str
-    """Lower case, without a provider's prefix or the marks of a fine-tune.
+    """Lower case, without a provider's prefix or the marks of a fine-tune or route.
 
     "openai/gpt-4o" and "ft:gpt-4o:org::id" are "gpt-4o".
     """
@@ -103,11 +102,7 @@ class ModelTraits:
 @lru_cache(maxsize=1024)
 def traits_of(model: str) -> ModelTraits:
     """Return the traits behind `model`; an unknown name has those of gpt-4o."""
-    name = model[:LONGEST_NAME].lower()
-    if name.startswith("ft:"):
-        name = name[3:].split(":", 1)[0]
-
-    name = name.rsplit("/", 1)[-1]
+    name = plain_name(model)
     version, table_name = _version_of(name)
     series = _O_SERIES.search(name)
     newer = series is not None and int(series[1]) > NEWEST_O
