@@ -1,7 +1,7 @@
 """Which encoding a model's name stands for.
 
-Owns the reading of names that tiktoken's own table does not list. Must never load an
-encoding.
+Owns the plain name of a model, and the reading of names that tiktoken's own table does
+not list. Must never load an encoding.
 """
 
 from __future__ import annotations
