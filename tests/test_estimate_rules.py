@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ratelimit.estimate import Estimator
-from tests.prompts import CALL, NOW, RESULT, SCHEMA, SYSTEM, USER, chat, tok
+from tests.prompts import CALL, NOW, RESULT, SCHEMA, SYSTEM, USER, chat, responses, tok
 
 TOOLS: list[dict[str, Any]] = [{"type": "function", "function": NOW}]
 FORMAT: dict[str, Any] = {"type": "json_schema", "json_schema": SCHEMA}
@@ -63,3 +63,26 @@ def test_grok_writes_a_text_of_its_own_around_functions_and_calls() -> None:
     assert more(USER, CALL, RESULT, tools=TOOLS) == 246
     assert more(USER, CALL, RESULT, USER, CALL, RESULT, functions=[NOW]) == 265
     assert Estimator().estimate({"model": "grok-4", "messages": [USER]}).confidence == "guess"
+
+
+def test_grok_is_no_cheaper_on_responses() -> None:
+    """No such call is recorded: what Chat is billed for functions and calls holds."""
+    tools = [{"type": "function", **NOW}]
+    called = {"type": "function_call", "name": "now", "arguments": "{}", "call_id": "1"}
+
+    def more(given: Any, **body: Any) -> int:
+        return responses(given, model="grok-4", **body) - responses(given, **body)
+
+    assert more("Hi") == 0
+    assert more("Hi", tools=tools) == 227
+    assert more([called], tools=tools) == 246
+
+
+def test_grok_thinks_before_it_answers() -> None:
+    """What is held for an answer without a bound has room for hidden tokens."""
+    made = [
+        Estimator().estimate({"model": model, "messages": [USER]}).output_tokens
+        for model in ("grok-3-mini", "x-ai/grok-4", "groq/compound")
+    ]
+
+    assert made == [1_024, 1_024, 256]

@@ -90,7 +90,7 @@ class ModelTraits:
     """gpt-4-0613 and its like, which are shown tools in an older form."""
 
     grok: bool
-    """One of xAI's, which is shown a text of its own around functions."""
+    """One of xAI's: shown a text of its own around functions, and thinking first."""
 
     openai: bool
     """The name is one of OpenAI's: the formulas were fitted on its models."""

@@ -76,14 +76,14 @@ larger figure holds.
 """
 
 GROK_TOOLS: Final = 227
-"""Tokens of functions on Chat's Grok beside what they are on gpt-4o.
+"""Tokens of functions on Grok beside what they are on gpt-4o.
 
-11 calls of grok-3-mini, all with one function and alike. It stands for every Grok until
-a bill of its own corrects it.
+11 Chat calls of grok-3-mini, all with one function and alike. It stands for every Grok,
+on Responses as well, until a bill of its own corrects it.
 """
 
 GROK_CALL: Final = 19
-"""The same of a call and its result. 12 calls of grok-3-mini, all alike."""
+"""The same of a call and its result. 12 Chat calls of grok-3-mini, all alike."""
 
 RESPONSES_CALL_O4_MINI: Final = 17
 """Tokens of a call and its result on Responses' o4-mini, as on gpt-5; functions and a
