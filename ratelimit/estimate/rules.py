@@ -30,7 +30,7 @@ What a bill holds and no body shows is learned from the bills (`learning.py`), o
 
     14 of 216 calls          Responses, gpt-5 with functions: 3 more, at OpenAI on
                              2025-10-17 and at Azure on 2026-03-12, on no other day
-    9 of 15 calls            Chat, o4-mini: a call is 3 less, at Azure (`CALL_O4_MINI`)
+    8 of 14 calls            Chat, o4-mini: a call is 3 less, at Azure (`CALL_O4_MINI`)
     25 of 72 calls           Responses, gpt-4o: a kept call beside a format is 0, 2 or 5
                              tokens instead of 3
     27 calls                 Responses: divided by the parallel calls of the answer,
@@ -71,7 +71,7 @@ a response format (4 of the 9).
 CALL_O4_MINI: Final = 19
 """Tokens of a call and its result on Chat's o4-mini, as on gpt-5.
 
-+6/-0 at OpenAI. At Azure it is 16 (9 bodies), and as no body says where it goes, the
++6/-0 at OpenAI. At Azure it is 16 (8 bodies), and as no body says where it goes, the
 larger figure holds.
 """
 
