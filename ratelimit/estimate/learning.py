@@ -111,7 +111,7 @@ class _Constant:
                 self.tokens = min(self.tokens, difference, key=abs) if same else 0
 
     def end(self) -> None:
-        """Forget the constant: a bill met a formula that is known to be right."""
+        """Drop the constant: a bill met a formula that is known to be right."""
         self.tokens, self.agreed, self.odd = 0, True, None
 
 
