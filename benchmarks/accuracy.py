@@ -7,6 +7,7 @@ show. Must never fit anything: no call is known to the estimator beforehand, and
 learns from the calls before is a figure of its own.
 
     python benchmarks/accuracy.py --calls calls.jsonl.gz more.jsonl.gz --json out.json
+    python benchmarks/accuracy.py --second  # and how near after one bill of a kind
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from benchmarks.recordings import (
     day,
     estimable,
 )
+from benchmarks.second_calls import figures, second_calls
 from ratelimit.estimate import Estimator
 from ratelimit.estimate.encodings import encoding_for
 from ratelimit.estimate.responses import is_divided
@@ -113,6 +115,10 @@ class Row:
         pairs = [(int(getattr(triple, which)), triple.billed) for triple in self.triples]
         errors = sorted(abs(estimate - bill) for estimate, bill in pairs)
         number = len(pairs)
+        if not pairs:
+            return {"n": 0}
+
+        undivided = [pair for pair in pairs if not is_divided(*pair)]
         return {
             "n": number,
             "exact": round(sum(error == 0 for error in errors) / number, 4),
@@ -121,7 +127,8 @@ class Row:
             "within_1pct": _within(0.01, pairs),
             "within_2pct": _within(0.02, pairs),
             "p99_abs": errors[min(number - 1, int(0.99 * number))],
-            "divided": sum(is_divided(estimate, bill) for estimate, bill in pairs),
+            "divided": number - len(undivided),
+            "within_2pct_undivided": _within(0.02, undivided),
         }
 
     def _exact_by_body(self, which: str) -> float:
@@ -135,13 +142,14 @@ class Row:
 
 def _within(share: float, pairs: list[tuple[int, int]]) -> float:
     near = sum(abs(estimate - bill) <= share * bill for estimate, bill in pairs)
-    return round(near / len(pairs), 4)
+    return round(near / len(pairs), 4) if pairs else 0.0
 
 
 def measure(*paths: Path) -> dict[str, Any]:
     """Estimate every recorded call of these files and compare."""
     rows: defaultdict[str, Row] = defaultdict(Row)
     whole, taught = Row(), Row()
+    comparable: list[dict[str, Any]] = []
     charges: defaultdict[str, list[bool]] = defaultdict(list)
     estimator = Estimator()
     learners: defaultdict[tuple[str, bool], Estimator] = defaultdict(Estimator)
@@ -169,6 +177,7 @@ def measure(*paths: Path) -> dict[str, Any]:
         if not estimable(name):
             continue
 
+        comparable.append(call)
         whole.triples.append(triple)
         taught.triples.append(triple._replace(ours=learned.prompt_tokens))
         taken = charged(call)
@@ -188,6 +197,7 @@ def measure(*paths: Path) -> dict[str, Any]:
         },
         "estimable": {**whole.figures(), "cookbook": whole.figures("cookbook")},
         "learned": taught.figures(),
+        "second": figures(second_calls(comparable)),
         "charge": _charge_figures(charges),
     }
 
@@ -248,15 +258,11 @@ def show(result: dict[str, Any]) -> None:
         "with the bills before it learned, server by server: exact"
         f" {result['learned']['exact']:.3f}, within 2 % {result['learned']['within_2pct']:.3f}"
     )
-    tools = result["buckets"].get("responses tools")
-    if tools:
-        missed = tools["n"] - round(tools["exact"] * tools["n"])
-        console.print(
-            f"responses tools: {tools['divided']} of the {missed} that are not exact are billed"
-            " the estimate divided by 2 to 8, rounded down: by the calls of a parallel answer,"
-            " which no body shows"
-        )
-
+    console.print(
+        f"{result['estimable']['divided']} are billed the estimate divided by 2 to 8, rounded down:"
+        " by the calls of a parallel answer, which no body shows; within 2 % without them:"
+        f" {result['estimable']['within_2pct_undivided']:.3f}"
+    )
     charge = result["charge"]
     shares = ", ".join(
         f"{name} {row['within_0_1']:.3f} of {row['n']}" for name, row in charge["endpoints"].items()
@@ -267,12 +273,25 @@ def show(result: dict[str, Any]) -> None:
     )
 
 
+def show_second(second: dict[str, Any]) -> None:
+    """Print what one bill of a server, model and kind teaches."""
+    Console(width=140).print(
+        f"the second call of the same server, model and kind, after one bill: {second['n']} pairs,"
+        f" within 1 {second['within_1']:.3f} (promised 0.990), exact {second['exact']:.3f},"
+        f" before it {second['first_exact']:.3f}; of the {second['undivided']} that are not divided"
+        f" by the calls of a parallel answer, within 1 {second['within_1_undivided']:.3f}"
+    )
+
+
 def main() -> None:
     """Measure and show."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     recorded = Path(__file__).parents[2] / "shared" / "truth" / "calls.jsonl.gz"
     parser.add_argument("--calls", type=Path, nargs="+", default=[recorded])
     parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument(
+        "--second", action="store_true", help="show what one bill teaches the second call"
+    )
     options = parser.parse_args()
     missing = [str(path) for path in options.calls if not path.exists()]
     if missing:
@@ -280,7 +299,13 @@ def main() -> None:
         parser.exit(0, f"no recorded calls at {names}: nothing to compare with (--calls FILE)\n")
 
     result = measure(*options.calls)
+    if not result["estimable"]["n"]:
+        parser.exit(0, "no call of a kind that an estimate is for: nothing to compare with\n")
+
     show(result)
+    if options.second:
+        show_second(result["second"])
+
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

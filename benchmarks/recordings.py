@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ratelimit.estimate.models import traits_of
+from ratelimit.families import base_model
 
 HIDDEN_BILLED: Final = dt.date(2025, 3, 1), dt.date(2025, 4, 6)
 """First and last day on which Responses billed the prompt that the server adds."""
@@ -25,6 +26,22 @@ _CREATED: Final = re.compile(r"resp_(?:[0-9a-f]{16}0[01])?(6[0-9a-f]{7})")
 
 SELF_CONTAINED: Final = {None, "message", "function_call", "function_call_output", "reasoning"}
 """Types of input items that show all they cost."""
+
+SETTLED_41_SINCE: Final = dt.date(2025, 12, 2)
+"""The day since which the headers of gpt-4.1's Responses show the settled level.
+
+The level of admission was shown until 2025-12-01 (6 of 6 calls that day), the settled
+one since 2026-01-14 (10 of 10).
+"""
+
+_UNKNOWN: Final = {
+    "azure": False,
+    "date": None,
+    "stream": False,
+    "response_id": None,
+    "ratelimit": None,
+}
+"""What a call has that was recorded without these."""
 
 ESTIMATED: Final = frozenset({"chat.completions", "responses", "embeddings", "completions"})
 """Endpoints with a bill that an estimate can be compared with."""
@@ -37,7 +54,7 @@ def calls(*paths: Path) -> Iterator[dict[str, Any]]:
             for line in lines:
                 call = json.loads(line)
                 if call["endpoint"] in ESTIMATED and billed(call) is not None:
-                    yield call | {"model": call.get("model") or ""}
+                    yield _UNKNOWN | call | {"model": call.get("model") or ""}
 
 
 def day(call: dict[str, Any]) -> dt.date:
@@ -47,9 +64,9 @@ def day(call: dict[str, Any]) -> dt.date:
     call is of today's kind.
     """
     try:
-        return email.utils.parsedate_to_datetime(call["date"]).date()
+        return email.utils.parsedate_to_datetime(call.get("date") or "").date()
     except (TypeError, ValueError):
-        second = _CREATED.match(call["response_id"] or "")
+        second = _CREATED.match(call.get("response_id") or "")
 
     if second is None:
         return dt.date.max
@@ -70,10 +87,16 @@ def beside_another_body(recorded: list[dict[str, Any]]) -> set[str]:
 
 
 def billed(call: dict[str, Any]) -> int | None:
-    """Return the prompt tokens of `usage`, None when there are none."""
-    usage = call["usage"] or {}
+    """Return the prompt tokens of `usage`, None when there are none.
+
+    No prompt is billed 0: such a usage is of an answer that was cut off or filtered.
+    """
+    usage = call.get("usage")
+    if not isinstance(usage, dict):
+        return None
+
     tokens = usage.get("prompt_tokens", usage.get("input_tokens"))
-    return tokens if isinstance(tokens, int) else None
+    return tokens if isinstance(tokens, int) and tokens > 0 else None
 
 
 def bucket(call: dict[str, Any]) -> str:
@@ -141,8 +164,7 @@ def charged(call: dict[str, Any]) -> int | None:
 
     None where they do not show it: above 50M tokens per minute (the refill is
     faster than the reading), on Azure (which limits by other rules), and on Responses
-    with a charge that was replaced by the bill before the headers were written: used 0,
-    or the reasoning models.
+    with a charge that was replaced by the bill before the headers were written.
     """
     limits = call["ratelimit"] or {}
     try:
@@ -152,7 +174,21 @@ def charged(call: dict[str, Any]) -> int | None:
         )
     except (KeyError, ValueError):
         return None
-    settled = call["endpoint"] == "responses" and (
-        remaining == limit or traits_of(call["model"]).reasoning
-    )
+    settled = call["endpoint"] == "responses" and (remaining == limit or _shows_settled(call))
     return None if settled or call["azure"] or not 0 < limit <= 50_000_000 else limit - remaining
+
+
+def _shows_settled(call: dict[str, Any]) -> bool:
+    """Whether the headers of a Responses call show the level after its bill.
+
+    They do on reasoning models but o4-mini, and on gpt-4.1 since a day; headers of a
+    stream are written before it begins.
+    """
+    traits = traits_of(call["model"])
+    if call["stream"]:
+        return False
+
+    if base_model(traits.table_name) == "gpt-4.1":
+        return day(call) >= SETTLED_41_SINCE
+
+    return traits.reasoning and not traits.table_name.startswith("o4-mini")

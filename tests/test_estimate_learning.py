@@ -25,6 +25,11 @@ BODY: dict[str, Any] = {
 }
 
 
+def correction(memory: Memory) -> float:
+    """By what a formula's figure is multiplied after these bills."""
+    return memory.corrected("m", "responses", Basis(formula_tokens=10**6)) / 10**6
+
+
 def answered(
     estimator: Estimator, tokens: list[int], body: dict[str, Any] | None = None, site: str = ""
 ) -> Estimate:
@@ -122,7 +127,7 @@ def test_noise_corrects_nothing() -> None:
     for ratio in [1.0, 1.03] * 20:
         memory.add_bill("m", "text", ratio)
 
-    assert memory.correction("m", "text") == 1.0
+    assert correction(memory) == 1.0
     assert memory.prompts()[0].ratio > 1.01
 
 
@@ -173,6 +178,7 @@ def test_a_constant_is_of_one_endpoint_and_kind() -> None:
     ("differences", "constant"),
     [
         ([227, 227, -90], 227),
+        ([227, 227, 0], 227),
         ([227, 227, -90, -90], -90),
         ([227, 40], 40),
         ([40, 227], 40),
@@ -191,14 +197,50 @@ def test_an_odd_bill_changes_no_constant_that_two_agreed_on(
     assert made.prompt_tokens - made.basis.formula_tokens == constant
 
 
-def test_a_fitted_model_learns_no_constant_from_one_bill() -> None:
-    """Recorded bills of a fitted model that differ are odd ones: two equal ones in a
-    row are believed, and none within the noise.
+@pytest.mark.parametrize(
+    ("differences", "constant"),
+    [
+        ([30], 30),
+        ([30, 30], 30),
+        ([30, 0], 0),
+        ([30, 0, 30], 0),
+        ([0, 30], 0),
+        ([0, 30, 30], 30),
+        ([30, 30, 0], 0),
+        ([30, 30, 1], 30),
+        ([-30], 0),
+        ([-30, -30], -30),
+        ([1], 1),
+        ([1, 1, 1], 1),
+        ([1, 2], 0),
+        ([0, 1, 1], 0),
+        ([-1, -1], 0),
+    ],
+)
+def test_a_fitted_model_errs_on_the_safe_side(differences: list[int], constant: int) -> None:
+    """A first bill above the formula is believed until the next one, as no estimate may
+    stay below the bill; one below it only when another agrees, and after the first
+    none within the noise. A bill that meets the formula ends what was learned.
     """
-    for differences, constant in (([30], 0), ([30, 30], 30), ([1, 1, 1], 0)):
-        made = differing(Estimator(), "gpt-4o", differences)
+    made = differing(Estimator(), "gpt-4o", differences)
 
-        assert made.prompt_tokens - made.basis.formula_tokens == constant
+    assert made.prompt_tokens - made.basis.formula_tokens == constant
+
+
+@pytest.mark.parametrize(("first", "constant"), [(-3, -3), (-1, 0), (-9, 0), (3, 3)])
+def test_what_servers_of_one_model_differ_by_is_learned_from_one_bill(
+    first: int, constant: int
+) -> None:
+    """A few tokens are believed in either direction: no body says to which of two
+    servers it goes.
+    """
+    estimator = Estimator()
+    asked = [{"role": "user", "content": "Sun or rain? " * 10}]
+    body = {"model": "o4-mini", "messages": asked, "tools": TOOLS}
+    made = estimator.estimate(body)
+    estimator.learn(made, prompt_tokens=made.prompt_tokens + first, output_tokens=None)
+
+    assert estimator.estimate(body).prompt_tokens - made.prompt_tokens == constant
 
 
 def test_one_odd_bill_corrects_no_right_ones() -> None:
@@ -207,7 +249,7 @@ def test_one_odd_bill_corrects_no_right_ones() -> None:
     for ratio in [1.0, 1.0, 4.0, 1.0, 1.0, 4.0, 1.0]:
         memory.add_bill("m", "text", ratio)
 
-    assert memory.correction("m", "text") == 1.0
+    assert correction(memory) == 1.0
 
 
 def test_what_is_learned_of_pictures_elsewhere_says_nothing_of_those_at_hand() -> None:
@@ -252,7 +294,7 @@ def test_no_bill_drives_an_estimate_out_of_bounds(ratios: list[float]) -> None:
     for ratio in ratios:
         memory.add_bill("m", "text", ratio)
 
-    assert 1 / BOUND - 1e-9 <= memory.correction("m", "text") <= BOUND + 1e-9
+    assert 1 / BOUND - 1e-9 <= correction(memory) <= BOUND + 1e-9
 
 
 def test_one_outlier_moves_little_what_many_taught() -> None:
@@ -262,7 +304,7 @@ def test_one_outlier_moves_little_what_many_taught() -> None:
         memory.add_bill("m", "text", 1.5)
     memory.add_bill("m", "text", 6.0)
 
-    assert memory.correction("m", "text") == pytest.approx(1.5, rel=0.11)
+    assert correction(memory) == pytest.approx(1.5, rel=0.11)
 
 
 def test_short_answers_say_nothing_of_bodies_that_allow_long_ones() -> None:

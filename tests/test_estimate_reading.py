@@ -150,7 +150,7 @@ def test_a_name_tells_the_model(
         ("gpt-oss-120b", "gpt-oss-120b"),
         ("o3-mini", "o3-mini"),
         ("mygpt6-eu", "gpt-5.6-eu"),
-        ("us.openai.gpt-6-v1:0", "gpt-5.6-v1:0"),
+        ("us.openai.gpt-6-v1:0", "gpt-5.6-v1"),
         ("openai:gpt-6-sol", "gpt-5.6-sol"),
         ("chatgpt-6-latest", "gpt-5.6-latest"),
         ("my-o4-mini", "o4-mini"),
@@ -180,7 +180,9 @@ def test_a_newer_model_reasons_like_the_newest_known(model: str) -> None:
     newer = Estimator().estimate({"model": model, **body})
     known = Estimator().estimate({"model": "gpt-5.6", **body})
 
-    assert newer._replace(model="gpt-5.6", basis=known.basis) == known
+    figures = newer._replace(model="gpt-5.6", confidence="exact", basis=known.basis)
+
+    assert figures == known
     assert newer.basis == known.basis._replace(known=False)
     assert newer.output_tokens == 1_024
     assert traits_of(model).gpt54
@@ -209,18 +211,26 @@ def test_a_size_is_no_version() -> None:
     ("deployed", "model"),
     [
         ("my-gpt-4-0613", "gpt-4-0613"),
+        ("gpt-4-0613-eu", "gpt-4-0613"),
+        ("prod-gpt-4-32k-0613-b", "gpt-4-32k-0613"),
         ("gpt-35-turbo-0613", "gpt-3.5-turbo-0613"),
         ("eu-o1-preview", "o1-preview"),
         ("my-gpt5-chat", "gpt-5-chat"),
         ("team-o4-mini", "o4-mini"),
+        ("openai:gpt-4", "gpt-4"),
+        ("openai/gpt-4:free", "gpt-4"),
+        ("openai/ft:gpt-4-0613:acme::id", "gpt-4-0613"),
+        ("openai:ft:gpt-6-sol-2026-09-01:acme::id", "gpt-6-sol"),
     ],
 )
 def test_a_deployment_costs_what_its_model_costs(deployed: str, model: str) -> None:
     """A name of the user's own before OpenAI's changes no figure."""
     picture = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    properties = {"zone": {"type": "string", "title": "Zone"}}
+    function = {"name": "now", "description": "The time", "parameters": {"properties": properties}}
     body = {
         "messages": [USER, {"role": "user", "content": [picture]}],
-        "tools": [{"type": "function", "function": {"name": "now", "description": "The time"}}],
+        "tools": [{"type": "function", "function": function}],
     }
     made = Estimator().estimate({"model": deployed, **body})
 
@@ -309,6 +319,24 @@ def test_an_unreadable_request_is_a_guess_and_one_warning() -> None:
     assert (first.confidence, first.endpoint, first.basis.site) == ("guess", "other", "here")
     assert first.prompt_tokens == first.charge == UNREAD_TOKENS
     assert estimator.statistics().warnings == ("unreadable:RuntimeError",)
+
+
+@pytest.mark.parametrize("model", ["gpt-6-sol", "openai/gpt-6.1-sol-2026-09-01", "o5-mini"])
+def test_a_model_without_a_recorded_call_is_never_exact(model: str) -> None:
+    """What is newer than the newest known model is taken to be like it, which no bill
+    has shown.
+    """
+    for body in ({"messages": [USER]}, {"input": "Hi"}):
+        assert Estimator().estimate({"model": model, **body}).confidence == "formula"
+
+
+def test_a_context_that_the_server_may_shorten_is_not_exact() -> None:
+    """Bills of calls that let the server compact them are a few tokens off."""
+    managed = {"context_management": [{"type": "compaction", "compact_threshold": 1_000}]}
+    bare = {"model": "gpt-4.1", "input": "Hi"}
+
+    assert Estimator().estimate(bare).confidence == "exact"
+    assert Estimator().estimate({**bare, **managed}).confidence == "formula"
 
 
 def test_confidence_says_where_a_figure_comes_from() -> None:

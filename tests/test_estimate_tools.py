@@ -160,6 +160,14 @@ def test_early_models_are_shown_less() -> None:
                 "type": "object",
                 "properties": {"zip": {"type": "string", "description": "Code"}},
             },
+            "pets": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "description": "A pet",
+                    "properties": {"age": {"type": "integer"}},
+                },
+            },
         },
         required=("name",),
         early=True,
@@ -173,6 +181,11 @@ def test_early_models_are_shown_less() -> None:
         "home?: {",
         "zip?: string,",
         "},",
+        "pets?: Array<",
+        "{",
+        "age?: number,",
+        "}",
+        ">,",
         "}",
     ]
 

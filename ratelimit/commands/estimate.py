@@ -25,8 +25,8 @@ CAPTION: Final = (
     "Tokens. Prompt: what will be billed for the input. Answer: the bound that the body sets, else"
     " what such calls usually need. Charge: what the server's limiter takes at admission, until"
     " the call ends and its usage is known. A prompt is exact; or by a formula, which is a few"
-    " tokens off at times; or a guess, where the body does not show all. A sum is as sure as its"
-    " least sure call."
+    " tokens off at times or has met no bill of so new a model; or a guess, where the body does not"
+    " show all. A sum is as sure as its least sure call."
 )
 
 

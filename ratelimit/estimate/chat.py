@@ -20,6 +20,7 @@ from ratelimit.estimate.calls import (
 )
 from ratelimit.estimate.content import add_content, text_of
 from ratelimit.estimate.models import ModelTraits
+from ratelimit.estimate.rules import CALL_O4_MINI, GROK_CALL
 from ratelimit.estimate.surroundings import add_surroundings
 from ratelimit.estimate.tokenizer import count
 from ratelimit.estimate.totals import Totals
@@ -42,7 +43,7 @@ CALL: Final = 13
 """Tokens of a call and its result beside name, arguments and content."""
 
 CALL_REASONING: Final = 16
-"""The same on o1, o3 and o4-mini."""
+"""The same on o1 and o3."""
 
 CALL_GPT5: Final = 19
 CALL_EARLY: Final = 10
@@ -203,7 +204,7 @@ def _add_turn(
         totals.tokens += GPT5_ASSISTANT if totals.traits.gpt5 else 0
 
     _add_further(messages[start], totals, calls=True)
-
+    totals.tokens += GROK_CALL * len(calls) if totals.traits.grok else 0
     if len(calls) > 1:
         totals.tokens += PARALLEL_GPT5 if totals.traits.gpt5 else PARALLEL
         totals.tokens += totals.count(parallel_call(calls))
@@ -224,6 +225,6 @@ def _call_frame(traits: ModelTraits) -> int:
         return CALL_GPT5
 
     if traits.reasoning:
-        return CALL_REASONING
+        return CALL_O4_MINI if traits.table_name.startswith("o4-mini") else CALL_REASONING
 
     return CALL_EARLY if traits.early else CALL

@@ -1,7 +1,7 @@
 """Which encoding a model's name stands for.
 
-Owns the reading of names that tiktoken's own table does not list. Must never load an
-encoding.
+Owns the plain name of a model, and the reading of names that tiktoken's own table does
+not list. Must never load an encoding.
 """
 
 from __future__ import annotations
@@ -32,22 +32,41 @@ _CONTAINED: Final = (
 """Parts of a name that tiktoken's table does not list, the most telling first."""
 
 
+_TELLING: Final = re.compile(
+    r"gpt|(?<![a-z0-9])o\d|text-|code-|davinci|babbage|codex|ada-002"
+    r"|(?<![a-z])(?:grok|llama|qwen)"
+)
+"""What the name of a model that is known here holds."""
+
+
+def plain_name(model: str) -> str:
+    """Return a model's name in lower case, without marks that are no part of it.
+
+    Providers stand before it ("openai/gpt-4o", "openai:gpt-4o"), marks of a fine-tune
+    on either side ("ft:gpt-4o:org::id", "davinci:ft-org"), those of a route behind it
+    ("gpt-4o:free").
+    """
+    head, _, rest = model[:LONGEST_NAME].lower().partition(":")
+    head = head.rsplit("/", 1)[-1]
+    while rest and (head == "ft" or (_TELLING.search(rest) and not _TELLING.search(head))):
+        head, _, rest = rest.partition(":")
+        head = head.rsplit("/", 1)[-1]
+
+    return head
+
+
 def encoding_for(model: str) -> str:
     """Name the encoding that `model` uses.
 
-    tiktoken's own table has it, dated names included, for the name without a provider
-    ("openai/gpt-4o") and without the marks of a fine-tune. Else by what the name
-    contains, for Azure deployments ("my-gpt4o"). An unknown name, and a model of
-    another maker, gets the default. Never raises.
+    tiktoken's own table has it, dated names included, for its plain name. Else by what
+    the name contains, for Azure deployments ("my-gpt4o"). An unknown name, and a model
+    of another maker, gets the default. Never raises.
     """
-    return _encoding_for(model[:LONGEST_NAME].lower())
+    return _encoding_for(plain_name(model))
 
 
 @lru_cache(maxsize=1024)
-def _encoding_for(model: str) -> str:
-    # Marks of a fine-tune stand on either side: "ft:gpt-4o:org::id", "davinci:ft-org".
-    name = model.removeprefix("ft:").split(":", 1)[0]
-    name = name.rsplit("/", 1)[-1]
+def _encoding_for(name: str) -> str:
     if _NEWER_GPT4.search(name):
         return "o200k_base"
 

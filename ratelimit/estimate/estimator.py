@@ -184,6 +184,8 @@ class Estimator:
         add_prompt(body, endpoint, totals)
         if not traits.openai or tokenizer.inexact_counts() != inexact:
             totals.lower_confidence("guess")
+        elif not traits.known:
+            totals.lower_confidence("formula")
 
         conversation = self._add_kept(body, totals) if endpoint == "responses" else ""
         if totals.unread:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ratelimit.estimate.results import Basis, Learned
 
@@ -44,6 +45,12 @@ LARGEST_CONSTANT: Final = 512
 Source: recorded calls; grok-3-mini writes 227 tokens around functions.
 """
 
+FEW: Final = 3
+"""Tokens that servers of one model differ by, in either direction.
+
+Source: recorded calls of o4-mini, gpt-5 and gpt-5-mini, at OpenAI and at Azure.
+"""
+
 ANSWERS: Final = 64
 """Answers remembered per model and site."""
 
@@ -54,6 +61,9 @@ QUANTILE: Final = 0.9
 
 KEPT: Final = 4096
 """Responses and conversations of which the length is remembered."""
+
+_Key = TypeVar("_Key")
+_Row = TypeVar("_Row")
 
 
 @dataclass(slots=True)
@@ -79,8 +89,9 @@ class _Ratio:
 class _Constant:
     """What a server writes into every prompt of a kind, and no body shows.
 
-    Where the formula is not known to be right, the first bill is believed until the
-    next one. After that one odd bill changes nothing, and two equal ones do.
+    The first bill is believed until the next one, but for one that is more than a few
+    tokens below a formula known to be right. After that one odd bill changes nothing,
+    and two equal ones do; one that meets a formula known to be right ends the constant.
     """
 
     tokens: int
@@ -98,6 +109,10 @@ class _Constant:
                 # Both hold what is constant, one perhaps more beside it.
                 same = (difference > 0) == (self.tokens > 0)
                 self.tokens = min(self.tokens, difference, key=abs) if same else 0
+
+    def end(self) -> None:
+        """Drop the constant: a bill met a formula that is known to be right."""
+        self.tokens, self.agreed, self.odd = 0, True, None
 
 
 @dataclass(slots=True)
@@ -137,41 +152,42 @@ class Memory:
         ratio = self._ratios.get((model, kind))
         return tokens if ratio is None else round(tokens * ratio.correction)
 
-    def correction(self, model: str, kind: str) -> float:
-        """Return the factor for a formula's prompt tokens.
-
-        1.0 until enough bills disagree with it.
-        """
-        row = self._ratios.get((model, kind))
-        return 1.0 if row is None else row.correction
-
-    def constant(self, model: str, kind: str, endpoint: str) -> int:
-        """Return the tokens to add to a formula's, 0 until bills show some."""
-        row = self._constants.get((model, kind, endpoint))
-        return 0 if row is None else row.tokens
-
     def add_difference(
-        self, model: str, kind: str, endpoint: str, difference: int, *, known: bool
-    ) -> None:
+        self,
+        model: str,
+        kind: str,
+        endpoint: str,
+        difference: int,
+        *,
+        known: bool,
+        noise: float = 0,
+    ) -> int:
         """Record that a prompt was billed `difference` tokens more than the formula's.
 
         What is larger than `LARGEST_CONSTANT` is no constant, and teaches nothing.
+        Return the tokens to add to the formula's from now on.
 
         :param known: whether the formula was fitted on this very model.
+        :param noise: tokens within which a difference is chance, but for a first bill
+            above the formula and those that repeat it.
         """
-        if abs(difference) > LARGEST_CONSTANT:
-            return
-
         key = model, kind, endpoint
         row = self._constants.get(key)
-        if row is None and not known:
-            self._constants[key] = _Constant(difference)
+        if abs(difference) > LARGEST_CONSTANT:
+            return 0 if row is None else row.tokens
+
+        if row is None and (not known or difference > 0 or noise < -difference <= FEW):
+            row = self._constants[key] = _Constant(difference)
         else:
             row = row or self._constants.setdefault(key, _Constant(0, agreed=True))
-            row.add(difference)
+            if known and difference == 0:
+                row.end()
+            else:
+                row.add(difference if abs(difference) > noise or difference == row.tokens else 0)
 
         if len(self._constants) > ROWS // 2:
             _renew(self._constants, key)
+        return row.tokens
 
     def expected(self, model: str, site: str, bits: int | None) -> int | None:
         """Return the 90th percentile of output tokens per choice.
@@ -187,40 +203,28 @@ class Memory:
         """Record the bill of one prompt: its difference first, the rest as a ratio."""
         formula = basis.formula_tokens
         if basis.steady:
-            difference = billed - formula
-            if basis.known and abs(difference) <= NOISE * formula:
-                difference = 0
-
-            self.add_difference(model, basis.kind, endpoint, difference, known=basis.known)
-            formula = max(formula + self.constant(model, basis.kind, endpoint), 1)
+            formula += self.add_difference(
+                model,
+                basis.kind,
+                endpoint,
+                billed - formula,
+                known=basis.known,
+                noise=NOISE * formula if basis.known else 0,
+            )
+            formula = max(formula, 1)
 
         self.add_bill(model, basis.kind, billed / formula)
 
     def add_bill(self, model: str, kind: str, ratio: float) -> None:
         """Record that a prompt was billed `ratio` times the formula's figure."""
-        key = model, kind
-        row = self._ratios.get(key)
-        if row is None:
-            row = self._ratios[key] = _Ratio()
-
-        if len(self._ratios) > ROWS // 2:
-            _renew(self._ratios, key)
-
-        row.add(ratio)
+        _row(self._ratios, (model, kind), _Ratio).add(ratio)
 
     def add_answer(self, model: str, site: str, bits: int | None, tokens: int) -> None:
         """Record that an answer had `tokens` tokens per choice.
 
         :param bits: the size of the request's bound, in bits.
         """
-        key = model, site, bits
-        row = self._answers.get(key)
-        if row is None:
-            row = self._answers[key] = _Answers()
-
-        if len(self._answers) > ROWS // 2:
-            _renew(self._answers, key)
-
+        row = _row(self._answers, (model, site, bits), _Answers)
         row.last.append(tokens)
         row.samples += 1
 
@@ -264,6 +268,17 @@ class Memory:
             )
             for (model, site, bits), row in self._answers.copy().items()
         )
+
+
+def _row(rows: dict[_Key, _Row], key: _Key, make: Callable[[], _Row]) -> _Row:
+    """Return the row of a key, made if there is none; the last to be dropped."""
+    row = rows.get(key)
+    if row is None:
+        row = rows[key] = make()
+
+    if len(rows) > ROWS // 2:
+        _renew(rows, key)
+    return row
 
 
 def _renew(rows: dict[Any, Any], key: object, most: int = ROWS) -> None:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from ratelimit.estimate.encodings import encoding_for
-from ratelimit.families import LONGEST_NAME
+from ratelimit.estimate.encodings import encoding_for, plain_name
 
 NEWEST: Final = (5, 6)
 """The newest version of GPT with a recorded call; later ones are treated like it.
@@ -47,17 +46,16 @@ _OPENAI: Final = re.compile(
 )
 """Models that OpenAI serves: neither gpt-oss nor "gpt-j-6b"."""
 
-_EARLY: Final = frozenset(
-    {
-        "gpt-4",
-        "gpt-4-0613",
-        "gpt-4-0314",
-        "gpt-4-32k",
-        "gpt-4-32k-0613",
-        "gpt-3.5-turbo-0613",
-        "gpt-3.5-turbo-16k-0613",
-    }
+_GROK: Final = re.compile(r"(?<![a-z0-9])grok(?![a-z])")
+
+_EARLY: Final = re.compile(
+    r"gpt-4(?:-32k)?(?:$|-(?:0613|0314)(?!\d))|gpt-3\.5-turbo(?:-16k)?-0613(?!\d)"
 )
+"""Models of 2023, whatever follows their date: "gpt-4-0613-eu".
+
+Without a date only the bare name is one: "gpt-4-eu" may as well be a gpt-4-turbo, which
+is shown more.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ class ModelTraits:
     """The traits of one model name."""
 
     name: str
-    """Lower case, without a provider's prefix or the marks of a fine-tune.
+    """Lower case, without a provider's prefix or the marks of a fine-tune or route.
 
     "openai/gpt-4o" and "ft:gpt-4o:org::id" are "gpt-4o".
     """
@@ -91,6 +89,9 @@ class ModelTraits:
     early: bool
     """gpt-4-0613 and its like, which are shown tools in an older form."""
 
+    grok: bool
+    """One of xAI's: shown a text of its own around functions, and thinking first."""
+
     openai: bool
     """The name is one of OpenAI's: the formulas were fitted on its models."""
 
@@ -101,11 +102,7 @@ class ModelTraits:
 @lru_cache(maxsize=1024)
 def traits_of(model: str) -> ModelTraits:
     """Return the traits behind `model`; an unknown name has those of gpt-4o."""
-    name = model[:LONGEST_NAME].lower()
-    if name.startswith("ft:"):
-        name = name[3:].split(":", 1)[0]
-
-    name = name.rsplit("/", 1)[-1]
+    name = plain_name(model)
     version, table_name = _version_of(name)
     series = _O_SERIES.search(name)
     newer = series is not None and int(series[1]) > NEWEST_O
@@ -122,7 +119,8 @@ def traits_of(model: str) -> ModelTraits:
         gpt5=version >= (5, 0),
         gpt54=version >= (5, 4),
         reasoning=reasons and not table_name.startswith("gpt-5-chat"),
-        early=table_name in _EARLY,
+        early=bool(_EARLY.match(table_name)),
+        grok=bool(_GROK.search(name)),
         openai=openai,
         known=openai and version <= NEWEST and not newer,
     )

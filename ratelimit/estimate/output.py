@@ -23,7 +23,8 @@ most 815.
 REASONING_RESERVE: Final = 1024
 """The same for reasoning models, hidden tokens included.
 
-Source: as above. Median 135, 92 % at most 1,024, 99 % at most 2,600.
+Source: as above. Median 135, 92 % at most 1,024, 99 % at most 2,600. Of grok-3-mini
+none of 29 was below 273, and none above 491.
 """
 
 LEGACY_MAXIMUM: Final = 16
@@ -52,6 +53,6 @@ def add_answers(body: Mapping[str, object], endpoint: str, totals: Totals) -> No
 def typical_answer(traits: ModelTraits, endpoint: str) -> int:
     """Return the tokens to hold for one answer while nothing else is known."""
     if endpoint in {"chat.completions", "responses"}:
-        return REASONING_RESERVE if traits.reasoning else PLAIN_RESERVE
+        return REASONING_RESERVE if traits.reasoning or traits.grok else PLAIN_RESERVE
 
     return PLAIN_RESERVE if endpoint == "other" else 0

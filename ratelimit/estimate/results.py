@@ -80,8 +80,8 @@ class Estimate(NamedTuple):
     """How sure `prompt_tokens` is.
 
     "exact": the formula met the bill on practically every recorded call; "formula": it
-    is known to be a few tokens off at times; "learned": usage corrected it; "guess":
-    only a size is known.
+    is known to be a few tokens off at times, or no call of so new a model is recorded;
+    "learned": usage corrected it; "guess": only a size is known.
     """
 
     choices: int = 1

@@ -15,9 +15,11 @@ from ratelimit.estimate.content import text_of
 from ratelimit.estimate.formats import chat_format, format_text
 from ratelimit.estimate.rules import (
     EMPTY_SYSTEM,
+    GROK_TOOLS,
     REQUIRED_EARLY,
     SCHEMA_AND_TOOLS_GPT5,
     SCHEMA_REASONING,
+    TOOLS_NONE,
     TOOLS_O4_MINI,
 )
 from ratelimit.estimate.tools import chat_functions, namespace
@@ -61,7 +63,10 @@ def add_surroundings(
         totals.kinds.add("schema")
         parts.append(format_text(answer))
         name = as_str(answer.get("name"))
-        totals.tokens += _around_format(name, messages, totals, leads=leads, tools=bool(functions))
+        called = bool(functions) and not _forbids_calls(body)
+        totals.tokens += _around_format(
+            name, messages, totals, leads=leads, tools=bool(functions), called=called
+        )
 
     totals.tokens += totals.count("\n\n".join(parts)) - totals.count(system)
     bare_format = totals.traits.reasoning and not functions
@@ -95,7 +100,13 @@ def _around_tools(
     elif traits.early and body.get("tool_choice") == "required":
         tokens += REQUIRED_EARLY
 
-    return tokens
+    tokens += TOOLS_NONE if _forbids_calls(body) else 0
+    return tokens + (GROK_TOOLS if traits.grok else 0)
+
+
+def _forbids_calls(body: Mapping[str, object]) -> bool:
+    """Whether the answer may hold no call, though there are functions."""
+    return "none" in {as_str(body.get("tool_choice")), as_str(body.get("function_call"))}
 
 
 def _around_format(
@@ -105,6 +116,7 @@ def _around_format(
     *,
     leads: bool,
     tools: bool,
+    called: bool,
 ) -> int:
     past = sum(
         as_str(message.get("role")) == "assistant" and not calls_of(message, totals)
@@ -122,5 +134,5 @@ def _around_format(
 
     # Every answer, past ones included, is marked with the format's name; a call is not,
     # nor is the next answer where it may become one.
-    marked = past if tools else past + 1
+    marked = past if called else past + 1
     return marked * (totals.count(name) + 2)

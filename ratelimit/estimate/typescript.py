@@ -144,7 +144,8 @@ class Printer:
     def _array(self, items: Mapping[str, object], depth: int) -> str:
         printed = self._type(items, depth + 1) if items else "any"
         if printed.startswith("{\n"):
-            return "\n".join(["Array<", *self._comments(self._resolve(items)), printed, ">"])
+            above = [] if self._early else self._comments(self._resolve(items))
+            return "\n".join(["Array<", *above, printed, ">"])
 
         return f"{printed}[]"
 
