@@ -109,7 +109,10 @@ class Play:
         """Take one step; return what can be seen of it."""
         store, now = self.stores[number % len(self.stores)], self.time.now
         if name == "wait":
-            self.time.now += amount
+            for _ in range(3):  # each process is seen in between, as those that live are
+                self.time.now += amount / 3
+                for each in self.stores:
+                    each.levels(self.time.now)
         elif name in {"take", "defer"}:
             payment = Payment({"requests": 1, "tokens": amount}, amount / 2 * (name == "defer"))
             store.levels(now)  # what the other processes have changed is known then

@@ -103,7 +103,7 @@ class RedisStore(TiedStore):
             asked = Asked(payment, rank, latest, 0)
             self.step([asked], keeps_ticket=not waits)
         self._say()
-        return self._locked(self._take_now, payment, now)
+        return self._locked(self._take_now, payment, max(now, self._time()))
 
     def _say(self) -> None:
         """Warn whoever takes of what the thread of the steps has met."""
