@@ -159,12 +159,41 @@ with files.replacement(Path(sys.argv[1])) as descriptor:
 
 
 def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path: Path) -> None:
-    """Until the new content is on the disk, the old one has the name."""
+    """Until the new content is on the disk, the old one has the name; what was begun
+    is gone after the next replacement.
+    """
     path = tmp_path / "results"
     path.write_bytes(b"old")
     subprocess.run([sys.executable, "-c", KILLED, path], check=False)  # ourselves
 
     assert path.read_bytes() == b"old"
+    replace(path, b"newer")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_replacement_leaves_alone_what_another_one_has_begun(tmp_path: Path) -> None:
+    """Two that are at work at once both come to their end; the last one counts. A file
+    of another name, a link or a folder is no leftover.
+    """
+    path, other = tmp_path / "results", tmp_path / "other"
+    with replacement(path) as first, replacement(other) as foreign:
+        write_whole(foreign, b"foreign")
+        (begun,) = (one for one in tmp_path.iterdir() if one.read_bytes() == b"")
+        stem = begun.name.rpartition("-")[0]
+        (tmp_path / f"{stem}-link.tmp").symlink_to(path)
+        (tmp_path / f"{stem}-folder.tmp").mkdir()
+        (tmp_path / f"{stem}-left.tmp").touch()
+        replace(path, b"second")
+        assert path.read_bytes() == b"second"
+        write_whole(first, b"first")
+
+    assert (path.read_bytes(), other.read_bytes()) == (b"first", b"foreign")
+    assert {one.name for one in tmp_path.iterdir()} == {
+        "results",
+        "other",
+        f"{stem}-link.tmp",
+        f"{stem}-folder.tmp",
+    }
 
 
 def test_figures_survive_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
