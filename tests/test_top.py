@@ -119,6 +119,7 @@ def pages(
         happen()
 
     monkeypatch.setattr(Output, "is_terminal", True)
+    monkeypatch.setenv("TERM", "xterm")
     assert top(store=store, wait=wait, clock=lambda: now) == 0
     assert "Traceback" not in capsys.readouterr().err
     return shown
@@ -134,6 +135,18 @@ def test_top_ends_quietly(
         limiter.acquire_nowait(requests=1)
 
     assert len(pages(monkeypatch, capsys, store, (1, call), (1, call))) == 3
+
+
+def test_top_looks_once_where_it_cannot_draw(
+    store: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a dumb terminal, as in a pipe, nothing can be drawn in place."""
+    RateLimiter(rpd=100, store=store)
+    monkeypatch.setattr(Output, "is_terminal", True)
+    monkeypatch.setenv("TERM", "dumb")
+
+    assert top(store=store, wait=lambda _: pytest.fail("it looks once more")) == 0
+    assert "100 requests/day" in capsys.readouterr().out
 
 
 def test_top_shows_no_rate_that_was_not_measured(

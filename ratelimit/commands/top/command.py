@@ -17,7 +17,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 
 from ratelimit.commands import CommandError
-from ratelimit.commands.show import Output, duration, table
+from ratelimit.commands.show import Output, can_redraw, duration, table
 from ratelimit.commands.streams import print_output, printable
 from ratelimit.commands.top.look import QuotaShown, look
 from ratelimit.limits import whole
@@ -53,7 +53,7 @@ def top(
         return 0
 
     console = Output()
-    if not console.is_terminal:
+    if not can_redraw(console):
         console.print(_page(folder, shown))
         return 0
 
