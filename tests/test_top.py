@@ -20,12 +20,6 @@ from ratelimit.testing import FakeOpenAI
 from tests.run_files import run, serving, write
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> str:
-    """A folder for a quota."""
-    return f"file:{tmp_path}/quota"
-
-
 def test_top_tells_levels_calls_and_processes(
     store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -42,10 +36,10 @@ def test_top_tells_levels_calls_and_processes(
     lease.close()
 
 
-def test_top_locks_nothing(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_top_locks_nothing(store: str, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It shows a quota that another process holds, and holds nobody up itself."""
     limiter = RateLimiter(rpd=100, store=store)
-    held = QuotaFile(tmp_path / "quota" / "%2A.quota")
+    held = QuotaFile(path)
     assert held.lock()
     assert main(["top", "--store", store]) == 0
     held.close()
@@ -70,10 +64,10 @@ def test_top_makes_nothing(store: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["quota"]
 
 
-def test_a_file_that_is_only_read_cannot_be_changed(store: str, tmp_path: Path) -> None:
+def test_a_file_that_is_only_read_cannot_be_changed(store: str, path: Path) -> None:
     """Neither locked nor written, by whatever mistake."""
     RateLimiter(rpd=100, store=store)
-    shown = QuotaFile(tmp_path / "quota" / "%2A.quota", only_read=True)
+    shown = QuotaFile(path, only_read=True)
     record = shown.read()
     assert record is not None
 
@@ -170,7 +164,7 @@ def test_top_shows_no_rate_that_was_not_measured(
 
 def test_top_goes_on_while_a_quota_is_gone(
     store: str,
-    tmp_path: Path,
+    path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -189,7 +183,6 @@ def test_top_goes_on_while_a_quota_is_gone(
         path.unlink()
         again()
 
-    path = tmp_path / "quota" / "%2A.quota"
     first, second, third, fourth, fifth = pages(
         monkeypatch,
         capsys,
