@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("vocabulary")
 
-GOOD = 30
+GOOD = 8
 SLOTS = 4
-ALL = GOOD + 5 * MANY_ALIKE
+ALL = GOOD + 2 * MANY_ALIKE + 2 * SLOTS
+"""Requests: as many as end a run, and as many again that it must not send."""
 
 REPLIES = {
     "model gone": (404, {"error": {"code": "model_not_found", "message": "no"}}),
@@ -112,9 +113,9 @@ def test_failures_that_differ_stop_nothing(loop_clock: LoopClock) -> None:
     def reply(number: int) -> httpx2.Response:
         return good(number) if number < GOOD else bad(400, f"fault_{number % 10}")
 
-    results = play(loop_clock, Api(0.5, reply), bodies(GOOD + 5 * MANY_ALIKE), concurrency=SLOTS)
+    results = play(loop_clock, Api(0.5, reply), bodies(ALL), concurrency=SLOTS)
 
-    assert len(results) == GOOD + 5 * MANY_ALIKE
+    assert len(results) == ALL
 
 
 class FailingServer(FakeOpenAI):
