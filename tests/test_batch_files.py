@@ -9,11 +9,12 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ratelimit import InvalidArgument
-from ratelimit.batch import Request, Result
+from ratelimit.batch import Request, Result, files
 from ratelimit.batch.files import replacement, same_file, write_whole
 from ratelimit.batch.journal import Journal
 from ratelimit.cli import main
@@ -194,6 +195,45 @@ def test_a_replacement_leaves_alone_what_another_one_has_begun(tmp_path: Path) -
         f"{stem}-link.tmp",
         f"{stem}-folder.tmp",
     }
+
+
+def test_a_file_that_another_one_removes_as_a_leftover_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come between the making of a file and its lock."""
+    path, opened, made = tmp_path / "results", os.open, list[Path]()
+
+    def removed(name: Any, flags: int, mode: int = 0o777) -> int:
+        descriptor = opened(name, flags, mode)
+        if flags & os.O_EXCL:
+            made.append(name)
+            if len(made) == 1:
+                replace(path, b"another's")
+        return descriptor
+
+    monkeypatch.setattr(os, "open", removed)
+    replace(path, b"new")
+
+    assert path.read_bytes() == b"new"
+    assert len(set(made)) == 3  # one that was removed, and one of each replacement
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_system_without_locks_replaces_files_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figures may be written to any disk."""
+
+    def refuse(*_: object, **__: object) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    path = tmp_path / "figures"
+    monkeypatch.setattr(files, "lock_descriptor", refuse)
+    replace(path, b"old")
+    replace(path, b"new")
+
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_figures_survive_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

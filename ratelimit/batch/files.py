@@ -82,7 +82,7 @@ def _names_beside(place: Path) -> str:
 
 
 def _new_beside(place: Path, mode: int) -> tuple[int, Path]:
-    """Make a new file beside another one, and lock it; return both of its names."""
+    """Make a new file beside another one and lock it; return its number and path."""
     while True:
         beside = place.with_name(f"{_names_beside(place)}{secrets.token_hex(8)}.tmp")
         descriptor = os.open(beside, _NEW, mode)
