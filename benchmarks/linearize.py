@@ -7,7 +7,8 @@ The number of the record that a step wrote is the order that the store claims; t
 script checks the claim:
 
 * each number is there once: no step has overwritten another one's;
-* no step was over before another one of a lower number was asked for;
+* no step was over before it was asked for, or another one of a lower number was, and
+  none has an operation of a later moment;
 * a bucket that goes through the operations in that order, with arithmetic of its own,
   admits and refuses as the store did, and stands after each step where the store stood.
 
@@ -26,6 +27,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,16 +71,33 @@ def violations(limits: Sequence[Sequence[Any]], steps: Iterable[dict[str, Any]])
             found.append(f"step {number} follows step {before}")
         if latest > step["over"]:
             found.append(f"step {number} was over before an earlier one was asked for")
+        if step["asked"] > step["over"]:
+            found.append(f"step {number} was over before it was asked for")
         latest, before = max(latest, step["asked"]), number
         for operation in step["operations"]:
+            if operation["now"] > step["over"]:
+                found.append(f"step {number}: an operation is dated after it")
             found.extend(f"step {number}: {fault}" for fault in _replay(buckets, operation))
         for bucket, full_at in zip(buckets, step["full_at"], strict=True):
             moment = step.get("now", step["asked"])
-            gap = max(full_at, moment) - max(bucket.full_at, moment)
-            if abs(gap) > NEAR:
-                found.append(f"step {number}: {bucket.name} is full {gap:.6f} s too late")
+            fault = _difference(full_at, bucket.full_at, moment)
+            if fault:
+                found.append(f"step {number}: {bucket.name} is full {fault}")
             bucket.full_at = full_at  # so that one fault is counted once
-    return found
+    return found if before else ["the history has no step"]
+
+
+def _difference(full_at: float, expected: float, now: float) -> str:
+    """Say how a bucket differs from the one that is expected, or nothing.
+
+    Moments that have passed mean the same: the bucket is full.
+    """
+    if isnan(full_at):
+        return "at no moment"
+    gap = max(full_at, now) - max(expected, now)
+    if abs(gap) <= NEAR:
+        return ""
+    return f"{abs(gap):.6f} s too {'late' if gap > 0 else 'early'}"
 
 
 def _replay(buckets: Sequence[Bucket], operation: dict[str, Any]) -> list[str]:

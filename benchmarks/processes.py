@@ -15,9 +15,10 @@ divided evenly (`jain_fairness`), and what does admission take where nobody has 
 processes; and acquire + settle beside the memory store in the same run
 (`ratio_to_memory`). `--chaos`: processes are killed, the file is deleted, its lock is
 held by a frozen process: did each call go (`hung` 0), how many went too much
-(`over_admitted`, at most one burst per deleted file), is a slot lost (`leases_lost` 0),
-how soon do all share one file again (`recovery_seconds`)? `--history`: each step of at
-least 100,000 operations goes into a file, which `benchmarks/linearize.py` checks.
+(`over_admitted`; a burst and what two seconds refill may, per deleted file), is a slot
+lost (`leases_lost` 0), how soon do all share one file again (`recovery_seconds`)?
+`--history`: each step of at least 100,000 operations goes into a file, which
+`benchmarks/linearize.py` checks.
 
 Owns the choice of the question and the table. Must never measure.
 """

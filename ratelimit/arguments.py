@@ -118,6 +118,12 @@ def cost_by_hand(tokens: object, requests: object, cost: object) -> dict[str, fl
     return paid
 
 
+def check_choice(option: str, choice: object, choices: tuple[str, ...]) -> None:
+    """Raise `InvalidArgument` for what is none of the choices."""
+    if choice not in choices:
+        raise InvalidArgument(f"{option} is one of {', '.join(choices)}, not {choice!r}")
+
+
 def check_share(burst: object) -> None:
     """Raise `InvalidArgument` for a burst that is no share."""
     if not isinstance(burst, (int, float)) or isinstance(burst, bool) or not 0 < burst <= 1:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Never, TypeVar, get_args, overload
 
 from ratelimit.admission.clock import Clock
 from ratelimit.arguments import (
+    check_choice,
     check_clock,
     check_level,
     check_output,
@@ -116,9 +117,7 @@ class RateLimiter:
         on_store_error: OnStoreError = "local",
     ) -> None:
         own = Limits(rpm=rpm, tpm=tpm, rpd=rpd, tpd=tpd, rps=rps, concurrency=concurrency)
-        if accounting not in get_args(Accounting):
-            names = ", ".join(get_args(Accounting))
-            raise InvalidArgument(f"accounting= is one of {names}, not {accounting!r}")
+        check_choice("accounting=", accounting, get_args(Accounting))
         check_share(burst_share)
         check_output(output)
         check_clock(clock)
@@ -309,19 +308,19 @@ class RateLimiter:
 
     def price(
         self,
-        request: Mapping[str, Any] | None = None,
+        request: Mapping[str, Any] | Estimate | None = None,
         /,
         *,
         endpoint: str | None = None,
         **body: Any,
     ) -> dict[str, float]:
-        """Return what a request would take from the buckets, without taking it.
+        """Return what a request, or the `Estimate` of one, would take from the buckets.
 
-        By dimension, as far as it is known how the model's server counts.
+        Takes nothing. By dimension, as far as it is known how the server counts.
         """
-        engine = self._engine
-        estimate = engine.estimate(body_of(request, body), endpoint=endpoint)
-        return dict(engine.payment(estimate, engine.family(estimate.model)).amounts)
+        if not isinstance(request, Estimate) or body or endpoint is not None:
+            request = self._engine.estimate(body_of(request, body), endpoint=endpoint)
+        return dict(self._engine.payment(request, self._engine.family(request.model)).amounts)
 
     def limits(self, model: str = "") -> Limits:
         """Return the limits that a model's calls must fit now, given or learned."""

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict
 
@@ -339,3 +340,15 @@ def _no_warning_is_overlooked(request: pytest.FixtureRequest) -> Iterator[None]:
 def vocabulary() -> None:
     """Load the vocabulary before time becomes virtual: loading takes real time."""
     RateLimiter().estimate(model="gpt-4o", messages=[{"role": "user", "content": "Hello"}])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    """A folder for a quota that processes share."""
+    return f"file:{tmp_path}/quota"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The file of the family "*" in that folder."""
+    return tmp_path / "quota" / "%2A.quota"

@@ -22,7 +22,7 @@ from openai import (
 import ratelimit
 from ratelimit import LimiterError, RateLimiter
 from ratelimit.batch import Result
-from ratelimit.batch.failures import FEW, FEW_REFUSED_BODIES
+from ratelimit.batch.failures import FEW, FEW_REFUSED_BODIES, MANY_ALIKE
 from ratelimit.batch.running import FIRST_SLOTS, Batch
 from ratelimit.testing.clocks import TrioClock, VirtualClock
 from tests.batch_api import ANSWER, Api, bad, bodies, client_of, good, play
@@ -130,17 +130,18 @@ def test_a_body_that_no_request_should_have_ends_the_run_later(loop_clock: LoopC
 
 @pytest.mark.parametrize("status", [400, 404, 500])
 def test_failures_between_successes_are_results(loop_clock: LoopClock, status: int) -> None:
-    """One request in ten fails for reasons of its own; the others have
-    their answers.
+    """Every second request fails for reasons of its own, as many alike as would end a
+    run without answers between; the rest have theirs.
     """
+    failing = MANY_ALIKE + 4
 
     def reply(number: int) -> httpx2.Response:
-        return bad(status, "own_fault") if number % 10 == 9 else good(number)
+        return bad(status, "own_fault") if number % 2 else good(number)
 
-    results = play(loop_clock, Api(SECONDS, reply), bodies(300), concurrency=4)
+    results = play(loop_clock, Api(SECONDS, reply), bodies(2 * failing), concurrency=4)
 
-    assert sum(result.ok for result in results) == 270
-    assert len(results) == 300
+    assert sum(result.ok for result in results) == failing
+    assert len(results) == 2 * failing
 
 
 def test_a_misspelled_model_among_good_ones_is_found(loop_clock: LoopClock) -> None:
@@ -170,10 +171,10 @@ def test_a_server_that_comes_back_is_waited_for(
     that a gateway's errors are no single request's.
     """
     api = Flaky(40, 120, away)
-    results = play(loop_clock, api, bodies(200), concurrency=8)
+    results = play(loop_clock, api, bodies(80), concurrency=8)
     failed = [result for result in results if not result.ok]
 
-    assert len(results) == 200
+    assert len(results) == 80
     assert len(failed) < (1 if away is unreachable else FEW + 8)
     assert api.times[-1] - (api.since or 0.0) == pytest.approx(120 + 15, abs=20)
 
@@ -241,10 +242,10 @@ def test_a_request_that_breaks_its_server_holds_up_nothing_else(loop_clock: Loop
                 return gateway()
             return await super().handle_async_request(request)
 
-    results = play(loop_clock, Poisoned(40, 30, gateway), bodies(200), concurrency=8)
+    results = play(loop_clock, Poisoned(40, 30, gateway), bodies(80), concurrency=8)
 
-    assert len(results) == 200
-    assert sum(result.ok for result in results) > 200 - FEW - 8
+    assert len(results) == 80
+    assert sum(result.ok for result in results) > 80 - FEW - 8
 
 
 def test_stopping_ends_the_wait_for_a_server(loop_clock: LoopClock) -> None:

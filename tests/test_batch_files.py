@@ -9,11 +9,12 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ratelimit import InvalidArgument
-from ratelimit.batch import Request, Result
+from ratelimit.batch import Request, Result, files
 from ratelimit.batch.files import replacement, same_file, write_whole
 from ratelimit.batch.journal import Journal
 from ratelimit.cli import main
@@ -159,12 +160,80 @@ with files.replacement(Path(sys.argv[1])) as descriptor:
 
 
 def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path: Path) -> None:
-    """Until the new content is on the disk, the old one has the name."""
+    """Until the new content is on the disk, the old one has the name; what was begun
+    is gone after the next replacement.
+    """
     path = tmp_path / "results"
     path.write_bytes(b"old")
     subprocess.run([sys.executable, "-c", KILLED, path], check=False)  # ourselves
 
     assert path.read_bytes() == b"old"
+    replace(path, b"newer")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_replacement_leaves_alone_what_another_one_has_begun(tmp_path: Path) -> None:
+    """Two that are at work at once both come to their end; the last one counts. A file
+    of another name, a link or a folder is no leftover.
+    """
+    path, other = tmp_path / "results", tmp_path / "other"
+    with replacement(path) as first, replacement(other) as foreign:
+        write_whole(foreign, b"foreign")
+        (begun,) = (one for one in tmp_path.iterdir() if one.read_bytes() == b"")
+        stem = begun.name.rpartition("-")[0]
+        (tmp_path / f"{stem}-link.tmp").symlink_to(path)
+        (tmp_path / f"{stem}-folder.tmp").mkdir()
+        (tmp_path / f"{stem}-left.tmp").touch()
+        replace(path, b"second")
+        assert path.read_bytes() == b"second"
+        write_whole(first, b"first")
+
+    assert (path.read_bytes(), other.read_bytes()) == (b"first", b"foreign")
+    assert {one.name for one in tmp_path.iterdir()} == {
+        "results",
+        "other",
+        f"{stem}-link.tmp",
+        f"{stem}-folder.tmp",
+    }
+
+
+def test_a_file_that_another_one_removes_as_a_leftover_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come between the making of a file and its lock."""
+    path, opened, made = tmp_path / "results", os.open, list[Path]()
+
+    def removed(name: Any, flags: int, mode: int = 0o777) -> int:
+        descriptor = opened(name, flags, mode)
+        if flags & os.O_EXCL:
+            made.append(name)
+            if len(made) == 1:
+                replace(path, b"another's")
+        return descriptor
+
+    monkeypatch.setattr(os, "open", removed)
+    replace(path, b"new")
+
+    assert path.read_bytes() == b"new"
+    assert len(set(made)) == 3  # one that was removed, and one of each replacement
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_system_without_locks_replaces_files_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figures may be written to any disk."""
+
+    def refuse(*_: object, **__: object) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    path = tmp_path / "figures"
+    monkeypatch.setattr(files, "lock_descriptor", refuse)
+    replace(path, b"old")
+    replace(path, b"new")
+
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_figures_survive_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -165,6 +167,54 @@ def test_a_killed_retry_loses_no_failure_and_is_tidied_by_the_next_run(tmp_path:
         journal.drop_outdated()
 
     assert names(path) == ["b", "a"]
+
+
+def test_an_answer_counts_whatever_stands_behind_it(tmp_path: Path) -> None:
+    """A failure below it, as in files that were put together, costs no paid answer."""
+    path = tmp_path / "results"
+    path.write_bytes(
+        result("a").line() + result("b", 500).line() + result("a", 500).line()
+        + result("b").line() + result("b", 429).line() + result("c", 500).line()
+    )  # fmt: skip
+    with Journal(path) as journal:
+        assert journal.done.answered == journal.done.asked_again == {key_of("a"), key_of("b")}
+        assert journal.done.failed == {key_of("c")}
+        journal.drop_outdated()
+
+    assert path.read_bytes().count(b'"status_code":200') == 2
+    assert names(path) == ["a", "b", "c"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ratelimit.batch.journal import Journal
+
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr(*{"synced": (os, "fsync"), "replaced": (Path, "replace")}[sys.argv[2]], kill)
+with Journal(Path(sys.argv[1])) as journal:
+    journal.drop_outdated()
+"""
+
+
+@pytest.mark.parametrize("moment", ["synced", "replaced"])
+def test_killed_while_it_drops_failures_it_leaves_nothing_in_the_end(
+    tmp_path: Path, moment: str
+) -> None:
+    """The file is as it was, and the next attempt removes the copy that was begun."""
+    path = tmp_path / "results"
+    path.write_bytes(result("a", 500).line() + result("b").line() + result("a").line())
+    before = path.read_bytes()
+    subprocess.run([sys.executable, "-c", KILLED, path, moment], check=False)  # ourselves
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
+    with Journal(path) as journal:
+        journal.drop_outdated()
+
+    assert names(path) == ["b", "a"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_without_outdated_failures_is_not_replaced(tmp_path: Path) -> None:

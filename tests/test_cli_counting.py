@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from ratelimit import RateLimiter
+from ratelimit import Estimate, RateLimiter
 from ratelimit.cli import main
 from ratelimit.commands.counting import count
+from ratelimit.estimate import Estimator
 from ratelimit.testing import VirtualClock
 
 
@@ -47,6 +48,25 @@ def test_both_commands_agree(
     assert estimated["seconds"] == forecast["seconds"]
     assert estimated["hopeless"] == forecast["hopeless"]
     assert estimated["total"]["calls"] == forecast["requests"] + forecast["hopeless"]
+
+
+@pytest.mark.parametrize("command", [("estimate",), ("run", "--dry-run")])
+def test_each_body_is_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """Counting is what such a command takes its time for."""
+    path, counted = tmp_path / "in", list[object]()
+    path.write_text("".join(json.dumps(chat(f"Say {number}.")) + "\n" for number in range(5)))
+    real = Estimator.estimate
+
+    def estimate(self: Estimator, body: object, **options: Any) -> Estimate:
+        counted.append(body)
+        return real(self, body, **options)
+
+    monkeypatch.setattr(Estimator, "estimate", estimate)
+    main([command[0], str(path), *command[1:], "--tpm", "30k"])
+
+    assert len(counted) == 5
 
 
 def test_the_time_is_unknown_without_limits(tmp_path: Path) -> None:

@@ -149,6 +149,20 @@ def test_a_price_is_what_a_call_takes() -> None:
     assert limiter.acquire_sync(body).cost == price
 
 
+def test_a_price_takes_an_estimate_as_well() -> None:
+    """What is counted already is not counted again; fields of a body beside it are an
+    error, as they would change nothing.
+    """
+    limiter = RateLimiter(rpm=60, tpm=60_000, clock=ThreadClock())
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9}
+    estimate = limiter.estimate(body)
+
+    assert limiter.price(estimate) == limiter.price(body)
+    for options in ({"endpoint": "embeddings"}, {"max_tokens": 900}):
+        with pytest.raises(InvalidArgument, match="mapping"):
+            limiter.price(estimate, **options)
+
+
 def test_a_name_among_thousands_is_looked_up_in_one_step() -> None:
     """Limits for each of many named models cost no call a walk over all of them."""
     patterns = Patterns([f"model-{number}" for number in range(5_000)] + ["gpt-*"])

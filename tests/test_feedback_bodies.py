@@ -27,6 +27,7 @@ def passed(body: bytes, size: int = 10_000) -> JsonReader:
     return reader
 
 
+@pytest.mark.no_cover  # half a million steps, which coverage would make thrice as long
 @pytest.mark.parametrize(
     "filler", ["A" * LARGE, [0.5] * (LARGE // 4), ['"', "\\", {"usage": {}}] * 30_000]
 )
@@ -144,6 +145,7 @@ def test_a_small_body_means_what_its_document_means(document: dict[str, Any], si
     assert passed(json.dumps(document).encode(), size).usage == read_usage(document)
 
 
+@pytest.mark.no_cover  # half a million steps, which coverage would make thrice as long
 def test_a_large_body_of_many_marks_is_passed_in_linear_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

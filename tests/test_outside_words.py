@@ -16,7 +16,10 @@ from ratelimit.integrations import settlement
 from ratelimit.testing import FakeOpenAI, Latency
 from ratelimit.testing.clocks import VirtualClock
 
-pytestmark = pytest.mark.usefixtures("vocabulary")
+pytestmark = [
+    pytest.mark.usefixtures("vocabulary"),
+    pytest.mark.no_cover,  # long simulations, which coverage would make twice as long
+]
 
 
 class Play:

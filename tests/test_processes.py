@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,13 +66,59 @@ def test_a_take_that_is_not_atomic_is_found(
     assert histories(tmp_path / "broken.quota") != []
 
 
+def step(number: int, asked: float, over: float, **fields: Any) -> dict[str, Any]:
+    """A step of a history that leaves both buckets full."""
+    return {
+        "number": number,
+        "asked": asked,
+        "over": over,
+        "operations": [],
+        "full_at": [0.0, 0.0],
+    } | fields
+
+
 def test_an_order_that_contradicts_time_is_found() -> None:
     """A step that was over before another was asked for stands before it."""
-    step = {"operations": [], "full_at": [0.0, 0.0]}
-    first = {"number": 1, "asked": 5.0, "over": 6.0, **step}
-    second = {"number": 2, "asked": 3.0, "over": 4.0, **step}
+    first, second = step(1, 5.0, 6.0), step(2, 3.0, 4.0)
 
     assert len(violations(TEXT, [second, first])) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({}, None),
+        ({"over": 4.0}, "was over before it was asked for"),
+        ({"full_at": [float("nan"), 0.0]}, "requests is full at no moment"),
+        ({"full_at": [5.5, 0.0]}, "requests is full 0.500000 s too late"),
+        (
+            {"operations": [{"settle": {"tokens": 0}, "used": {"tokens": 1e5}, "now": 5.0}]},
+            "tokens is full 1.000000 s too early",
+        ),
+        (
+            {
+                "full_at": [0.0, 7.0],
+                "operations": [{"settle": {"tokens": 0}, "used": {"tokens": 0}, "now": 7.0}],
+            },
+            "an operation is dated after it",
+        ),
+    ],
+)
+def test_a_step_that_time_or_arithmetic_forbids_is_found(
+    fields: dict[str, Any], fault: str | None
+) -> None:
+    """Whatever figure of it is wrong, and in whichever direction."""
+    found = violations(TEXT, [step(1, 5.0, 6.0) | fields])
+
+    assert ["step 1" in one and str(fault) in one for one in found] == [True] * (fault is not None)
+
+
+def test_a_history_of_nothing_shows_nothing(tmp_path: Path) -> None:
+    """It is no proof: a run that wrote no step has failed."""
+    path = tmp_path / "history.jsonl"
+    path.write_text(json.dumps({"limits": TEXT}) + "\n")
+
+    assert check(path)["violations"] == 1
 
 
 def test_the_history_of_real_processes_is_that_of_one_bucket(tmp_path: Path) -> None:

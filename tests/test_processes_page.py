@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from ratelimit import RateLimiter
-from ratelimit.testing import FakeOpenAI, Latency
+from benchmarks.sharing.workers import excess
+from ratelimit import Limit, Limits, WouldBlock
+from ratelimit.commands.top.look import QuotaShown, look
+from ratelimit.stores.file import FileStore
+from ratelimit.testing import FakeOpenAI, Latency, ThreadClock
+from tests.quota_files import limiter, store_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "processes.md"
 PROGRAMS = dict(
@@ -28,6 +32,16 @@ async def main():
 asyncio.run(main())
 """
 
+CELERY = """
+class Celery:
+    def __init__(self, name, *, broker):
+        self.name, self.broker = name, broker
+
+    def task(self, function):
+        return function
+"""
+"""What the page needs of Celery, in its place: a task runs when it is called."""
+
 
 @pytest.fixture
 def server() -> FakeOpenAI:
@@ -35,12 +49,14 @@ def server() -> FakeOpenAI:
     return FakeOpenAI(rpm=500, tpm=30_000, latency=Latency(0.01, 0, 0))
 
 
-def ran(program: str, folder: Path, server: FakeOpenAI) -> str:
-    """Run a program in a home of its own; return what it prints."""
+def ran(folder: Path, server: FakeOpenAI, *files: tuple[str, str]) -> str:
+    """Run the last of these files in a home of its own; return what it prints."""
+    for name, text in files:
+        (folder / name).write_text(text, "utf-8")
     with server.serve() as base_url:
         home = {"HOME": str(folder), "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "any"}
         done = subprocess.run(
-            [sys.executable, program],
+            [sys.executable, files[-1][0]],
             cwd=folder,
             env={**os.environ, **home, "PYTHONPATH": str(PAGE.parents[1])},
             capture_output=True,
@@ -53,31 +69,78 @@ def ran(program: str, folder: Path, server: FakeOpenAI) -> str:
     return done.stdout
 
 
-def left(folder: Path) -> float:
-    """The tokens that are left of the quota in a home."""
-    store = f"file:{folder}/.cache/ratelimit/openai"
-    return (
-        RateLimiter(rpm=500, tpm=30_000, store=store)
-        .statistics()
-        .families["*"]
-        .levels["requests/60s"]
-    )
+def quota(folder: Path) -> QuotaShown:
+    """The one quota in a home."""
+    (shown,) = look(folder / ".cache" / "ratelimit" / "openai")
+    return shown
+
+
+def test_every_program_of_the_page_is_run_here() -> None:
+    """A new one needs a test."""
+    assert set(PROGRAMS) == {"pool.py", "web.py", "tasks.py"}
+    assert PAGE.read_text("utf-8").count("```python") == len(PROGRAMS)
 
 
 def test_the_pool_of_processes_runs(tmp_path: Path, server: FakeOpenAI) -> None:
-    """Four processes answer twenty questions from one quota, without a refusal."""
-    (tmp_path / "pool.py").write_text(PROGRAMS["pool.py"], "utf-8")
-    assert len(ran("pool.py", tmp_path, server).splitlines()) >= 20
+    """What its processes ask comes out of one quota, without a refusal."""
+    printed = ran(tmp_path, server, ("pool.py", PROGRAMS["pool.py"]))
 
-    assert len(server.ledger.admitted) == 20
+    assert len(printed.splitlines()) >= 20
+    assert len(server.ledger.admitted) == quota(tmp_path).admitted == 20
     assert not server.ledger.refused
-    assert left(tmp_path) < 500
 
 
 def test_the_web_application_runs(tmp_path: Path, server: FakeOpenAI) -> None:
     """What a worker of the web server loads answers, and takes from the quota."""
-    (tmp_path / "web.py").write_text(PROGRAMS["web.py"], "utf-8")
-    (tmp_path / "ask.py").write_text(ASK, "utf-8")
+    printed = ran(tmp_path, server, ("web.py", PROGRAMS["web.py"]), ("ask.py", ASK))
 
-    assert ran("ask.py", tmp_path, server).split() == ["200", "200"]
-    assert len(server.ledger.admitted) == 2
+    assert printed.split() == ["200", "200"]
+    assert len(server.ledger.admitted) == quota(tmp_path).admitted == 2
+
+
+def test_the_task_runs(tmp_path: Path, server: FakeOpenAI) -> None:
+    """What a worker of Celery loads answers, and takes from the quota."""
+    call = "import tasks; print(tasks.summarise('A long story.'))"
+    files = ("celery.py", CELERY), ("tasks.py", PROGRAMS["tasks.py"]), ("call.py", call)
+
+    assert ran(tmp_path, server, *files).strip()
+    assert len(server.ledger.admitted) == quota(tmp_path).admitted == 1
+
+
+@pytest.mark.logs("was deleted or replaced")
+@pytest.mark.parametrize("skew", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("burst", [10, 300])
+def test_a_deleted_file_costs_no_more_than_the_page_says(
+    store: str, path: Path, monkeypatch: pytest.MonkeyPatch, burst: int, skew: float
+) -> None:
+    """A burst and what two seconds refill, whenever each process looks for the file;
+    after three seconds all that make calls share the new one.
+    """
+    rate, clock, times = 100.0, ThreadClock(), list[float]()
+    limits = Limits(Limit("requests", rate * 60, burst=burst))
+    limiters = []
+    monkeypatch.setattr(FileStore, "processes", 4)
+    for _ in range(4):
+        limiters.append(limiter(store, limits=limits, clock=clock))
+        clock.sleep(skew / 4)
+
+    def go(until: float) -> None:
+        while clock.now() < until:
+            for one in limiters:
+                try:
+                    while True:
+                        one.acquire_nowait(requests=1).settle(requests=1)
+                        times.append(clock.now())
+                except WouldBlock:
+                    continue
+            clock.sleep(0.04)
+
+    go(2.0)
+    path.unlink()
+    go(5.0)
+    shared = path.stat().st_ino
+    files = [store_of(one)._file for one in limiters]
+    go(8.0)
+
+    assert [file and os.fstat(file.fileno()).st_ino for file in files] == [shared] * 4
+    assert excess(times, burst, rate) <= burst + 2 * rate

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import Event, Play, Player
 
+pytestmark = pytest.mark.no_cover  # long simulations, which coverage would make twice as long
+
 TOKENS, PER = 100.0, 10.0
 CLOSE = 1e-6
 SLACK = 2.0

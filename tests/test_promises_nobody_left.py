@@ -18,6 +18,8 @@ from ratelimit.testing.clocks import TrioClock
 if TYPE_CHECKING:
     from tests.conftest import LoopClock, Player
 
+pytestmark = pytest.mark.no_cover  # long simulations, which coverage would make twice as long
+
 CALL = st.fixed_dictionaries(
     {
         "at": st.sampled_from([0.0, 0.0, 1.0, 5.0]) | st.floats(0, 30, allow_subnormal=False),

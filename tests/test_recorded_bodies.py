@@ -18,6 +18,8 @@ import pytest
 from ratelimit import RateLimiter
 from ratelimit.testing import FakeOpenAI, Latency, VirtualClock
 
+pytestmark = pytest.mark.no_cover  # long simulations, which coverage would make twice as long
+
 EVEN = Latency(base=0.3, per_token=0.0, spread=0.0, jitter=(0.02, 0.02))
 REFILL = 30_000 / 60 * EVEN.jitter[1] + 1.5
 """Tokens that refill while a request travels, and what headers cut off."""

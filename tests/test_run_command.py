@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ratelimit.testing import FakeOpenAI
+from tests.journal_files import result
 from tests.run_files import results, run, serving, write
 
 Run = Callable[..., int]
@@ -118,6 +119,25 @@ def test_failures_are_written_and_only_sent_again_when_asked(
 
     assert run(tmp_path / "in", "-o", output) == 0
     assert len(results(output)) == 11
+
+
+@pytest.mark.parametrize("again", [(), ("--retry-failed",)])
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_killed_retry_is_tidied_up_by_any_next_run(
+    server: FakeOpenAI, tmp_path: Path, again: tuple[str, ...], missing: int
+) -> None:
+    """Also by one that has nothing to send: no request is sent that has its answer, no
+    answer is lost, and each request has one line.
+    """
+    requests, output = write(tmp_path / "in", 3 + missing), tmp_path / "out"
+    lines = [result("r-0", 500), result("r-1", 500), result("r-2"), result("r-0"), result("r-1")]
+    output.write_bytes(b"".join(line.line() for line in lines))
+    assert run(requests, "-o", output, *again) == 0
+
+    sent = 0 if again else missing
+    assert len(server.ledger) == sent
+    assert len(results(output)) == 3 + sent
+    assert all(line["response"]["status_code"] == 200 for line in results(output).values())
 
 
 def test_a_model_can_be_put_in_place(server: FakeOpenAI, tmp_path: Path) -> None:

@@ -200,11 +200,24 @@ def test_money_is_counted_where_prices_are_known(clock: Time) -> None:
     assert Hand(clock).cost is None
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_it_is_shown_on_terminals_and_in_logs(clock: Time, terminal: bool) -> None:
-    """In place where there is a terminal, else a line every five seconds."""
+SCREENS = pytest.mark.parametrize(
+    ("terminal", "term"),
+    [(True, "xterm"), (False, "xterm"), (True, "dumb")],
+    ids=["terminal", "pipe", "dumb"],
+)
+
+
+def console_of(screen: io.StringIO, terminal: bool, term: str) -> Console:
+    """A console on a terminal of a kind, or on none."""
+    return Console(file=screen, force_terminal=terminal, width=200, _environ={"TERM": term})
+
+
+@SCREENS
+def test_it_is_shown_on_terminals_and_in_logs(clock: Time, terminal: bool, term: str) -> None:
+    """In place where a terminal can do that, else a line every five seconds."""
     screen = io.StringIO()
-    console = Console(file=screen, force_terminal=terminal, width=200)
+    console = console_of(screen, terminal, term)
+    terminal = terminal and term != "dumb"
     meter = Hand(clock, left=10, rpm=600)
     with display(console, meter) as look:
         look()
@@ -217,15 +230,24 @@ def test_it_is_shown_on_terminals_and_in_logs(clock: Time, terminal: bool) -> No
     assert terminal or screen.getvalue().count("\n") == 1
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_the_limiter_is_drawn_below_the_progress_if_wanted(clock: Time, terminal: bool) -> None:
-    """Its levels and waits, on a terminal alone."""
+@SCREENS
+def test_the_limiter_is_drawn_below_the_progress_if_wanted(
+    clock: Time, terminal: bool, term: str
+) -> None:
+    """Its levels and waits, on a terminal alone; elsewhere nothing is gathered."""
     screen = io.StringIO()
-    console = Console(file=screen, force_terminal=terminal, width=200)
+    console = console_of(screen, terminal, term)
+    terminal = terminal and term != "dumb"
     limiter = RateLimiter(rpm=60)
-    with table_of(limiter, wanted=True) as table, display(console, Hand(clock), below=table):
-        pass
+    hooks = limiter._engine.hooks
+    before = hooks.subscriptions
+    with (
+        table_of(console, limiter, wanted=True) as table,
+        display(console, Hand(clock), below=table),
+    ):
+        assert (hooks.subscriptions != before) == terminal
 
     assert ("60 requests/min" in screen.getvalue()) == terminal
-    with table_of(limiter, wanted=False) as none:
+    with table_of(console, limiter, wanted=False) as none:
         assert none is None
+        assert hooks.subscriptions == before

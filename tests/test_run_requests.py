@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ratelimit.cli import main
+from ratelimit.commands.amounts import read_seconds
 from ratelimit.commands.run.summary import SHOWN_REASONS
 from ratelimit.testing import FakeOpenAI
 from tests.run_files import results, run
@@ -158,13 +159,35 @@ def test_an_option_is_not_abbreviated(capfd: pytest.CaptureFixture[str]) -> None
     assert "unrecognized" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["10x", "-5", "m", "1e9999h"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("10x", "-5", "m", "1e9999h", "1.2.3s", "1..2", "5.s", "1,2s", "1k", "٣s", "9" * 400),
+        *("1000000000000001s", "1000000000000000d", "999999999999h", "1 000s", "1m30s", ""),
+    ],
+)
 def test_a_patience_is_a_time(capfd: pytest.CaptureFixture[str], text: str) -> None:
-    """What is none is refused in a sentence that shows one."""
+    """What is none, and what is longer than any run, is refused in a sentence that
+    shows one.
+    """
     with pytest.raises(SystemExit):
         run("in", f"--patience={text}")
+    said = capfd.readouterr().err
 
-    assert "such as 90s, 10m or 2h" in capfd.readouterr().err
+    assert "expected a time such as 90s, 10m or 2h" in said
+    assert "30k" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        *(("90", 90), ("90s", 90), (".5h", 1_800), ("1,000 sec", 1_000), ("1_000.5S", 1_000.5)),
+        *(("0", 0), (" 2 hours ", 7_200), ("1000000000000000", 1e15)),
+    ],
+)
+def test_a_time_is_read_in_the_forms_of_an_amount(text: str, seconds: float) -> None:
+    """With the names of periods that limits have."""
+    assert read_seconds(text) == seconds
 
 
 def test_nothing_to_do_is_said_in_a_sentence(

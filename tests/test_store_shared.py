@@ -9,7 +9,6 @@ import gc
 import os
 import threading
 from pathlib import Path
-from typing import Any
 
 import anyio
 import httpx2
@@ -23,30 +22,7 @@ from ratelimit.stores.payments import Payment
 from ratelimit.stores.processes import this_process
 from ratelimit.stores.quota_file import MOST_PROCESSES, QuotaFile, packed_row, row_of
 from ratelimit.testing import FakeOpenAI, ThreadClock, VirtualClock
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> str:
-    """A folder for a quota."""
-    return f"file:{tmp_path}/quota"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """The file of the family "*" in that folder."""
-    return tmp_path / "quota" / "%2A.quota"
-
-
-def limiter(store: str, **options: Any) -> RateLimiter:
-    """A limiter on the quota."""
-    return RateLimiter(arrival_slack=0, store=store, **options)
-
-
-def store_of(a_limiter: RateLimiter) -> FileStore:
-    """The store of its one family."""
-    found = a_limiter._engine.families()["*"].admission.store
-    assert isinstance(found, FileStore)
-    return found
+from tests.quota_files import limiter, store_of
 
 
 def test_who_does_not_wait_keeps_nobody_back(store: str) -> None:
@@ -173,7 +149,7 @@ def test_limiters_that_are_dropped_leave_nothing_open(store: str, path: Path) ->
 
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
     limiter(store, rpm=60)
-    record = QuotaFile(path).read()
+    record = QuotaFile(path, only_read=True).read()
     assert record is not None
     assert len(record.rows) <= 3
     kept.acquire_nowait(requests=1)
@@ -281,7 +257,7 @@ def test_deferred_output_of_one_limiter_holds_another_one_back(store: str, path:
     first, second = Payment({"tokens": 600}, 500), Payment({"tokens": 600}, 500)
     assert one.take(first, now) is None
     assert other.take(second, now) is not None
-    record = QuotaFile(path).read()
+    record = QuotaFile(path, only_read=True).read()
     assert record is not None
     assert sum(row_of(row).deferred for row in record.rows) == 500
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ratelimit import RateLimiter
+from ratelimit import Limits, RateLimiter
 from ratelimit.cli import main
 from ratelimit.commands.show import Output
 from ratelimit.commands.top.command import top
+from ratelimit.commands.top.look import look
 from ratelimit.stores.quota_file import QuotaFile
 from ratelimit.testing import FakeOpenAI
 from tests.run_files import run, serving, write
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> str:
-    """A folder for a quota."""
-    return f"file:{tmp_path}/quota"
 
 
 def test_top_tells_levels_calls_and_processes(
@@ -38,10 +36,10 @@ def test_top_tells_levels_calls_and_processes(
     lease.close()
 
 
-def test_top_locks_nothing(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_top_locks_nothing(store: str, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It shows a quota that another process holds, and holds nobody up itself."""
     limiter = RateLimiter(rpd=100, store=store)
-    held = QuotaFile(tmp_path / "quota" / "%2A.quota")
+    held = QuotaFile(path)
     assert held.lock()
     assert main(["top", "--store", store]) == 0
     held.close()
@@ -50,25 +48,175 @@ def test_top_locks_nothing(store: str, tmp_path: Path, capsys: pytest.CaptureFix
     limiter.acquire_nowait(requests=1)
 
 
+def test_top_makes_nothing(store: str, tmp_path: Path) -> None:
+    """What it looks at stays as it is: no file is made, an empty one stays empty."""
+    RateLimiter(rpd=100, store=store)
+    quota = tmp_path / "quota"
+    (quota / "begun.quota").touch()
+    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in quota.iterdir()}
+    assert main(["top", "--store", store]) == 0
+    for missing in (quota / "none.quota", tmp_path / "nowhere" / "none.quota"):
+        with pytest.raises(FileNotFoundError):
+            QuotaFile(missing, only_read=True)
+
+    after = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in quota.iterdir()}
+    assert after == before
+    assert [path.name for path in tmp_path.iterdir()] == ["quota"]
+
+
+def test_a_file_that_is_only_read_cannot_be_changed(store: str, path: Path) -> None:
+    """Neither locked nor written, by whatever mistake."""
+    RateLimiter(rpd=100, store=store)
+    shown = QuotaFile(path, only_read=True)
+    record = shown.read()
+    assert record is not None
+
+    with pytest.raises(OSError, match="only read"):
+        shown.lock()
+    with pytest.raises(TypeError, match="readonly"):
+        shown.write(record)
+
+
+def test_a_pipe_in_the_folder_is_said(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing waits for somebody to write to it."""
+    (tmp_path / "quota").mkdir()
+    os.mkfifo(tmp_path / "quota" / "pipe.quota")
+
+    assert main(["top", "--store", store]) == 2
+    assert "pipe.quota cannot be read" in capsys.readouterr().err
+
+
+def pages(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    store: str,
+    *between: tuple[float, Callable[[], object]],
+) -> list[str]:
+    """Return what a terminal shows, until Ctrl-C; ``between`` happens between looks.
+
+    :param between: each with the seconds that pass until the next look.
+    """
+    shown: list[str] = []
+    happens = iter(between)
+    now = 0.0
+
+    def wait(_: float) -> None:
+        nonlocal now
+        shown.append(re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", capsys.readouterr().out))
+        try:
+            seconds, happen = next(happens)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+        now += seconds
+        happen()
+
+    monkeypatch.setattr(Output, "is_terminal", True)
+    monkeypatch.setenv("TERM", "xterm")
+    assert top(store=store, wait=wait, clock=lambda: now) == 0
+    assert "Traceback" not in capsys.readouterr().err
+    return shown
+
+
 def test_top_ends_quietly(
     store: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Ctrl-C is how one leaves it."""
     limiter = RateLimiter(rpd=100, store=store)
-    looks = 0
 
-    def wait(_: float) -> None:
-        nonlocal looks
-        looks += 1
+    def call() -> None:
         limiter.acquire_nowait(requests=1)
-        if looks == 3:
-            raise KeyboardInterrupt
 
+    assert len(pages(monkeypatch, capsys, store, (1, call), (1, call))) == 3
+
+
+def test_top_looks_once_where_it_cannot_draw(
+    store: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a dumb terminal, as in a pipe, nothing can be drawn in place."""
+    RateLimiter(rpd=100, store=store)
     monkeypatch.setattr(Output, "is_terminal", True)
-    assert top(store=store, wait=wait) == 0
+    monkeypatch.setenv("TERM", "dumb")
 
-    assert looks == 3
-    assert "Traceback" not in capsys.readouterr().err
+    assert top(store=store, wait=lambda _: pytest.fail("it looks once more")) == 0
+    assert "100 requests/day" in capsys.readouterr().out
+
+
+def test_top_shows_no_rate_that_was_not_measured(
+    store: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first look has none to compare with; later ones name the time they compare,
+    which is longer where the terminal was stopped.
+    """
+    limiter = RateLimiter(rpd=100, store=store)
+
+    def calls() -> None:
+        for _ in range(3):
+            limiter.acquire_nowait(requests=1)
+
+    first, second, third = pages(monkeypatch, capsys, store, (1, calls), (60, calls))
+
+    assert "of them in" not in first
+    assert "3 admitted, 3 of them in the last 1 s" in second
+    assert "6 admitted, 3 of them in the last 1 min" in third
+
+
+def test_top_goes_on_while_a_quota_is_gone(
+    store: str,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A folder that is emptied while it is looked at may be filled again; what a new
+    file counts is no rate beside an old one's.
+    """
+    limiters = [RateLimiter(rpd=100, store=store)]
+    for _ in range(9):
+        limiters[0].acquire_nowait(requests=1)
+
+    def again() -> None:
+        limiters.append(RateLimiter(rpd=100, store=store))
+        limiters[-1].acquire_nowait(requests=1)
+
+    def replace() -> None:
+        path.unlink()
+        again()
+
+    first, second, third, fourth, fifth = pages(
+        monkeypatch,
+        capsys,
+        store,
+        (1, path.unlink),
+        (1, again),
+        (1, lambda: limiters[-1].acquire_nowait(requests=1)),
+        (1, replace),
+    )
+
+    assert "9 admitted" in first
+    assert "no quota in" in second
+    assert ", 1 admitted; 1 processes" in third
+    assert "2 admitted, 1 of them in the last 1 s" in fourth
+    assert ", 1 admitted; 1 processes" in fifth
+
+
+def test_top_passes_over_a_file_that_goes_while_it_looks(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program may delete it between the listing and the reading."""
+    RateLimiter(limits={"a": Limits(rpd=1), "b": Limits(rpd=1)}, store=store)
+    gone = tmp_path / "quota" / "a.quota"
+    listed = Path.glob
+
+    def glob(self: Path, pattern: str) -> list[Path]:
+        found = list(listed(self, pattern))
+        gone.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "glob", glob)
+
+    assert [one.family for one in look(tmp_path / "quota")] == ["b"]
+    assert not gone.exists()
 
 
 @pytest.mark.parametrize(

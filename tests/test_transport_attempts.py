@@ -3,6 +3,7 @@ import multiprocessing
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from multiprocessing.pool import Pool
 from typing import Any
 
 import anyio
@@ -283,16 +284,20 @@ def too_late() -> None:
         wrapped.chat.completions.create(**ASK)
 
 
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Pool]:
+    """A process of its own, for several calls."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        yield pool
+
+
 @pytest.mark.parametrize(("ask", "kind"), [(too_large, RequestTooLarge), (too_late, WaitTimeout)])
 def test_an_error_of_a_worker_process_arrives_with_its_figures(
-    ask: Callable[[], None], kind: type[Exception]
+    worker: Pool, ask: Callable[[], None], kind: type[Exception]
 ) -> None:
     """It is the limiter's error and the SDK's, and passes a pool's pipe as both."""
-    with (
-        multiprocessing.get_context("spawn").Pool(1) as pool,
-        pytest.raises(kind) as raised,
-    ):
-        pool.apply(ask)
+    with pytest.raises(kind) as raised:
+        worker.apply(ask)
     error: Any = raised.value
     figures = error.limit if kind is RequestTooLarge else error.retry_after
 

@@ -98,6 +98,8 @@ def test_nonsense_is_named_with_its_remedy(
         (["--requests", "5", "--rpm", "-1"], "above 0"),
         (["--requests", "0", "--rpm", "5"], "at least 1"),
         (["--requests", "5", "--rpm", "5", "--prompt-tokens", "many"], "800±600"),
+        (["--requests", "5", "--rpm", "5", "--prompt-tokens", "8±6±5"], "800±600"),
+        (["--requests", "5", "--rpm", "5", "--network", "0.1-0.2-0.3"], "0.02-0.1"),
         (["--requests", "5", "--tpm", "1000", "--max-tokens", "2000"], "lower --max-tokens"),
         (["--requests", "5", "--rpm", "5", "--arrivals", "soon"], "5/s"),
         (["--requests", "5", "--rpm", "5", "--arrivals", "recorded"], "timestamp"),

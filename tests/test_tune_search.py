@@ -22,12 +22,12 @@ pytestmark = pytest.mark.no_cover  # long simulations, which coverage would make
 SEEDS = (1, 2)
 
 
-def plan(variant: str, calls: int = 60, interactive: float = 0.0) -> Plan:
+def plan(variant: str, calls: int = 15, interactive: float = 0.0) -> Plan:
     """Calls whose `max_tokens` is eight times their answers."""
     traffic = arranged(
         described(calls, (400, 300), (100, 60), 800, "gpt-4o"), "at once", interactive
     )
-    return Plan(traffic, World({"rpm": 500, "tpm": 20_000}, variant))
+    return Plan(traffic, World({"rpm": 500, "tpm": 5_000}, variant))
 
 
 def searched(variant: str) -> tuple[Settings, dict[Settings, Rating]]:
@@ -150,8 +150,8 @@ def test_figures_to_paste_are_short(amount: float, shown: int) -> None:
 
 def test_advice_is_whole() -> None:
     """The advice holds every figure, in sentences and as a document for programs."""
-    asked = plan("P", calls=60, interactive=0.2)
-    advice = advise(asked, {"twice": {"rpm": 1_000.0, "tpm": 40_000.0}}, lambda: None, processes=1)
+    asked = plan("P", interactive=0.2)
+    advice = advise(asked, {"twice": {"rpm": 1_000.0, "tpm": 10_000.0}}, lambda: None, processes=1)
     shown: dict[str, Any] = document(advice)
 
     assert shown["validated_rejected"] == 0

@@ -107,7 +107,12 @@ class Crew:
 
     def _at_work(self, since: float) -> Iterator[int]:
         """Yield the processes in the file; 0 for one that was not there since."""
-        record = QuotaFile(self.quota).read() if self.quota.exists() else None
+        try:
+            quota = QuotaFile(self.quota, only_read=True)
+        except FileNotFoundError:
+            return
+        record = quota.read()
+        quota.close()
         for row in () if record is None else record.rows:
             yield process_of(row).pid if row_of(row).seen > since else 0
 

@@ -162,19 +162,27 @@ def _share(text: str) -> float:
 
 
 def _about(text: str) -> tuple[float, float]:
-    mean, deviation, *_ = [*re.split(r"±|\+-|\+/-", text), "0"]
+    mean, deviation = _pair(re.split(r"±|\+-|\+/-", text), "0", "tokens such as 800±600")
     return _number(mean, 1, "tokens such as 800±600"), _number(
         deviation, 0, "tokens such as 800±600"
     )
 
 
 def _range(text: str) -> tuple[float, float]:
-    least, most, *_ = [*text.split("-"), text]
+    least, most = _pair(text.split("-"), text, "seconds such as 0.02-0.1")
     found = (
         _number(least, 0, "seconds such as 0.02-0.1"),
         _number(most, 0, "seconds such as 0.02-0.1"),
     )
     return min(found), max(found)
+
+
+def _pair(parts: list[str], default: str, what: str) -> tuple[str, str]:
+    """Return the two parts of a text; the second one may be missing."""
+    first, second, *more = [*parts, default][: max(len(parts), 2)]
+    if more:
+        raise argparse.ArgumentTypeError(f"expected {what}, not {len(parts)} of them")
+    return first, second
 
 
 def _number(text: str, least: float, what: str) -> float:

@@ -7,14 +7,18 @@ Must never know what is written.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
+
+from filelock import lock_descriptor
 
 _NEW: Final = (
     os.O_RDWR
@@ -25,6 +29,8 @@ _NEW: Final = (
     | getattr(os, "O_NOFOLLOW", 0)
 )
 """Flags of a temporary file: it is new, and it is no link."""
+_LEFT: Final = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""Flags of one that was left: neither a link is followed nor a pipe waited for."""
 
 
 @contextmanager
@@ -35,18 +41,21 @@ def replacement(path: Path) -> Iterator[int]:
     symbolic link stays one, and the file that it points at is replaced. The new file
     has the mode, the extended attributes, the owner and the group of the old one.
 
+    The descriptor is locked, so that no other replacement takes the new file for one
+    that was killed; what such ones have left of this file is removed.
+
     Raises OSError where the disk refuses, where the owner cannot be kept, and for a
     file with several names (hard links), which replacing would separate.
     """
     place = place_of(path)
-    beside = place.with_name(f".ratelimit-{secrets.token_hex(8)}.tmp")
     old = place.stat() if place.exists() else None
     if old is not None and old.st_nlink > 1:
         raise OSError(
             errno.EMLINK,
             f"it has {old.st_nlink} names (hard links), which replacing it would separate",
         )
-    descriptor = os.open(beside, _NEW, 0o666 if old is None else 0o600)
+    _remove_left(place)
+    descriptor, beside = _new_beside(place, 0o666 if old is None else 0o600)
     try:
         try:
             if old is not None:
@@ -54,14 +63,58 @@ def replacement(path: Path) -> Iterator[int]:
                 shutil.copystat(place, beside)
             yield descriptor
             os.fsync(descriptor)
+            if sys.platform != "win32":
+                beside.replace(place)
         finally:
             os.close(descriptor)
-        beside.replace(place)
+        if sys.platform == "win32":  # which renames no file that is open
+            beside.replace(place)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
 
     _sync_folder(place.parent)
+
+
+def _names_beside(place: Path) -> str:
+    """Return how the names of new files begin that are to replace this one."""
+    return f".ratelimit-{hashlib.sha256(os.fsencode(place.name)).hexdigest()[:16]}-"
+
+
+def _new_beside(place: Path, mode: int) -> tuple[int, Path]:
+    """Make a new file beside another one and lock it; return its number and path."""
+    while True:
+        beside = place.with_name(f"{_names_beside(place)}{secrets.token_hex(8)}.tmp")
+        descriptor = os.open(beside, _NEW, mode)
+        try:
+            held = lock_descriptor(descriptor, blocking=False)
+        except OSError:  # this file system locks nothing, so nothing is removed there
+            return descriptor, beside
+        if held and is_at(descriptor, beside):
+            return descriptor, beside
+        os.close(descriptor)  # another replacement has just taken it for a leftover
+
+
+def _remove_left(place: Path) -> None:
+    """Remove new files that were to replace this one: their processes were killed."""
+    for beside in place.parent.glob(f"{_names_beside(place)}*.tmp"):
+        # What cannot be opened and locked is no leftover of this user, or in use.
+        with suppress(OSError):
+            descriptor = os.open(beside, _LEFT)
+            try:
+                ours = stat.S_ISREG(os.fstat(descriptor).st_mode)
+                if ours and lock_descriptor(descriptor, blocking=False):
+                    beside.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def is_at(descriptor: int, place: Path) -> bool:
+    """Return whether a path leads to the file that is open."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), place.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _adopt(descriptor: int, old: os.stat_result) -> None:

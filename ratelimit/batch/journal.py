@@ -22,7 +22,7 @@ from typing import Final, Self
 
 from filelock import lock_descriptor
 
-from ratelimit.batch.files import place_of, replacement, write_whole
+from ratelimit.batch.files import is_at, place_of, replacement, write_whole
 from ratelimit.batch.requests import key_of
 from ratelimit.batch.results import OPENING, read_result
 from ratelimit.errors import InvalidArgument
@@ -40,7 +40,7 @@ class Done:
         self.answered: set[bytes] = set()
         self.failed: set[bytes] = set()
         self.asked_again: set[bytes] = set()
-        """Which have a line after a failure: it stands in the place of that one."""
+        """Which have a failure and another line: the answer counts, or the last one."""
         self.tail: int | None = None
         """Where a last line without an end begins, in bytes."""
         self.tail_is_whole = False
@@ -72,7 +72,7 @@ class Done:
                 break
 
             key = key_of(name)
-            if key in found.failed:
+            if key in found.failed or (key in found.answered and not is_answered):
                 found.asked_again.add(key)
             (found.answered if is_answered else found.failed).add(key)
             if not raw.endswith(b"\n"):
@@ -162,20 +162,12 @@ class Journal:
         self._size += len(line)
 
     def drop_outdated(self) -> None:
-        """Drop from the file each failure that a later line of its request replaces.
+        """Drop each failure that an answer or a later failure of its request replaces.
 
         The file is replaced in one step, or not at all. Raises `InvalidArgument` where
-        that cannot be: nothing is lost, the last line of a request counts.
+        that cannot be: nothing is lost, and the same lines count.
         """
-        names = self.done.failed | self.done.asked_again
-        last: dict[bytes, int] = {}
-        outdated: set[int] = set()
-        for number, raw in enumerate(self._read()):
-            key = key_of(read_result(raw)[0])
-            if key in names:
-                if key in last:
-                    outdated.add(last[key])
-                last[key] = number
+        outdated = self._outdated()
         if not outdated:
             return
 
@@ -188,8 +180,7 @@ class Journal:
                     if sys.platform == "win32":  # which replaces no file that is open
                         self._detach()
                     else:
-                        _lock(new, self.path)
-                        kept = os.dup(new)
+                        kept = os.dup(new)  # it is locked
                         stack.callback(os.close, kept)
             except OSError as error:
                 raise self._refused(error) from None
@@ -202,6 +193,25 @@ class Journal:
                 self._descriptor = kept
             self._size = os.fstat(self._descriptor).st_size
 
+    def _outdated(self) -> set[int]:
+        """Return the numbers of the lines that do not count; none is an answer."""
+        names = self.done.failed | self.done.asked_again
+        counts: dict[bytes, tuple[int, bool]] = {}
+        outdated: set[int] = set()
+        for number, raw in enumerate(self._read()):
+            name, is_answered = read_result(raw)
+            key = key_of(name)
+            if key not in names:
+                continue
+            before, was_answered = counts.get(key, (number, True))
+            if was_answered and key in counts and not is_answered:
+                outdated.add(number)
+                continue
+            if not was_answered:
+                outdated.add(before)
+            counts[key] = number, is_answered
+        return outdated
+
     def _attach(self) -> None:
         """Open the file and lock it; raise `InvalidArgument` where a run holds it."""
         while self._descriptor < 0:
@@ -210,7 +220,7 @@ class Journal:
                 _lock(descriptor, self.path)
                 # What was locked may have been replaced or removed by its last holder
                 # between the two steps.
-                stands = _is_at(descriptor, self._place)
+                stands = is_at(descriptor, self._place)
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -268,10 +278,3 @@ def _lock(descriptor: int, path: Path) -> None:
         raise InvalidArgument(
             f"another run is writing to {path}; wait for its end, or give this one another output"
         )
-
-
-def _is_at(descriptor: int, place: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), place.stat())
-    except FileNotFoundError:
-        return False

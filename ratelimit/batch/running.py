@@ -75,10 +75,11 @@ def run(
 
     A request that fails is a result with its error. What every further one would share
     ends the run, once what was sent is answered and yielded: a refused key, a used-up
-    account, a model that does not exist, a server that stays away, 50 failures alike
-    with no answer between, an error of `requests` itself; that exception is then
-    raised, and the request that showed it has no result. Closing the generator stops
-    at once and leaves no task, connection or lease behind. Works on asyncio and trio.
+    account, a model that does not exist, a server that stays away, 50 failures of one
+    model alike with no answer of it between, an error of `requests` itself; that
+    exception is then raised, and the request that showed it has no result. Closing the
+    generator stops at once and leaves no task, connection or lease behind. Works on
+    asyncio and trio.
     """
     batch = Batch(
         requests,

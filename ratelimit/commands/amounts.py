@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import Final
 
 from ratelimit.errors import InvalidArgument
-from ratelimit.limits import PERIODS, Limit, read_amount
+from ratelimit.limits import PERIODS, Limit, amount_of, read_amount
 
 SHOWN: Final = 40
 """Characters of what cannot be read that its error shows."""
 
-_DURATION: Final = re.compile(r"\s*(?P<number>[\d.,_]+)\s*(?P<unit>[a-z]*)\s*")
+_DURATION: Final = re.compile(r"\s*(?P<number>[0-9.,_]+)\s*(?P<unit>[a-z]*)\s*")
 
 
 def read_limit(name: str) -> Callable[[str], float]:
@@ -46,13 +46,15 @@ def _said(read: Callable[[], float]) -> float:
 def read_seconds(text: str) -> float:
     """Read a duration: "90", "90s", "10m", "2h"."""
     found = _DURATION.fullmatch(text.lower())
-    period = PERIODS.get(found["unit"] or "s") if found is not None else None
-    if found is None or period is None:
-        raise argparse.ArgumentTypeError(
-            f"expected a time such as 90s, 10m or 2h, not {text[:SHOWN]!r}"
-        )
-
-    return period * _said(lambda: read_amount(found["number"], "a time such as 90s, 10m or 2h"))
+    try:
+        if found is not None:
+            seconds = PERIODS[found["unit"] or "s"] * read_amount(found["number"], "")
+            return amount_of(seconds, "")
+    except (KeyError, InvalidArgument):  # no unit of time, no number, or beyond the largest
+        pass
+    raise argparse.ArgumentTypeError(
+        f"expected a time such as 90s, 10m or 2h, not {text[:SHOWN]!r}"
+    )
 
 
 def read_whole(least: int, most: int | None = None) -> Callable[[str], int]:

@@ -41,7 +41,7 @@ class Counted(NamedTuple):
 def count(limiter: RateLimiter, body: Mapping[str, Any], endpoint: str | None = None) -> Counted:
     """Count one call."""
     estimate = limiter.estimate(body, endpoint=endpoint)
-    return Counted(estimate, limiter.price(body, endpoint=endpoint)["tokens"])
+    return Counted(estimate, limiter.price(estimate)["tokens"])
 
 
 @dataclass(slots=True)

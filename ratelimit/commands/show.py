@@ -79,13 +79,21 @@ def say(console: Console, sentence: str) -> None:
     console.print(printable(sentence), highlight=False, soft_wrap=True)
 
 
+def can_redraw(console: Console) -> bool:
+    """Return whether what is drawn can stay in place: not in a file or a pipe.
+
+    Nor on a dumb terminal, where rich draws nothing before the end.
+    """
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 @contextmanager
 def watching(console: Console, figures: ClientFigures) -> Iterator[Callable[[], None]]:
     """Yield a function to call now and then, which shows how far a client has come.
 
     The last state is shown at the end.
     """
-    look, end = _live(console, figures) if console.is_terminal else _plain(console, figures)
+    look, end = _live(console, figures) if can_redraw(console) else _plain(console, figures)
     try:
         yield look
     finally:

@@ -12,6 +12,7 @@ process; what a loss of power leaves is recognised by its checksum.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
@@ -147,14 +148,19 @@ class QuotaFileClosed(OSError):
 class QuotaFile:
     """One quota file, mapped; made if it is missing.
 
+    :param only_read: open a file that is there, to look at it: it is neither made nor
+        locked nor changed. Raises `FileNotFoundError` where there is none yet.
+
     Raises `OSError` where the file cannot be used.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, only_read: bool = False) -> None:
         self.path = path
-        self._descriptor = _opened(path)
+        self._only_read = only_read
+        self._descriptor = _opened(path, only_read=only_read)
+        access = mmap.ACCESS_READ if only_read else mmap.ACCESS_WRITE
         try:
-            self._map = mmap.mmap(self._descriptor, FILE_BYTES)
+            self._map = mmap.mmap(self._descriptor, FILE_BYTES, access=access)
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -191,6 +197,8 @@ class QuotaFile:
         :param patience: seconds.
         """
         descriptor = self.fileno()
+        if self._only_read:
+            raise OSError(f"{self.path} is only read here")
         if lock_descriptor(descriptor, blocking=False):
             return True
         until = time.monotonic() + patience
@@ -305,12 +313,16 @@ def _close(mapped: mmap.mmap, opened: list[int]) -> None:
     os.close(opened.pop())
 
 
-def _opened(path: Path) -> int:
+def _opened(path: Path, *, only_read: bool) -> int:
     """Return a descriptor of a quota file that has its whole size."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if only_read:
+        flags = os.O_RDONLY | os.O_NONBLOCK  # a pipe is refused, and not waited for
+    else:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
-        _refuse_what_is_none(descriptor, path)
+        _refuse_what_is_none(descriptor, path, FILE_BYTES if only_read else 0)
         if os.fstat(descriptor).st_size < FILE_BYTES:
             _extend(descriptor, path)
     except BaseException:
@@ -319,13 +331,18 @@ def _opened(path: Path) -> int:
     return descriptor
 
 
-def _refuse_what_is_none(descriptor: int, path: Path) -> None:
-    """Raise `NoQuotaFile` for a file of something else, or of somebody else."""
+def _refuse_what_is_none(descriptor: int, path: Path, least: int) -> None:
+    """Raise `NoQuotaFile` for a file of something else, or of somebody else.
+
+    Raise `FileNotFoundError` for one of fewer than ``least`` bytes: it is being made.
+    """
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
         raise NoQuotaFile(f"{path} is not a file of this user")
     if not MAGIC.startswith(os.pread(descriptor, len(MAGIC), 0)):
         raise NoQuotaFile(f"{path} is a file of something else")
+    if found.st_size < least:
+        raise FileNotFoundError(errno.ENOENT, "it is being made", str(path))
 
 
 def _extend(descriptor: int, path: Path) -> None:

@@ -102,6 +102,8 @@ def in_threads() -> None:
     assert_type(limiter.acquire_nowait(cost={"images": 2}), Lease)
     assert_type(limiter.estimate(model="gpt-4o", messages=[]), Estimate)
     assert_type(limiter.estimate(model="gpt-4o").prompt_tokens, int)
+    assert_type(limiter.price(limiter.estimate(model="gpt-4o")), dict[str, float])
+    assert_type(limiter.price(model="gpt-4o"), dict[str, float])
     statistics = limiter.statistics()
     assert_type(statistics, Statistics)
     assert_type(statistics.families, Mapping[str, FamilyStatistics])

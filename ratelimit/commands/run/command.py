@@ -63,12 +63,14 @@ def run(settings: RunSettings) -> int:
         limiter = make_limiter(settings, survey)
         if journal.healed:
             say(console, journal.healed)
+        if journal.done.asked_again:  # by a run that was killed
+            _tidy(journal, console)
         if not survey.left:
             return show_nothing_to_do(settings, survey, journal.done)
 
         session = Session(settings, journal, source, survey, limiter, console, address, secrets)
         status = session.run(key)
-        if settings.retry_failed or journal.done.asked_again:
+        if settings.retry_failed:
             _tidy(journal, console)
         return status
 
@@ -80,8 +82,8 @@ def _tidy(journal: Journal, console: Notes) -> None:
     except InvalidArgument as error:
         say(
             console,
-            f"the failures that were asked again stay in {journal.path} ({error}); of two lines"
-            " of one request the last one counts",
+            f"the failures that were asked again stay in {journal.path} ({error}); of several"
+            " lines of one request the answer counts, or else the last one",
         )
 
 

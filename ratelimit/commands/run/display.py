@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ratelimit import RateLimiter
 from ratelimit.commands.run.meter import Meter, Use
-from ratelimit.commands.show import PLAIN_EVERY, duration, money, say
+from ratelimit.commands.show import PLAIN_EVERY, can_redraw, duration, money, say
 from ratelimit.events import Settled, Waited
 from ratelimit.telemetry.live import View
 
@@ -35,7 +35,7 @@ def display(
     :param notice: what is shown before the figures; empty most of the time.
     :param below: what is drawn below them on a terminal.
     """
-    if console.is_terminal:
+    if can_redraw(console):
         with _progress(console, meter, notice, below) as look:
             yield look
             look()
@@ -45,10 +45,13 @@ def display(
 
 @contextmanager
 def table_of(
-    limiter: RateLimiter, *, wanted: bool
+    console: Console, limiter: RateLimiter, *, wanted: bool
 ) -> Iterator[Callable[[], RenderableType] | None]:
-    """Yield what draws the limiter's table below the progress; None if not wanted."""
-    if not wanted:
+    """Yield what draws the limiter's table below the progress.
+
+    None where that is not wanted or cannot be drawn; then no events are made for it.
+    """
+    if not wanted or not can_redraw(console):
         yield None
         return
     view = View(limiter)

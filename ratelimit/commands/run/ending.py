@@ -10,7 +10,12 @@ from typing import Final
 
 from ratelimit.batch import Request
 from ratelimit.batch.asking import Ending
-from ratelimit.batch.failures import MANY_ALIKE, Kind, kind_of_exception
+from ratelimit.batch.failures import (
+    FEW_REFUSED_BODIES,
+    MANY_ALIKE,
+    Kind,
+    kind_of_exception,
+)
 from ratelimit.batch.outage import Outage
 from ratelimit.batch.results import UNREADABLE
 from ratelimit.commands.secrets import Address
@@ -33,9 +38,10 @@ def explain(error: Exception, ending: Ending, address: Address, outage: Outage |
     """
     sentence = _sentence(error, ending, address, outage)
     if ending.late:
+        model = ending.request.model if ending.request is not None else ""
         sentence = (
-            f"after answers, {MANY_ALIKE} requests in a row failed alike, and none was answered"
-            f" between: {sentence}"
+            f"after answers, {MANY_ALIKE} requests of {model or 'no named model'} failed alike,"
+            f" with no answer of it between: {sentence}"
         )
     return sentence if sentence.endswith(KEPT) else sentence + AGAIN
 
@@ -131,8 +137,8 @@ def _of_bodies(error: Exception, ending: Ending) -> str:
 
     remedy = "run the same command again" if is_plain else retry
     return (
-        f"all requests so far failed alike ({reason}); their failures are written down, mend the"
-        f" file and {remedy}{KEPT}"
+        f"no request of this run was answered, and {FEW_REFUSED_BODIES} failed alike ({reason});"
+        f" their failures are written down, mend the file and {remedy}{KEPT}"
     )
 
 

@@ -125,7 +125,7 @@ class Session:
                 patience=self._settings.patience,
             )
             with (
-                table_of(self._limiter, wanted=self._settings.live) as table,
+                table_of(self._console, self._limiter, wanted=self._settings.live) as table,
                 display(self._console, self.meter, self._away, table) as look,
             ):
                 async with anyio.create_task_group() as watchers:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import contextlib
 import json as json_format
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Final
 
 from rich.console import Group, RenderableType
 from rich.live import Live
 
-from ratelimit.commands.show import Output, table
+from ratelimit.commands import CommandError
+from ratelimit.commands.show import Output, can_redraw, duration, table
 from ratelimit.commands.streams import print_output, printable
 from ratelimit.commands.top.look import QuotaShown, look
 from ratelimit.limits import whole
@@ -25,43 +27,66 @@ PAUSE: Final = 1.0
 """Seconds between two looks."""
 
 
-def top(*, store: str, json: bool = False, wait: Callable[[float], None] = time.sleep) -> int:
+def top(
+    *,
+    store: str,
+    json: bool = False,
+    wait: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> int:
     """Show the quota until Ctrl-C, or once; return the exit status, 0.
 
     :param wait: sleeps, in seconds, between two looks.
+    :param clock: tells the seconds that pass between them.
 
     Raises `InvalidArgument` for what is no store, and `CommandError` where there is no
-    quota.
+    quota at the first look.
     """
     folder = folder_of(store)
     shown = look(folder)
+    if not shown:
+        raise CommandError(
+            f'{_no_quota(folder)}: start a program with RateLimiter(store="file:{folder}")'
+        )
     if json:
         print_output(json_format.dumps([asdict(one) for one in shown]))
         return 0
 
     console = Output()
-    if not console.is_terminal:
-        console.print(_page(shown, {}))
+    if not can_redraw(console):
+        console.print(_page(folder, shown))
         return 0
 
-    with contextlib.suppress(KeyboardInterrupt), Live(console=console, screen=False) as live:
-        before = {one.family: one.admitted for one in shown}
+    with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+        looked_at, before, seconds = clock(), dict[str, int](), 0.0
         while True:
-            live.update(_page(shown, before))
+            live.update(_page(folder, shown, before, seconds), refresh=True)
             before = {one.family: one.admitted for one in shown}
             wait(PAUSE)
-            shown = look(folder)
+            shown, last, looked_at = look(folder), looked_at, clock()
+            seconds = looked_at - last
     return 0
 
 
-def _page(shown: Sequence[QuotaShown], before: dict[str, int]) -> Group:
-    parts: list[RenderableType] = []
+def _no_quota(folder: Path) -> str:
+    return f"there is no quota in {folder} yet"
+
+
+def _page(
+    folder: Path,
+    shown: Sequence[QuotaShown],
+    before: Mapping[str, int] | None = None,
+    seconds: float = 0.0,
+) -> Group:
+    """Draw all families.
+
+    :param before: what the last look has seen admitted, by family.
+    :param seconds: how long ago that was.
+    """
+    parts: list[RenderableType] = [] if shown else [printable(_no_quota(folder))]
     for one in shown:
         most = "" if one.concurrency is None else f" of {one.concurrency}"
         pause = f", paused for {one.closed_for:.0f} s" if one.closed_for else ""
-        rate = ""
-        if one.family in before:
-            rate = f", {one.admitted - before[one.family]} of them in the last second"
         levels = [[level.limit, whole(level.level)] for level in one.levels]
         processes = [
             [
@@ -76,9 +101,19 @@ def _page(shown: Sequence[QuotaShown], before: dict[str, int]) -> Group:
         parts += [
             printable(
                 f"{one.family}: {one.in_flight}{most} in flight, {one.admitted:,} admitted"
-                f"{rate}{pause}; {len(processes)} processes, {one.waiting} of them wait"
+                f"{_rate(one, before or {}, seconds)}{pause}; {len(processes)} processes, "
+                f"{one.waiting} of them wait"
             ),
             table("", ("limit", "left"), levels or [["none is known yet", ""]]),
             table("", ("process", "", "in flight", "admitted", "seen"), processes, texts=2),
         ]
     return Group(*parts)
+
+
+def _rate(one: QuotaShown, before: Mapping[str, int], seconds: float) -> str:
+    """Say how many calls went since the last look; nothing where that is not known.
+
+    A file that was made anew counts from zero.
+    """
+    admitted = one.admitted - before.get(one.family, one.admitted + 1)
+    return "" if admitted < 0 else f", {admitted:,} of them in the last {duration(seconds)}"

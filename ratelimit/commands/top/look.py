@@ -57,24 +57,23 @@ class QuotaShown:
 
 
 def look(folder: Path) -> list[QuotaShown]:
-    """Return what the files of a quota show now."""
-    found = [
+    """Return what the files of a quota show now; nothing where there is none.
+
+    Raises `CommandError` for a file that cannot be read.
+    """
+    return [
         _shown(unquote(path.stem), record)
         for path in sorted(folder.glob("*.quota"))
         for record in _records(path)
     ]
-    if not found:
-        raise CommandError(
-            f"there is no quota in {folder} yet: start a program with "
-            f'RateLimiter(store="file:{folder}")'
-        )
-    return found
 
 
 def _records(path: Path) -> Iterator[Record]:
-    """Yield the record of one file, if there is a whole one."""
+    """Yield the record of one file, if it is still there and has a whole one."""
     try:
-        file = QuotaFile(path)
+        file = QuotaFile(path, only_read=True)
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise CommandError(f"{path} cannot be read: {error.strerror or error}") from None
     record = file.read()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import pytest
 import ratelimit
 from ratelimit import RateLimiter
 from ratelimit.batch import Result
-from ratelimit.batch.failures import MANY_ALIKE
+from ratelimit.batch.failures import FEW_REFUSED_BODIES, MANY_ALIKE
 from ratelimit.batch.results import read_result
 from ratelimit.testing import FakeOpenAI
 from ratelimit.testing.clocks import TrioClock, VirtualClock
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("vocabulary")
 
-GOOD = 30
+GOOD = 8
 SLOTS = 4
-ALL = GOOD + 5 * MANY_ALIKE
+ALL = GOOD + 2 * MANY_ALIKE + 2 * SLOTS
+"""Requests: as many as end a run, and as many again that it must not send."""
 
 REPLIES = {
     "model gone": (404, {"error": {"code": "model_not_found", "message": "no"}}),
@@ -112,29 +113,46 @@ def test_failures_that_differ_stop_nothing(loop_clock: LoopClock) -> None:
     def reply(number: int) -> httpx2.Response:
         return good(number) if number < GOOD else bad(400, f"fault_{number % 10}")
 
-    results = play(loop_clock, Api(0.5, reply), bodies(GOOD + 5 * MANY_ALIKE), concurrency=SLOTS)
+    results = play(loop_clock, Api(0.5, reply), bodies(ALL), concurrency=SLOTS)
 
-    assert len(results) == GOOD + 5 * MANY_ALIKE
+    assert len(results) == ALL
 
 
-class Ending(FakeOpenAI):
-    """A server that gives another reply from some request on, until it is mended."""
+class FailingServer(FakeOpenAI):
+    """A server that gives other replies, in turns, from some request on."""
 
     asked = 0
-    reply: tuple[int, Any] | None = None
+    good = GOOD
+    replies: Sequence[tuple[int, Any]] = ()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.asked += scope["type"] == "http"
-        if self.reply is None or self.asked <= GOOD:
+        if not self.replies or self.asked <= self.good:
             await super().__call__(scope, receive, send)
             return
 
-        status, body = self.reply
+        status, body = self.replies[self.asked % len(self.replies)]
         headers = [(b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": json.dumps(body).encode()})
 
 
+def written(path: Path, count: int) -> Path:
+    """Write bodies without a name."""
+    body = {"model": "text-embedding-3-small", "input": [1, 2, 3]}
+    rows = (body | {"user": str(number)} for number in range(count))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def one_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the SDK repeat nothing."""
+    monkeypatch.setattr("ratelimit.commands.run.session.RETRIES", 0)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+
+@pytest.mark.usefixtures("one_attempt")
 @pytest.mark.parametrize(
     ("name", "again", "said"),
     [
@@ -146,7 +164,6 @@ class Ending(FakeOpenAI):
 )
 def test_the_command_says_so_and_loses_nothing(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     name: str,
     again: tuple[str, ...],
@@ -155,25 +172,43 @@ def test_the_command_says_so_and_loses_nothing(
     """The sentence says that it began late and what to do, and what it says has every
     answer in the end.
     """
-    monkeypatch.setattr("ratelimit.commands.run.session.RETRIES", 0)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    body = {"model": "text-embedding-3-small", "input": [1, 2, 3]}
-    rows = (body | {"user": str(number)} for number in range(ALL))  # bodies without a name
-    requests, output = tmp_path / "in", tmp_path / "out"
-    requests.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    server = Ending(rpm=None, tpm=None, latency=0)
-    server.reply = REPLIES[name]
+    requests, output = written(tmp_path / "in", ALL), tmp_path / "out"
+    server = FailingServer(rpm=None, tpm=None, latency=0)
+    server.replies = [REPLIES[name]]
     with server.serve() as url:
         command = (requests, "-o", output, "--base-url", url, "--concurrency", SLOTS)
         assert run(*command) == 1
         sent, last = server.asked, capfd.readouterr().err.splitlines()[-1]
-        server.reply = None
-        for remedy in {again, ()}:
-            run(*command, *remedy)
+        server.replies = ()
+        for remedy in dict.fromkeys((again, ())):
+            status = run(*command, *remedy)
 
     found = map(read_result, output.read_bytes().splitlines())
     answered = {name for name, is_answered in found if is_answered}
     assert sent < GOOD + MANY_ALIKE + 2 * SLOTS
-    assert f"{MANY_ALIKE} requests in a row failed alike" in last
+    assert (
+        f"{MANY_ALIKE} requests of text-embedding-3-small failed alike, with no answer of it"
+        " between" in last
+    )
     assert said in last
     assert len(answered) == ALL
+    assert status == 0
+
+
+@pytest.mark.usefixtures("one_attempt")
+def test_failures_that_differ_are_not_called_alike(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where nothing is answered, the reason that is named is that of as many as are
+    named; there may be further ones.
+    """
+    requests, output = written(tmp_path / "in", ALL), tmp_path / "out"
+    server = FailingServer(rpm=None, tpm=None, latency=0)
+    server.good = 0
+    server.replies = [REPLIES["parameter gone"], REPLIES["error in a 200"]]
+    with server.serve() as url:
+        assert run(requests, "-o", output, "--base-url", url, "--concurrency", SLOTS) == 1
+    last = capfd.readouterr().err.splitlines()[-1]
+
+    assert f"no request of this run was answered, and {FEW_REFUSED_BODIES} failed alike" in last
+    assert "all requests" not in last
