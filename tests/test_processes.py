@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,17 +127,3 @@ def test_the_history_of_real_processes_is_that_of_one_bucket(tmp_path: Path) -> 
     assert checked["first_violations"] == []
     assert checked["operations"] == figures["operations"] >= 1_000
     assert checked["processes"] == 2
-
-
-def test_a_store_that_is_not_there_yet_is_said() -> None:
-    """In a sentence, with the one that is."""
-    done = subprocess.run(
-        [sys.executable, "benchmarks/processes.py", "--store", "redis"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert done.returncode == 2
-    assert "no store on Redis yet" in done.stderr

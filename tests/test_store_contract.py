@@ -109,10 +109,7 @@ class Play:
         """Take one step; return what can be seen of it."""
         store, now = self.stores[number % len(self.stores)], self.time.now
         if name == "wait":
-            for _ in range(3):  # each process is seen in between, as those that live are
-                self.time.now += amount / 3
-                for each in self.stores:
-                    each.levels(self.time.now)
+            self.wait(amount)
         elif name in {"take", "defer"}:
             payment = Payment({"requests": 1, "tokens": amount}, amount / 2 * (name == "defer"))
             store.levels(now)  # what the other processes have changed is known then
@@ -139,6 +136,13 @@ class Play:
             store.levels(now)
             store.revert(LIMITS, now)
         return None
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass; each process is seen in between, as those that live are."""
+        for _ in range(3):
+            self.time.now += seconds / 3
+            for each in self.stores:
+                each.levels(self.time.now)
 
     def seen(self) -> Mapping[Any, float]:
         """What is left of each limit, and what is in flight."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.sharing.redis_server import RedisServer
 from ratelimit import Limits, RateLimiter
 from ratelimit.cli import main
 from ratelimit.commands.show import Output
@@ -221,7 +222,11 @@ def test_top_passes_over_a_file_that_goes_while_it_looks(
 
 @pytest.mark.parametrize(
     ("given", "sentence"),
-    [("redis://host", '"file:" and a folder'), ("file:/nowhere/at/all", "no quota in")],
+    [
+        ("http://host", '"file:" and a folder'),
+        ("redis://:secret@127.0.0.1:1", "cannot be asked"),
+        ("file:/nowhere/at/all", "no quota in"),
+    ],
 )
 def test_what_is_no_quota_is_said(
     given: str, sentence: str, capsys: pytest.CaptureFixture[str]
@@ -257,3 +262,35 @@ def test_a_dry_run_takes_no_part_in_a_quota(store: str, tmp_path: Path) -> None:
     assert run(write(tmp_path / "in", 2), "--dry-run", "--store", store) == 0
 
     assert not (tmp_path / "quota").exists()
+
+
+def test_top_shows_a_quota_in_a_server(
+    redis_server: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its levels, calls and processes, by host and number; and it changes nothing."""
+    store = f"{redis_server.url}?quota=t*p"
+    one, other = (RateLimiter(rpd=100, concurrency=5, store=store) for _ in range(2))
+    lease = one.acquire_nowait(requests=30)
+    RateLimiter(rpd=100, store=f"{redis_server.url}?quota=top")  # another quota
+    before = redis_server.client.get("ratelimit:t*p:*")
+    assert main(["top", "--store", store, "--json"]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert main(["top", "--store", store]) == 0
+
+    assert shown["levels"][0]["level"] == pytest.approx(70, abs=0.5)
+    assert (shown["family"], shown["in_flight"], shown["concurrency"]) == ("*", 1, 5)
+    assert sorted(process["admitted"] for process in shown["processes"]) == [0, 1]
+    assert {process["process"].split()[1] for process in shown["processes"]} == {str(os.getpid())}
+    assert "100 requests/day" in capsys.readouterr().out
+    assert redis_server.client.get("ratelimit:t*p:*") == before
+    lease.close()
+    del other
+
+
+def test_a_server_without_a_quota_is_said(
+    redis_server: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one sentence."""
+    assert main(["top", "--store", f"{redis_server.url}?quota=none"]) == 2
+
+    assert "no quota in that server yet" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,8 @@ from benchmarks.sharing.chaos import BURST, LIMITS, PAUSE, RATE, TIME, Worker, w
 from benchmarks.sharing.redis_server import RedisServer
 from benchmarks.sharing.workers import SPAWN, Start, excess, together
 from ratelimit import Limit, LimiterWarning, Limits, RateLimiter
+from ratelimit.stores.redis.link import Link, LinkError
+from ratelimit.stores.redis.look import look
 
 FROZEN_SECONDS: Final = 5.0
 RECOVERED_SECONDS: Final = 20.0
@@ -40,7 +43,6 @@ class Crew:
         self.server = server
         self.log = folder / "admissions"
         self.living: list[Worker] = []
-        self.watch = RateLimiter(limits=LIMITS, store=server.url)
 
     def start(self) -> None:
         """Start one process more."""
@@ -81,12 +83,20 @@ class Crew:
     def recovery(self) -> float:
         """Wait until all processes that run share the quota; return the seconds."""
         begin = time.monotonic()
+        wanted = {str(worker.process.pid) for worker in self.living}
         while time.monotonic() < begin + RECOVERED_SECONDS:
-            family = self.watch.statistics().families["*"]
-            if family.processes == len(self.living) + 1:
+            if set(self._at_work(begin)) == wanted:
                 break
             time.sleep(0.05)
         return time.monotonic() - begin
+
+    def _at_work(self, since: float) -> Iterator[str]:
+        """Yield the processes of the quota; "" for one that was not there since."""
+        with suppress(LinkError):
+            for seen in look(Link(self.server.client, "default")):
+                for process in seen.processes:
+                    ago = time.monotonic() - since
+                    yield process.name.split()[1] if process.seen_ago < ago else ""
 
 
 def cut(client: redis.Redis, seconds: float) -> None:

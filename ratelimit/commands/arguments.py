@@ -173,8 +173,8 @@ def _add_top(commands: Any) -> None:
     top.add_argument(
         "--store",
         required=True,
-        metavar="file:FOLDER",
-        help='what programs name: RateLimiter(store="file:FOLDER")',
+        metavar="STORE",
+        help='what programs name: RateLimiter(store="redis://..." or "file:FOLDER")',
     )
     top.add_argument("--json", action="store_true", help="print the figures of one look, and end")
 
@@ -229,8 +229,9 @@ def _add_run(commands: Any) -> None:
     )
     run.add_argument(
         "--store",
-        metavar="file:FOLDER",
-        help="share one quota with all runs and programs of this machine that name the same folder",
+        metavar="STORE",
+        help="share one quota with all runs and programs that name the same: redis://HOST:PORT/0,"
+        " or file:FOLDER on this machine",
     )
     run.add_argument(
         "--priority",

@@ -64,7 +64,7 @@ def opener(
     Alone(on_store_error)  # refuses what is no policy
     if store is None:
         return lambda _, limits, now, slack: MemoryStore(limits, now, slack)
-    if not isinstance(store, str) or store.partition(":")[0] in REDIS:
+    if is_server(store):
         return _redis_opener(store, on_store_error, clock, epoch)
 
     folder = folder_of(store)
@@ -92,6 +92,11 @@ def _redis_opener(store: object, on_store_error: OnStoreError, clock: Now, epoch
         return RedisStore(link, link.key(name), alone, limits, now, slack, clock)
 
     return make
+
+
+def is_server(store: object) -> bool:
+    """Return whether ``store=`` names a server: by its address, or a client."""
+    return not isinstance(store, str) or store.partition(":")[0] in REDIS
 
 
 def link_of(store: object) -> Link:

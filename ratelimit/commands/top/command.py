@@ -10,7 +10,6 @@ import json as json_format
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Final
 
 from rich.console import Group, RenderableType
@@ -19,9 +18,8 @@ from rich.live import Live
 from ratelimit.commands import CommandError
 from ratelimit.commands.show import Output, can_redraw, duration, table
 from ratelimit.commands.streams import print_output, printable
-from ratelimit.commands.top.look import QuotaShown, look
+from ratelimit.commands.top.look import Place, QuotaShown, place_of
 from ratelimit.limits import whole
-from ratelimit.stores.opening import folder_of
 
 PAUSE: Final = 1.0
 """Seconds between two looks."""
@@ -42,38 +40,36 @@ def top(
     Raises `InvalidArgument` for what is no store, and `CommandError` where there is no
     quota at the first look.
     """
-    folder = folder_of(store)
-    shown = look(folder)
+    place = place_of(store)
+    shown = place.look()
     if not shown:
-        raise CommandError(
-            f'{_no_quota(folder)}: start a program with RateLimiter(store="file:{folder}")'
-        )
+        raise CommandError(f"{_no_quota(place)}: start a program with the same store=")
     if json:
         print_output(json_format.dumps([asdict(one) for one in shown]))
         return 0
 
     console = Output()
     if not can_redraw(console):
-        console.print(_page(folder, shown))
+        console.print(_page(place, shown))
         return 0
 
     with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         looked_at, before, seconds = clock(), dict[str, int](), 0.0
         while True:
-            live.update(_page(folder, shown, before, seconds), refresh=True)
+            live.update(_page(place, shown, before, seconds), refresh=True)
             before = {one.family: one.admitted for one in shown}
             wait(PAUSE)
-            shown, last, looked_at = look(folder), looked_at, clock()
+            shown, last, looked_at = place.look(), looked_at, clock()
             seconds = looked_at - last
     return 0
 
 
-def _no_quota(folder: Path) -> str:
-    return f"there is no quota in {folder} yet"
+def _no_quota(place: Place) -> str:
+    return f"there is no quota in {place.name} yet"
 
 
 def _page(
-    folder: Path,
+    place: Place,
     shown: Sequence[QuotaShown],
     before: Mapping[str, int] | None = None,
     seconds: float = 0.0,
@@ -83,14 +79,14 @@ def _page(
     :param before: what the last look has seen admitted, by family.
     :param seconds: how long ago that was.
     """
-    parts: list[RenderableType] = [] if shown else [printable(_no_quota(folder))]
+    parts: list[RenderableType] = [] if shown else [printable(_no_quota(place))]
     for one in shown:
         most = "" if one.concurrency is None else f" of {one.concurrency}"
         pause = f", paused for {one.closed_for:.0f} s" if one.closed_for else ""
         levels = [[level.limit, whole(level.level)] for level in one.levels]
         processes = [
             [
-                str(each.pid),
+                each.process,
                 "waits" if each.waits else "",
                 str(each.in_flight),
                 f"{each.admitted:,}",

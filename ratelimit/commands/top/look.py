@@ -1,21 +1,27 @@
-"""What the files of a shared quota show at one moment.
+"""What a shared quota shows at one moment, in a folder or in a server.
 
 Owns the shapes and the look. Must never lock a file, change a level or print.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from ratelimit.admission.clock import Clock
 from ratelimit.commands import CommandError
 from ratelimit.stores.buckets import Buckets
+from ratelimit.stores.opening import folder_of, is_server, link_of
 from ratelimit.stores.processes import process_of
 from ratelimit.stores.quota_file import QuotaFile, Record, row_of
 from ratelimit.stores.shared import limits_of
+
+if TYPE_CHECKING:
+    from ratelimit.stores.redis.link import Link
+    from ratelimit.stores.redis.look import QuotaSeen
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,8 @@ class LevelShown:
 class ProcessShown:
     """One limiter of one process."""
 
-    pid: int
+    process: str
+    """Its number, and its host where it may be another one."""
     admitted: int
     in_flight: int
     waits: bool
@@ -54,6 +61,63 @@ class QuotaShown:
     closed_for: float
     """Seconds for which a refusal still pauses all of them."""
     processes: Sequence[ProcessShown]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a quota is."""
+
+    name: str
+    """As people are shown it: without a password."""
+    look: Callable[[], list[QuotaShown]]
+    """Returns what is there now; nothing where there is no quota.
+
+    Raises `CommandError` for what cannot be read.
+    """
+
+
+def place_of(store: str) -> Place:
+    """Return the place that ``--store`` names.
+
+    Raises `InvalidArgument` for what is none.
+    """
+    if is_server(store):
+        link = link_of(store)
+        return Place("that server", lambda: look_at_server(link))
+    folder = folder_of(store)
+    return Place(str(folder), lambda: look(folder))
+
+
+def look_at_server(link: Link) -> list[QuotaShown]:
+    """Return what the quota in a server shows now."""
+    # redis is of an extra.
+    from ratelimit.stores.redis.link import LinkError  # noqa: PLC0415
+    from ratelimit.stores.redis.look import look as look_there  # noqa: PLC0415
+
+    try:
+        return [_seen(quota) for quota in look_there(link)]
+    except LinkError as error:
+        raise CommandError(f"the server cannot be asked: {error}") from None
+
+
+def _seen(quota: QuotaSeen) -> QuotaShown:
+    levels = zip(quota.limits, quota.levels, strict=True)
+    living = quota.processes
+    return QuotaShown(
+        family=quota.family,
+        levels=[LevelShown(str(limit), limit.amount, level) for limit, level in levels],
+        concurrency=quota.limits.concurrency if quota.cap is None else quota.cap,
+        in_flight=sum(one.in_flight for one in living),
+        waiting=sum(one.waits for one in living),
+        admitted=quota.admitted,
+        closed_for=quota.closed,
+        processes=[
+            ProcessShown(
+                one.name.rpartition(" ")[0], one.admitted, one.in_flight, one.waits, one.seen_ago
+            )
+            for one in living
+        ],
+    )
 
 
 def look(folder: Path) -> list[QuotaShown]:
@@ -105,7 +169,11 @@ def _shown(family: str, record: Record) -> QuotaShown:
         closed_for=max(record.closed_until - now, 0.0),
         processes=[
             ProcessShown(
-                process.pid, row.admitted, row.in_flight, row.waits_until > now, now - row.seen
+                str(process.pid),
+                row.admitted,
+                row.in_flight,
+                row.waits_until > now,
+                now - row.seen,
             )
             for process, row in living
         ],

@@ -31,6 +31,12 @@ SETTLE_SECONDS: Final = 0.2
 """Seconds until a refund is sent by itself: until then it goes with the next call."""
 
 
+def _name_of_store() -> bytes:
+    """Return a name that no other store of any process has."""
+    host = os.uname().nodename.encode("ascii", "replace")[: wire.LONGEST_ID - 40]
+    return b"%s %d %s" % (host, os.getpid(), os.urandom(6).hex().encode())
+
+
 class Foreign(NamedTuple):
     """What all other processes hold."""
 
@@ -66,7 +72,7 @@ class Copy(MemoryStore):
         self._foreign = Foreign()
         super().__init__(limits, now, slack)
         self._time = time
-        self._id = os.urandom(wire.ID_BYTES)
+        self._id = _name_of_store()
         self._first_slack = slack
         self._given = wire.text_of(limits)
         self._known: Reply | None = None

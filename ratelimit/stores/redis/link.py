@@ -7,6 +7,7 @@ redis-py connects, again if need be, over TLS, and to Sentinel's and Cluster's s
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
@@ -40,14 +41,39 @@ class Link:
 
     def __init__(self, client: Any, quota: str, script: str = SCRIPT) -> None:
         self._client = client
-        self._quota = quota
+        self._prefix = f"ratelimit:{quota}:"
         self._script = script
         self._digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
         self.round_trips = 0
 
     def key(self, family: str) -> str:
         """Return the key of a family of models; all of it is in that one."""
-        return f"ratelimit:{self._quota}:{family}"
+        return f"{self._prefix}{family}"
+
+    def families(self) -> list[str]:
+        """Return the names of the families that have a quota.
+
+        Raises `LinkError` where the server cannot be asked.
+        """
+        found = set()
+        try:
+            for key in self._client.scan_iter(match=f"{_literal(self._prefix)}*", count=1_000):
+                text = key if isinstance(key, str) else bytes(key).decode("utf-8", "replace")
+                found.add(text.removeprefix(self._prefix))
+        except (RedisError, OSError) as error:
+            raise LinkError(f"{type(error).__name__}: {error}") from error
+        return sorted(found)
+
+    def evaluate(self, script: str, key: str) -> bytes | None:
+        """Return what a script says of a key; None: nothing is there.
+
+        Raises `LinkError` where the server cannot be asked, or the key is no quota.
+        """
+        try:
+            reply = self._client.execute_command("EVAL", script, 1, key, NEVER_DECODE=True)
+        except (RedisError, OSError) as error:
+            raise LinkError(f"{type(error).__name__}: {error}") from error
+        return reply if isinstance(reply, bytes) else None
 
     def step(self, key: str, ask: bytes) -> bytes:
         """Take one step and return the reply.
@@ -69,6 +95,11 @@ class Link:
         if not isinstance(reply, bytes):
             raise LinkError(f"{key} is no quota of this version")
         return reply
+
+
+def _literal(text: str) -> str:
+    """Return the pattern that this very text matches alone."""
+    return re.sub(r"([\\*?\[\]^-])", r"\\\1", text)
 
 
 def connected(address: str) -> tuple[Any, str]:

@@ -25,7 +25,7 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 
 local ask = ARGV[1]
 local id, number, birth, version, elapsed, slack, first_slack, in_flight, borrowing, deferred,
-  flags, count, at = unpack('<c16dddddddddBB', ask)
+  flags, count, at = unpack('<Bc0dddddddddBB', ask)
 local seeded, keeps_ticket, ends = flags % 2 == 1, flags % 4 > 1, flags % 8 > 3
 local names = {}
 for place = 1, count do names[place], at = unpack('<Bc0', ask, at) end
@@ -111,7 +111,9 @@ end
 
 local row = quota.rows[id]
 local again = row and number <= row.number
-if not row then row = {number = 0, rank = 0, waits_until = 0, need = {}, granted = ''} end
+if not row then
+  row = {number = 0, admitted = 0, rank = 0, waits_until = 0, need = {}, granted = ''}
+end
 quota.rows[id] = row
 
 local function give(name, back)
@@ -285,6 +287,7 @@ else
   local grants = #granted / (1 + #quota.buckets)
   row.granted = pack('<BB', grants, #quota.buckets) .. table.concat(granted)
   row.number, row.in_flight, row.borrowing = number, in_flight, borrowing
+  row.admitted = row.admitted + grants
   row.deferred = deferred
 end
 row.seen, quota.at = now, now

@@ -15,9 +15,10 @@ from typing import Final, NamedTuple
 from ratelimit.limits import Limit, Limits
 from ratelimit.stores.bucket import Bucket
 
-ID_BYTES: Final = 16
+LONGEST_ID: Final = 100
+"""Bytes of a process's name, at most."""
 
-_HEAD: Final = struct.Struct("<16sddddddddd")
+_HEAD: Final = struct.Struct("<ddddddddd")
 _CHANGE: Final = struct.Struct("<BBdd")
 _CALL: Final = struct.Struct("<ddBddB")
 _AMOUNT: Final = struct.Struct("<Bd")
@@ -103,6 +104,7 @@ class Own(NamedTuple):
     """What a process tells of itself with each step."""
 
     id: bytes
+    """Of the store in it: the host, the process and what nobody else has."""
     number: int
     """Of the step: one that comes twice is taken once."""
     birth: float
@@ -186,7 +188,9 @@ def packed_step(
     flags = SEEDED * (seed is not None) + KEEPS_TICKET * keeps_ticket + ENDS * ends
     return b"".join(
         (
-            _HEAD.pack(*own),
+            bytes((len(own.id),)),
+            own.id,
+            _HEAD.pack(*own[1:]),
             bytes((flags,)),
             names.packed(),
             seeded,
