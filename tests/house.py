@@ -33,7 +33,7 @@ ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
     "arguments": ("errors", "limits"),
     "estimate": ("errors", "limits", "families", "locks", "installation"),
     "feedback": ("errors", "limits"),
-    "stores": ("errors", "limits", "locks"),
+    "stores": ("errors", "limits", "locks", "installation"),
     "admission": ("stores", "events", "errors", "limits", "locks"),
     "control": ("admission", "stores", "events", "feedback", "estimate", *GROUND),
     "lease": BELOW_LEASE,

@@ -102,9 +102,7 @@ def is_server(store: object) -> bool:
 def link_of(store: object) -> Link:
     """Return the link to the server that ``store=`` names; nothing is connected yet."""
     if find_spec("redis") is None:
-        raise InvalidArgument(
-            "store= needs the package redis: pip install 'ratelimit-openai[redis]'"
-        )
+        raise _missing("redis", "redis")
     from ratelimit.stores.redis.link import Link, connected  # noqa: PLC0415
 
     if isinstance(store, str):
@@ -139,13 +137,17 @@ def folder_of(store: object) -> Path:
             "leave it out, and give each process its share of the limits"
         )
     if find_spec("filelock") is None:
-        raise InvalidArgument(
-            "store= needs the package filelock: pip install 'ratelimit-openai[file]'"
-        )
+        raise _missing("filelock", "file")
     folder = Path(rest.removeprefix("//")).expanduser().absolute()
     if folder.exists() and not folder.is_dir():
         raise InvalidArgument(f"store= names a folder, and {folder} is none; name another one")
     return folder
+
+
+def _missing(package: str, extra: str) -> InvalidArgument:
+    from ratelimit.installation import install_command  # noqa: PLC0415  # slow to load
+
+    return InvalidArgument(f"store= needs the package {package}: {install_command(extra)}")
 
 
 def _file_name(name: str) -> str:
