@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -42,7 +43,7 @@ def store(redis_server: RedisServer) -> str:
 
 
 @pytest.fixture
-def own_server(tmp_path: Any) -> Iterator[RedisServer]:
+def own_server(tmp_path: Path) -> Iterator[RedisServer]:
     """A server that the test may break."""
     server = RedisServer(tmp_path, requirepass="hunter2")
     yield server
@@ -252,6 +253,30 @@ def test_a_client_of_redis_py_is_a_store(redis_server: RedisServer) -> None:
         limiter(asynchronous, rpd=500)
 
 
+@pytest.mark.parametrize("topology", ["socket", "cluster"])
+def test_other_ways_to_a_server_work(topology: str, tmp_path: Path) -> None:
+    """A Unix socket, or a client of a cluster; all of one quota is in one slot."""
+    path = tmp_path / "redis.sock"
+    options = {"unixsocket": str(path)}
+    if topology == "cluster":
+        options = {"cluster_enabled": "yes", "cluster_config_file": str(tmp_path / "nodes.conf")}
+    server = RedisServer(tmp_path, **options)
+    store: Any = f"unix://{path}?quota=socket"
+    try:
+        if topology == "cluster":
+            server.client.cluster("addslots", *range(16_384))
+            while server.client.cluster("info")["cluster_state"] != "ok":
+                time.sleep(0.01)  # it has no other sign that it serves
+            store = redis.RedisCluster(host="127.0.0.1", port=server.port)
+        mine = limiter(store, rpd=100, on_store_error="raise")
+        with mine.reserve(requests=30):
+            pass
+
+        assert left(mine, "requests") == pytest.approx(70, abs=1)
+    finally:
+        server.kill()
+
+
 def test_a_clock_of_the_users_is_refused(store: str) -> None:
     """The server has a clock of its own."""
     with pytest.raises(InvalidArgument, match="leave clock= out"):
@@ -322,7 +347,7 @@ def test_a_server_that_dies_in_the_middle_holds_nobody_up(own_server: RedisServe
 
 
 def test_the_judge_finds_a_script_that_is_not_atomic(
-    redis_server: RedisServer, tmp_path: Any
+    redis_server: RedisServer, tmp_path: Path
 ) -> None:
     """And finds nothing in the history of the one that is used."""
     client = redis_server.client

@@ -38,8 +38,8 @@ class RedisServer:
     :param options: as in a configuration file, such as ``requirepass="secret"``.
     """
 
-    def __init__(self, folder: Path, port: int | None = None, **options: str) -> None:
-        self.port = port or free_port()
+    def __init__(self, folder: Path, **options: str) -> None:
+        self.port = free_port()
         self._folder = folder
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None

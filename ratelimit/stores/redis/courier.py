@@ -43,8 +43,6 @@ class Courier:
         self._stopped = False
         self.connection = threading.Lock()
         """Held by who takes a step: one at a time."""
-        self.sent_at = 0.0
-        """When the last step went."""
 
     def ring(self) -> None:
         """Let the time of the next step be looked at again. Never blocks."""

@@ -10,7 +10,7 @@ import hashlib
 import re
 from importlib.resources import files
 from typing import Any, Final
-from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlencode
 
 import redis
 from redis.backoff import ConstantBackoff
@@ -107,10 +107,10 @@ def connected(address: str) -> tuple[Any, str]:
 
     Raises `ValueError` for what is no address.
     """
-    parts = urlsplit(address)
-    fields = parse_qs(parts.query, keep_blank_values=True)
+    place, _, query = address.partition("?")
+    fields = parse_qs(query, keep_blank_values=True)
     quota = fields.pop(QUOTA, ["default"])[-1]
-    rest = urlunsplit(parts._replace(query=urlencode(fields, doseq=True)))
+    rest = f"{place}?{urlencode(fields, doseq=True)}" if fields else place
     client = redis.Redis.from_url(
         rest,
         socket_timeout=TIMEOUT,

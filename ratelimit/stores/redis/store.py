@@ -71,6 +71,7 @@ class RedisStore(TiedStore):
         self._waiting: Waiting | None = None
         self._wake: Callable[[], object] = bool
         self._asking = False  # whether a head waits for its first answer, or for a new one
+        self._asking_since: float | None = None
         self._looking = False  # whether somebody wants to know the levels
         super().__init__(link, key, alone, limits, now, slack, time)
 
@@ -129,9 +130,11 @@ class RedisStore(TiedStore):
     def _take_later(self, payment: Payment, now: float) -> Wait | None:
         wait = self._take_now(payment, now)
         if wait is not None and wait.pending:
-            if self._step is not None and now - self._courier.sent_at > ANSWER_SECONDS:
+            since = self._asking_since
+            if since is not None and now - since > ANSWER_SECONDS:
                 self._lose(LinkError("the server does not answer"), now)
                 return self._take_now(payment, now)
+            self._asking_since = now if since is None else since
             self._asking = True
             self._courier.start()
             self._courier.ring()
@@ -172,6 +175,7 @@ class RedisStore(TiedStore):
         self._asking = self._looking = False
         asked = [] if self._waiting is None else self._waiting(MOST_CALLS)
         self.step([one for one in asked if not one.payment.paid])
+        self._asking_since = None
         self._wake()
 
     def _call(self, asked: Asked, now: float) -> Call:

@@ -133,7 +133,7 @@ class TiedStore(Copy):
         reply = None
         seed = None
         for _ in range(3):
-            sent = self._courier.sent_at = self._time()
+            sent = self._time()
             ask = wire.packed_step(
                 step.own,
                 step.changes,
