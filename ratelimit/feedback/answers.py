@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from ratelimit.feedback.finality import OVERLOADED_CODES, is_refusing
 from ratelimit.feedback.refusals import Refusal, codes_of, read_refusal
-from ratelimit.feedback.untrusted import amount, decoded, field, items, text
+from ratelimit.feedback.untrusted import amount, decoded, field, is_filled, items, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +71,10 @@ def read_error_answer(answer: object, host: str = "") -> Outcome | None:
         return None
 
     error = error_of(found)
-    if not error and "error" in [field(found, "object"), field(found, "type")]:
+    if error is None and "error" in {text(field(found, "object")), text(field(found, "type"))}:
         error = found
-    error = with_status(error, found) if error else error_by_shape(found)
-    if not error or isinstance(error, (bool, int, float)):
+    error = error_by_shape(found) if error is None else with_status(error, found)
+    if not is_filled(error) or isinstance(error, (bool, int, float)):
         return None
 
     refusal = read_error(error, host)
@@ -84,12 +84,12 @@ def read_error_answer(answer: object, host: str = "") -> Outcome | None:
 
 
 def error_of(answer: object) -> object:
-    """Return the error of an answer, or of one of its choices; falsy without one."""
-    error = field(answer, "error")
-    if not error:
-        for choice in items(field(answer, "choices")):
-            error = error or field(choice, "error")
-    return error
+    """Return the error of an answer, or of one of its choices; None without one."""
+    for holder in (answer, *items(field(answer, "choices"))):
+        error = field(holder, "error")
+        if is_filled(error):
+            return error
+    return None
 
 
 def with_status(error: object, answer: object) -> object:
@@ -109,7 +109,7 @@ def error_by_shape(answer: object) -> object:
         {"detail": ...} alone                                       FastAPI
         {"choices": null}                                           relays
     """
-    if any(field(answer, name) for name in _OUTPUTS) or _generated(answer):
+    if any(is_filled(field(answer, name)) for name in _OUTPUTS) or _generated(answer):
         return None
 
     base = field(answer, "base_resp")
@@ -153,12 +153,13 @@ tokens, connections or growth beyond a limit, and an empty balance.
 
 def _generated(answer: object) -> bool:
     """Tell whether an answer holds anything that was generated."""
-    if any(field(answer, name) for name in ("output", "data", "candidates", "content")):
+    if any(is_filled(field(answer, name)) for name in ("output", "data", "candidates", "content")):
         return True
 
     parts = ("content", "tool_calls", "function_call", "refusal", "audio")
     return any(
-        field(choice, "text") or any(field(field(choice, "message"), part) for part in parts)
+        is_filled(field(choice, "text"))
+        or any(is_filled(field(field(choice, "message"), part)) for part in parts)
         for choice in items(field(answer, "choices"))
     )
 

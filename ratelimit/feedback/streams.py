@@ -13,7 +13,7 @@ from typing import Final
 
 from ratelimit.feedback.bodies import Members
 from ratelimit.feedback.counts import Usage, read_usage
-from ratelimit.feedback.untrusted import field, items
+from ratelimit.feedback.untrusted import field, items, text
 
 MOST_TEXT: Final = 1_000_000
 """Characters of generated text that are kept for counting."""
@@ -87,15 +87,15 @@ class StreamUsage:
         if chunk is None or isinstance(chunk, (str, bytes)):
             return
 
-        kind = field(chunk, "type")
+        kind = text(field(chunk, "type"), 100)
         if kind == "chunk":
             # of the SDK's `chat.completions.stream`, beside events that repeat its text
-            chunk, kind = field(chunk, "chunk"), None
+            chunk, kind = field(chunk, "chunk"), ""
         choices = field(chunk, "choices")
         if isinstance(choices, (list, tuple)):
             for choice in choices:
                 self._add_choice(choice)
-        elif isinstance(kind, str):
+        elif kind:
             delta = field(chunk, "delta")
             # response.output_text.delta, response.function_call_arguments.delta, ...
             if isinstance(delta, str):
@@ -109,7 +109,7 @@ class StreamUsage:
 
         found = read_usage(chunk)
         # chat's last chunk, which some servers send without a finish reason before it
-        self._ends_in_usage = found is not None and choices == []
+        self._ends_in_usage = found is not None and isinstance(choices, list) and not choices
         self.add_usage(found)
         error = field(chunk, "error")
         if error is None:

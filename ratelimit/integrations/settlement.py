@@ -143,7 +143,7 @@ def settle_whole(lease: Lease, usage: Usage | None, answer: object, host: str) -
     counted = lease.ended
     if usage is not None:
         lease.settle(usage)
-        if usage.output_tokens and not error_of(answer):
+        if usage.output_tokens and error_of(answer) is None:
             return True  # something was generated: an answer
     failure = read_error_answer(answer, host)
     if failure is None:
