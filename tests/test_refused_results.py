@@ -26,9 +26,14 @@ USED = {
 }
 
 
-def response(status: int = 429) -> httpx2.Response:
+def response() -> httpx2.Response:
     """Make the answer of a server that refuses."""
-    return httpx2.Response(status, json=FAILURE, headers={"retry-after": "7"}, request=REQUEST)
+    return httpx2.Response(429, json=FAILURE, headers={"retry-after": "7"}, request=REQUEST)
+
+
+def answered() -> httpx2.Response:
+    """Make the answer of a server that has one."""
+    return httpx2.Response(200, json={"choices": []}, request=REQUEST)
 
 
 def error() -> openai.RateLimitError:
@@ -83,7 +88,7 @@ def test_a_call_that_never_left_costs_nothing_when_its_error_is_returned() -> No
 
 
 @pytest.mark.logs("returned no usage")
-@pytest.mark.parametrize("result", [(), (1, "x"), [[error()]], (response(200), 1), [{"error": 3}]])
+@pytest.mark.parametrize("result", [(), (1, "x"), [[error()]], (answered(), 1), [{"error": 3}]])
 def test_what_holds_no_refusal_counts_none(result: Any) -> None:
     """Only what stands in the result itself is looked at."""
     held = limiter()

@@ -61,10 +61,11 @@ def read_error_answer(answer: object, host: str = "") -> Outcome | None:
     200: an `error`, of the answer or of a choice. A refusal may come after a part of
     the answer, which does not undo it; beside any other error nothing was generated.
 
-    :param answer: bytes, text, the decoded JSON, or an SDK's object.
+    :param answer: bytes, text, the decoded JSON, an SDK's object, or a response, which
+        counts as far as its body was read.
     :param host: the server's host name, as for `read_refusal`.
     """
-    found = decoded(answer)
+    found = decoded(said_in(answer))
     if isinstance(found, list) and found:  # Google wraps its errors in a list
         found = found[0]
     if found is None or isinstance(found, (str, int, float, list)):
@@ -198,6 +199,19 @@ def kept_body(response: object) -> bytes | None:
         if isinstance(body, bytes):
             return body
     return None
+
+
+def said_in(answer: object) -> object:
+    """Return the JSON that was read of a response, else None; no response as it is.
+
+    A response makes its body of what it reads of the network when it is asked for
+    `text`, `content` or `data`.
+    """
+    if isinstance(answer, Mapping) or reply_status(answer) is None:
+        return answer
+
+    body = kept_body(answer)
+    return decoded(kept_body(field(answer, "http_response")) if body is None else body)
 
 
 def host_of(holder: object) -> str:

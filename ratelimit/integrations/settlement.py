@@ -24,7 +24,7 @@ from ratelimit.feedback import (
     read_response,
     read_usage,
 )
-from ratelimit.feedback.answers import error_of, host_of, reply_status
+from ratelimit.feedback.answers import error_of, host_of, reply_status, said_in
 from ratelimit.feedback.failures import refusal_among
 from ratelimit.feedback.streams import MOST_TEXT
 from ratelimit.lease import AdmittedLease as Lease
@@ -132,7 +132,7 @@ def settle_answer(lease: Lease, answer: object, *, by: SettleBy = "usage") -> bo
             lease.close()
             return True
 
-    return settle_whole(lease, read_usage(answer), answer, host_of(answer))
+    return settle_whole(lease, read_usage(answer), said_in(answer), host_of(answer))
 
 
 def settle_whole(lease: Lease, usage: Usage | None, answer: object, host: str) -> bool:
