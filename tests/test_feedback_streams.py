@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletionChunk
 from pydantic import BaseModel, ConfigDict
 
 from ratelimit.feedback import SSEUsage, StreamUsage, Usage, read_error
-from ratelimit.feedback.streams import MOST_TEXT
+from ratelimit.feedback.streams import MOST_CHOICES, MOST_TEXT
 from ratelimit.feedback.untrusted import field
 
 CHAT = {
@@ -303,6 +303,9 @@ def choice(index: int, reason: str | None = None) -> dict[str, object]:
             ],
             True,
         ),
+        ([{"choices": [choice(0, "stop")]}, {"choices": [choice(0)], "usage": CHAT}], True),
+        ([{"choices": [choice(0, "stop")]}, {"choices": [choice(0)]}, word("b")], True),
+        ([{"choices": [choice(0, "stop")]}, {"choices": [choice(1)]}], False),
         ([{"type": "response.output_text.delta", "delta": "a"}], False),
         ([{"type": "response.completed", "response": {}}], True),
         ([{"type": "message_stop"}], True),
@@ -317,3 +320,13 @@ def test_a_stream_is_finished_with_its_last_word(events: list[object], finished:
     stream.feed(sse(*events))
 
     assert stream.finished == finished
+
+
+def test_a_stream_of_endless_choices_is_kept_in_bounds() -> None:
+    """Which of them have ended is remembered of as many as a request can ask for."""
+    stream = StreamUsage()
+    for index in range(10_000):
+        stream.feed({"choices": [choice(index), choice(-index, "stop"), choice(10**index)]})
+
+    assert len(stream._unfinished) + len(stream._ended) <= MOST_CHOICES
+    assert not stream.finished

@@ -18,6 +18,9 @@ from ratelimit.feedback.untrusted import field, items, text
 MOST_TEXT: Final = 1_000_000
 """Characters of generated text that are kept for counting."""
 
+MOST_CHOICES: Final = 1_024
+"""Choices of one stream that are kept apart; a request can ask for 128."""
+
 LONGEST_LINE: Final = 1_000_000
 """Bytes of a line that is decoded whole; a Responses event may carry a picture."""
 
@@ -60,6 +63,7 @@ class StreamUsage:
         but, at most, its usage.
         """
         self._unfinished: set[int] = set()
+        self._ended: set[int] = set()
         self._awaits_last_event = self._ends_in_usage = False
         self._parts: list[str] = []
         self._length = 0
@@ -145,11 +149,12 @@ class StreamUsage:
         """Take the text of one choice: chat's delta, or a legacy completion's text."""
         index = field(choice, "index")
         number = index if isinstance(index, int) else 0
-        if field(choice, "finish_reason") is None:
-            self._unfinished.add(number)
-        else:
+        if field(choice, "finish_reason") is not None:
             self._unfinished.discard(number)
+            self._note(number, self._ended)
             self._add_error(field(choice, "error"))
+        elif number not in self._ended:  # some servers repeat a choice beside the usage
+            self._note(number, self._unfinished)
         self.finished = not self._unfinished
 
         delta = field(choice, "delta")
@@ -163,6 +168,10 @@ class StreamUsage:
             function = field(call, "function")
             self._add(field(function, "name"))
             self._add(field(function, "arguments"))
+
+    def _note(self, number: int, choices: set[int]) -> None:
+        if len(self._unfinished) + len(self._ended) < MOST_CHOICES:
+            choices.add(number)
 
     def _add(self, piece: object) -> None:
         if isinstance(piece, str) and piece and self._length < MOST_TEXT:
