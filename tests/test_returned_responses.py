@@ -109,3 +109,15 @@ def test_the_usage_of_a_response_that_was_read_settles(send: Callable[..., Any])
     limiter = asked(send(io.BytesIO(json.dumps(USED).encode()), read=True))
 
     assert limiter.statistics().families["*"].levels["tokens/60s"] == pytest.approx(99_960, abs=1)
+
+
+@pytest.mark.logs("returned no usage")
+@pytest.mark.parametrize("kind", [str, str.encode, lambda text: bytearray(text.encode())])
+@pytest.mark.parametrize("holder", [lambda text: (text, "label"), lambda text: ["label", text]])
+def test_a_text_beside_something_else_is_no_word_of_the_server(
+    kind: Callable[[str], Any], holder: Callable[[Any], Any]
+) -> None:
+    """What a model has written may look like a refusal, also as a part of a result."""
+    limiter = asked(holder(kind(json.dumps(ERROR))))
+
+    assert limiter.statistics().refused == 0

@@ -119,8 +119,13 @@ def read_response(response: object) -> Refusal | None:
 
 
 def refusal_among(members: object) -> Refusal | None:
-    """Read the first refusal in a tuple or list of answers, bodies and exceptions."""
+    """Read the first refusal in a tuple or list of answers, bodies and exceptions.
+
+    A text among them is taken for a model's.
+    """
     for member in islice(items(members), _LONGEST_CHAIN):
+        if isinstance(member, (str, bytes, bytearray, memoryview)):
+            continue
         if isinstance(member, BaseException):
             outcome: Outcome | None = read_exception(member)
         elif (refusal := read_response(member)) is not None:
