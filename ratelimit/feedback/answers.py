@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from ratelimit.feedback.finality import OVERLOADED_CODES, is_refusing
 from ratelimit.feedback.refusals import Refusal, codes_of, read_refusal
-from ratelimit.feedback.untrusted import amount, decoded, field, is_filled, items, text
+from ratelimit.feedback.untrusted import amount, decoded, field, http_status, is_filled, items, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +177,8 @@ def _status(error: object) -> int | None:
 def status_of(response: object) -> int | None:
     """Return the HTTP status of a response, or of an exception that has one."""
     for name in ("status_code", "status"):
-        status = field(response, name)
-        if type(status) is int:
+        status = http_status(field(response, name))
+        if status is not None:
             return status
     return None
 

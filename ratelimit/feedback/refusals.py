@@ -30,7 +30,7 @@ from ratelimit.feedback.finality import (
 from ratelimit.feedback.headers import Reading, header_values, read_headers
 from ratelimit.feedback.messages import Details, Said, read_details, read_message
 from ratelimit.feedback.times import parse_duration, seconds_until
-from ratelimit.feedback.untrusted import LONGEST, amount, decoded, field, pairs, text
+from ratelimit.feedback.untrusted import LONGEST, amount, decoded, field, http_status, pairs, text
 from ratelimit.limits import MINUTE
 
 REFUSING_STATUSES: Final = frozenset({400, 402, 403, 413, 429, 498, 503, 529})
@@ -119,7 +119,8 @@ def read_refusal(
     :param host: the server's host name: the same code means one thing at OpenAI and
         another elsewhere.
     """
-    if not isinstance(status, int) or status not in REFUSING_STATUSES:
+    status = http_status(status)
+    if status is None or status not in REFUSING_STATUSES:
         return None
 
     error = _error(body)

@@ -61,6 +61,12 @@ def amount(value: object) -> float | None:
     return found if found is not None and found >= 0 else None
 
 
+def http_status(value: object) -> int | None:
+    """Read an HTTP status from a whole number of any class; None for anything else."""
+    found = None if isinstance(value, str) else amount(value)
+    return int(found) if found is not None and 100 <= found < 1_000 and found % 1 == 0 else None
+
+
 def duration(value: object) -> float | None:
     """Read seconds between 0 and `LONGEST` from a plain number; None otherwise."""
     found = amount(value)
