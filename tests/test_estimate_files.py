@@ -8,7 +8,9 @@ import zlib
 import pytest
 
 from ratelimit.estimate import Estimator
-from ratelimit.estimate.pdf import BYTES_PER_PAGE, READ, pages
+from ratelimit.estimate import pdf as pdfs
+from ratelimit.estimate.pdf import BYTES_PER_PAGE, READ
+from ratelimit.estimate.untrusted import decode_base64
 from tests.prompts import responses, tok
 
 PROSE = "The river rose by two metres overnight, and the bridge at Ulm was closed."
@@ -17,6 +19,11 @@ PROSE = "The river rose by two metres overnight, and the bridge at Ulm was close
 def pdf(body: bytes) -> str:
     """A PDF with this body in base64."""
     return base64.b64encode(b"%PDF-1.7\n" + body).decode()
+
+
+def pages(data: str) -> int:
+    """The pages of a PDF in base64."""
+    return pdfs.pages(decode_base64(data, READ), data)
 
 
 def test_pages_are_found_where_a_pdf_has_them() -> None:

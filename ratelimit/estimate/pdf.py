@@ -16,7 +16,7 @@ from typing import Final
 from ratelimit.estimate.untrusted import decode_base64
 
 READ: Final = 1_048_576
-"""Base64 characters that are looked at, at either end. A multiple of 4."""
+"""Base64 characters of a file that are looked at, at either end. A multiple of 4."""
 
 BYTES_PER_PAGE: Final = 8_000
 """Bytes a page of a PDF that does not show its pages.
@@ -42,17 +42,20 @@ _INFLATED: Final = 4_194_304
 """Bytes that are unpacked of a PDF, at most."""
 
 
-def pages(data: str) -> int:
-    """Return the pages of a PDF in base64, at least 1.
+def pages(start: bytes, data: str) -> int:
+    """Return the pages of a PDF, at least 1.
 
     By the marks of a page where all of it is read, else by its own count, else by the
     marks that were seen, and without any by its size.
+
+    :param start: what its first `READ` characters decode to.
+    :param data: all of it, in base64.
     """
     if not data:
         return 1
 
-    ends = [data[:READ], data[max(READ, (len(data) - READ) // 4 * 4) :]]
-    read = [decode_base64(end, 2 * READ) for end in ends]
+    end = data[max(READ, (len(data) - READ) // 4 * 4) :]
+    read = [start, decode_base64(end, 2 * READ)]
     shown = b"\n".join([*read, *map(_inflated, read)])
     marks = len(_PAGE.findall(shown))
     share = min(1.0, 2 * READ / len(data))
