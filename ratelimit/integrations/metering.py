@@ -46,24 +46,25 @@ class BodyMeter:
         self._inflate = inflate
         self._host = host
         self._is_readable = is_readable
+        self._start = b""
         self._reader: JsonReader | SSEUsage | None = None
         self._done = False
         self.feed: Callable[[bytes], None] = self._begin if is_readable else _pass_over
 
     def _begin(self, piece: bytes) -> None:
-        """Choose the reader by the first byte that is not blank.
+        """Choose the reader by the first bytes that are not blank.
 
         The content-type of a relay may say anything.
         """
         plain = piece if self._inflate is None else self._inflate.feed(piece)
-        start = plain.lstrip(_BLANK)
-        if not start:
-            return
-
-        if start[0] in _JSON_STARTS:
+        start = (self._start + plain).lstrip(_BLANK)
+        if start.startswith(_JSON_STARTS):
             self._reader = JsonReader()
-        elif start[0] in _STREAM_STARTS:
+        elif start.startswith(_STREAM_STARTS):
             self._reader = SSEUsage()
+        elif any(name.startswith(start) for name in _STREAM_STARTS):  # cut within a name
+            self._start = start
+            return
         else:
             self.feed = _pass_over
             return
@@ -119,10 +120,10 @@ class BodyMeter:
 _BLANK: Final = b" \t\r\n\xef\xbb\xbf"
 """Bytes that may stand before a body: white space and the mark of UTF-8."""
 
-_JSON_STARTS: Final = b"{["
+_JSON_STARTS: Final = (b"{", b"[")
 
-_STREAM_STARTS: Final = b":deir"
-"""First bytes of a server-sent event: a comment, or data, event, id, retry."""
+_STREAM_STARTS: Final = (b":", b"data:", b"event:", b"id:", b"retry:")
+"""First bytes of a server-sent event: a comment, or the name of a field."""
 
 
 def _pass_over(_: bytes) -> None:
