@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field as declared
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
@@ -28,6 +29,8 @@ class Outcome:
     reserved.
     """
     refusal: Refusal | None = None
+    source: BaseException | None = declared(default=None, compare=False, repr=False)
+    """The exception that has brought the refusal, if one has."""
 
 
 UNKNOWN: Final = Outcome("unknown")

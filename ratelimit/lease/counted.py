@@ -25,7 +25,7 @@ def mark(source: object, limiter: object, now: float) -> None:
         return  # it has no hash or is built in: a door further out counts it once more
 
 
-def is_marked(error: BaseException, limiter: object, admitted_at: float) -> bool:
+def is_marked(error: BaseException | None, limiter: object, admitted_at: float) -> bool:
     """Return whether this limiter has counted the refusal that an error brings.
 
     :param admitted_at: when the call that it ends was admitted. What was counted before
