@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from ratelimit import RateLimiter, WaitTimeout, WouldBlock
+from ratelimit.lease.flights import MOST, flights_of
 from ratelimit.testing import FakeOpenAI, Latency
 
 pytestmark = pytest.mark.usefixtures("vocabulary")
@@ -300,3 +302,70 @@ def test_attempts_still_wait_for_the_first_headers(url: str) -> None:
 
     in_time(lambda: (asyncio.run(main()), True))
     assert most == 1
+
+
+def steps_of(act: Callable[[], Any]) -> int:
+    """Count the functions that an act calls, of Python's and of C's.
+
+    The least of several times: a collection of garbage may come between.
+    """
+    steps: list[int] = []
+
+    def count(_frame: Any, event: str, _argument: Any) -> None:
+        steps[-1] += event in {"call", "c_call"}
+
+    for _ in range(9):
+        steps.append(0)
+        sys.setprofile(count)
+        try:
+            act()
+        finally:
+            sys.setprofile(None)
+    return min(steps)
+
+
+def test_a_call_takes_as_many_steps_whatever_is_in_flight() -> None:
+    """Only the streams that its own task reads are looked at."""
+    limiter = RateLimiter(rpm=100_000, concurrency=5_000)
+
+    @limiter
+    def words(**_body: Any) -> Iterator[str]:
+        yield "one"
+
+    def read(number: int) -> list[Any]:
+        streams = [words(**BODY) for _ in range(number)]
+        for stream in streams:
+            next(stream)
+        return streams
+
+    def steps() -> int:
+        return steps_of(lambda: limiter.acquire_nowait(tokens=1).settle(tokens=1))
+
+    with ThreadPoolExecutor(1) as pool:
+        kept = [pool.submit(read, 10).result()]
+        steps()
+        few = steps()
+        kept.append(pool.submit(read, 500).result())
+
+        assert steps() == few
+        assert limiter.statistics().in_flight == sum(map(len, kept))
+        for stream in [*kept[0], *kept[1]]:
+            stream.close()
+
+
+def test_what_was_read_is_forgotten() -> None:
+    """A task that reads one stream after the other keeps the last ones in mind."""
+    limiter = RateLimiter(rpm=1_000_000, concurrency=5)
+
+    @limiter
+    def words(**_body: Any) -> Iterator[str]:
+        yield "one"
+
+    for _ in range(2 * MOST):
+        list(words(**BODY))
+    flights = flights_of(limiter._engine.families()["*"])
+
+    assert len(flights._of) <= MOST
+    assert [len(streams.numbers) for streams in flights._read_by.values()] == [1]
+    flights._of.clear()
+    assert len(flights._read_by) == 0
