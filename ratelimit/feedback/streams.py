@@ -11,9 +11,10 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
+from ratelimit.feedback.answers import error_by_shape
 from ratelimit.feedback.bodies import Members
 from ratelimit.feedback.counts import Usage, read_usage
-from ratelimit.feedback.untrusted import field, items, text
+from ratelimit.feedback.untrusted import field, is_filled, items, text
 
 MOST_TEXT: Final = 1_000_000
 """Characters of generated text that are kept for counting."""
@@ -120,6 +121,8 @@ class StreamUsage:
             error = field(field(chunk, "response"), "error")
         if error is None and kind == "error":
             error = chunk
+        if error is None and found is None and not (kind or is_filled(choices)):
+            error = _error_by_shape(chunk)
         self._add_error(error)
 
     def add_usage(self, found: Usage | None) -> None:
@@ -179,17 +182,31 @@ class StreamUsage:
             self._length += len(self._parts[-1])
 
 
+def _error_by_shape(chunk: object) -> object:
+    """Return the error that a chunk of an unknown form is; None where it is none.
+
+    One that holds nothing keeps the connection alive.
+    """
+    if not isinstance(chunk, Mapping):
+        return None
+    return error_by_shape({name: value for name, value in chunk.items() if name != "choices"})
+
+
 class SSEUsage:
     """Reads a server-sent event stream as bytes, fed in any pieces.
 
-    What it finds is `StreamUsage`'s. Of an event beyond `LONGEST_LINE` bytes only the
-    few members are kept that hold its usage or error.
+    What it finds is `StreamUsage`'s. Of a line beyond `LONGEST_LINE` bytes only the few
+    members are kept that hold its usage or error.
     """
 
     def __init__(self) -> None:
         self._stream = StreamUsage()
         self._line = bytearray()
+        self._ends_in_cr = False
         self._members: Members | None = None
+        self._name = b""
+        self._lines: list[bytes] = []
+        self._size = 0
 
     @property
     def usage(self) -> Usage | None:
@@ -218,9 +235,12 @@ class SSEUsage:
 
     def feed(self, piece: bytes) -> None:
         """Take the next bytes of the stream."""
+        if self._ends_in_cr and piece:
+            piece = piece.removeprefix(b"\n")
+            self._ends_in_cr = False
         if b"\r" in piece:
-            # empty lines mean nothing here, so CRLF may become two
-            piece = piece.replace(b"\r", b"\n")
+            self._ends_in_cr = piece.endswith(b"\r")
+            piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *lines, rest = piece.split(b"\n")
         for line in lines:
             self._extend(line)
@@ -228,8 +248,9 @@ class SSEUsage:
         self._extend(rest)
 
     def close(self) -> None:
-        """Take what is left as a line: the stream may end without a line end."""
+        """Take what is left: the stream may end without a line end."""
         self._end_line()
+        self._end_event()
 
     def _extend(self, piece: bytes) -> None:
         if self._members is not None:
@@ -244,20 +265,59 @@ class SSEUsage:
 
     def _end_line(self) -> None:
         if self._members is not None:
-            self._stream.feed(self._members.found)
+            self._take(self._members.found)
             self._members = None
             return
 
         line = bytes(self._line)
         self._line.clear()
-        if line.startswith(b"data:"):
-            data = line[5:].strip()
-            if data == b"[DONE]":
-                self._stream.finished = True
-                return
-            try:
-                event: object = json.loads(data)
-            except (ValueError, RecursionError):  # the client reads the same bytes itself
-                return
-            if isinstance(event, Mapping):
-                self._stream.feed(event)
+        if not line:
+            self._end_event()
+        elif line.startswith(b"data:"):
+            self._add_data(line[5:].strip())
+        elif line.startswith(b"event:"):
+            self._name = line[6:].strip()
+
+    def _add_data(self, data: bytes) -> None:
+        """Take a line of data, which is a whole event nearly always.
+
+        One that is none is kept until the event's end, beside those that follow it.
+        """
+        if data == b"[DONE]":
+            self._end_event()
+            self._stream.finished = True
+        elif self._lines or not self._is_taken(data):
+            self._lines.append(data)
+            self._size += len(data) + 1
+            if self._size > LONGEST_LINE:
+                self._end_event()
+
+    def _end_event(self) -> None:
+        """Take the event that stands in several lines.
+
+        Where they are none together, events may have come without an empty line between
+        them, after one that was cut.
+        """
+        lines = self._lines
+        if lines and not self._is_taken(b"\n".join(lines)):
+            for line in lines[1:]:
+                self._is_taken(line)
+        self._name, self._lines, self._size = b"", [], 0
+
+    def _is_taken(self, data: bytes) -> bool:
+        """Take an event; return whether it is one."""
+        try:
+            event: object = json.loads(data)
+        except (ValueError, RecursionError):  # the client reads the same bytes itself
+            return False
+        if isinstance(event, Mapping):
+            self._take(event)
+        return True
+
+    def _take(self, event: Mapping[str, object]) -> None:
+        self._stream.feed({"error": event} if self._is_error(event) else event)
+
+    def _is_error(self, event: Mapping[str, object]) -> bool:
+        """Tell whether an event is an error by its name alone."""
+        is_chunk = "error" in event or "choices" in event
+        return self._name == b"error" and not is_chunk
