@@ -149,16 +149,17 @@ def _warn_of_no_usage(lease: Lease, *, is_stream: bool) -> None:
 
 
 class Decompressor:
-    """Undoes gzip and deflate in passing.
+    """Undoes gzip, of one member or several, and deflate in passing.
 
     What cannot be undone becomes nothing, with one warning.
     """
 
-    __slots__ = ("_begun", "_zlib")
+    __slots__ = ("_begun", "_head", "_zlib")
 
     def __init__(self) -> None:
         self._zlib: Any = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either header
         self._begun = False
+        self._head = b""
 
     @property
     def is_broken(self) -> bool:
@@ -170,8 +171,14 @@ class Decompressor:
         if self._zlib is None:
             return b""
 
+        if not self._begun:
+            piece = self._head + piece
+            if len(piece) < _HEADER:
+                self._head = piece
+                return b""
+
         try:
-            plain: bytes = self._zlib.decompress(piece)
+            plain = self._inflated(piece)
         except zlib.error:
             if self._begun:
                 self._zlib = None
@@ -188,6 +195,24 @@ class Decompressor:
 
         self._begun = True
         return plain
+
+    def _inflated(self, piece: bytes) -> bytes:
+        plain = []
+        while piece:
+            if self._zlib.eof:
+                if not piece.startswith(_MEMBER):
+                    break  # what stands behind the body is none of it
+                self._zlib = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            plain.append(self._zlib.decompress(piece))
+            piece = self._zlib.unused_data
+        return b"".join(plain)
+
+
+_HEADER: Final = 2
+"""Bytes by which a body with a header is known from one without."""
+
+_MEMBER: Final = b"\x1f"
+"""The first byte of a member of gzip."""
 
 
 def body_meter(lease: Lease, headers: Headers, host: str, *, plain: bool = False) -> BodyMeter:
