@@ -96,3 +96,19 @@ def test_a_text_is_neither_json_nor_a_stream(body: bytes, cuts: list[int]) -> No
 
     assert reserved > 100
     assert lease.cost["tokens"] == reserved
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+@pytest.mark.parametrize("coding", ["", "gzip"])
+@pytest.mark.parametrize("body", [EVENT, b"data: " + EVENT + b"\n\n", b"\r\ndata: " + EVENT])
+def test_pieces_of_any_kind_of_bytes_pass(body: bytes, coding: str, kind: Any) -> None:
+    """A transport may hand on a part of its buffer."""
+    lease = RateLimiter(tpm=100_000, clock=ThreadClock()).acquire_sync(BODY)
+    assert isinstance(lease, AdmittedLease)
+    meter = body_meter(lease, [(b"content-encoding", coding.encode())], "")
+    raw = packed(body, coding)
+    for start in range(0, len(raw), 9):
+        meter.pass_on(kind(raw[start : start + 9]))
+    meter.end(complete=True)
+
+    assert lease.cost["tokens"] == 40

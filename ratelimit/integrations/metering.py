@@ -77,7 +77,7 @@ class BodyMeter:
 
     def pass_on(self, piece: bytes) -> None:
         """Read a piece on its way to the task that reads the body."""
-        self.feed(piece)
+        self.feed(piece if type(piece) is bytes else bytes(piece))  # a transport may pass a view
         if isinstance(self._reader, SSEUsage):
             note_reader(self._lease)
 
