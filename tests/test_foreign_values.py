@@ -15,6 +15,7 @@ from ratelimit.feedback import (
     read_error,
     read_error_answer,
     read_exception,
+    read_headers,
     read_refusal,
     read_response,
     read_usage,
@@ -79,6 +80,24 @@ def test_an_embedding_is_an_answer(value: Any) -> None:
     """What a function makes of the server's answer holds something generated."""
     assert read_error_answer({"data": value, "error": {"code": 500}}) is None
     assert read_error_answer({"embeddings": value, "message": "done", "code": 429}) is None
+
+
+class Unhashable:
+    """Raises when a dictionary asks for its hash."""
+
+    def __hash__(self) -> int:
+        raise RuntimeError("no hash")
+
+
+@pytest.mark.parametrize("name", [Hostile(), Unhashable(), np.array([1, 2]), 5, None, ("a", "b")])
+def test_a_header_that_is_none_is_left_out(name: Any) -> None:
+    """Those beside it count."""
+    headers: Any = [(name, "1"), ("x-ratelimit-limit-requests", "60"), ("retry-after", "3")]
+    refusal = read_refusal(429, headers, b"")
+
+    assert [reading.limit for reading in read_headers(headers)] == [60]
+    assert refusal is not None
+    assert refusal.wait == 3
 
 
 def test_an_embedding_that_is_returned_settles_by_its_usage() -> None:
