@@ -179,7 +179,7 @@ def _counts(holder: object) -> Usage | None:
 
     A total alone is taken for the prompt's, as of embeddings.
     """
-    look: _Look = holder.get if isinstance(holder, dict) else partial(field, holder)
+    look: _Look = holder.get if type(holder) is dict else partial(field, holder)
     alone = 0
     for names in _SERVERS:
         prompt, output = _sum(look, names.prompt), _sum(look, names.output)

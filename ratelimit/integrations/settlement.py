@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final, Literal
 
-from ratelimit.errors import EstimateWarning, LimiterWarning, caution
+from ratelimit.errors import EstimateWarning, LimiterError, LimiterWarning, caution
 from ratelimit.estimate.models import traits_of
 from ratelimit.feedback import (
     SSEUsage,
@@ -103,8 +103,30 @@ def settle_answer(lease: Lease, answer: object, *, by: SettleBy = "usage") -> bo
 
     An HTTP response is read by its status as well: a refusal is counted, a redirect
     costs nothing. So is a refusal in a tuple or list; an exception means what it would
-    mean if it were raised. A text is what a model has generated, and is not read.
+    mean if it were raised. A text is what a model has generated, and is not read. What
+    cannot be read keeps its reserve.
     """
+    try:
+        return _settle_answer(lease, answer, by)
+    except LimiterError:
+        raise
+    except Exception as error:  # noqa: BLE001  # a foreign object may raise anything
+        warn_of_unread(error)
+        lease.close()
+        return True
+
+
+def warn_of_unread(error: Exception) -> None:
+    """Say once that the reserve stays of an answer that failed when it was looked at.
+
+    The user's call has succeeded, and must not end in that failure.
+    """
+    warn_once(
+        "unread answer", f"an answer could not be read ({error!r}), so its reserve stays debited"
+    )
+
+
+def _settle_answer(lease: Lease, answer: object, by: SettleBy) -> bool:
     if isinstance(answer, str):
         if by == "usage" or lease.ended:
             return False
