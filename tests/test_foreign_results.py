@@ -6,7 +6,7 @@ import asyncio
 import io
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx2
 import pytest
@@ -75,6 +75,24 @@ class Number(int):
         raise ValueError(other)
 
     __ge__ = __float__ = __le__  # type: ignore[assignment]
+
+
+class Unhashable(Exception):
+    """A refusal that raises when it is asked for its hash, or for its response."""
+
+    status_code = 429
+    headers: ClassVar[dict[str, str]] = {"retry-after": "3"}
+
+    @property
+    def response(self) -> Any:
+        """Fail to load."""
+        raise ValueError("no response")
+
+    def __hash__(self) -> int:
+        raise ValueError("no hash")
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("cannot be compared")
 
 
 class AnyName:
@@ -155,6 +173,19 @@ def test_an_answer_that_cannot_be_read_is_said_once(monkeypatch: pytest.MonkeyPa
     ask(**BODY)  # every warning is an error here
 
     assert held.statistics().in_flight == 0
+
+
+def test_an_error_without_a_hash_is_raised_as_it_is() -> None:
+    """It cannot be marked as counted; it is counted all the same."""
+    held = RateLimiter(tpm=100_000, arrival_slack=0, clock=ThreadClock())
+
+    def ask(**_body: Any) -> None:
+        raise Unhashable
+
+    with pytest.raises(Unhashable):
+        held(ask)(**BODY)
+
+    assert held.statistics().refused == 1
 
 
 def test_a_refusal_behind_a_chunk_that_cannot_be_read_is_counted(
