@@ -111,6 +111,38 @@ def test_the_usage_of_a_response_that_was_read_settles(send: Callable[..., Any])
     assert limiter.statistics().families["*"].levels["tokens/60s"] == pytest.approx(99_960, abs=1)
 
 
+def events(*each: dict[str, Any]) -> io.BytesIO:
+    """Make the body of a stream."""
+    return io.BytesIO(b"".join(b"data: %b\n\n" % json.dumps(one).encode() for one in each))
+
+
+WORD = {"choices": [{"index": 0, "delta": {"content": "hi"}}]}
+STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens", "refused"),
+    [
+        (events(WORD, STOP, {"choices": [], **USED}), 40, 0),
+        (events({**WORD, **USED}), 108, 0),  # cut: its server broke off
+        (events(WORD, ERROR), 108, 1),
+        (events({**STOP, **USED}, ERROR), 40, 1),
+        (events(WORD, STOP), 9, 0),
+    ],
+    ids=["used", "cut", "refused", "used and refused", "text"],
+)
+@pytest.mark.parametrize("send", SENDERS[:-1])  # the SDK reads a stream by itself
+def test_a_stream_that_was_read_whole_is_read_as_one(
+    send: Callable[..., Any], body: io.BytesIO, tokens: int, refused: int
+) -> None:
+    """A function may ask for a stream and return the response with all of it."""
+    limiter = asked(send(io.BytesIO(body.getvalue()), read=True))
+    family = limiter.statistics().families["*"]
+
+    assert 100_000 - family.levels["tokens/60s"] == pytest.approx(tokens, abs=1)
+    assert (family.refused, family.in_flight) == (refused, 0)
+
+
 @pytest.mark.logs("returned no usage")
 @pytest.mark.parametrize("kind", [str, str.encode, lambda text: bytearray(text.encode())])
 @pytest.mark.parametrize("holder", [lambda text: (text, "label"), lambda text: ["label", text]])

@@ -24,7 +24,7 @@ from ratelimit.feedback import (
     read_response,
     read_usage,
 )
-from ratelimit.feedback.answers import error_of, host_of, reply_status, said_in
+from ratelimit.feedback.answers import error_of, host_of, kept_body, reply_status, said_in
 from ratelimit.feedback.failures import refusal_among
 from ratelimit.feedback.streams import MOST_TEXT
 from ratelimit.lease import AdmittedLease as Lease
@@ -122,7 +122,8 @@ def warn_of_unread(error: Exception) -> None:
     The user's call has succeeded, and must not end in that failure.
     """
     warn_once(
-        "unread answer", f"an answer could not be read ({error!r}), so its reserve stays debited"
+        "unread answer",
+        f"an answer could not be read ({type(error).__name__}), so its reserve stays debited",
     )
 
 
@@ -154,7 +155,20 @@ def _settle_answer(lease: Lease, answer: object, by: SettleBy) -> bool:
             lease.close()
             return True
 
-    return settle_whole(lease, read_usage(answer), said_in(answer), host_of(answer))
+    return _settle_said(lease, answer, by)
+
+
+def _settle_said(lease: Lease, answer: object, by: SettleBy) -> bool:
+    """Settle by what an answer says, also by a stream that was read to its end."""
+    said, host = said_in(answer), host_of(answer)
+    body = kept_body(answer) if said is None else None
+    if body is not None:
+        stream = SSEUsage()
+        stream.feed(body)
+        stream.close()
+        if stream.usage or stream.error or stream.text:
+            return settle_stream(lease, stream, complete=True, by=by, host=host)
+    return settle_whole(lease, read_usage(answer), said, host)
 
 
 def settle_whole(lease: Lease, usage: Usage | None, answer: object, host: str) -> bool:
