@@ -6,10 +6,14 @@ import asyncio
 import io
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import httpx2
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ratelimit import EstimateWarning, RateLimiter
 from ratelimit.integrations import settlement
@@ -205,3 +209,43 @@ def test_a_refusal_behind_a_chunk_that_cannot_be_read_is_counted(
         list(ask(**BODY))
 
     assert held.statistics().refused == 1
+
+
+NUMBERS = st.integers() | st.floats() | st.sampled_from([200, 429, 503, -1, 10**400, np.int64(429)])
+LEAVES = st.none() | st.booleans() | NUMBERS | st.text(max_size=9) | st.binary(max_size=9)
+NAMES = st.sampled_from(
+    [
+        *("usage", "prompt_tokens", "completion_tokens", "total_tokens", "usageMetadata", "error"),
+        *("choices", "index", "delta", "finish_reason", "message", "content", "text", "response"),
+        *("status", "status_code", "headers", "code", "type", "_content", "body", "x_groq", "data"),
+        *("base_resp", "errors", "success", "detail", "metadata", "details", "retry-after", "url"),
+    ]
+)
+SHAPES = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(NAMES, inner, max_size=5)
+        | st.dictionaries(NAMES, inner, max_size=5).map(lambda each: SimpleNamespace(**each))
+    ),
+    max_leaves=12,
+)
+
+
+@pytest.mark.filterwarnings("ignore::ratelimit.LimiterWarning")
+@pytest.mark.parametrize("door", [sync, chunk])
+@given(result=SHAPES)
+def test_a_result_of_any_shape_settles_within_bounds(
+    door: Callable[[RateLimiter, Any], Any], result: Any
+) -> None:
+    """What looks like usage takes at most two periods' tokens, and gives back no more
+    than was reserved.
+    """
+    held = RateLimiter(tpm=100_000, arrival_slack=0, clock=ThreadClock())
+    found = door(held, result)
+    family = held.statistics().families["*"]
+
+    assert found is result
+    assert (family.in_flight, family.refused <= 1) == (0, True)
+    assert -100_000 <= family.levels["tokens/60s"] <= 100_000
