@@ -264,6 +264,22 @@ def test_a_name_is_found_wherever_an_object_keeps_it() -> None:
     assert found == [[1, 2, 3, 4, None], [1, 2, 3, 5, 5]]
 
 
+@pytest.mark.parametrize("count", [-5, "9", 1e30, float("nan"), True, [9]])
+@pytest.mark.parametrize("name", ["completion_tokens", "prompt_tokens", "total_tokens"])
+def test_a_usage_that_cannot_be_takes_back_an_earlier_one(name: str, count: object) -> None:
+    """What a stream has used by half of it is not what it has used."""
+    stream = StreamUsage()
+    stream.feed(word("a", usage={"prompt_tokens": 3, "completion_tokens": 1}))
+    stream.feed(word("b", usage={"prompt_tokens": 3, "completion_tokens": 9, name: count}))
+    taken_back = stream.usage
+    for usage in (None, {}, {"prompt_tokens": 0, "completion_tokens": 0}):
+        stream.feed(word("c", usage={"prompt_tokens": 3, "completion_tokens": 12}))
+        stream.feed({"choices": [], "usage": usage})
+
+    assert taken_back is None
+    assert stream.usage == Usage(3, 12, 15)
+
+
 @pytest.mark.parametrize(
     "event",
     [

@@ -13,7 +13,7 @@ from typing import Final
 
 from ratelimit.feedback.answers import error_by_shape
 from ratelimit.feedback.bodies import Members
-from ratelimit.feedback.counts import Usage, read_usage
+from ratelimit.feedback.counts import Usage, is_impossible, read_usage
 from ratelimit.feedback.untrusted import field, is_filled, items, text
 
 MOST_TEXT: Final = 1_000_000
@@ -115,15 +115,11 @@ class StreamUsage:
         found = read_usage(chunk)
         # chat's last chunk, which some servers send without a finish reason before it
         self._ends_in_usage = found is not None and isinstance(choices, list) and not choices
+        if self.usage is not None and found is None and is_impossible(chunk):
+            self.usage = None  # what was used so far is less than what was used
         self.add_usage(found)
-        error = field(chunk, "error")
-        if error is None:
-            error = field(field(chunk, "response"), "error")
-        if error is None and kind == "error":
-            error = chunk
-        if error is None and found is None and not (kind or is_filled(choices)):
-            error = _error_by_shape(chunk)
-        self._add_error(error)
+        is_known = kind or found is not None or is_filled(choices)
+        self._add_error(_error_in(chunk, kind, is_known=bool(is_known)))
 
     def add_usage(self, found: Usage | None) -> None:
         """Take the usage of one chunk; None when it has none."""
@@ -182,12 +178,19 @@ class StreamUsage:
             self._length += len(self._parts[-1])
 
 
-def _error_by_shape(chunk: object) -> object:
-    """Return the error that a chunk of an unknown form is; None where it is none.
+def _error_in(chunk: object, kind: str, *, is_known: bool) -> object:
+    """Return the error that a chunk holds or is; None where there is none.
 
-    One that holds nothing keeps the connection alive.
+    One of an unknown form that holds nothing keeps the connection alive.
     """
-    if not isinstance(chunk, Mapping):
+    error = field(chunk, "error")
+    if error is None:
+        error = field(field(chunk, "response"), "error")
+    if error is not None:
+        return error
+    if kind == "error":
+        return chunk
+    if is_known or not isinstance(chunk, Mapping):
         return None
     return error_by_shape({name: value for name, value in chunk.items() if name != "choices"})
 
