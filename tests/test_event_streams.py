@@ -113,6 +113,9 @@ def test_a_refusal_inside_a_stream_is_found_in_a_foreign_shape(body: bytes) -> N
         assert read_error(reader.error) is not None
 
 
+NOTHING: list[Any] = [{}, "", [], False, 0, None]
+
+
 @pytest.mark.parametrize(
     "chunk",
     [
@@ -123,6 +126,9 @@ def test_a_refusal_inside_a_stream_is_found_in_a_foreign_shape(body: bytes) -> N
         {"event_type": "stream-start", "id": "x"},
         {"output": {"text": "hi"}, "code": 429, "message": "hi"},
         *EVENTS,
+        *({**EVENTS[0], "error": nothing} for nothing in NOTHING),
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "error": {}}]},
+        {"type": "response.created", "response": {"error": {}}},
         {},
     ],
 )

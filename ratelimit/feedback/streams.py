@@ -137,10 +137,12 @@ class StreamUsage:
         self.usage = found
 
     def _add_error(self, error: object) -> None:
-        """Take the error of a chunk, an event or a choice; None when it has none."""
+        """Take the error of a chunk, an event or a choice; nothing when it has none."""
+        if not is_filled(error) or isinstance(error, (int, float)):
+            return
         if isinstance(error, str):
             self.error = {"message": error}
-        elif error is not None and not isinstance(error, (int, float)):
+        else:
             found = {name: field(error, name) for name in _ERROR_FIELDS}
             self.error = {name: value for name, value in found.items() if value is not None}
 
@@ -184,9 +186,9 @@ def _error_in(chunk: object, kind: str, *, is_known: bool) -> object:
     One of an unknown form that holds nothing keeps the connection alive.
     """
     error = field(chunk, "error")
-    if error is None:
+    if not is_filled(error):
         error = field(field(chunk, "response"), "error")
-    if error is not None:
+    if is_filled(error):
         return error
     if kind == "error":
         return chunk
