@@ -15,6 +15,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from ratelimit.feedback.finality import OVERLOADED_CODES, is_refusing
+from ratelimit.feedback.messages import MESSAGES
 from ratelimit.feedback.refusals import Refusal, codes_of, read_refusal
 from ratelimit.feedback.untrusted import amount, decoded, field, http_status, is_filled, items, text
 
@@ -126,7 +127,7 @@ def error_by_shape(answer: object) -> object:
     if isinstance(errors, list) and errors:
         return with_status(errors[0], answer)
 
-    message = next(filter(None, (text(field(answer, name)) for name in _TEXTS)), "")
+    message = next(filter(None, (text(field(answer, name)) for name in MESSAGES)), "")
     status = _status(answer)
     if field(answer, "success") is False or (status is not None and message):
         return {"message": message, "code": status or field(answer, "code")}
@@ -139,9 +140,6 @@ def error_by_shape(answer: object) -> object:
 
 _OUTPUTS: Final = ("text", "results", "embeddings", "response", "result")
 """Where further endpoints, and other vendors' answers, hold what was generated."""
-
-_TEXTS: Final = ("message", "msg", "detail", "error_msg")
-"""Where such an error has its text."""
 
 _MINIMAX_STATUSES: Final[Mapping[float, int]] = {
     1002: 429,
