@@ -353,6 +353,54 @@ def test_a_call_takes_as_many_steps_whatever_is_in_flight() -> None:
             stream.close()
 
 
+def test_a_call_without_a_free_slot_looks_at_event_loops_not_at_calls() -> None:
+    """Whether a slot is lost to a closed event loop is seen without a look at each."""
+    steps = []
+    for slots in (10, 500):
+        limiter = RateLimiter(rpm=100_000, concurrency=slots)
+
+        async def main(limiter: RateLimiter, slots: int) -> int:
+            held = [limiter.acquire_nowait(tokens=1) for _ in range(slots)]
+
+            def refused() -> None:
+                with pytest.raises(WouldBlock):
+                    limiter.acquire_nowait(tokens=1)
+
+            refused()
+            found = steps_of(refused)
+            for lease in held:
+                lease.settle(tokens=1)
+            return found
+
+        steps.append(asyncio.run(main(limiter, slots)))
+
+    assert steps[0] == steps[1]
+
+
+def test_event_loops_that_were_closed_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program may make one for each of its calls; those of calls that are in flight
+    stay known, so that these are ended when a slot is wanted.
+    """
+    monkeypatch.setattr("ratelimit.lease.flights.MOST", 5)
+    limiter = RateLimiter(rpm=100_000, concurrency=4)
+    kept = []
+    for number in range(40):
+        loop = asyncio.new_event_loop()
+        kept.append((loop, loop.run_until_complete(limiter.acquire(tokens=1))))
+        if number >= 3:
+            kept[-1][1].settle(tokens=1)
+        loop.close()
+    noted = flights_of(limiter._engine.families()["*"])._loops
+    known = [reference() for reference in noted]
+
+    assert known[:3] == [loop for loop, _ in kept[:3]]
+    assert len(known) <= 15
+    taken = [limiter.acquire_nowait(tokens=1) for _ in range(4)]
+    assert len(noted) == 0
+    for lease in taken:
+        lease.settle(tokens=1)
+
+
 def test_what_was_read_is_forgotten() -> None:
     """A task that reads one stream after the other keeps the last ones in mind."""
     limiter = RateLimiter(rpm=1_000_000, concurrency=5)

@@ -45,10 +45,12 @@ class Flight:
     @property
     def is_dead(self) -> bool:
         """Whether nobody is left to end the call: its event loop is closed."""
-        if self.loop is None:
-            return False
-        loop: Any = self.loop()
-        return loop is None or (hasattr(loop, "is_closed") and loop.is_closed())
+        return self.loop is not None and _is_closed(self.loop)
+
+
+def _is_closed(reference: weakref.ref[Any]) -> bool:
+    loop = reference()
+    return loop is None or (hasattr(loop, "is_closed") and loop.is_closed())
 
 
 class Streams:
@@ -66,11 +68,12 @@ class Flights:
     Each change is one step of a dict, so that no lock is needed.
     """
 
-    __slots__ = ("_most", "_of", "_read_by")
+    __slots__ = ("_loops", "_most", "_of", "_read_by")
 
     def __init__(self) -> None:
         self._of: dict[int, Flight] = {}
         self._most = MOST
+        self._loops: dict[weakref.ref[Any], None] = {}
         # What a task reads is changed by this task alone, and dropped with the last of
         # its calls.
         self._read_by: weakref.WeakValueDictionary[object, Streams] = weakref.WeakValueDictionary()
@@ -82,7 +85,11 @@ class Flights:
         if flight is None or flight.lease() is not lease:
             if len(self._of) >= self._most:
                 self._most = max(2 * len(self.all()), MOST)
-            flight = self._of[number] = Flight(lease)
+                self.drop_closed()
+            flight = Flight(lease)
+            if flight.loop is not None:
+                self._loops[flight.loop] = None
+            self._of[number] = flight
         return flight
 
     def note_reader(self, lease: AdmittedLease, task: object) -> None:
@@ -115,6 +122,17 @@ class Flights:
             else:
                 found.append(lease)
         return found[::-1]
+
+    def are_of(self, loop: object) -> bool:
+        """Tell whether no event loop but this one has made any of the calls."""
+        return all(reference() is loop for reference in list(self._loops))
+
+    def drop_closed(self) -> None:
+        """Drop the event loops that are closed and of which no call is in flight."""
+        used = {flight.loop for _, flight in self.all()}
+        for reference in list(self._loops):
+            if reference not in used and _is_closed(reference):
+                self._loops.pop(reference, None)
 
     def all(self) -> list[tuple[AdmittedLease, Flight]]:
         """Return the calls in flight, the last one first, and drop those that ended."""
@@ -174,9 +192,14 @@ def end_dead(family: ModelFamily) -> float:
     has calls in flight.
     """
     running, again = running_loop(), inf
-    for lease, flight in flights_of(family).all():
+    flights = flights_of(family)
+    if flights.are_of(running):
+        return again
+
+    for lease, flight in flights.all():
         if flight.is_dead:
             lease.close()
         elif flight.loop is not None and flight.loop() is not running:
             again = LOOK_SECONDS
+    flights.drop_closed()
     return again
