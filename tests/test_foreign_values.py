@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -113,9 +115,15 @@ def test_an_embedding_that_is_returned_settles_by_its_usage() -> None:
     assert limiter.statistics().families["*"].levels["tokens/60s"] == pytest.approx(991, abs=1)
 
 
-@pytest.mark.parametrize("kind", [np.int64, np.int32, np.float32, np.float64])
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.float32, np.float64, Decimal, Fraction])
 def test_counts_of_foreign_numbers_are_counts(kind: Any) -> None:
     """A sum made by an array library is a number of its own kind."""
     counts = {"prompt_tokens": kind(9), "completion_tokens": kind(3)}
 
     assert read_usage({"usage": counts}) == Usage(9, 3, 12)
+
+
+@pytest.mark.parametrize("value", [Decimal("sNaN"), Decimal("NaN"), Fraction(10**400), np.nan])
+def test_a_foreign_number_that_cannot_be_is_no_count(value: Any) -> None:
+    """The reserve of its call stays."""
+    assert read_usage({"usage": {"prompt_tokens": value, "completion_tokens": 3}}) is None
