@@ -9,6 +9,14 @@ import pytest
 from ratelimit.estimate import Estimator
 
 WORDS = "word " * 500
+USER: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
+
+
+def fields(text: Any) -> dict[str, Any]:
+    """Make a schema of one field with this description."""
+    return {"type": "object", "properties": {"a": {"type": "string", "description": text}}}
+
+
 BODIES: dict[str, Any] = {
     "content": lambda text: {"messages": [{"role": "user", "content": text}]},
     "part": lambda text: {
@@ -28,6 +36,31 @@ BODIES: dict[str, Any] = {
                 "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": text}}],
             }
         ]
+    },
+    "tool": lambda text: {
+        **USER,
+        "tools": [{"type": "function", "function": {"name": "f", "description": text}}],
+    },
+    "function": lambda text: {**USER, "functions": [{"name": "f", "description": text}]},
+    "tool of Responses": lambda text: {
+        "input": "hi",
+        "tools": [{"type": "function", "name": "f", "description": text}],
+    },
+    "custom tool": lambda text: {
+        "input": "hi",
+        "tools": [{"type": "custom", "name": "f", "description": text}],
+    },
+    "tool of another vendor": lambda text: {**USER, "tools": [{"name": "f", "input": text}]},
+    "parameter": lambda text: {
+        **USER,
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": fields(text)}}],
+    },
+    "format": lambda text: {
+        **USER,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "f", "schema": fields(text)},
+        },
     },
 }
 

@@ -8,7 +8,9 @@ import zlib
 import pytest
 
 from ratelimit.estimate import Estimator
-from ratelimit.estimate.pdf import BYTES_PER_PAGE, READ, pages
+from ratelimit.estimate import pdf as pdfs
+from ratelimit.estimate.pdf import BYTES_PER_PAGE, READ
+from ratelimit.estimate.untrusted import decode_base64
 from tests.prompts import responses, tok
 
 PROSE = "The river rose by two metres overnight, and the bridge at Ulm was closed."
@@ -17,6 +19,11 @@ PROSE = "The river rose by two metres overnight, and the bridge at Ulm was close
 def pdf(body: bytes) -> str:
     """A PDF with this body in base64."""
     return base64.b64encode(b"%PDF-1.7\n" + body).decode()
+
+
+def pages(data: str) -> int:
+    """The pages of a PDF in base64."""
+    return pdfs.pages(decode_base64(data, READ), data)
 
 
 def test_pages_are_found_where_a_pdf_has_them() -> None:
@@ -33,6 +40,33 @@ def test_pages_are_found_where_a_pdf_has_them() -> None:
     assert pages(pdf(page * 4 + far)) == 6
     assert pages(pdf(b"\x80" * 10 * BYTES_PER_PAGE)) == 11
     assert pages("") == 1
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        b"<</Type /Pages /Count 12 /Kids [1 0 R] /Resources <</Font <</F1 2 0 R>>>>>>\n",
+        b"<</Kids [1 0 R] /Resources <</Count 9>> /Count 12 /Type/Pages>>\n",
+        b"<</Type /Pages /Count 4>> <</Type /Pages\n/Count\n12>> <</Type /Pages /Count 8>>\n",
+    ],
+)
+@pytest.mark.parametrize(
+    "outlines",
+    [
+        b"<</Type /Outlines /First 5 0 R /Last 9 0 R /Count 4000>>\n",
+        b"<</Title (Chapter) /Parent 4 0 R /Count 700>>\n",
+        b"<</Title (odd >> << title) /Count 700>>\n",
+        b"\x80<<\x80>>\x80<<\x80",
+    ],
+)
+def test_the_entries_of_an_outline_are_no_pages(tree: bytes, outlines: bytes) -> None:
+    """A long file's own count of its pages stands in the tree of pages, and nowhere
+    else.
+    """
+    page, far = b"<</Type /Page>>\n", b"\x80" * 2 * READ
+
+    assert pages(pdf(page + outlines + far + outlines + tree + outlines)) == 12
+    assert pages(pdf(page + tree + outlines + far + outlines)) == 12
 
 
 def file_tokens(data: str) -> int:
@@ -76,6 +110,9 @@ def test_a_long_file_is_left_to_a_thread() -> None:
         b"/ObjStm>>stream\n" * 90_000,
         b"/Type /Pages /Count 1 " * 60_000,
         b"/ObjStm" + b" " * 999_999,
+        b"<<" * 900_000 + b"/Type /Pages",
+        b"/Type /Pages" + b">>" * 900_000,
+        b"<</Type /Pages /Count 9" + b"<</Type /Pages>>" * 130_000,
     ],
 )
 def test_a_hostile_pdf_has_some_pages(hostile: bytes) -> None:

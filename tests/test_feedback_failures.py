@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from http import HTTPStatus
 from http.client import HTTPMessage
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 from urllib.error import HTTPError
 
 import aiohttp
 import httpx2
+import numpy as np
 import openai
 import pytest
 import requests
@@ -26,8 +29,10 @@ from ratelimit.feedback import (
     read_error,
     read_error_answer,
     read_exception,
+    read_refusal,
     read_response,
 )
+from ratelimit.feedback.answers import status_of
 
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")
 MESSAGE = (
@@ -266,6 +271,32 @@ def test_a_refused_response_is_read_with_its_host(kind: int) -> None:
     assert here is not None
     assert (there.may_be_final, there.hopeless) == (True, False)
     assert (here.may_be_final, here.hopeless) == (False, True)
+
+
+STATUSES = [429, HTTPStatus.TOO_MANY_REQUESTS, np.int64(429), np.int16(429)]
+
+
+@pytest.mark.parametrize("status", STATUSES, ids=lambda status: type(status).__name__)
+@pytest.mark.parametrize("name", ["status_code", "status"])
+def test_a_status_is_a_number_of_any_class(name: str, status: Any) -> None:
+    """Frameworks hand on their own enumeration of statuses."""
+    response = SimpleNamespace(**{name: status, "headers": {"retry-after": "3"}})
+    error = type("Refused", (Exception,), {name: status})()
+    refusals = [
+        read_response(response),
+        read_exception(error).refusal,
+        read_refusal(status, {}, b""),
+    ]
+
+    assert None not in refusals
+    assert read_error({name: status, "message": "slow"}) is not None
+
+
+@pytest.mark.parametrize("status", [True, "429", 429.5, 10**400, -429, None, MagicMock()])
+def test_what_cannot_be_a_status_is_none(status: Any) -> None:
+    """A truth, a text and a mock name no status of HTTP."""
+    assert read_response(SimpleNamespace(status_code=status, status=status)) is None
+    assert status_of(SimpleNamespace(status_code=status, status=status)) is None
 
 
 def test_an_exceptions_host_decides_what_its_code_means() -> None:

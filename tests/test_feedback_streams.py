@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletionChunk
 from pydantic import BaseModel, ConfigDict
 
 from ratelimit.feedback import SSEUsage, StreamUsage, Usage, read_error
-from ratelimit.feedback.streams import MOST_TEXT
+from ratelimit.feedback.streams import MOST_CHOICES, MOST_TEXT
 from ratelimit.feedback.untrusted import field
 
 CHAT = {
@@ -264,6 +264,22 @@ def test_a_name_is_found_wherever_an_object_keeps_it() -> None:
     assert found == [[1, 2, 3, 4, None], [1, 2, 3, 5, 5]]
 
 
+@pytest.mark.parametrize("count", [-5, "9", 1e30, float("nan"), True, [9]])
+@pytest.mark.parametrize("name", ["completion_tokens", "prompt_tokens", "total_tokens"])
+def test_a_usage_that_cannot_be_takes_back_an_earlier_one(name: str, count: object) -> None:
+    """What a stream has used by half of it is not what it has used."""
+    stream = StreamUsage()
+    stream.feed(word("a", usage={"prompt_tokens": 3, "completion_tokens": 1}))
+    stream.feed(word("b", usage={"prompt_tokens": 3, "completion_tokens": 9, name: count}))
+    taken_back = stream.usage
+    for usage in (None, {}, {"prompt_tokens": 0, "completion_tokens": 0}):
+        stream.feed(word("c", usage={"prompt_tokens": 3, "completion_tokens": 12}))
+        stream.feed({"choices": [], "usage": usage})
+
+    assert taken_back is None
+    assert stream.usage == Usage(3, 12, 15)
+
+
 @pytest.mark.parametrize(
     "event",
     [
@@ -303,6 +319,9 @@ def choice(index: int, reason: str | None = None) -> dict[str, object]:
             ],
             True,
         ),
+        ([{"choices": [choice(0, "stop")]}, {"choices": [choice(0)], "usage": CHAT}], True),
+        ([{"choices": [choice(0, "stop")]}, {"choices": [choice(0)]}, word("b")], True),
+        ([{"choices": [choice(0, "stop")]}, {"choices": [choice(1)]}], False),
         ([{"type": "response.output_text.delta", "delta": "a"}], False),
         ([{"type": "response.completed", "response": {}}], True),
         ([{"type": "message_stop"}], True),
@@ -317,3 +336,13 @@ def test_a_stream_is_finished_with_its_last_word(events: list[object], finished:
     stream.feed(sse(*events))
 
     assert stream.finished == finished
+
+
+def test_a_stream_of_endless_choices_is_kept_in_bounds() -> None:
+    """Which of them have ended is remembered of as many as a request can ask for."""
+    stream = StreamUsage()
+    for index in range(10_000):
+        stream.feed({"choices": [choice(index), choice(-index, "stop"), choice(10**index)]})
+
+    assert len(stream._unfinished) + len(stream._ended) <= MOST_CHOICES
+    assert not stream.finished

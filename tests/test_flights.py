@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from ratelimit import RateLimiter, WaitTimeout, WouldBlock
+from ratelimit.lease.flights import MOST, flights_of
 from ratelimit.testing import FakeOpenAI, Latency
 
 pytestmark = pytest.mark.usefixtures("vocabulary")
@@ -300,3 +302,118 @@ def test_attempts_still_wait_for_the_first_headers(url: str) -> None:
 
     in_time(lambda: (asyncio.run(main()), True))
     assert most == 1
+
+
+def steps_of(act: Callable[[], Any]) -> int:
+    """Count the functions that an act calls, of Python's and of C's.
+
+    The least of several times: a collection of garbage may come between.
+    """
+    steps: list[int] = []
+
+    def count(_frame: Any, event: str, _argument: Any) -> None:
+        steps[-1] += event in {"call", "c_call"}
+
+    for _ in range(9):
+        steps.append(0)
+        sys.setprofile(count)
+        try:
+            act()
+        finally:
+            sys.setprofile(None)
+    return min(steps)
+
+
+def test_a_call_takes_as_many_steps_whatever_is_in_flight() -> None:
+    """Only the streams that its own task reads are looked at."""
+    limiter = RateLimiter(rpm=100_000, concurrency=5_000)
+
+    @limiter
+    def words(**_body: Any) -> Iterator[str]:
+        yield "one"
+
+    def read(number: int) -> list[Any]:
+        streams = [words(**BODY) for _ in range(number)]
+        for stream in streams:
+            next(stream)
+        return streams
+
+    def steps() -> int:
+        return steps_of(lambda: limiter.acquire_nowait(tokens=1).settle(tokens=1))
+
+    with ThreadPoolExecutor(1) as pool:
+        kept = [pool.submit(read, 10).result()]
+        steps()
+        few = steps()
+        kept.append(pool.submit(read, 500).result())
+
+        assert steps() == few
+        assert limiter.statistics().in_flight == sum(map(len, kept))
+        for stream in [*kept[0], *kept[1]]:
+            stream.close()
+
+
+def test_a_call_without_a_free_slot_looks_at_event_loops_not_at_calls() -> None:
+    """Whether a slot is lost to a closed event loop is seen without a look at each."""
+    steps = []
+    for slots in (10, 500):
+        limiter = RateLimiter(rpm=100_000, concurrency=slots)
+
+        async def main(limiter: RateLimiter, slots: int) -> int:
+            held = [limiter.acquire_nowait(tokens=1) for _ in range(slots)]
+
+            def refused() -> None:
+                with pytest.raises(WouldBlock):
+                    limiter.acquire_nowait(tokens=1)
+
+            refused()
+            found = steps_of(refused)
+            for lease in held:
+                lease.settle(tokens=1)
+            return found
+
+        steps.append(asyncio.run(main(limiter, slots)))
+
+    assert steps[0] == steps[1]
+
+
+def test_event_loops_that_were_closed_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program may make one for each of its calls; those of calls that are in flight
+    stay known, so that these are ended when a slot is wanted.
+    """
+    monkeypatch.setattr("ratelimit.lease.flights.MOST", 5)
+    limiter = RateLimiter(rpm=100_000, concurrency=4)
+    kept = []
+    for number in range(40):
+        loop = asyncio.new_event_loop()
+        kept.append((loop, loop.run_until_complete(limiter.acquire(tokens=1))))
+        if number >= 3:
+            kept[-1][1].settle(tokens=1)
+        loop.close()
+    noted = flights_of(limiter._engine.families()["*"])._loops
+    known = [reference() for reference in noted]
+
+    assert known[:3] == [loop for loop, _ in kept[:3]]
+    assert len(known) <= 15
+    taken = [limiter.acquire_nowait(tokens=1) for _ in range(4)]
+    assert len(noted) == 0
+    for lease in taken:
+        lease.settle(tokens=1)
+
+
+def test_what_was_read_is_forgotten() -> None:
+    """A task that reads one stream after the other keeps the last ones in mind."""
+    limiter = RateLimiter(rpm=1_000_000, concurrency=5)
+
+    @limiter
+    def words(**_body: Any) -> Iterator[str]:
+        yield "one"
+
+    for _ in range(2 * MOST):
+        list(words(**BODY))
+    flights = flights_of(limiter._engine.families()["*"])
+
+    assert len(flights._of) <= MOST
+    assert [len(streams.numbers) for streams in flights._read_by.values()] == [1]
+    flights._of.clear()
+    assert len(flights._read_by) == 0

@@ -10,7 +10,7 @@ import pytest
 from openai.types.chat import ChatCompletion
 
 from ratelimit import RateLimiter
-from ratelimit.feedback import read_error_answer
+from ratelimit.feedback import read_error_answer, read_refusal
 from ratelimit.testing import ThreadClock
 from ratelimit.testing.clocks import TrioClock, VirtualClock
 from tests.batch_api import ANSWER, Api, bodies, good, play
@@ -84,6 +84,62 @@ def test_a_failure_in_a_foreign_shape_is_no_refusal(body: Any) -> None:
 def test_an_answer_with_output_stays_an_answer(body: Any) -> None:
     """A code beside what was generated, or a status that is none, says nothing."""
     assert read_error_answer(json.dumps(body)) is None
+
+
+SAID = "Slow down, please try again in 5s"
+MARKS: list[Any] = ["", {}, [], 0, False, None, True, 429, 429.0, "Too Many Requests"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": 429, "error": "Too Many Requests", "message": SAID, "path": "/v1"},
+        *({"error": mark, "message": SAID} for mark in MARKS),
+        {"error": [{"message": SAID}]},
+        {"error": {"error": {"message": SAID}}},
+        {"error": {"msg": SAID}},
+        {"error": {"message": SAID, "errors": [{"message": "Quota", "reason": "rate"}]}},
+        {"error": {"message": SAID}, "message": "Something went wrong"},
+        {"error": SAID, "message": "Too Many Requests"},
+        {"errors": [{"code": 10, "message": SAID}], "success": False},
+        {"errors": [SAID]},
+        {"detail": SAID},
+        {"detail": {"message": SAID}},
+        {"type": "about:blank", "title": "Too Many Requests", "status": 429, "detail": SAID},
+        {"msg": SAID, "success": False},
+        {"error_msg": SAID, "error_code": 18},
+        [{"error": {"message": SAID}}],
+        [[{"error": {"message": SAID}}]],
+        SAID,
+    ],
+    ids=name,
+)
+def test_what_a_refusal_says_is_read_in_a_foreign_shape(body: Any) -> None:
+    """The pause that it names is obeyed wherever a gateway puts its text."""
+    refusal = read_refusal(429, {}, body if isinstance(body, str) else json.dumps(body))
+
+    assert refusal is not None
+    assert refusal.wait == pytest.approx(5.001)
+
+
+def test_the_code_beside_a_text_counts() -> None:
+    """Where an error is a text, its code and its details stand beside it."""
+    details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "9s"}]
+    body = {"error": "Slow down", "code": "slow_down", "details": details}
+    refusal = read_refusal(429, {}, json.dumps(body))
+
+    assert refusal is not None
+    assert (refusal.code, refusal.slow_down, refusal.wait) == ("slow_down", True, 9)
+
+
+@pytest.mark.parametrize("depth", [1, 3, 900, 100_000])
+def test_errors_inside_errors_end(depth: int) -> None:
+    """What is nested beyond reason is a refusal of which nothing more is known."""
+    body = '{"error":' * depth + '"slow"' + "}" * depth
+    refusal = read_refusal(429, {}, body)
+
+    assert refusal is not None
+    assert refusal.wait is None
 
 
 def test_the_sdks_object_of_a_foreign_error_is_read() -> None:

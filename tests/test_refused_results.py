@@ -10,7 +10,7 @@ import httpx2
 import openai
 import pytest
 
-from ratelimit import RateLimiter
+from ratelimit import Limits, RateLimiter
 from ratelimit.testing import ThreadClock
 
 REQUEST = httpx2.Request("POST", "https://api.openai.com/v1/chat/completions")
@@ -26,9 +26,14 @@ USED = {
 }
 
 
-def response(status: int = 429) -> httpx2.Response:
+def response() -> httpx2.Response:
     """Make the answer of a server that refuses."""
-    return httpx2.Response(status, json=FAILURE, headers={"retry-after": "7"}, request=REQUEST)
+    return httpx2.Response(429, json=FAILURE, headers={"retry-after": "7"}, request=REQUEST)
+
+
+def answered() -> httpx2.Response:
+    """Make the answer of a server that has one."""
+    return httpx2.Response(200, json={"choices": []}, request=REQUEST)
 
 
 def error() -> openai.RateLimitError:
@@ -83,7 +88,7 @@ def test_a_call_that_never_left_costs_nothing_when_its_error_is_returned() -> No
 
 
 @pytest.mark.logs("returned no usage")
-@pytest.mark.parametrize("result", [(), (1, "x"), [[error()]], (response(200), 1), [{"error": 3}]])
+@pytest.mark.parametrize("result", [(), (1, "x"), [[error()]], (answered(), 1), [{"error": 3}]])
 def test_what_holds_no_refusal_counts_none(result: Any) -> None:
     """Only what stands in the result itself is looked at."""
     held = limiter()
@@ -179,5 +184,124 @@ def test_a_refusal_is_not_counted_again_by_the_call_that_replaces_it() -> None:
     except openai.RateLimitError:
         with pytest.raises(ValueError, match="own"):
             ask(fails=fall_back, **BODY)
+
+    assert held.statistics().refused == 1
+
+
+def raise_plain() -> None:
+    """Raise an error of the block's own."""
+    raise ValueError("its own")
+
+
+def raise_twice_plain() -> None:
+    """Raise it in the handler of another one of the block's own."""
+    try:
+        BODY["first"]
+    except KeyError:
+        raise_plain()
+
+
+def left_implicitly(held: RateLimiter) -> None:
+    """Replace a refusal in a block's own frame."""
+    with held.reserve(BODY):
+        try:
+            raise error()
+        except openai.RateLimitError:
+            raise KeyError("no answer")  # noqa: B904  # that is what is tested
+
+
+def left_from_none(held: RateLimiter) -> None:
+    """Replace it, and say that it has nothing to do with that."""
+    with held.reserve(BODY):
+        try:
+            raise error()
+        except openai.RateLimitError:
+            raise KeyError("no answer") from None
+
+
+def left_twice(held: RateLimiter) -> None:
+    """Replace it in one block, and the replacement in a block around that."""
+    with held.reserve(tokens=0):
+        try:
+            left_from_none(held)
+        except KeyError as inner:
+            raise KeyError("outer", inner.args) from None
+
+
+def left_in_a_handler(held: RateLimiter) -> None:
+    """Replace it in the handler of an older refusal."""
+    try:
+        raise error()
+    except openai.RateLimitError:
+        left_from_none(held)
+
+
+def left_asynchronously(held: RateLimiter) -> None:
+    """Replace it in an `async with`, in the handler of an older refusal."""
+
+    async def ask() -> None:
+        try:
+            raise error()
+        except openai.RateLimitError:
+            async with held.reserve(BODY):
+                try:
+                    raise error()
+                except openai.RateLimitError:
+                    raise KeyError("no answer") from None
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [left_implicitly, left_from_none, left_twice, left_in_a_handler, left_asynchronously],
+)
+def test_a_refusal_that_a_block_replaces_in_its_own_frame_is_counted_once(
+    leave: Callable[[RateLimiter], None],
+) -> None:
+    """The handler stands in the block itself; what it says of the cause changes
+    nothing.
+    """
+    held = limiter()
+    with pytest.raises(KeyError):
+        leave(held)
+
+    assert refused(held) == (1, 0, True)
+
+
+@pytest.mark.parametrize("fails", [raise_plain, raise_twice_plain])
+def test_a_refusal_before_a_block_is_not_counted_by_it(fails: Callable[[], None]) -> None:
+    """A fallback within a handler has its own failure, in a block as in a function."""
+    held = limiter()
+
+    def fall_back() -> None:
+        try:
+            raise error()
+        except openai.RateLimitError:
+            with held.reserve(BODY):
+                fails()
+
+    with pytest.raises(ValueError, match="its own"):
+        fall_back()
+
+    assert held.statistics().refused == 0
+
+
+def test_a_refusal_that_a_wrapped_client_has_counted_is_not_counted_again() -> None:
+    """The block holds a call of another model, so the client's call has its own."""
+    limits = {"gpt-4o": Limits(rpm=600), "*": Limits(rpm=600)}
+    held = RateLimiter(limits=limits, arrival_slack=0, clock=ThreadClock())
+    http = httpx2.Client(transport=httpx2.MockTransport(lambda _: response()))
+    client = held.wrap(openai.OpenAI(api_key="any", http_client=http, max_retries=0))
+
+    def ask() -> None:
+        with held.reserve(tokens=0, model="another"):
+            try:
+                client.chat.completions.create(**BODY)
+            except openai.RateLimitError:
+                raise KeyError("no answer") from None
+
+    with pytest.raises(KeyError):
+        ask()
 
     assert held.statistics().refused == 1

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from ratelimit.estimate.models import ModelTraits
-from ratelimit.estimate.pdf import pages
+from ratelimit.estimate.pdf import READ, pages
 from ratelimit.estimate.totals import Totals
 from ratelimit.estimate.untrusted import as_mapping, as_str, decode_base64
 
@@ -63,9 +63,6 @@ AUDIO_PER_SECOND: Final = 10
 
 AUDIO_BYTES_PER_SECOND: Final = 16_000
 """Bytes a second of common speech files."""
-
-_READ: Final = 1_048_576
-"""Base64 characters of a file that are looked at."""
 
 _CUT: Final = 3
 """Bytes of a character that may be missing where the reading ends."""
@@ -126,14 +123,14 @@ def add_data(kind: str, data: str, totals: Totals) -> None:
         return
 
     totals.files += 1
-    raw = decode_base64(data, _READ)
+    raw = decode_base64(data, READ)
     text = _text_of(raw, named=kind.startswith(("text/", "application/json")))
     if not raw:
         totals.tokens += UNKNOWN_FILE
     elif text is None or raw.startswith(b"%PDF") or kind.startswith("application/pdf"):
-        totals.tokens += PAGE * pages(data)
+        totals.tokens += PAGE * pages(raw, data)
     else:
-        totals.tokens += math.ceil(totals.count(text) * max(len(data) / _READ, 1))
+        totals.tokens += math.ceil(totals.count(text) * max(len(data) / READ, 1))
 
 
 def _audio_tokens(data: str) -> int:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 import re
 import zlib
+from collections import deque
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 from ratelimit.estimate.untrusted import decode_base64
 
 READ: Final = 1_048_576
-"""Base64 characters that are looked at, at either end. A multiple of 4."""
+"""Base64 characters of a file that are looked at, at either end. A multiple of 4."""
 
 BYTES_PER_PAGE: Final = 8_000
 """Bytes a page of a PDF that does not show its pages.
@@ -24,8 +26,12 @@ bytes, and more tokens as well.
 """
 
 _PAGE: Final = re.compile(rb"/Type\s*/Page\b")
-_COUNT: Final = re.compile(rb"/Count\s+(\d{1,6})\b")
-_TREE: Final = re.compile(rb"/Type\s*/Pages\b")
+_TREE: Final = re.compile(rb"<<|>>|/Type\s*/(?P<pages>Pages)\b|/Count\s+(?P<count>\d{1,6})\b")
+"""What tells how many pages a node of the tree of pages has below it."""
+
+_DEEPEST: Final = 32
+"""Dictionaries inside dictionaries that are kept apart; a tree's node holds few."""
+
 _OBJECTS: Final = re.compile(rb"/ObjStm\b[^>]{0,500}>>\s*stream\r?\n")
 """What stands before compressed objects, where newer PDFs have their pages."""
 
@@ -36,25 +42,58 @@ _INFLATED: Final = 4_194_304
 """Bytes that are unpacked of a PDF, at most."""
 
 
-def pages(data: str) -> int:
-    """Return the pages of a PDF in base64, at least 1.
+def pages(start: bytes, data: str) -> int:
+    """Return the pages of a PDF, at least 1.
 
     By the marks of a page where all of it is read, else by its own count, else by the
     marks that were seen, and without any by its size.
+
+    :param start: what its first `READ` characters decode to.
+    :param data: all of it, in base64.
     """
     if not data:
         return 1
 
-    ends = [data[:READ], data[max(READ, (len(data) - READ) // 4 * 4) :]]
-    read = [decode_base64(end, 2 * READ) for end in ends]
+    end = data[max(READ, (len(data) - READ) // 4 * 4) :]
+    read = [start, decode_base64(end, 2 * READ)]
     shown = b"\n".join([*read, *map(_inflated, read)])
     marks = len(_PAGE.findall(shown))
     share = min(1.0, 2 * READ / len(data))
-    if share < 1 and _TREE.search(shown):
-        marks = max([marks, *map(int, _COUNT.findall(shown))])
-        share = 1.0
+    counted = _counted(shown) if share < 1 else 0
+    if counted:
+        marks, share = max(marks, counted), 1.0
 
     return math.ceil(marks / share) if marks else math.ceil(len(data) * 3 / 4 / BYTES_PER_PAGE)
+
+
+def _counted(shown: bytes) -> int:
+    """Return the most pages that a node of the tree of pages counts, 0 without one.
+
+    A count in another dictionary is one of the entries of an outline.
+    """
+    most = 0
+    opened: deque[_Node] = deque(maxlen=_DEEPEST)
+    for found in _TREE.finditer(shown):
+        if found[0] == b"<<":
+            opened.append(_Node())
+        elif not opened:
+            continue
+        elif found["count"]:
+            opened[-1].count = int(found["count"])
+        elif found["pages"]:
+            opened[-1].is_tree = True
+        else:
+            node = opened.pop()
+            most = max(most, node.count) if node.is_tree else most
+    return most
+
+
+@dataclass(slots=True)
+class _Node:
+    """What is known of a dictionary."""
+
+    is_tree: bool = False
+    count: int = 0
 
 
 def _inflated(raw: bytes) -> bytes:

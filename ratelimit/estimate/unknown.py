@@ -72,7 +72,11 @@ def add_unknown(value: object, totals: Totals) -> None:
     totals.kinds.add("unknown")
     totals.lower_confidence("guess")
     text = json_text(value, totals)
+    rest: list[str] = []
+    end = 0
     for found in _DATA.finditer(text):
+        rest.append(text[end : found.start()])
+        end = found.end()
         data, kind = found["bare"] or found["url"], found["kind"] or ""
         size = size_of_base64(data)
         if size or kind.startswith("image/"):
@@ -81,7 +85,7 @@ def add_unknown(value: object, totals: Totals) -> None:
         else:
             add_data(kind, data, totals)
 
-    totals.add_text(_DATA.sub("", text))
+    totals.add_text("".join([*rest, text[end:]]))
 
 
 def add_unknown_part(part: Mapping[str, object], totals: Totals) -> None:

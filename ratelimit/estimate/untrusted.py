@@ -59,8 +59,8 @@ def as_mapping(value: object) -> Mapping[str, object]:
 
 
 def as_json(value: object) -> object:
-    """Return what stands in JSON for an object of Python: its fields, or null."""
-    return dict(as_mapping(value)) or None
+    """Return what stands in JSON for an object: a text, its fields, or null."""
+    return text_of_bytes(value) or dict(as_mapping(value)) or None
 
 
 def as_sequence(value: object) -> Sequence[object]:

@@ -7,7 +7,7 @@ its stores or its transport, do I/O, read a clock, or decide what to do.
 from ratelimit.feedback.answers import Outcome, read_error, read_error_answer
 from ratelimit.feedback.bodies import JsonReader
 from ratelimit.feedback.counts import Usage, read_usage
-from ratelimit.feedback.failures import read_exception, read_response
+from ratelimit.feedback.failures import read_exception, read_exception_of_block, read_response
 from ratelimit.feedback.headers import Reading, header_values, read_headers
 from ratelimit.feedback.refusals import REFUSING_STATUSES, Refusal, read_refusal
 from ratelimit.feedback.streams import SSEUsage, StreamUsage
@@ -27,6 +27,7 @@ __all__ = [
     "read_error",
     "read_error_answer",
     "read_exception",
+    "read_exception_of_block",
     "read_headers",
     "read_refusal",
     "read_response",

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field as declared
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from ratelimit.feedback.finality import OVERLOADED_CODES, is_refusing
+from ratelimit.feedback.messages import MESSAGES
 from ratelimit.feedback.refusals import Refusal, codes_of, read_refusal
-from ratelimit.feedback.untrusted import amount, decoded, field, items, text
+from ratelimit.feedback.untrusted import amount, decoded, field, http_status, is_filled, items, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class Outcome:
     reserved.
     """
     refusal: Refusal | None = None
+    source: BaseException | None = declared(default=None, compare=False, repr=False)
+    """The exception that has brought the refusal, if one has."""
 
 
 UNKNOWN: Final = Outcome("unknown")
@@ -61,20 +65,21 @@ def read_error_answer(answer: object, host: str = "") -> Outcome | None:
     200: an `error`, of the answer or of a choice. A refusal may come after a part of
     the answer, which does not undo it; beside any other error nothing was generated.
 
-    :param answer: bytes, text, the decoded JSON, or an SDK's object.
+    :param answer: bytes, text, the decoded JSON, an SDK's object, or a response, which
+        counts as far as its body was read.
     :param host: the server's host name, as for `read_refusal`.
     """
-    found = decoded(answer)
+    found = decoded(said_in(answer))
     if isinstance(found, list) and found:  # Google wraps its errors in a list
         found = found[0]
     if found is None or isinstance(found, (str, int, float, list)):
         return None
 
     error = error_of(found)
-    if not error and "error" in [field(found, "object"), field(found, "type")]:
+    if error is None and "error" in {text(field(found, "object")), text(field(found, "type"))}:
         error = found
-    error = with_status(error, found) if error else error_by_shape(found)
-    if not error or isinstance(error, (bool, int, float)):
+    error = error_by_shape(found) if error is None else with_status(error, found)
+    if not is_filled(error) or isinstance(error, (bool, int, float)):
         return None
 
     refusal = read_error(error, host)
@@ -84,12 +89,12 @@ def read_error_answer(answer: object, host: str = "") -> Outcome | None:
 
 
 def error_of(answer: object) -> object:
-    """Return the error of an answer, or of one of its choices; falsy without one."""
-    error = field(answer, "error")
-    if not error:
-        for choice in items(field(answer, "choices")):
-            error = error or field(choice, "error")
-    return error
+    """Return the error of an answer, or of one of its choices; None without one."""
+    for holder in (answer, *items(field(answer, "choices"))):
+        error = field(holder, "error")
+        if is_filled(error):
+            return error
+    return None
 
 
 def with_status(error: object, answer: object) -> object:
@@ -109,7 +114,7 @@ def error_by_shape(answer: object) -> object:
         {"detail": ...} alone                                       FastAPI
         {"choices": null}                                           relays
     """
-    if any(field(answer, name) for name in _OUTPUTS) or _generated(answer):
+    if any(is_filled(field(answer, name)) for name in _OUTPUTS) or _generated(answer):
         return None
 
     base = field(answer, "base_resp")
@@ -122,7 +127,7 @@ def error_by_shape(answer: object) -> object:
     if isinstance(errors, list) and errors:
         return with_status(errors[0], answer)
 
-    message = next(filter(None, (text(field(answer, name)) for name in _TEXTS)), "")
+    message = next(filter(None, (text(field(answer, name)) for name in MESSAGES)), "")
     status = _status(answer)
     if field(answer, "success") is False or (status is not None and message):
         return {"message": message, "code": status or field(answer, "code")}
@@ -135,9 +140,6 @@ def error_by_shape(answer: object) -> object:
 
 _OUTPUTS: Final = ("text", "results", "embeddings", "response", "result")
 """Where further endpoints, and other vendors' answers, hold what was generated."""
-
-_TEXTS: Final = ("message", "msg", "detail", "error_msg")
-"""Where such an error has its text."""
 
 _MINIMAX_STATUSES: Final[Mapping[float, int]] = {
     1002: 429,
@@ -153,12 +155,13 @@ tokens, connections or growth beyond a limit, and an empty balance.
 
 def _generated(answer: object) -> bool:
     """Tell whether an answer holds anything that was generated."""
-    if any(field(answer, name) for name in ("output", "data", "candidates", "content")):
+    if any(is_filled(field(answer, name)) for name in ("output", "data", "candidates", "content")):
         return True
 
     parts = ("content", "tool_calls", "function_call", "refusal", "audio")
     return any(
-        field(choice, "text") or any(field(field(choice, "message"), part) for part in parts)
+        is_filled(field(choice, "text"))
+        or any(is_filled(field(field(choice, "message"), part)) for part in parts)
         for choice in items(field(answer, "choices"))
     )
 
@@ -175,8 +178,8 @@ def _status(error: object) -> int | None:
 def status_of(response: object) -> int | None:
     """Return the HTTP status of a response, or of an exception that has one."""
     for name in ("status_code", "status"):
-        status = field(response, name)
-        if type(status) is int:
+        status = http_status(field(response, name))
+        if status is not None:
             return status
     return None
 
@@ -197,6 +200,19 @@ def kept_body(response: object) -> bytes | None:
         if isinstance(body, bytes):
             return body
     return None
+
+
+def said_in(answer: object) -> object:
+    """Return the JSON that was read of a response, else None; no response as it is.
+
+    A response makes its body of what it reads of the network when it is asked for
+    `text`, `content` or `data`.
+    """
+    if isinstance(answer, Mapping) or reply_status(answer) is None:
+        return answer
+
+    body = kept_body(answer)
+    return decoded(kept_body(field(answer, "http_response")) if body is None else body)
 
 
 def host_of(holder: object) -> str:

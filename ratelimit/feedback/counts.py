@@ -117,6 +117,23 @@ def read_usage(answer: object) -> Usage | None:
     return _within(answer, _DEEPEST)
 
 
+def is_impossible(answer: object) -> bool:
+    """Tell whether an answer has a usage of which a count cannot be."""
+    for name in _HOLDERS:
+        holder = field(answer, name)
+        if holder is not None and _counts_impossibly(partial(field, holder)):
+            return True
+    return False
+
+
+def _counts_impossibly(look: _Look) -> bool:
+    return any(
+        _IMPOSSIBLE
+        in {_sum(look, names.prompt), _sum(look, names.output), _count(look(names.total))}
+        for names in _SERVERS
+    )
+
+
 def _within(answer: object, depth: int) -> Usage | None:
     """Look at `answer`, and at what it wraps, `depth` wrappers deep."""
     if answer is None or isinstance(answer, (int, float, list, Usage)):
@@ -179,7 +196,7 @@ def _counts(holder: object) -> Usage | None:
 
     A total alone is taken for the prompt's, as of embeddings.
     """
-    look: _Look = holder.get if isinstance(holder, dict) else partial(field, holder)
+    look: _Look = holder.get if type(holder) is dict else partial(field, holder)
     alone = 0
     for names in _SERVERS:
         prompt, output = _sum(look, names.prompt), _sum(look, names.output)

@@ -10,9 +10,10 @@ the next 429: where it is not sure, the answer is "unknown".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
-from typing import Final
+from typing import Final, TypeAlias
 
 from ratelimit.errors import LimiterError
 from ratelimit.feedback.answers import (
@@ -99,6 +100,9 @@ _LONGEST_CHAIN: Final = 20
 
 _NOTHING_SENT: Final = Outcome("nothing_sent")
 
+_Behind: TypeAlias = Callable[[BaseException], Outcome | None]
+"""Finds the refusal that was being handled where an error was raised."""
+
 
 def read_exception(error: BaseException) -> Outcome:
     """Tell how a call ended that raised ``error``.
@@ -106,7 +110,16 @@ def read_exception(error: BaseException) -> Outcome:
     Of an exception group: what all its members say, else the first refusal, else
     unknown.
     """
-    return _read(error, 0)
+    return _read(error, 0, _handled_inside)
+
+
+def read_exception_of_block(error: BaseException, handled: BaseException | None) -> Outcome:
+    """Tell how a call ended of which the block, as of `with`, was left by ``error``.
+
+    :param handled: what was being handled when the block was entered: that was of an
+        earlier call.
+    """
+    return _read(error, 0, partial(_handled_since, before=handled))
 
 
 def read_response(response: object) -> Refusal | None:
@@ -119,8 +132,13 @@ def read_response(response: object) -> Refusal | None:
 
 
 def refusal_among(members: object) -> Refusal | None:
-    """Read the first refusal in a tuple or list of answers, bodies and exceptions."""
+    """Read the first refusal in a tuple or list of answers, bodies and exceptions.
+
+    A text among them is taken for a model's.
+    """
     for member in islice(items(members), _LONGEST_CHAIN):
+        if isinstance(member, (str, bytes, bytearray, memoryview)):
+            continue
         if isinstance(member, BaseException):
             outcome: Outcome | None = read_exception(member)
         elif (refusal := read_response(member)) is not None:
@@ -132,24 +150,23 @@ def refusal_among(members: object) -> Refusal | None:
     return None
 
 
-def _read(error: BaseException, depth: int) -> Outcome:
+def _read(error: BaseException, depth: int, behind: _Behind) -> Outcome:
     if isinstance(error, BaseExceptionGroup):
         members = error.exceptions[:_LONGEST_CHAIN] if depth < _LONGEST_CHAIN else ()
-        inner = [_read(member, depth + 1) for member in members]
+        inner = [_read(member, depth + 1, behind) for member in members]
         if inner and all(outcome.kind == "nothing_sent" for outcome in inner):
             return _NOTHING_SENT
         return next((outcome for outcome in inner if outcome.kind == "refused"), UNKNOWN)
 
     said = next(filter(None, map(_said_by, _chain(error))), UNKNOWN)
-    refusal = None if said.refusal is not None else _refusal_handled(error)
-    return said if refusal is None else Outcome("refused", refusal)
+    return said if said.refusal is not None else behind(error) or said
 
 
 def _said_by(error: BaseException) -> Outcome | None:
     """Return what one exception of a chain says; None when only its cause can."""
-    refusal = _refusal(error)
-    if refusal is not None:
-        return Outcome("refused", refusal)
+    refused = _refused_by(error)
+    if refused is not None:
+        return refused
 
     if isinstance(error, LimiterError):  # an inner limiter, or this one, did not let it out
         return _NOTHING_SENT
@@ -182,7 +199,12 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             here = None
 
 
-def _refusal_handled(error: BaseException) -> Refusal | None:
+def _refused_by(error: BaseException) -> Outcome | None:
+    refusal = _refusal(error)
+    return None if refusal is None else Outcome("refused", refusal, error)
+
+
+def _handled_inside(error: BaseException) -> Outcome | None:
     """Read the refusal that was being handled where an error was raised.
 
     Only one that was caught inside the call: in a frame that the error has passed,
@@ -199,9 +221,25 @@ def _refusal_handled(error: BaseException) -> Refusal | None:
         trace = here.__traceback__
         if trace.tb_frame not in passed:
             return None
-        refusal = _refusal(here)
-        if refusal is not None:
-            return refusal
+        refused = _refused_by(here)
+        if refused is not None:
+            return refused
+        here = here.__context__
+    return None
+
+
+def _handled_since(error: BaseException, before: BaseException | None) -> Outcome | None:
+    """Read the refusal that was being handled where an error was raised in a block.
+
+    Only one that came after `before`, which was being handled around the block.
+    """
+    here = error.__context__
+    for _ in range(_LONGEST_CHAIN):
+        if here is None or here is before:
+            return None
+        refused = _refused_by(here)
+        if refused is not None:
+            return refused
         here = here.__context__
     return None
 

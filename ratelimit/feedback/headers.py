@@ -188,7 +188,7 @@ def _laid_out(headers: object) -> tuple[Sequence[tuple[object, object]], _Layout
     known: Sequence[tuple[object, object]] = headers if type(headers) is list else pairs(headers)
     try:
         return known, _layout(tuple([name for name, _ in known]))
-    except (TypeError, ValueError):  # something is no pair, or has no hash: no header
+    except Exception:  # noqa: BLE001  # something is no pair, or its hash raises: no header
         known = [(name, value) for name, value in pairs(headers) if isinstance(name, (str, bytes))]
         return known, _layout(tuple([name for name, _ in known]))
 

@@ -40,6 +40,9 @@ from ratelimit.feedback.times import parse_duration
 from ratelimit.feedback.untrusted import amount, duration, field, items, pairs, text
 from ratelimit.limits import PERIODS
 
+MESSAGES: Final = ("message", "msg", "detail", "error_msg")
+"""Where an error object has its text."""
+
 _PERIOD = r"(?P<per>second|sec|minute|min|hour|day|month)\b"
 _ON: Final = re.compile(rf"\bon (?P<kind>[a-z_ -]{{1,40}}?)[ _]per[ _]{_PERIOD}", re.IGNORECASE)
 _PER: Final = re.compile(

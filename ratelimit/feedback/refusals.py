@@ -28,9 +28,18 @@ from ratelimit.feedback.finality import (
     too_large,
 )
 from ratelimit.feedback.headers import Reading, header_values, read_headers
-from ratelimit.feedback.messages import Details, Said, read_details, read_message
+from ratelimit.feedback.messages import MESSAGES, Details, Said, read_details, read_message
 from ratelimit.feedback.times import parse_duration, seconds_until
-from ratelimit.feedback.untrusted import LONGEST, amount, decoded, field, pairs, text
+from ratelimit.feedback.untrusted import (
+    LONGEST,
+    amount,
+    decoded,
+    field,
+    http_status,
+    is_filled,
+    pairs,
+    text,
+)
 from ratelimit.limits import MINUTE
 
 REFUSING_STATUSES: Final = frozenset({400, 402, 403, 413, 429, 498, 503, 529})
@@ -51,6 +60,12 @@ _SHORTEST_WAIT: Final = 0.001
 _MOST_USED: Final = 2.0
 """Of the limit. The server clamps what is used at it, or names a little more."""
 _NAMES: Final = ("code", "type", "status")
+_BESIDES: Final = (*_NAMES, "metadata", "details")
+_HOLDERS: Final = ("error", "errors", "detail")
+"""Where an error stands in a body that has no message itself; the first one always."""
+_DEEPEST: Final = 2
+"""Errors inside errors that are looked into."""
+_LONGEST_TEXT: Final = 4_000
 _LASTING_ADVICE: Final = (
     "The server goes on refusing after a minute's pause. Look at the account's limits and credit "
     "in the provider's console."
@@ -119,7 +134,8 @@ def read_refusal(
     :param host: the server's host name: the same code means one thing at OpenAI and
         another elsewhere.
     """
-    if not isinstance(status, int) or status not in REFUSING_STATUSES:
+    status = http_status(status)
+    if status is None or status not in REFUSING_STATUSES:
         return None
 
     error = _error(body)
@@ -162,18 +178,32 @@ def _final(refusal: Refusal, advice: str) -> Refusal:
     )
 
 
-def _error(body: object) -> object:
-    """Find what holds `message`, `type` and `code` in a body of any shape."""
-    found = decoded(body)
-    if found is None or isinstance(found, str):
-        return {"message": text(body)}
+def _error(body: object, depth: int = 0) -> object:
+    """Find `message`, `type`, `code` and details in a body of any shape.
 
-    if isinstance(found, list) and found:  # Google wraps its errors in a list
-        found = found[0]
-    inner = field(found, "error")
-    if isinstance(inner, str):
-        return {"message": inner}
-    return found if inner is None else inner
+    :param depth: how many objects it stands in.
+    """
+    found = _first(decoded(body))
+    if found is None or isinstance(found, (str, int, float)):
+        return {"message": found if isinstance(found, str) else text(body)}
+
+    said = [text(field(found, name)) for name in ("error", *MESSAGES)]
+    holders = _HOLDERS if not said[1] else _HOLDERS[:1] if depth == 0 else ()
+    for name in holders if depth < _DEEPEST else ():
+        inner = _first(field(found, name))
+        is_text = isinstance(inner, str) and name != "errors"
+        if is_filled(inner) and not (is_text or isinstance(inner, (int, float))):
+            return _error(inner, depth + 1)
+
+    message = ": ".join(dict.fromkeys(filter(None, said)))[:_LONGEST_TEXT]
+    return {"message": message, **{name: field(found, name) for name in _BESIDES}}
+
+
+def _first(value: object) -> object:
+    """Return the first element of a list, as Google wraps its errors in one."""
+    for _ in range(_DEEPEST):
+        value = value[0] if isinstance(value, list) and value else value
+    return value
 
 
 def codes_of(error: object) -> set[str]:

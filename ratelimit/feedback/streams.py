@@ -11,12 +11,16 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
+from ratelimit.feedback.answers import error_by_shape
 from ratelimit.feedback.bodies import Members
-from ratelimit.feedback.counts import Usage, read_usage
-from ratelimit.feedback.untrusted import field, items
+from ratelimit.feedback.counts import Usage, is_impossible, read_usage
+from ratelimit.feedback.untrusted import field, is_filled, items, text
 
 MOST_TEXT: Final = 1_000_000
 """Characters of generated text that are kept for counting."""
+
+MOST_CHOICES: Final = 1_024
+"""Choices of one stream that are kept apart; a request can ask for 128."""
 
 LONGEST_LINE: Final = 1_000_000
 """Bytes of a line that is decoded whole; a Responses event may carry a picture."""
@@ -60,6 +64,7 @@ class StreamUsage:
         but, at most, its usage.
         """
         self._unfinished: set[int] = set()
+        self._ended: set[int] = set()
         self._awaits_last_event = self._ends_in_usage = False
         self._parts: list[str] = []
         self._length = 0
@@ -87,15 +92,15 @@ class StreamUsage:
         if chunk is None or isinstance(chunk, (str, bytes)):
             return
 
-        kind = field(chunk, "type")
+        kind = text(field(chunk, "type"), 100)
         if kind == "chunk":
             # of the SDK's `chat.completions.stream`, beside events that repeat its text
-            chunk, kind = field(chunk, "chunk"), None
+            chunk, kind = field(chunk, "chunk"), ""
         choices = field(chunk, "choices")
         if isinstance(choices, (list, tuple)):
             for choice in choices:
                 self._add_choice(choice)
-        elif isinstance(kind, str):
+        elif kind:
             delta = field(chunk, "delta")
             # response.output_text.delta, response.function_call_arguments.delta, ...
             if isinstance(delta, str):
@@ -109,14 +114,12 @@ class StreamUsage:
 
         found = read_usage(chunk)
         # chat's last chunk, which some servers send without a finish reason before it
-        self._ends_in_usage = found is not None and choices == []
+        self._ends_in_usage = found is not None and isinstance(choices, list) and not choices
+        if self.usage is not None and found is None and is_impossible(chunk):
+            self.usage = None  # what was used so far is less than what was used
         self.add_usage(found)
-        error = field(chunk, "error")
-        if error is None:
-            error = field(field(chunk, "response"), "error")
-        if error is None and kind == "error":
-            error = chunk
-        self._add_error(error)
+        is_known = kind or found is not None or is_filled(choices)
+        self._add_error(_error_in(chunk, kind, is_known=bool(is_known)))
 
     def add_usage(self, found: Usage | None) -> None:
         """Take the usage of one chunk; None when it has none."""
@@ -134,10 +137,12 @@ class StreamUsage:
         self.usage = found
 
     def _add_error(self, error: object) -> None:
-        """Take the error of a chunk, an event or a choice; None when it has none."""
+        """Take the error of a chunk, an event or a choice; nothing when it has none."""
+        if not is_filled(error) or isinstance(error, (int, float)):
+            return
         if isinstance(error, str):
             self.error = {"message": error}
-        elif error is not None and not isinstance(error, (int, float)):
+        else:
             found = {name: field(error, name) for name in _ERROR_FIELDS}
             self.error = {name: value for name, value in found.items() if value is not None}
 
@@ -145,11 +150,12 @@ class StreamUsage:
         """Take the text of one choice: chat's delta, or a legacy completion's text."""
         index = field(choice, "index")
         number = index if isinstance(index, int) else 0
-        if field(choice, "finish_reason") is None:
-            self._unfinished.add(number)
-        else:
+        if field(choice, "finish_reason") is not None:
             self._unfinished.discard(number)
+            self._note(number, self._ended)
             self._add_error(field(choice, "error"))
+        elif number not in self._ended:  # some servers repeat a choice beside the usage
+            self._note(number, self._unfinished)
         self.finished = not self._unfinished
 
         delta = field(choice, "delta")
@@ -164,23 +170,48 @@ class StreamUsage:
             self._add(field(function, "name"))
             self._add(field(function, "arguments"))
 
+    def _note(self, number: int, choices: set[int]) -> None:
+        if len(self._unfinished) + len(self._ended) < MOST_CHOICES:
+            choices.add(number)
+
     def _add(self, piece: object) -> None:
         if isinstance(piece, str) and piece and self._length < MOST_TEXT:
             self._parts.append(piece[: MOST_TEXT - self._length])
             self._length += len(self._parts[-1])
 
 
+def _error_in(chunk: object, kind: str, *, is_known: bool) -> object:
+    """Return the error that a chunk holds or is; None where there is none.
+
+    One of an unknown form that holds nothing keeps the connection alive.
+    """
+    error = field(chunk, "error")
+    if not is_filled(error):
+        error = field(field(chunk, "response"), "error")
+    if is_filled(error):
+        return error
+    if kind == "error":
+        return chunk
+    if is_known or not isinstance(chunk, Mapping):
+        return None
+    return error_by_shape({name: value for name, value in chunk.items() if name != "choices"})
+
+
 class SSEUsage:
     """Reads a server-sent event stream as bytes, fed in any pieces.
 
-    What it finds is `StreamUsage`'s. Of an event beyond `LONGEST_LINE` bytes only the
-    few members are kept that hold its usage or error.
+    What it finds is `StreamUsage`'s. Of a line beyond `LONGEST_LINE` bytes only the few
+    members are kept that hold its usage or error.
     """
 
     def __init__(self) -> None:
         self._stream = StreamUsage()
         self._line = bytearray()
+        self._ends_in_cr = False
         self._members: Members | None = None
+        self._name = b""
+        self._lines: list[bytes] = []
+        self._size = 0
 
     @property
     def usage(self) -> Usage | None:
@@ -209,9 +240,12 @@ class SSEUsage:
 
     def feed(self, piece: bytes) -> None:
         """Take the next bytes of the stream."""
+        if self._ends_in_cr and piece:
+            piece = piece.removeprefix(b"\n")
+            self._ends_in_cr = False
         if b"\r" in piece:
-            # empty lines mean nothing here, so CRLF may become two
-            piece = piece.replace(b"\r", b"\n")
+            self._ends_in_cr = piece.endswith(b"\r")
+            piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *lines, rest = piece.split(b"\n")
         for line in lines:
             self._extend(line)
@@ -219,8 +253,9 @@ class SSEUsage:
         self._extend(rest)
 
     def close(self) -> None:
-        """Take what is left as a line: the stream may end without a line end."""
+        """Take what is left: the stream may end without a line end."""
         self._end_line()
+        self._end_event()
 
     def _extend(self, piece: bytes) -> None:
         if self._members is not None:
@@ -235,20 +270,59 @@ class SSEUsage:
 
     def _end_line(self) -> None:
         if self._members is not None:
-            self._stream.feed(self._members.found)
+            self._take(self._members.found)
             self._members = None
             return
 
         line = bytes(self._line)
         self._line.clear()
-        if line.startswith(b"data:"):
-            data = line[5:].strip()
-            if data == b"[DONE]":
-                self._stream.finished = True
-                return
-            try:
-                event: object = json.loads(data)
-            except (ValueError, RecursionError):  # the client reads the same bytes itself
-                return
-            if isinstance(event, Mapping):
-                self._stream.feed(event)
+        if not line:
+            self._end_event()
+        elif line.startswith(b"data:"):
+            self._add_data(line[5:].strip())
+        elif line.startswith(b"event:"):
+            self._name = line[6:].strip()
+
+    def _add_data(self, data: bytes) -> None:
+        """Take a line of data, which is a whole event nearly always.
+
+        One that is none is kept until the event's end, beside those that follow it.
+        """
+        if data == b"[DONE]":
+            self._end_event()
+            self._stream.finished = True
+        elif self._lines or not self._is_taken(data):
+            self._lines.append(data)
+            self._size += len(data) + 1
+            if self._size > LONGEST_LINE:
+                self._end_event()
+
+    def _end_event(self) -> None:
+        """Take the event that stands in several lines.
+
+        Where they are none together, events may have come without an empty line between
+        them, after one that was cut.
+        """
+        lines = self._lines
+        if lines and not self._is_taken(b"\n".join(lines)):
+            for line in lines[1:]:
+                self._is_taken(line)
+        self._name, self._lines, self._size = b"", [], 0
+
+    def _is_taken(self, data: bytes) -> bool:
+        """Take an event; return whether it is one."""
+        try:
+            event: object = json.loads(data)
+        except (ValueError, RecursionError):  # the client reads the same bytes itself
+            return False
+        if isinstance(event, Mapping):
+            self._take(event)
+        return True
+
+    def _take(self, event: Mapping[str, object]) -> None:
+        self._stream.feed({"error": event} if self._is_error(event) else event)
+
+    def _is_error(self, event: Mapping[str, object]) -> bool:
+        """Tell whether an event is an error by its name alone."""
+        is_chunk = "error" in event or "choices" in event
+        return self._name == b"error" and not is_chunk

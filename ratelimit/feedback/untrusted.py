@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from functools import lru_cache
+from numbers import Real
 from typing import Final
 
 from ratelimit.limits import DAY, LARGEST, MONTH
@@ -39,8 +41,16 @@ def number(value: object) -> float | None:
         except ValueError:
             return None
 
-    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+    elif isinstance(value, bool):
         return None
+
+    elif not isinstance(value, (int, float)):
+        if not isinstance(value, (Real, Decimal)):  # after the common kinds: asking is slow
+            return None
+        try:
+            value = float(value)
+        except Exception:  # noqa: BLE001  # a foreign number may raise anything: not known
+            return None
 
     return float(value) if -LARGEST <= value <= LARGEST else None  # NaN compares false
 
@@ -49,6 +59,12 @@ def amount(value: object) -> float | None:
     """Read an amount between 0 and `LARGEST`; None for anything else."""
     found = number(value)
     return found if found is not None and found >= 0 else None
+
+
+def http_status(value: object) -> int | None:
+    """Read an HTTP status from a whole number of any class; None for anything else."""
+    found = None if isinstance(value, str) else amount(value)
+    return int(found) if found is not None and 100 <= found < 1_000 and found % 1 == 0 else None
 
 
 def duration(value: object) -> float | None:
@@ -98,6 +114,17 @@ def _is_no_attribute(kind: type, name: str) -> bool:
     model = next((base for base in bases if "__pydantic_extra__" in vars(base)), None)
     looks_up = next((base for base in bases if "__getattr__" in vars(base)), None)
     return model is not None and model is looks_up and not any(name in vars(base) for base in bases)
+
+
+def is_filled(value: object) -> bool:
+    """Tell whether a value is there and holds something.
+
+    One that raises when it is asked does, as an array of several numbers.
+    """
+    try:
+        return bool(value)
+    except Exception:  # noqa: BLE001  # a foreign object may raise anything
+        return True
 
 
 def items(holder: object) -> Iterator[object]:

@@ -76,7 +76,7 @@ class Results:
 
         Where its call is not over yet, return what stands for it and settles later.
         """
-        if hasattr(result, "add_done_callback"):
+        if hasattr(type(result), "add_done_callback"):
             # A future or a task stays what it is: its own callback settles.
             result.add_done_callback(functools.partial(self._done, lease))
             return result

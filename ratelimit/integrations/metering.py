@@ -46,24 +46,25 @@ class BodyMeter:
         self._inflate = inflate
         self._host = host
         self._is_readable = is_readable
+        self._start = b""
         self._reader: JsonReader | SSEUsage | None = None
         self._done = False
         self.feed: Callable[[bytes], None] = self._begin if is_readable else _pass_over
 
     def _begin(self, piece: bytes) -> None:
-        """Choose the reader by the first byte that is not blank.
+        """Choose the reader by the first bytes that are not blank.
 
         The content-type of a relay may say anything.
         """
         plain = piece if self._inflate is None else self._inflate.feed(piece)
-        start = plain.lstrip(_BLANK)
-        if not start:
-            return
-
-        if start[0] in _JSON_STARTS:
+        start = (self._start + plain).lstrip(_BLANK)
+        if start.startswith(_JSON_STARTS):
             self._reader = JsonReader()
-        elif start[0] in _STREAM_STARTS:
+        elif start.startswith(_STREAM_STARTS):
             self._reader = SSEUsage()
+        elif any(name.startswith(start) for name in _STREAM_STARTS):  # cut within a name
+            self._start = start
+            return
         else:
             self.feed = _pass_over
             return
@@ -76,7 +77,7 @@ class BodyMeter:
 
     def pass_on(self, piece: bytes) -> None:
         """Read a piece on its way to the task that reads the body."""
-        self.feed(piece)
+        self.feed(piece if type(piece) is bytes else bytes(piece))  # a transport may pass a view
         if isinstance(self._reader, SSEUsage):
             note_reader(self._lease)
 
@@ -119,10 +120,10 @@ class BodyMeter:
 _BLANK: Final = b" \t\r\n\xef\xbb\xbf"
 """Bytes that may stand before a body: white space and the mark of UTF-8."""
 
-_JSON_STARTS: Final = b"{["
+_JSON_STARTS: Final = (b"{", b"[")
 
-_STREAM_STARTS: Final = b":deir"
-"""First bytes of a server-sent event: a comment, or data, event, id, retry."""
+_STREAM_STARTS: Final = (b":", b"data:", b"event:", b"id:", b"retry:")
+"""First bytes of a server-sent event: a comment, or the name of a field."""
 
 
 def _pass_over(_: bytes) -> None:
@@ -148,16 +149,17 @@ def _warn_of_no_usage(lease: Lease, *, is_stream: bool) -> None:
 
 
 class Decompressor:
-    """Undoes gzip and deflate in passing.
+    """Undoes gzip, of one member or several, and deflate in passing.
 
     What cannot be undone becomes nothing, with one warning.
     """
 
-    __slots__ = ("_begun", "_zlib")
+    __slots__ = ("_begun", "_head", "_zlib")
 
     def __init__(self) -> None:
         self._zlib: Any = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either header
         self._begun = False
+        self._head = b""
 
     @property
     def is_broken(self) -> bool:
@@ -169,8 +171,14 @@ class Decompressor:
         if self._zlib is None:
             return b""
 
+        if not self._begun:
+            piece = self._head + piece
+            if len(piece) < _HEADER:
+                self._head = piece
+                return b""
+
         try:
-            plain: bytes = self._zlib.decompress(piece)
+            plain = self._inflated(piece)
         except zlib.error:
             if self._begun:
                 self._zlib = None
@@ -187,6 +195,24 @@ class Decompressor:
 
         self._begun = True
         return plain
+
+    def _inflated(self, piece: bytes) -> bytes:
+        plain = []
+        while piece:
+            if self._zlib.eof:
+                if not piece.startswith(_MEMBER):
+                    break  # what stands behind the body is none of it
+                self._zlib = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            plain.append(self._zlib.decompress(piece))
+            piece = self._zlib.unused_data
+        return b"".join(plain)
+
+
+_HEADER: Final = 2
+"""Bytes by which a body with a header is known from one without."""
+
+_MEMBER: Final = b"\x1f"
+"""The first byte of a member of gzip."""
 
 
 def body_meter(lease: Lease, headers: Headers, host: str, *, plain: bool = False) -> BodyMeter:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final, Literal
 
-from ratelimit.errors import EstimateWarning, LimiterWarning, caution
+from ratelimit.errors import EstimateWarning, LimiterError, LimiterWarning, caution
 from ratelimit.estimate.models import traits_of
 from ratelimit.feedback import (
     SSEUsage,
@@ -24,7 +24,7 @@ from ratelimit.feedback import (
     read_response,
     read_usage,
 )
-from ratelimit.feedback.answers import error_of, host_of, reply_status
+from ratelimit.feedback.answers import error_of, host_of, kept_body, reply_status, said_in
 from ratelimit.feedback.failures import refusal_among
 from ratelimit.feedback.streams import MOST_TEXT
 from ratelimit.lease import AdmittedLease as Lease
@@ -103,8 +103,31 @@ def settle_answer(lease: Lease, answer: object, *, by: SettleBy = "usage") -> bo
 
     An HTTP response is read by its status as well: a refusal is counted, a redirect
     costs nothing. So is a refusal in a tuple or list; an exception means what it would
-    mean if it were raised. A text is what a model has generated, and is not read.
+    mean if it were raised. A text is what a model has generated, and is not read. What
+    cannot be read keeps its reserve.
     """
+    try:
+        return _settle_answer(lease, answer, by)
+    except LimiterError:
+        raise
+    except Exception as error:  # noqa: BLE001  # a foreign object may raise anything
+        warn_of_unread(error)
+        lease.close()
+        return True
+
+
+def warn_of_unread(error: Exception) -> None:
+    """Say once that the reserve stays of an answer that failed when it was looked at.
+
+    The user's call has succeeded, and must not end in that failure.
+    """
+    warn_once(
+        "unread answer",
+        f"an answer could not be read ({type(error).__name__}), so its reserve stays debited",
+    )
+
+
+def _settle_answer(lease: Lease, answer: object, by: SettleBy) -> bool:
     if isinstance(answer, str):
         if by == "usage" or lease.ended:
             return False
@@ -132,7 +155,20 @@ def settle_answer(lease: Lease, answer: object, *, by: SettleBy = "usage") -> bo
             lease.close()
             return True
 
-    return settle_whole(lease, read_usage(answer), answer, host_of(answer))
+    return _settle_said(lease, answer, by)
+
+
+def _settle_said(lease: Lease, answer: object, by: SettleBy) -> bool:
+    """Settle by what an answer says, also by a stream that was read to its end."""
+    said, host = said_in(answer), host_of(answer)
+    body = kept_body(answer) if said is None else None
+    if body is not None:
+        stream = SSEUsage()
+        stream.feed(body)
+        stream.close()
+        if stream.usage or stream.error or stream.text:
+            return settle_stream(lease, stream, complete=True, by=by, host=host)
+    return settle_whole(lease, read_usage(answer), said, host)
 
 
 def settle_whole(lease: Lease, usage: Usage | None, answer: object, host: str) -> bool:
@@ -143,7 +179,7 @@ def settle_whole(lease: Lease, usage: Usage | None, answer: object, host: str) -
     counted = lease.ended
     if usage is not None:
         lease.settle(usage)
-        if usage.output_tokens and not error_of(answer):
+        if usage.output_tokens and error_of(answer) is None:
             return True  # something was generated: an answer
     failure = read_error_answer(answer, host)
     if failure is None:

@@ -8,6 +8,7 @@ chunks are read (`feedback/` does) or what settles (`settlement.py` does).
 from __future__ import annotations
 
 import inspect
+import io
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import partial
 from types import MethodType, TracebackType
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 from ratelimit.feedback import StreamUsage
 from ratelimit.integrations.proxies import TransparentProxy, proxy_class
-from ratelimit.integrations.settlement import SettleBy, settle_answer, settle_stream
+from ratelimit.integrations.settlement import SettleBy, settle_answer, settle_stream, warn_of_unread
 from ratelimit.lease import AdmittedLease as Lease
 from ratelimit.lease.flights import note_reader
 
@@ -37,17 +38,25 @@ class StreamMeter:
         self._unsettled = unsettled
         self._usage = StreamUsage()
         self._begun = self._done = False
+        self._is_read = True
 
     def begin(self) -> None:
         """Note that the call was sent, though no chunk may have come yet."""
         self._begun = True
 
     def feed(self, chunk: object) -> None:
-        """Read a chunk; one that is a text counts where texts settle."""
-        if self.by == "text" and isinstance(chunk, str):
-            chunk = {"choices": [{"text": chunk}]}
+        """Read a chunk; one that is a text counts where texts settle.
+
+        A stream of which a chunk cannot be read keeps its reserve.
+        """
         self._begun = True
-        self._usage.feed(chunk)
+        try:
+            if self.by == "text" and isinstance(chunk, str):
+                chunk = {"choices": [{"text": chunk}]}
+            self._usage.feed(chunk)
+        except Exception as error:  # noqa: BLE001  # a foreign object may raise anything
+            self._is_read = False
+            warn_of_unread(error)
 
     def settle(self, answer: object) -> None:
         """Settle by a whole answer, if it says what the call used."""
@@ -60,7 +69,9 @@ class StreamMeter:
             return
 
         self._done = True
-        if not settle_stream(
+        if not self._is_read:
+            self.lease.close()
+        elif not settle_stream(
             self.lease, self._usage, complete=complete, by=self.by, host=self._host
         ):
             self._unsettled(self.lease)
@@ -72,7 +83,7 @@ class StreamMeter:
         """
         if self._done:
             return
-        if self._usage.finished and self._usage.usage is not None:
+        if self._usage.finished and self._usage.usage is not None and self._is_read:
             self.end()
             return
 
@@ -84,8 +95,13 @@ class StreamMeter:
 
 
 def is_stream(answer: object) -> bool:
-    """Tell whether an answer comes in chunks: an iterator or async iterator."""
-    return hasattr(type(answer), "__next__") or hasattr(type(answer), "__anext__")
+    """Tell whether an answer comes in chunks: an iterator or async iterator.
+
+    A file is none, though it can be iterated.
+    """
+    kind = type(answer)
+    iterates = hasattr(kind, "__next__") or hasattr(kind, "__anext__")
+    return iterates and not issubclass(kind, io.IOBase)
 
 
 def is_pending(answer: object) -> bool:
@@ -174,7 +190,7 @@ class MeteredStream(TransparentProxy):
         return self.metered_read(chunk)
 
     def metered_read(self, chunk: Any) -> Any:
-        """Read a chunk; a failure to read one ends the call by that error."""
+        """Read a chunk; what interrupts that ends the call by its error."""
         try:
             self.metered_by.feed(chunk)
         except BaseException as error:

@@ -7,12 +7,13 @@ call inside a call is recognised. Must never wait or read an answer.
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
+from functools import partial
 from typing import Final
 
 from ratelimit.control.family import ModelFamily
 from ratelimit.errors import EstimateWarning, caution
 from ratelimit.estimate import Estimate, Estimator
-from ratelimit.feedback import Refusal, Usage
+from ratelimit.feedback import Refusal, Usage, read_exception_of_block
 from ratelimit.lease.counted import mark
 from ratelimit.lease.lease import Lease
 from ratelimit.stores.payments import Payment
@@ -120,6 +121,14 @@ class AdmittedLease(Lease):
         As `fail` does, but that something was sent is known.
         """
         self._fail(error, begun=True)
+
+    def leave(self, error: BaseException, handled: BaseException | None) -> None:
+        """End a call by the exception that has left its block.
+
+        :param handled: what was being handled when the block was entered.
+        """
+        read = partial(read_exception_of_block, handled=handled)
+        self._fail(error, begun=self._has_headers, read=read)
 
     def redirect(self) -> None:
         """End an HTTP attempt that was answered by a redirect, which costs nothing.

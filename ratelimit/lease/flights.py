@@ -28,7 +28,7 @@ LOOK_SECONDS: Final = 1.0
 class Flight:
     """One call in flight."""
 
-    __slots__ = ("is_attempt", "lease", "loop", "reader")
+    __slots__ = ("is_attempt", "lease", "loop", "reader", "streams")
 
     def __init__(self, lease: AdmittedLease) -> None:
         loop = running_loop()
@@ -39,14 +39,27 @@ class Flight:
         """Whether it is an HTTP attempt."""
         self.reader: object = None
         """The task that read its stream last, if any."""
+        self.streams: Streams | None = None
+        """The streams of that task."""
 
     @property
     def is_dead(self) -> bool:
         """Whether nobody is left to end the call: its event loop is closed."""
-        if self.loop is None:
-            return False
-        loop: Any = self.loop()
-        return loop is None or (hasattr(loop, "is_closed") and loop.is_closed())
+        return self.loop is not None and _is_closed(self.loop)
+
+
+def _is_closed(reference: weakref.ref[Any]) -> bool:
+    loop = reference()
+    return loop is None or (hasattr(loop, "is_closed") and loop.is_closed())
+
+
+class Streams:
+    """The calls, by their numbers, that one task reads the streams of."""
+
+    __slots__ = ("__weakref__", "numbers")
+
+    def __init__(self) -> None:
+        self.numbers: dict[int, None] = {}
 
 
 class Flights:
@@ -55,11 +68,15 @@ class Flights:
     Each change is one step of a dict, so that no lock is needed.
     """
 
-    __slots__ = ("_most", "_of")
+    __slots__ = ("_loops", "_most", "_of", "_read_by")
 
     def __init__(self) -> None:
         self._of: dict[int, Flight] = {}
         self._most = MOST
+        self._loops: dict[weakref.ref[Any], None] = {}
+        # What a task reads is changed by this task alone, and dropped with the last of
+        # its calls.
+        self._read_by: weakref.WeakValueDictionary[object, Streams] = weakref.WeakValueDictionary()
 
     def note(self, lease: AdmittedLease) -> Flight:
         """Return what is known of a call, from now on at the latest."""
@@ -68,8 +85,54 @@ class Flights:
         if flight is None or flight.lease() is not lease:
             if len(self._of) >= self._most:
                 self._most = max(2 * len(self.all()), MOST)
-            flight = self._of[number] = Flight(lease)
+                self.drop_closed()
+            flight = Flight(lease)
+            if flight.loop is not None:
+                self._loops[flight.loop] = None
+            self._of[number] = flight
         return flight
+
+    def note_reader(self, lease: AdmittedLease, task: object) -> None:
+        """Take note that the running task has read a part of this call's stream."""
+        flight = self.note(lease)
+        if flight.reader == task:
+            return
+
+        self.read_by(task)  # drops those that ended
+        streams = self._read_by.get(task) or self._read_by.setdefault(task, Streams())
+        streams.numbers[id(lease)] = None
+        flight.reader, flight.streams = task, streams
+
+    def read_by(self, task: object) -> list[AdmittedLease]:
+        """Return the calls that the running task reads the streams of.
+
+        The last one first. However many calls are in flight, only the task's own are
+        looked at.
+        """
+        streams = self._read_by.get(task)
+        if streams is None:
+            return []
+
+        found = []
+        for number in list(streams.numbers):
+            flight = self._of.get(number)
+            lease = None if flight is None or flight.reader != task else flight.lease()
+            if lease is None or lease.ended:
+                streams.numbers.pop(number, None)
+            else:
+                found.append(lease)
+        return found[::-1]
+
+    def are_of(self, loop: object) -> bool:
+        """Tell whether no event loop but this one has made any of the calls."""
+        return all(reference() is loop for reference in list(self._loops))
+
+    def drop_closed(self) -> None:
+        """Drop the event loops that are closed and of which no call is in flight."""
+        used = {flight.loop for _, flight in self.all()}
+        for reference in list(self._loops):
+            if reference not in used and _is_closed(reference):
+                self._loops.pop(reference, None)
 
     def all(self) -> list[tuple[AdmittedLease, Flight]]:
         """Return the calls in flight, the last one first, and drop those that ended."""
@@ -100,13 +163,13 @@ def note_flight(lease: AdmittedLease, *, is_attempt: bool) -> None:
 def note_reader(lease: AdmittedLease) -> None:
     """Take note that the running task has read a part of this call's stream."""
     if not lease.family.admission.store.buckets_only and not lease.ended:
-        flights_of(lease.family).note(lease).reader = running_task()
+        flights_of(lease.family).note_reader(lease, running_task())
 
 
 def stream_around(family: ModelFamily, task: object) -> Payment | None:
     """Return the call of the stream that a task was reading before it made a call."""
-    for lease, flight in flights_of(family).all():
-        if flight.reader == task and lease.shares(family):
+    for lease in flights_of(family).read_by(task):
+        if lease.shares(family):
             return lease.payment
     return None
 
@@ -129,9 +192,14 @@ def end_dead(family: ModelFamily) -> float:
     has calls in flight.
     """
     running, again = running_loop(), inf
-    for lease, flight in flights_of(family).all():
+    flights = flights_of(family)
+    if flights.are_of(running):
+        return again
+
+    for lease, flight in flights.all():
         if flight.is_dead:
             lease.close()
         elif flight.loop is not None and flight.loop() is not running:
             again = LOOK_SECONDS
+    flights.drop_closed()
     return again

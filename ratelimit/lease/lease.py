@@ -7,7 +7,7 @@ finalizer or signal handler.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Never, Self
 
 from ratelimit.control.admitted import Admitted
@@ -16,6 +16,7 @@ from ratelimit.errors import InvalidArgument
 from ratelimit.estimate import Estimate
 from ratelimit.events.records import Settled
 from ratelimit.feedback import (
+    Outcome,
     Refusal,
     Usage,
     read_exception,
@@ -174,8 +175,7 @@ class Lease:
         that has ended before stays as it is: the error came after it, or its headers
         have shown it already.
         """
-        attempt = self._attempt
-        self._fail(error, begun=attempt is not None and attempt.headers_at is not None)
+        self._fail(error, begun=self._has_headers)
 
     def observe(
         self, headers: Mapping[str, str], *, status: int = 200, body: object = None
@@ -198,9 +198,13 @@ class Lease:
 
     def _note_answer(self) -> None:
         """Let an answer without headers tell, like any, that a refusal is over."""
-        attempt = self._attempt
-        if not self._over and (attempt is None or attempt.headers_at is None):
+        if not self._over and not self._has_headers:
             self._family.controller.on_answer(self._family.admission.now())
+
+    @property
+    def _has_headers(self) -> bool:
+        """Whether headers of an answer were observed."""
+        return self._attempt is not None and self._attempt.headers_at is not None
 
     @property
     def _http(self) -> Attempt:
@@ -231,22 +235,31 @@ class Lease:
         if admission.queue.entries:
             admission.queue.nudge()
 
-    def _fail(self, error: BaseException, *, begun: bool) -> None:
+    def _fail(
+        self,
+        error: BaseException,
+        *,
+        begun: bool,
+        read: Callable[[BaseException], Outcome] = read_exception,
+    ) -> None:
         """End the call by an exception that came before or after its answer began."""
         if self._over:
             return
         self._abandon()
-        outcome = read_exception(error)
+        outcome = read(error)
         if outcome.kind == "nothing_sent" and not begun:
             self.cancel()
-        elif outcome.refusal is not None and not self._is_counted(error):
-            mark(error, self._family.estimator, self._family.admission.now())
+        elif outcome.refusal is not None and not self._is_counted(error, outcome.source):
+            now = self._family.admission.now()
+            mark(error, self._family.estimator, now)
+            mark(outcome.source, self._family.estimator, now)
             self._refuse(outcome.refusal)
         else:
             self.close()
 
-    def _is_counted(self, error: BaseException) -> bool:
-        return is_marked(error, self._family.estimator, self._payment.admitted_at)
+    def _is_counted(self, *errors: BaseException | None) -> bool:
+        limiter, admitted_at = self._family.estimator, self._payment.admitted_at
+        return any(is_marked(error, limiter, admitted_at) for error in errors)
 
     def _refuse(self, refusal: Refusal) -> Refusal:
         """End the call by a refusal; see `AdmittedLease.refuse`."""

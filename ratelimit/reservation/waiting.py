@@ -7,6 +7,7 @@ a body means or how a server counts.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from functools import partial
 from math import inf
@@ -42,6 +43,8 @@ class Reservation:
     """Whether it admits an HTTP attempt, and so brings headers."""
     _lease: AdmittedLease | None = None
     _current: Current | None = None
+    _handled: BaseException | None = None
+    """What was being handled when it was entered."""
 
     def __init__(
         self,
@@ -181,12 +184,13 @@ class Reservation:
 
     def _enter(self, lease: AdmittedLease) -> Lease:
         self._lease = lease
+        self._handled = sys.exception()
         self._current = lease.current()
         return self._current.__enter__()
 
     def _exit(self, error: BaseException | None) -> None:
-        lease, current = self._lease, self._current
-        self._lease = self._current = None
+        lease, current, handled = self._lease, self._current, self._handled
+        self._lease = self._current = self._handled = None
         if lease is None or current is None:
             raise InvalidArgument(
                 "this reservation was left without having been entered; use it with `with` or "
@@ -196,7 +200,7 @@ class Reservation:
         if error is None:
             lease.answered()
         else:
-            lease.fail(error)
+            lease.leave(error, handled)
 
     def _refuse_reentry(self) -> None:
         if self._lease is not None:
