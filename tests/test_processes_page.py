@@ -23,13 +23,14 @@ PROGRAMS = dict(
 )
 
 ASK = """
-import asyncio, httpx2, web
+import asyncio, httpx2, tasks, web
 async def main():
     transport = httpx2.ASGITransport(app=web.app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://web") as client:
         for _ in range(2):
             print((await client.get("/ask", params={"q": "Why?"})).status_code)
 asyncio.run(main())
+print(repr(tasks.summarise("A long story.")))
 """
 
 CELERY = """
@@ -90,21 +91,19 @@ def test_the_pool_of_processes_runs(tmp_path: Path, server: FakeOpenAI) -> None:
     assert not server.ledger.refused
 
 
-def test_the_web_application_runs(tmp_path: Path, server: FakeOpenAI) -> None:
-    """What a worker of the web server loads answers, and takes from the quota."""
-    printed = ran(tmp_path, server, ("web.py", PROGRAMS["web.py"]), ("ask.py", ASK))
+def test_the_web_application_and_the_task_run(tmp_path: Path, server: FakeOpenAI) -> None:
+    """What workers of the web server and of Celery load answers, out of one quota."""
+    files = (
+        ("celery.py", CELERY),
+        ("web.py", PROGRAMS["web.py"]),
+        ("tasks.py", PROGRAMS["tasks.py"]),
+        ("ask.py", ASK),
+    )
+    first, second, summary = ran(tmp_path, server, *files).splitlines()
 
-    assert printed.split() == ["200", "200"]
-    assert len(server.ledger.admitted) == quota(tmp_path).admitted == 2
-
-
-def test_the_task_runs(tmp_path: Path, server: FakeOpenAI) -> None:
-    """What a worker of Celery loads answers, and takes from the quota."""
-    call = "import tasks; print(tasks.summarise('A long story.'))"
-    files = ("celery.py", CELERY), ("tasks.py", PROGRAMS["tasks.py"]), ("call.py", call)
-
-    assert ran(tmp_path, server, *files).strip()
-    assert len(server.ledger.admitted) == quota(tmp_path).admitted == 1
+    assert (first, second) == ("200", "200")
+    assert len(summary) > 2
+    assert len(server.ledger.admitted) == quota(tmp_path).admitted == 3
 
 
 @pytest.mark.logs("was deleted or replaced")

@@ -144,11 +144,11 @@ def test_killed_at_any_moment_it_leaves_a_whole_record(
             os.write(marks, b"1")
             os.write(1, b"1")
     """
-    kills = 8
+    kills = 5
     for number in range(kills):
         process = program(body, "limits=Limits(Limit('requests', 1e6, per=1e12))")
         assert process.stdout is not None
-        assert process.stdout.read(1 + 37 * number)
+        assert process.stdout.read(1 + 61 * number)
         process.send_signal(signal.SIGKILL)
         process.wait()
 
