@@ -62,7 +62,7 @@ class Admission:
         self._open_store = partial(open_store, name)
         self._given = limits
         self.store = self._open_store(limits, clock.now(), slack)
-        self.store.follow(self.queue.first, self.queue.nudge)
+        self.store.follow(self.queue.first, self.queue.wake_paid)
         self.longest_wait = 0.0
         self._slack = slack
 
@@ -161,7 +161,7 @@ class Admission:
         before.abandon()
         limits = self._given if before.shared else before.limits
         self.store = self._open_store(limits, self.now(), self._slack)
-        self.store.follow(self.queue.first, self.queue.nudge)
+        self.store.follow(self.queue.first, self.queue.wake_paid)
         self.store.close(before.closed_until)
         if before.marking:
             self.store.mark()

@@ -4,9 +4,10 @@ Owns the order of events: join the queue, become the head, pay, leave. Must neve
 read a clock or touch a store: it yields what has to be done outside and is sent the
 answer. `drivers.py` has one driver for async code and one for threads.
 
-Only the head asks the store, and only the head waits on time. The others wait to be
-woken: by the head that leaves (served, cancelled or out of time), or by whoever gives
-something back. A head that is woken asks again, so a refund takes effect at once.
+Only the head asks the store, and only the head waits on time; the store may admit some
+of those behind it by the same answer. The others wait to be woken: by the head that
+leaves (served, cancelled or out of time), or by whoever gives something back. A head
+that is woken asks again, so a refund takes effect at once.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def admit(
             until = inf
             if waiter.left:  # the queue went on without it while its event loop was stopped
                 queue.join(waiter)
-            if queue.head is waiter:
+            if queue.head is waiter or payment.paid:
                 if now >= deadline and not pending:
                     raise _timed_out()
                 prepare = None if payment.paid else waiter.prepare

@@ -294,17 +294,27 @@ class Queue:
 
     def first(self, count: int) -> list[Asked]:
         """Return the first calls that wait, in order, at most ``count``."""
-        return self._locked(self._first, count)
+        return [
+            Asked(waiter.payment, waiter.rank, waiter.deadline, waiter.thread)
+            for waiter in self._locked(self._first, count)
+        ]
 
-    def _first(self, count: int) -> list[Asked]:
+    def wake_paid(self, count: int) -> None:
+        """Wake those of the first ``count`` calls that are paid, and the head."""
+        for waiter in self._locked(self._first, count):
+            if waiter.payment.paid:
+                waiter.parker.wake()
+        self.nudge()
+
+    def _first(self, count: int) -> list[Waiter]:
         # In a heap each entry stands before its two children: the first ones are found
         # in order without a look at the rest.
-        entries, found = self.entries, list[Asked]()
+        entries, found = self.entries, list[Waiter]()
         border = [(entries[0], 0)] if entries else []
         while border and len(found) < count:
             (_, _, waiter), place = heapq.heappop(border)
             if waiter.queued:
-                found.append(Asked(waiter.payment, waiter.rank, waiter.deadline, waiter.thread))
+                found.append(waiter)
             for child in (2 * place + 1, 2 * place + 2):
                 if child < len(entries):
                     heapq.heappush(border, (entries[child], child))

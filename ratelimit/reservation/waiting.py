@@ -145,7 +145,8 @@ class Reservation:
         engine = self._engine
         engine.warn_if_forked()
         family, payment = lease.family, lease.payment
-        if not family.admission.store.buckets_only:
+        store = family.admission.store
+        if not store.buckets_only and store.concurrency is not None:
             self._find_slot(family, payment)
         return family.admit_nowait(payment, self._patience, engine.clock.now(), waits=waits)
 

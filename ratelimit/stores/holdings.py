@@ -119,11 +119,12 @@ class Holdings:
     def abandon(self) -> None:
         """Leave what is shared to the process that this one was forked from."""
 
-    def follow(self, waiting: Waiting, wake: Callable[[], object]) -> None:
+    def follow(self, waiting: Waiting, wake: Callable[[int], object]) -> None:
         """Serve a queue, where answers come later.
 
         :param waiting: returns the first calls that wait, at most that many.
-        :param wake: lets the first one look at the store again.
+        :param wake: lets those of them that are paid by now go on, and the first one
+            look at the store again.
         """
 
     def mark(self) -> None:

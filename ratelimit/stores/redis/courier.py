@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 import weakref
+from math import inf
 from typing import Final, Protocol
 
 BEAT_SECONDS: Final = 2.0
@@ -38,18 +39,18 @@ class Courier:
     def __init__(self, store: Served) -> None:
         self._store = weakref.ref(store)
         self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._rung = False
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self.sleeps_until = -inf
+        """Until when the thread sleeps; in the past while it is awake."""
         self.connection = threading.Lock()
         """Held by who takes a step: one at a time."""
 
-    def ring(self) -> None:
-        """Let the time of the next step be looked at again. Never blocks."""
-        if self._rung:
-            return
-        self._rung = True
-        self._bell.put(True)
+    def ring(self, due: float) -> None:
+        """Let a step be taken at ``due``, if none is due before. Never blocks."""
+        if due < self.sleeps_until:
+            self.sleeps_until = -inf  # one ring is enough
+            self._bell.put(True)
 
     def start(self) -> None:
         """Let a thread take the steps from now on; a second time nothing happens.
@@ -71,10 +72,6 @@ class Courier:
         self._stopped = True
         self._bell.put(False)
 
-    def answered(self) -> None:
-        """Take note that the bell was answered: it may ring again."""
-        self._rung = False
-
     def leave(self, until: float) -> None:
         """Let the store take its last step, or give up then."""
         store = self._store()
@@ -91,13 +88,16 @@ def _serve(
         store, here = find(), courier()
         if store is None or here is None:
             return
-        here.answered()
+        here.sleeps_until = latest + BEAT_SECONDS  # from here on it may ring
         now = time.monotonic()
-        seconds = min(store.due(now), latest + BEAT_SECONDS) - now
-        if seconds <= 0:
+        until = min(store.due(now), latest + BEAT_SECONDS)
+        if until <= now:
+            here.sleeps_until = -inf
             store.serve()
             latest = time.monotonic()
             continue
+        here.sleeps_until = min(here.sleeps_until, until)
+        seconds = until - now
         del store, here
         try:
             if not bell.get(timeout=seconds):

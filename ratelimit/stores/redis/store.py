@@ -69,19 +69,19 @@ class RedisStore(TiedStore):
     ) -> None:
         self._answer: tuple[Payment, Wait] | None = None
         self._waiting: Waiting | None = None
-        self._wake: Callable[[], object] = bool
+        self._wake: Callable[[int], object] = bool
         self._asking = False  # whether a head waits for its first answer, or for a new one
         self._asking_since: float | None = None
         self._looking = False  # whether somebody wants to know the levels
         super().__init__(link, key, alone, limits, now, slack, time)
 
-    def follow(self, waiting: Waiting, wake: Callable[[], object]) -> None:
+    def follow(self, waiting: Waiting, wake: Callable[[int], object]) -> None:
         """Serve a queue; without one each call is answered at once."""
         self._waiting, self._wake = waiting, wake
 
     def _ring(self) -> None:
         if self._waiting is not None:
-            self._courier.ring()
+            self._courier.ring(self._send_by)
 
     def take(
         self, payment: Payment, now: float, rank: float = inf, *, waits: bool = True
@@ -137,7 +137,7 @@ class RedisStore(TiedStore):
             self._asking_since = now if since is None else since
             self._asking = True
             self._courier.start()
-            self._courier.ring()
+            self._courier.ring(now)
         return wait
 
     def not_before(
@@ -159,7 +159,7 @@ class RedisStore(TiedStore):
         if self._waiting is not None and now - self._asked_at > FRESH_SECONDS:
             self._looking = True
             self._locked(self._courier.start)
-            self._courier.ring()
+            self._courier.ring(now)
         return super().levels(now)
 
     def due(self, now: float) -> float:
@@ -176,7 +176,7 @@ class RedisStore(TiedStore):
         asked = [] if self._waiting is None else self._waiting(MOST_CALLS)
         self.step([one for one in asked if not one.payment.paid])
         self._asking_since = None
-        self._wake()
+        self._wake(MOST_CALLS)
 
     def _call(self, asked: Asked, now: float) -> Call:
         payment = asked.payment
