@@ -31,13 +31,13 @@ _CLOCK = "redis.call('TIME')"
 _SET_CLOCK = "redis.call('LRANGE', KEYS[1] .. ':time', 0, 1)"
 
 
-def steered(script: str) -> str:
-    """The script with a clock that tests set, and without what it does for speed."""
-    for before, after in (
-        (_CLOCK, _SET_CLOCK),
-        ("HORIZON = 0.25", "HORIZON = 0"),
-        ("PASSING = 0.25", "PASSING = 0"),
-    ):
+def steered(script: str, *, plain: bool = True) -> str:
+    """The script with a clock that tests set.
+
+    :param plain: without what it does for speed.
+    """
+    speed = [("HORIZON = 0.25", "HORIZON = 0"), ("PASSING = 0.25", "PASSING = 0")]
+    for before, after in [(_CLOCK, _SET_CLOCK), *(speed if plain else ())]:
         assert script.count(before) == 1
         script = script.replace(before, after)
     return script
@@ -46,8 +46,10 @@ def steered(script: str) -> str:
 class SteeredLink(Link):
     """A link to a script with a clock of the test's."""
 
-    def __init__(self, client: redis.Redis, quota: str, clock: Callable[[], float]) -> None:
-        super().__init__(client, quota, steered(SCRIPT))
+    def __init__(
+        self, client: redis.Redis, quota: str, clock: Callable[[], float], *, plain: bool = True
+    ) -> None:
+        super().__init__(client, quota, steered(SCRIPT, plain=plain))
         self._redis = client
         self._clock = clock
 
@@ -102,6 +104,9 @@ class FlakyLink(SteeredLink):
 class Bench:
     """Stores of one quota on a clock that the test sets, and their server."""
 
+    plain = True
+    """Whether the script does nothing for speed alone."""
+
     def __init__(self, server: RedisServer, quota: str) -> None:
         self.client = server.client
         self.quota = quota
@@ -120,7 +125,7 @@ class Bench:
         :param broken: how the link is at the start.
         :param ahead: seconds by which this process's clock is ahead of the others'.
         """
-        link = FlakyLink(self.client, self.quota, self.time)
+        link = FlakyLink(self.client, self.quota, self.time, plain=self.plain)
         link.broken = broken
 
         def clock() -> float:

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from benchmarks.sharing.redis_server import RedisServer
 from ratelimit import Limit, LimiterWarning, Limits, StoreUnavailable
@@ -272,6 +274,55 @@ def test_a_restart_goes_on_from_the_level_that_was_left(bench: Bench) -> None:
     assert tokens(second, 60.0) == pytest.approx(100, abs=1)
     bench.time.now = 7_200.0
     assert not bench.store(DAILY)[0].remembers
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    calls=st.lists(
+        st.tuples(st.integers(0, 2), st.integers(1, 60), st.integers(0, 8), st.integers(0, 9)),
+        max_size=25,
+    )
+)
+def test_nobody_is_overtaken_for_longer_than_a_moment(
+    bench: Bench, calls: list[tuple[int, int, int, int]]
+) -> None:
+    """While the head of one process waits, no call of another one goes that came more
+    than a quarter of a second of rank later, whatever their sizes.
+    """
+    bench.plain = False
+    bench.client.delete(bench.key)
+    bench.time.now = 0.0
+    stores = [bench.store(LIMITS)[0] for _ in range(3)]
+    heads: dict[int, tuple[float, Payment, float]] = {}
+    for number, size, wait, patience in calls:
+        bench.time.now += wait / 10
+        now = bench.time.now
+        rank, payment, _ = heads.get(number, (now + patience / 10, call(size), 0.0))
+        answer = stores[number].take(payment, now, rank=rank)
+        if answer is not None and not payment.paid:
+            heads[number] = rank, payment, now
+            continue
+        heads.pop(number, None)
+        seen_within = now - 1  # a place counts at least that long after it was asked for
+        waiting = [head for head, _, asked in heads.values() if asked > seen_within]
+        assert all(rank <= head + 0.25 + 1e-6 for head in waiting)
+
+
+def test_a_call_that_fits_within_a_moment_is_admitted_to_go_then(bench: Bench) -> None:
+    """It is debited at once and waits by itself: the server is not asked again."""
+    bench.plain = False
+    store, link = bench.store(LIMITS)
+    store.take(call(100), 0.0)
+    soon = call(2)
+    wait = store.take(soon, 0.0, rank=0.0)
+    assert wait is not None
+    assert soon.paid
+    assert wait.until == pytest.approx(0.2)
+    before = link.round_trips
+    assert store.take(soon, 0.1, rank=0.0) is not None
+
+    assert store.take(soon, 0.201, rank=0.0) is None
+    assert link.round_trips == before
 
 
 def test_corrections_count_before_the_server_has_them(bench: Bench) -> None:

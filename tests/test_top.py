@@ -237,8 +237,13 @@ def test_what_is_no_quota_is_said(
     assert sentence in capsys.readouterr().err
 
 
-def test_runs_share_one_quota(store: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["file", "redis"])
+def test_runs_share_one_quota(
+    store: str, tmp_path: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
     """A second run goes on from the level that the first one has left."""
+    if kind == "redis":
+        store = f"{request.getfixturevalue('redis_server').url}?quota=runs"
     with serving() as server:
         assert isinstance(server, FakeOpenAI)
         for name in ("one", "two"):
