@@ -29,7 +29,9 @@ from ratelimit import (
     StoreUnavailable,
     WaitTimeout,
     WouldBlock,
+    events,
 )
+from ratelimit.events import delivery
 from ratelimit.stores.redis.store import RedisStore
 from ratelimit.testing import FakeOpenAI, ThreadClock
 
@@ -320,6 +322,26 @@ def test_a_server_that_takes_nothing_more_is_lost_and_comes_back(
 
     assert not store_of(mine).is_lost
     assert left(mine, "requests") == pytest.approx(90, abs=1)
+
+
+def test_the_loss_of_a_server_and_its_return_are_reported(own_server: RedisServer) -> None:
+    """To who subscribes: what was met, and how long it lasted; no password."""
+    mine = limiter(f"redis://:hunter2@127.0.0.1:{own_server.port}/0", rpm=60)
+    seen: list[events.Event] = []
+    mine.subscribe(seen.append, events.StoreLost, events.StoreBack)
+    own_server.kill()
+    with pytest.warns(LimiterWarning, match="shared store is lost"):
+        mine.acquire_nowait(requests=1)
+    own_server.start()
+    store_of(mine).step()
+    delivery.flush()
+
+    lost, back = seen
+    assert isinstance(lost, events.StoreLost)
+    assert "refused" in lost.reason
+    assert "hunter2" not in lost.reason
+    assert isinstance(back, events.StoreBack)
+    assert 0 < back.seconds < 60
 
 
 def test_a_server_that_dies_in_the_middle_holds_nobody_up(own_server: RedisServer) -> None:

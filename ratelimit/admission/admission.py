@@ -17,6 +17,7 @@ from ratelimit.admission.clock import Clock
 from ratelimit.admission.flow import admit
 from ratelimit.admission.queue import Parker, Queue, Waiter
 from ratelimit.limits import Limits
+from ratelimit.stores.alone import OnOutage
 from ratelimit.stores.opening import OpenStore
 from ratelimit.stores.payments import Payment, Wait
 
@@ -60,6 +61,7 @@ class Admission:
         self.now = clock.now
         self.queue = Queue()
         self._open_store = partial(open_store, name)
+        self._on_outage: OnOutage = lambda _, __: None
         self._given = limits
         self.store = self._open_store(limits, clock.now(), slack)
         self.store.follow(self.queue.first, self.queue.wake_paid)
@@ -109,6 +111,11 @@ class Admission:
     def _flow(self, waiter: Waiter, terms: Terms) -> drivers.Flow:
         later = self.store.answers_later
         return admit(self.queue, waiter, self.now(), terms.deadline, answers_later=later)
+
+    def report(self, on_outage: OnOutage) -> None:
+        """Call this when a shared store is lost, and when it is back."""
+        self._on_outage = on_outage
+        self.store.report(on_outage)
 
     def close(self, seconds: float) -> None:
         """Admit nobody for ``seconds``: one refusal pauses the queue for everybody."""
@@ -162,6 +169,7 @@ class Admission:
         limits = self._given if before.shared else before.limits
         self.store = self._open_store(limits, self.now(), self._slack)
         self.store.follow(self.queue.first, self.queue.wake_paid)
+        self.store.report(self._on_outage)
         self.store.close(before.closed_until)
         if before.marking:
             self.store.mark()

@@ -54,6 +54,7 @@ class ModelFamily:
         self.headers_read_at = -inf  # in seconds of the clock
         self.hooks = hooks
         self.reports = Reports(hooks, name_of(name), clock.now)
+        self.admission.report(self.reports.outage)
         self.controller = Controller(self.admission, self.pricing, self.slack, limits, self.reports)
 
     def admit_nowait(

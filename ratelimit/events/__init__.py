@@ -14,6 +14,8 @@ from ratelimit.events.records import (
     Recovered,
     Refused,
     Settled,
+    StoreBack,
+    StoreLost,
     Waited,
     Waiting,
 )
@@ -28,6 +30,8 @@ __all__ = [
     "Recovered",
     "Refused",
     "Settled",
+    "StoreBack",
+    "StoreLost",
     "Subscription",
     "Waited",
     "Waiting",

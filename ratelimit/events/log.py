@@ -34,6 +34,8 @@ from ratelimit.events.records import (
     LimitsChanged,
     Recovered,
     Refused,
+    StoreBack,
+    StoreLost,
     Waited,
     Waiting,
 )
@@ -80,12 +82,12 @@ class Log(Subscription):
 
     def wants(self, kind: type[Event], family: str) -> bool:
         """Return whether a line about an event of this kind would be written."""
-        if kind is Refused:
+        if kind in {Refused, StoreLost}:
             return logger.isEnabledFor(logging.WARNING)
         if kind is Waiting or kind is Waited:
             once = family not in self._long and len(self._long) < MOST_FAMILIES
             return logger.isEnabledFor(logging.INFO if once else logging.DEBUG)
-        if kind in {LimitsChanged, Concluded, Recovered, Degraded}:
+        if kind in {LimitsChanged, Concluded, Recovered, Degraded, StoreBack}:
             return logger.isEnabledFor(logging.INFO)
         return False
 
@@ -114,6 +116,14 @@ class Log(Subscription):
                 logger.info("family %s: %s", event.family, concluded(event))
             case Degraded():
                 logger.info("%s", event.reason)
+            case StoreLost():
+                logger.warning(
+                    "family %s: the shared store is lost: %s", event.family, event.reason
+                )
+            case StoreBack():
+                logger.info(
+                    "family %s: the shared store is back, after %.1f s", event.family, event.seconds
+                )
             case Waiting():
                 self._waiting(event)
             case Waited():

@@ -58,6 +58,11 @@ def name_of(text: str) -> str:
     return _NOT_A_NAME.sub("_", shown[:LONGEST_NAME])
 
 
+def masked(text: str) -> str:
+    """Return a sentence of this package or of a library, cut, without a key."""
+    return _KEY.sub("_key_", text[: 3 * LONGEST_NAME])
+
+
 class Outlook(NamedTuple):
     """Why a call waits, and until when at the earliest."""
 
@@ -159,6 +164,22 @@ class Degraded(Event):
 
     reason: str
     """A sentence of this package."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreLost(Event):
+    """The store that processes share cannot be used; see ``on_store_error=``."""
+
+    reason: str
+    """What was met; never a password."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreBack(Event):
+    """The store that processes share can be used again."""
+
+    seconds: float
+    """Since it was lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

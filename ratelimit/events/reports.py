@@ -10,7 +10,16 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from ratelimit.events.delivery import Hooks
-from ratelimit.events.records import Event, LimitsChanged, Refused, Source, name_of
+from ratelimit.events.records import (
+    Event,
+    LimitsChanged,
+    Refused,
+    Source,
+    StoreBack,
+    StoreLost,
+    masked,
+    name_of,
+)
 from ratelimit.events.sentences import label_of
 from ratelimit.feedback import Refusal
 from ratelimit.limits import Limit, Limits
@@ -109,6 +118,13 @@ class Reports:
     def put(self, kind: type[Event], *, model: str = "", **fields: Any) -> None:
         """Report something; see `ratelimit.events.records` for its fields."""
         self._hooks.put(kind(at=self._now(), family=self._family, model=name_of(model), **fields))
+
+    def outage(self, reason: str, seconds: float) -> None:
+        """Report that the shared store is lost, or with no reason that it is back."""
+        if reason and self.wants(StoreLost):
+            self.put(StoreLost, reason=masked(reason))
+        elif not reason and self.wants(StoreBack):
+            self.put(StoreBack, seconds=seconds)
 
     def limits(self, before: Limits, after: Limits, source: Source, model: str = "") -> None:
         """Report the limits that hold now, unless they are the same."""

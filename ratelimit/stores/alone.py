@@ -20,6 +20,9 @@ from ratelimit.stores.payments import Payment, Wait
 
 OnStoreError = Literal["local", "raise", "open"]
 
+OnOutage = Callable[[str, float], object]
+"""Takes why the store was lost, or "" when it is back, and after how many seconds."""
+
 ASK_SECONDS: Final = 1.0
 """Seconds after which a lost store is looked for again."""
 
@@ -41,6 +44,8 @@ class Alone:
         self._full_at: list[float] = []
         self.processes = 1
         """How many processes shared the quota when the store was lost."""
+        self._lost_at = 0.0
+        self.on_change: OnOutage = lambda _, __: None
         self.again_at = 0.0
         """When to look for the store again, in seconds of the caller's clock."""
 
@@ -55,6 +60,12 @@ class Alone:
         self._full_at = full_at
         self.processes = processes
         self.again_at = now + ASK_SECONDS
+        self._lost_at = now
+        self.on_change(self._reason, 0.0)
+
+    def end(self, now: float) -> None:
+        """Go on with the store again."""
+        self.on_change("", now - self._lost_at)
 
     def warn(self) -> None:
         """Say once that the store is lost, and what follows."""

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from ratelimit.limits import Limit, Limits
 from ratelimit.locks import try_steps, wait_steps
+from ratelimit.stores.alone import OnOutage
 from ratelimit.stores.bucket import Bucket
 from ratelimit.stores.buckets import Buckets
 from ratelimit.stores.payments import NOTHING, Payment, Waiting
@@ -118,6 +119,9 @@ class Holdings:
 
     def abandon(self) -> None:
         """Leave what is shared to the process that this one was forked from."""
+
+    def report(self, on_outage: OnOutage) -> None:
+        """Call this when what is shared is lost, and when it is back."""
 
     def follow(self, waiting: Waiting, wake: Callable[[int], object]) -> None:
         """Serve a queue, where answers come later.

@@ -11,7 +11,7 @@ from typing import Final
 
 from ratelimit.errors import caution
 from ratelimit.limits import Limits
-from ratelimit.stores.alone import Alone
+from ratelimit.stores.alone import Alone, OnOutage
 from ratelimit.stores.buckets import Buckets
 from ratelimit.stores.quota_file import LOCK_SECONDS, QuotaFile, QuotaFileClosed, Record
 from ratelimit.stores.shared import Foreign, SharedStore, limits_of
@@ -63,6 +63,10 @@ class JoinedStore(SharedStore):
         """Return how many calls may be in flight at once, in all or here alone."""
         most = super().concurrency
         return most if self._file is not None or most is None else self._alone.slots(most)
+
+    def report(self, on_outage: OnOutage) -> None:
+        """Call this when the file is lost, and when it is back."""
+        self._alone.on_change = on_outage
 
     def abandon(self) -> None:
         """Leave the file to the process that this one was forked from."""
@@ -191,6 +195,7 @@ class JoinedStore(SharedStore):
             file = self._opened()
         except OSError:
             return None  # it was said when the file was lost; the next look is due then
+        self._alone.end(now)
         record = file.read()
         spent = self._alone.spent(self._buckets.full_at, now)
         shared = Buckets(self.limits, now, self._slack)

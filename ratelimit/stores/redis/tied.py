@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from ratelimit.limits import Limits
 from ratelimit.locks import reentrant_use
-from ratelimit.stores.alone import ASK_SECONDS, Alone
+from ratelimit.stores.alone import ASK_SECONDS, Alone, OnOutage
 from ratelimit.stores.bucket import DEFERRING
 from ratelimit.stores.buckets import Buckets
 from ratelimit.stores.payments import Asked
@@ -62,6 +62,10 @@ class TiedStore(Copy):
         """Return how many calls may be in flight at once, in all or here alone."""
         most = super().concurrency
         return self._alone.slots(most) if self.is_lost and most is not None else most
+
+    def report(self, on_outage: OnOutage) -> None:
+        """Call this when the server is lost, and when it is back."""
+        self._alone.on_change = on_outage
 
     def abandon(self) -> None:
         """Leave the connection to the process that this one was forked from."""
@@ -155,6 +159,8 @@ class TiedStore(Copy):
         """Take a reply, with the lock held."""
         spent = self._spent(received) if self._outage else []
         is_first = self._known is None
+        if self._outage:
+            self._alone.end(received)
         self._adopt(reply, sent, received)
         self.is_lost = self._outage = False
         self._step = None
