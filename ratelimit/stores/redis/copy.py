@@ -11,6 +11,7 @@ applied once more.
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -33,7 +34,7 @@ SETTLE_SECONDS: Final = 0.2
 
 def _name_of_store() -> bytes:
     """Return a name that no other store of any process has."""
-    host = os.uname().nodename.encode("ascii", "replace")[: wire.LONGEST_ID - 40]
+    host = platform.node().encode("ascii", "replace")[: wire.LONGEST_ID - 40]
     return b"%s %d %s" % (host, os.getpid(), os.urandom(6).hex().encode())
 
 
