@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import threading
 import time
@@ -210,6 +211,24 @@ def test_a_forked_worker_goes_on_with_the_quota(store: str) -> None:
         pass
 
     assert left(mine, "requests") == pytest.approx(40, abs=1)
+
+
+def spend_and_end(store: str) -> None:
+    """Make one call, and end the process at once."""
+    mine = limiter(store, rpd=1_000)
+    with mine.reserve(requests=100) as lease:
+        lease.settle(requests=10)
+
+
+def test_a_worker_that_ends_gives_back_what_it_did_not_use(store: str) -> None:
+    """Also one of multiprocessing, which runs no exit handlers; it is gone at once."""
+    worker = multiprocessing.get_context("forkserver").Process(target=spend_and_end, args=(store,))
+    worker.start()
+    worker.join()
+
+    mine = limiter(store, rpd=1_000)
+    assert left(mine, "requests") == pytest.approx(990, abs=1)
+    assert store_of(mine).processes == 1
 
 
 def test_wrapped_clients_of_two_processes_get_no_429(store: str) -> None:

@@ -7,7 +7,9 @@ first call until the store is gone; it holds nobody up and keeps no program aliv
 from __future__ import annotations
 
 import atexit
+import os
 import queue
+import sys
 import threading
 import time
 import weakref
@@ -65,6 +67,7 @@ class Courier:
             thread.name = "ratelimit store"
             self._thread = thread
             _living.add(self)
+            _leave_with_multiprocessing()
             thread.start()
 
     def stop(self) -> None:
@@ -107,6 +110,16 @@ def _serve(
 
 
 _living: Final[weakref.WeakSet[Courier]] = weakref.WeakSet()
+_registered: Final[set[int]] = set()
+"""The processes that leave with `multiprocessing`."""
+
+
+def _leave_with_multiprocessing() -> None:
+    """Leave at the end of a process of `multiprocessing` as well: it runs no atexit."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None and os.getpid() not in _registered:
+        _registered.add(os.getpid())
+        util.Finalize(None, _leave, exitpriority=1)
 
 
 @atexit.register
