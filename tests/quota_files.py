@@ -10,7 +10,7 @@ from typing import Any
 
 from ratelimit import RateLimiter
 from ratelimit.admission.clock import Clock
-from ratelimit.stores.file import FileStore
+from ratelimit.stores.folder.store import FileStore
 from ratelimit.testing import ThreadClock
 
 

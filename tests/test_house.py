@@ -145,7 +145,7 @@ def test_nothing_below_the_drivers_waits_reads_a_clock_or_talks() -> None:
     }
 
     assert {module: names for module, names in found.items() if names} == {
-        "stores.quota_file": {"time"},
+        "stores.folder.quota_file": {"time"},
         "stores.redis.courier": {"time"},
     }
 

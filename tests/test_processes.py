@@ -12,8 +12,8 @@ import pytest
 from benchmarks.linearize import check, violations
 from benchmarks.sharing.history import LIMITS, RecordedStore, record
 from benchmarks.sharing.workers import excess, fairness
+from ratelimit.stores.folder.quota_file import QuotaFile
 from ratelimit.stores.payments import Payment, Wait
-from ratelimit.stores.quota_file import QuotaFile
 
 ROOT = Path(__file__).parents[1]
 TEXT = [[one.name, one.amount, one.per, one.burst] for one in LIMITS]

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.sharing.workers import excess
 from ratelimit import Limit, Limits, WouldBlock
 from ratelimit.commands.top.look import QuotaShown, look
-from ratelimit.stores.file import FileStore
+from ratelimit.stores.folder.store import FileStore
 from ratelimit.testing import FakeOpenAI, Latency, ThreadClock
 from tests.quota_files import limiter, store_of
 

@@ -24,11 +24,11 @@ from ratelimit import (
     StoreUnavailable,
     WouldBlock,
 )
-from ratelimit.stores import alone, joined, quota_file
-from ratelimit.stores.file import FileStore
+from ratelimit.stores.folder import alone, joined, quota_file
+from ratelimit.stores.folder.processes import Process, this_process
+from ratelimit.stores.folder.quota_file import FILE_BYTES, NoQuotaFile, QuotaFile
+from ratelimit.stores.folder.store import FileStore
 from ratelimit.stores.payments import Payment
-from ratelimit.stores.processes import Process, this_process
-from ratelimit.stores.quota_file import FILE_BYTES, NoQuotaFile, QuotaFile
 from ratelimit.testing import ThreadClock
 from tests.quota_files import MachineClock, level, limiter, store_of
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from ratelimit import Limit, Limits, RequestTooLarge
-from ratelimit.stores.file import FileStore
+from ratelimit.stores.folder.quota_file import QuotaFile
+from ratelimit.stores.folder.store import FileStore
 from ratelimit.stores.opening import opener
 from ratelimit.stores.payments import Payment
-from ratelimit.stores.quota_file import QuotaFile
 from tests.interruptions import double_interruptions, interruptions
 
 LIMITS = Limits(Limit("requests", 100, 1e9), Limit("tokens", 10_000, 1e9), concurrency=50)

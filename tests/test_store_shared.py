@@ -16,11 +16,11 @@ import openai
 import pytest
 
 from ratelimit import Limit, LimiterWarning, Limits, RateLimiter, WouldBlock
-from ratelimit.stores import joined, shared
-from ratelimit.stores.file import FileStore
+from ratelimit.stores.folder import joined, shared
+from ratelimit.stores.folder.processes import this_process
+from ratelimit.stores.folder.quota_file import MOST_PROCESSES, QuotaFile, packed_row, row_of
+from ratelimit.stores.folder.store import FileStore
 from ratelimit.stores.payments import Payment
-from ratelimit.stores.processes import this_process
-from ratelimit.stores.quota_file import MOST_PROCESSES, QuotaFile, packed_row, row_of
 from ratelimit.testing import FakeOpenAI, ThreadClock, VirtualClock
 from tests.quota_files import limiter, store_of
 

@@ -16,7 +16,7 @@ from ratelimit.cli import main
 from ratelimit.commands.show import Output
 from ratelimit.commands.top.command import top
 from ratelimit.commands.top.look import look
-from ratelimit.stores.quota_file import QuotaFile
+from ratelimit.stores.folder.quota_file import QuotaFile
 from ratelimit.testing import FakeOpenAI
 from tests.run_files import run, serving, write
 

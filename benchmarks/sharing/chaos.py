@@ -22,8 +22,8 @@ from typing import Any, Final
 
 from benchmarks.sharing.workers import SPAWN, excess
 from ratelimit import Limit, LimiterWarning, Limits, RateLimiter, WaitTimeout
-from ratelimit.stores.processes import process_of
-from ratelimit.stores.quota_file import QuotaFile, row_of
+from ratelimit.stores.folder.processes import process_of
+from ratelimit.stores.folder.quota_file import QuotaFile, row_of
 
 RATE: Final = 100.0
 """Calls a second."""

@@ -22,9 +22,9 @@ from typing import Any, Final
 from benchmarks.sharing.workers import Start, together
 from ratelimit import Limit, Limits
 from ratelimit.stores.alone import Alone
-from ratelimit.stores.file import FileStore
+from ratelimit.stores.folder.quota_file import QuotaFile
+from ratelimit.stores.folder.store import FileStore
 from ratelimit.stores.payments import Payment, Wait
-from ratelimit.stores.quota_file import QuotaFile
 
 LIMITS: Final = Limits(
     Limit("requests", 30_000, 60, burst=50), Limit("tokens", 6_000_000, 60, burst=20_000)

@@ -69,8 +69,8 @@ def opener(
 
     folder = folder_of(store)
     # filelock is of the extra `file`, and this part of Unix alone.
-    from ratelimit.stores.file import FileStore  # noqa: PLC0415
-    from ratelimit.stores.quota_file import QuotaFile  # noqa: PLC0415
+    from ratelimit.stores.folder.quota_file import QuotaFile  # noqa: PLC0415
+    from ratelimit.stores.folder.store import FileStore  # noqa: PLC0415
 
     def make(name: str, limits: Limits, now: float, slack: float) -> MemoryStore:
         path = folder / _file_name(name)

@@ -14,10 +14,10 @@ from urllib.parse import unquote
 from ratelimit.admission.clock import Clock
 from ratelimit.commands import CommandError
 from ratelimit.stores.buckets import Buckets
+from ratelimit.stores.folder.processes import process_of
+from ratelimit.stores.folder.quota_file import QuotaFile, Record, row_of
 from ratelimit.stores.opening import folder_of, is_server, link_of
-from ratelimit.stores.processes import process_of
-from ratelimit.stores.quota_file import QuotaFile, Record, row_of
-from ratelimit.stores.shared import limits_of
+from ratelimit.stores.written import limits_of
 
 if TYPE_CHECKING:
     from ratelimit.stores.redis.link import Link

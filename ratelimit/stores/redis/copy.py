@@ -25,6 +25,7 @@ from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.payments import Asked, Payment
 from ratelimit.stores.redis import wire
 from ratelimit.stores.redis.wire import Call, Change, Own, Reply, Seed
+from ratelimit.stores.written import limits_of, text_of
 
 MOST_CHANGES: Final = 2_000
 """Changes that one step carries, at most."""
@@ -75,7 +76,7 @@ class Copy(MemoryStore):
         self._time = time
         self._id = _name_of_store()
         self._first_slack = slack
-        self._given = wire.text_of(limits)
+        self._given = text_of(limits)
         self._known: Reply | None = None
         self._shared_limits = limits  # as the server holds them
         self._ahead = 0.0  # seconds by which the server's clock is ahead of ours
@@ -290,8 +291,8 @@ class Copy(MemoryStore):
         limits, buckets = self.limits, self._buckets
         own_deferred = max(buckets.deferred - self._foreign.deferred, 0.0)
         if reply.texts is not None:
-            same = reply.texts[0] == wire.text_of(limits)
-            self._shared_limits = limits if same else wire.limits_of(reply.texts[0])
+            same = reply.texts[0] == text_of(limits)
+            self._shared_limits = limits if same else limits_of(reply.texts[0])
         if self._outage or self._shared_limits is not limits:
             limits = self._shared_limits
             buckets = Buckets(limits, received, self._slack)

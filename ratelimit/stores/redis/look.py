@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from ratelimit.limits import Limits
 from ratelimit.stores.bucket import Bucket
 from ratelimit.stores.redis.link import Link
-from ratelimit.stores.redis.wire import limits_of
+from ratelimit.stores.written import limits_of
 
 SCRIPT: Final = (files(__package__) / "look.lua").read_text("utf-8")
 SEEN_SECONDS: Final = 10.0

@@ -20,6 +20,7 @@ from ratelimit.stores.redis.copy import Copy, Foreign, Step
 from ratelimit.stores.redis.courier import Courier
 from ratelimit.stores.redis.link import Link, LinkError
 from ratelimit.stores.redis.wire import Change, Reply
+from ratelimit.stores.written import limits_of
 
 T = TypeVar("T")
 
@@ -193,11 +194,11 @@ class TiedStore(Copy):
         """Hold the limits that were given here, also if others were given before."""
         if reply.texts is None or reply.texts[1] == self._given:
             return
-        given = wire.limits_of(self._given)
+        given = limits_of(self._given)
         if reply.processes > 1:
             self._notice = (
                 f"the processes that share a quota were given different limits: "
-                f"{wire.limits_of(reply.texts[1])!r}, and now {given!r}, which hold from now "
+                f"{limits_of(reply.texts[1])!r}, and now {given!r}, which hold from now "
                 "on; give all of them the same"
             )
         self._change(Change(wire.REPLACE, first=1, limits=given))

@@ -6,14 +6,14 @@ never connect or calculate a level. `step.lua` is the other end.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 from typing import Final, NamedTuple
 
-from ratelimit.limits import Limit, Limits
+from ratelimit.limits import Limits
 from ratelimit.stores.bucket import Bucket
+from ratelimit.stores.written import text_of
 
 LONGEST_ID: Final = 100
 """Bytes of a process's name, at most."""
@@ -130,18 +130,6 @@ class Seed(NamedTuple):
     limits: Limits
     owed: Sequence[float]
     """Seconds after which each bucket is full."""
-
-
-def text_of(limits: Limits) -> bytes:
-    """Return limits as the quota keeps them."""
-    rows = [(one.name, one.amount, one.per, one.burst) for one in limits]
-    return json.dumps([rows, limits.concurrency]).encode()
-
-
-def limits_of(text: bytes) -> Limits:
-    """Return the limits that the quota has kept."""
-    rows, concurrency = json.loads(text)
-    return Limits(*(Limit(*row) for row in rows), concurrency=concurrency)
 
 
 def _sized(text: bytes) -> bytes:

@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 
 from filelock import lock_descriptor, unlock_descriptor
 
-from ratelimit.stores.processes import PACKED
+from ratelimit.stores.folder.processes import PACKED
 
 MAGIC: Final = b"ratelimit quota\x01"
 RECORD_BYTES: Final = 24_576

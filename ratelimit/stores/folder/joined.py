@@ -13,8 +13,9 @@ from ratelimit.errors import caution
 from ratelimit.limits import Limits
 from ratelimit.stores.alone import Alone, OnOutage
 from ratelimit.stores.buckets import Buckets
-from ratelimit.stores.quota_file import LOCK_SECONDS, QuotaFile, QuotaFileClosed, Record
-from ratelimit.stores.shared import Foreign, SharedStore, limits_of
+from ratelimit.stores.folder.quota_file import LOCK_SECONDS, QuotaFile, QuotaFileClosed, Record
+from ratelimit.stores.folder.shared import Foreign, SharedStore
+from ratelimit.stores.written import limits_of
 
 STUCK_SECONDS: Final = 1.0
 """Seconds after which a file that stays locked counts as lost: its holder is frozen."""

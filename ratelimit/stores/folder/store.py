@@ -24,7 +24,7 @@ from math import inf
 from typing import Final, TypeVar
 
 from ratelimit.locks import reentrant_use
-from ratelimit.stores.joined import JoinedStore
+from ratelimit.stores.folder.joined import JoinedStore
 from ratelimit.stores.payments import NOTHING, Payment, Wait
 
 T = TypeVar("T")

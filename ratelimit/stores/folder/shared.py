@@ -7,25 +7,25 @@ where the record is kept, or wait.
 from __future__ import annotations
 
 import itertools
-import json
 import struct
 import weakref
 from collections.abc import Iterable
 from math import inf
 from typing import ClassVar, Final, NamedTuple
 
-from ratelimit.limits import Limit, Limits
+from ratelimit.limits import Limits
 from ratelimit.stores.buckets import Buckets
-from ratelimit.stores.holdings import smallest_of
-from ratelimit.stores.memory import MemoryStore
-from ratelimit.stores.processes import process_of, this_process
-from ratelimit.stores.quota_file import (
+from ratelimit.stores.folder.processes import process_of, this_process
+from ratelimit.stores.folder.quota_file import (
     NAME_BYTES,
     Record,
     Row,
     packed_row,
     row_of,
 )
+from ratelimit.stores.holdings import smallest_of
+from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores.written import limits_of, text_of
 
 REAP_SECONDS: Final = 1.0
 """Seconds between two looks for processes that are gone, while one may hold us up."""
@@ -40,18 +40,6 @@ _NUMBER: Final = struct.Struct("<I")
 _numbers: Final = itertools.count()
 _living: Final[weakref.WeakValueDictionary[int, SharedStore]] = weakref.WeakValueDictionary()
 """The stores of this process, by their numbers."""
-
-
-def text_of(limits: Limits) -> bytes:
-    """Return limits as the file keeps them."""
-    rows = [(one.name, one.amount, one.per, one.burst) for one in limits]
-    return json.dumps([rows, limits.concurrency]).encode()
-
-
-def limits_of(text: bytes) -> Limits:
-    """Return the limits that a file has kept."""
-    rows, concurrency = json.loads(text)
-    return Limits(*(Limit(*row) for row in rows), concurrency=concurrency)
 
 
 class Foreign(NamedTuple):
