@@ -24,7 +24,8 @@ from ratelimit import (
     StoreUnavailable,
     WouldBlock,
 )
-from ratelimit.stores.folder import alone, joined, quota_file
+from ratelimit.stores import alone
+from ratelimit.stores.folder import joined, quota_file
 from ratelimit.stores.folder.processes import Process, this_process
 from ratelimit.stores.folder.quota_file import FILE_BYTES, NoQuotaFile, QuotaFile
 from ratelimit.stores.folder.store import FileStore
