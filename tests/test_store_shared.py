@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import os
-import threading
 from pathlib import Path
 
 import anyio
@@ -15,7 +14,7 @@ import httpx2
 import openai
 import pytest
 
-from ratelimit import Limit, LimiterWarning, Limits, RateLimiter, WouldBlock
+from ratelimit import LimiterWarning, RateLimiter, WouldBlock
 from ratelimit.stores.folder import joined, shared
 from ratelimit.stores.folder.processes import this_process
 from ratelimit.stores.folder.quota_file import MOST_PROCESSES, QuotaFile, packed_row, row_of
@@ -183,43 +182,6 @@ def test_one_process_too_many_goes_alone_and_disturbs_nobody(store: str) -> None
     inside[0].acquire_nowait(requests=59)
     assert store_of(inside[-1]).levels(clock.now())["requests", 60] == pytest.approx(1)
     assert store_of(beyond)._file is None
-
-
-def test_threads_asyncio_and_trio_share_one_limiter_on_a_file(store: str) -> None:
-    """All at once, under a limit of calls in flight: everybody goes, and no slot is
-    lost.
-    """
-    mine = limiter(store, limits=Limits(Limit("requests", 1e6), concurrency=2))
-    done: list[str] = []
-
-    async def tasks(name: str) -> None:
-        async with anyio.create_task_group() as group:
-            for _ in range(5):
-                group.start_soon(task, name)
-
-    async def task(name: str) -> None:
-        async with mine.reserve(requests=1, timeout=60):
-            await anyio.lowlevel.checkpoint()
-        done.append(name)
-
-    def thread() -> None:
-        for _ in range(5):
-            with mine.reserve(requests=1, timeout=60):
-                pass
-            done.append("thread")
-
-    threads = [threading.Thread(target=thread) for _ in range(2)]
-    threads += [
-        threading.Thread(target=anyio.run, args=(tasks, name), kwargs={"backend": name})
-        for name in ("asyncio", "trio")
-    ]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
-
-    assert sorted(done) == ["asyncio"] * 5 + ["thread"] * 10 + ["trio"] * 5
-    assert mine.statistics().in_flight == 0
 
 
 def test_a_fork_while_another_thread_holds_the_lock_hangs_nobody(store: str, path: Path) -> None:

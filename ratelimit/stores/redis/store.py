@@ -21,8 +21,6 @@ from math import inf
 from typing import Final, TypeVar
 
 from ratelimit.errors import caution
-from ratelimit.limits import Limits
-from ratelimit.stores.alone import Alone
 from ratelimit.stores.memory import lender_of
 from ratelimit.stores.payments import (
     NOTHING,
@@ -36,7 +34,7 @@ from ratelimit.stores.payments import (
 )
 from ratelimit.stores.redis import wire
 from ratelimit.stores.redis.copy import Step
-from ratelimit.stores.redis.link import Link, LinkError
+from ratelimit.stores.redis.link import LinkError
 from ratelimit.stores.redis.tied import TiedStore
 from ratelimit.stores.redis.wire import Call, Change, Grant, Reply
 
@@ -57,23 +55,12 @@ REMEMBERED_SECONDS: Final = 3_600.0
 class RedisStore(TiedStore):
     """Takes from all buckets of one family in one step, for all processes."""
 
-    def __init__(
-        self,
-        link: Link,
-        key: str,
-        alone: Alone,
-        limits: Limits,
-        now: float,
-        slack: float,
-        time: Callable[[], float],
-    ) -> None:
-        self._answer: tuple[Payment, Wait] | None = None
-        self._waiting: Waiting | None = None
-        self._wake: Callable[[int], object] = bool
-        self._asking = False  # whether a head waits for its first answer, or for a new one
-        self._asking_since: float | None = None
-        self._looking = False  # whether somebody wants to know the levels
-        super().__init__(link, key, alone, limits, now, slack, time)
+    _answer: tuple[Payment, Wait] | None = None  # for the head that asked last
+    _waiting: Waiting | None = None
+    _wake: Callable[[int], object]
+    _asking = False  # whether a head waits for its first answer, or for a new one
+    _asking_since: float | None = None
+    _looking = False  # whether somebody wants to know the levels
 
     def follow(self, waiting: Waiting, wake: Callable[[int], object]) -> None:
         """Serve a queue; without one each call is answered at once."""
@@ -176,7 +163,8 @@ class RedisStore(TiedStore):
         asked = [] if self._waiting is None else self._waiting(MOST_CALLS)
         self.step([one for one in asked if not one.payment.paid])
         self._asking_since = None
-        self._wake(MOST_CALLS)
+        if self._waiting is not None:
+            self._wake(MOST_CALLS)
 
     def _call(self, asked: Asked, now: float) -> Call:
         payment = asked.payment
