@@ -145,6 +145,7 @@ def test_nothing_below_the_drivers_waits_reads_a_clock_or_talks() -> None:
     }
 
     assert {module: names for module, names in found.items() if names} == {
+        "stores.folder.making": {"time"},
         "stores.folder.quota_file": {"time"},
         "stores.redis.courier": {"time"},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import multiprocessing
 import os
@@ -404,3 +405,89 @@ def test_the_judge_finds_a_script_that_is_not_atomic(
 
     assert not found[False]
     assert found[True]
+
+
+@pytest.mark.parametrize("kind", ["file", "redis"])
+@pytest.mark.parametrize("first", ["given", "none"])
+def test_a_limiter_without_limits_takes_those_that_are_there(
+    store: str, tmp_path: Path, kind: str, first: str
+) -> None:
+    """None given is no opinion: it neither removes nor raises what others have given,
+    whatever its own server's headers show, and nothing is warned of.
+    """
+    if kind == "file":
+        store = f"file:{tmp_path}/quota"
+    order: list[dict[str, Any]] = [{"rpm": 60}, {}]
+    one, other = (limiter(store, **given) for given in (order if first == "given" else order[::-1]))
+    for each in (one, other):
+        with each.reserve(requests=1):
+            pass
+    server = FakeOpenAI(rpm=6_000, tpm=1_000_000, latency=0, output=5)
+    with server.serve() as url:
+        wrapped = (other if first == "given" else one).wrap(
+            openai.OpenAI(base_url=url, api_key="any")
+        )
+        wrapped.chat.completions.create(
+            model="gpt-4o", messages=[{"role": "user", "content": "hi"}], max_tokens=5
+        )
+
+    for each in (one, other):
+        with each.reserve(requests=1):
+            pass
+        limits = {limit.name: limit.amount for limit in each.limits()}
+        assert limits["requests"] == 60
+
+
+def test_what_a_limiter_has_to_say_is_sent_when_it_is_dropped(store: str) -> None:
+    """A limiter of a function: what its last call did not use comes back."""
+
+    def work() -> None:
+        with limiter(store, tpd=1_000).reserve(tokens=900) as lease:
+            lease.settle(tokens=10)
+
+    work()
+    gc.collect()
+    with limiter(store, tpd=1_000).reserve(tokens=900, timeout=20):
+        pass
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "redis://localhost/0?qouta=x",
+        "redis://localhost/0?quota=",
+        "redis://localhost/abc",
+        redis.Redis,
+        redis.Redis().pipeline(),
+        "file://tmp/q",
+        "file:/tmp/q?quota=x",
+        "file:/tmp/a\0b",
+        "file:" + "x" * 300,
+    ],
+    ids=lambda given: given[:20] if isinstance(given, str) else type(given).__name__,
+)
+def test_an_address_that_means_nothing_is_refused_at_once(given: Any) -> None:
+    """In words, and before anything is asked."""
+    with pytest.raises(InvalidArgument, match="store="):
+        limiter(given, rpm=60)
+
+
+def test_a_family_of_any_name_has_a_quota(store: str, tmp_path: Path) -> None:
+    """Also one that is no text in UTF-8."""
+    for place in (store, f"file:{tmp_path}/quota"):
+        mine = RateLimiter(limits={"gpt-\ud800*": Limits(rpm=60)}, store=place)
+        with mine.reserve(requests=1, model="gpt-\ud800"):
+            pass
+
+
+def test_levels_keep_their_names_while_the_server_is_lost(own_server: RedisServer) -> None:
+    """A dashboard goes on: what is left is that of this process's share."""
+    address = f"redis://:hunter2@127.0.0.1:{own_server.port}/0"
+    mine, other = limiter(address, rpm=600), limiter(address, rpm=600)
+    other.acquire_nowait(requests=1)
+    own_server.kill()
+    with pytest.warns(LimiterWarning, match="shared store is lost"):
+        mine.acquire_nowait(requests=1)
+
+    assert list(mine.statistics().families["*"].levels) == ["requests/60s"]
+    assert "600 left" not in str(mine.explain())

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,9 +26,10 @@ from ratelimit import (
     WouldBlock,
 )
 from ratelimit.stores import alone
-from ratelimit.stores.folder import joined, quota_file
+from ratelimit.stores.folder import joined
+from ratelimit.stores.folder.making import FILE_BYTES, MAGIC, NoQuotaFile
 from ratelimit.stores.folder.processes import Process, this_process
-from ratelimit.stores.folder.quota_file import FILE_BYTES, NoQuotaFile, QuotaFile
+from ratelimit.stores.folder.quota_file import QuotaFile
 from ratelimit.stores.folder.store import FileStore
 from ratelimit.stores.payments import Payment
 from ratelimit.testing import ThreadClock
@@ -294,7 +296,7 @@ def lost(request: pytest.FixtureRequest, path: Path) -> Callable[[], None]:
             path.parent.rmdir()
             path.parent.touch()  # nothing can be made there
         else:
-            path.write_bytes(quota_file.MAGIC + b"\xff" * (FILE_BYTES - 16))
+            path.write_bytes(MAGIC + b"\xff" * (FILE_BYTES - 16))
 
     return lose
 
@@ -462,3 +464,45 @@ def test_a_process_is_known_by_more_than_its_number() -> None:
     assert not theirs._replace(started=5).runs
     child.wait()
     assert not theirs.runs
+
+
+@pytest.mark.parametrize("size", [0, 100, 16_384])
+def test_a_file_that_is_cut_short_ends_no_process(store: str, path: Path, size: int) -> None:
+    """What is missing of it is not read, which would be a bus error: the file is lost,
+    and made whole again.
+    """
+    clock = ThreadClock()
+    mine = limiter(store, rpd=100, clock=clock)
+    mine.acquire_nowait(requests=1)
+    os.truncate(path, size)
+    with pytest.warns(LimiterWarning, match="cut short"):
+        mine.acquire_nowait(requests=1)
+    clock.sleep(2)
+    mine.acquire_nowait(requests=1)
+
+    assert level(limiter(store, rpd=100, clock=clock), "requests/86400s") == pytest.approx(
+        97, abs=1
+    )
+
+
+@pytest.mark.parametrize("damage", ["zeros", "noise"])
+def test_a_damaged_file_is_written_anew(store: str, path: Path, damage: str) -> None:
+    """As a loss of power leaves it: by who runs, and by who starts."""
+    clock = ThreadClock()
+    mine = limiter(store, rpd=100, clock=clock)
+    mine.acquire_nowait(requests=10)
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(0 if damage == "zeros" else len(MAGIC))
+        file.write(bytes(size) if damage == "zeros" else os.urandom(size - len(MAGIC)))
+    started = limiter(store, rpd=100, clock=clock)
+    started.acquire_nowait(requests=1)
+    clock.sleep(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LimiterWarning)
+        mine.acquire_nowait(requests=1)
+    clock.sleep(2)
+    mine.acquire_nowait(requests=1)
+
+    assert store_of(mine)._file is not None
+    assert level(started, "requests/86400s") == level(mine, "requests/86400s")

@@ -49,7 +49,6 @@ ALONE_SECONDS: Final = 5.0
 class Controller:
     """What the answers of one family's server have changed so far.
 
-    :param given: the limits that were given; none at all: take them from the headers.
     :param reports: where what happens is reported.
     """
 
@@ -58,13 +57,11 @@ class Controller:
         admission: Admission,
         pricing: Pricing,
         slack: Slack,
-        given: Limits,
         reports: Reports,
     ) -> None:
         self._admission = admission
         self._pricing = pricing
         self._slack = slack
-        self._given = given
         self._reports = reports
         self._seen = LimitsOfModels()
         self._evidence = AccountingEvidence(pricing, self._concluded)
@@ -269,7 +266,7 @@ class Controller:
                 return False
             store.ask_within = self._trust.seconds
             before = store.limits
-            limits = Limits(*self._given, concurrency=before.concurrency)
+            limits = Limits(*store.given, concurrency=before.concurrency)
             if not store.revert(limits, now):
                 return False
             self._reports.limits(before, limits, "asking")
@@ -327,7 +324,8 @@ class Controller:
 
     def _limits(self, now: float) -> Limits | None:
         """Return the limits to hold; see `LimitsOfModels.to_hold`."""
-        return self._seen.to_hold(self._given, self._admission.store.limits, now)
+        store = self._admission.store
+        return self._seen.to_hold(store.given, store.limits, now)
 
     def _lower_limits(self, refusal: Refusal, admitted: Admitted, now: float) -> None:
         """Hold no more than the limit that a refusal names.

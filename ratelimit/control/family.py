@@ -46,7 +46,6 @@ class ModelFamily:
         open_store: OpenStore,
     ) -> None:
         self.name = name
-        self.given = limits
         self.estimator = estimator
         self.admission = Admission(name, limits, clock, slack, open_store)
         self.pricing = Pricing(accounting)
@@ -55,7 +54,12 @@ class ModelFamily:
         self.hooks = hooks
         self.reports = Reports(hooks, name_of(name), clock.now)
         self.admission.report(self.reports.outage)
-        self.controller = Controller(self.admission, self.pricing, self.slack, limits, self.reports)
+        self.controller = Controller(self.admission, self.pricing, self.slack, self.reports)
+
+    @property
+    def given(self) -> Limits:
+        """The limits that a user has given; none at all: they come from the headers."""
+        return self.admission.store.given
 
     def admit_nowait(
         self, payment: Payment, patience: float, now: float, *, waits: bool = False

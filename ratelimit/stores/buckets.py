@@ -217,12 +217,9 @@ class Buckets:
                     limit=limit.amount,
                 )
 
-    def levels(self, now: float) -> Mapping[tuple[str, float], float]:
-        """Return the level of each bucket, by (name, period in seconds)."""
-        return {
-            (bucket.name, bucket.limit.per): bucket.level(full_at, now, self.deferred)
-            for bucket, full_at in self
-        }
+    def levels(self, now: float) -> list[float]:
+        """Return the level of each bucket."""
+        return [bucket.level(full_at, now, self.deferred) for bucket, full_at in self]
 
     def replaced(self, limits: Limits, now: float, slack: float) -> Buckets:
         """Return the buckets of other limits, which keep what is owed under these.

@@ -30,7 +30,7 @@ class Holdings:
     """
 
     def __init__(self, limits: Limits, now: float, slack: float = 0.0) -> None:
-        self.limits = limits
+        self.limits = self._own = limits
         self.smallest = smallest_of(limits)
         """The smallest limit of each dimension, per its own period."""
         self.marking = False
@@ -69,6 +69,11 @@ class Holdings:
     def processes(self) -> int:
         """How many processes take from these buckets, this one included."""
         return 1
+
+    @property
+    def given(self) -> Limits:
+        """The limits that a user has given, here or in another process."""
+        return self._own
 
     @property
     def round_trips(self) -> int:
@@ -311,7 +316,9 @@ class Holdings:
 
     def levels(self, now: float) -> Mapping[tuple[str, float], float]:
         """Return the level of each bucket, by (name, period in seconds)."""
-        return self._buckets.levels(now)
+        levels = self._buckets.levels(now)  # of a share of the limits, where a store is lost
+        pairs = zip(self.limits, levels, strict=False)
+        return {(limit.name, limit.per): level for limit, level in pairs}
 
     def buckets_of(self, name: str) -> Sequence[Bucket]:
         """Return the buckets of one dimension."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import re
+import stat
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,6 +46,8 @@ FORMS: Final = (
     'machines share, or "file:" and a folder, such as "file:~/.cache/ratelimit/openai", which '
     "those of one machine share"
 )
+
+_UNKNOWN_OPTION: Final = re.compile(r"unexpected keyword argument '(\w+)'")
 
 LONGEST_NAME: Final = 150
 """Characters of a family's name in the name of its file."""
@@ -109,14 +113,16 @@ def link_of(store: object) -> Link:
         try:
             return Link(*connected(store))
         except (ValueError, TypeError, AttributeError) as error:
-            # The text may hold what it could not read, a password among it.
+            # The text may hold what could not be read, a password among it.
+            option = _UNKNOWN_OPTION.search(str(error))
+            why = f"there is no option {option[1]}" if option else type(error).__name__
             raise InvalidArgument(
                 'store= is an address such as "redis://localhost:6379/0", "rediss://..." or '
-                f'"unix:///run/redis.sock"; {_shown(store)} cannot be read '
-                f"({type(error).__name__})"
+                f'"unix:///run/redis.sock", with ?quota=NAME for a quota of its own; '
+                f"{_shown(store)} cannot be read ({why})"
             ) from None
     execute = getattr(store, "execute_command", None)
-    if not callable(execute):
+    if not callable(execute) or inspect.isclass(store) or hasattr(store, "command_stack"):
         raise InvalidArgument(f"{FORMS}; not {_shown(store)}")
     if inspect.iscoroutinefunction(execute):
         raise InvalidArgument(
@@ -138,8 +144,18 @@ def folder_of(store: object) -> Path:
         )
     if find_spec("filelock") is None:
         raise _missing("filelock", "file")
-    folder = Path(rest.removeprefix("//")).expanduser().absolute()
-    if folder.exists() and not folder.is_dir():
+    if rest.startswith("//") and not rest.startswith(("///", "//~")):
+        raise InvalidArgument('store= names a folder as "file:/path", "file:path" or "file:~/path"')
+    if "?" in rest:
+        raise InvalidArgument("store= names a folder, without ?options; name another one")
+    try:
+        folder = Path(rest.removeprefix("//")).expanduser().absolute()
+        is_other = not stat.S_ISDIR(folder.stat().st_mode)
+    except FileNotFoundError:
+        is_other = False
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InvalidArgument(f"store= names a folder that cannot be: {error}") from None
+    if is_other:
         raise InvalidArgument(f"store= names a folder, and {folder} is none; name another one")
     return folder
 
@@ -152,9 +168,10 @@ def _missing(package: str, extra: str) -> InvalidArgument:
 
 def _file_name(name: str) -> str:
     """Return the name of a family's file, which no other family has."""
-    quoted = quote(name, safe=" ,=+@")
+    quoted = quote(name, safe=" ,=+@", errors="backslashreplace")
     if len(quoted) > LONGEST_NAME:
-        quoted = f"{quoted[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        digest = hashlib.sha256(name.encode("utf-8", "backslashreplace")).hexdigest()
+        quoted = f"{quoted[:LONGEST_NAME]}-{digest[:16]}"
     return f"{quoted}.quota"
 
 

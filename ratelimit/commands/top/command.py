@@ -59,7 +59,12 @@ def top(
             live.update(_page(place, shown, before, seconds), refresh=True)
             before = {one.family: one.admitted for one in shown}
             wait(PAUSE)
-            shown, last, looked_at = place.look(), looked_at, clock()
+            try:
+                shown, last, looked_at = place.look(), looked_at, clock()
+            except CommandError as error:  # it may be there again at the next look
+                live.update(printable(str(error)), refresh=True)
+                shown, last, looked_at, before = [], looked_at, clock(), {}
+                continue
             seconds = looked_at - last
     return 0
 

@@ -160,7 +160,8 @@ def _shown(family: str, record: Record) -> QuotaShown:
     return QuotaShown(
         family=family,
         levels=[
-            LevelShown(str(limit), limit.amount, levels[limit.name, limit.per]) for limit in limits
+            LevelShown(str(limit), limit.amount, level)
+            for limit, level in zip(limits, levels, strict=True)
         ],
         concurrency=limits.concurrency if record.cap < 0 else record.cap,
         in_flight=sum(row.in_flight for _, row in living),

@@ -13,9 +13,10 @@ from ratelimit.errors import caution
 from ratelimit.limits import Limits
 from ratelimit.stores.alone import Alone, OnOutage
 from ratelimit.stores.buckets import Buckets
-from ratelimit.stores.folder.quota_file import LOCK_SECONDS, QuotaFile, QuotaFileClosed, Record
+from ratelimit.stores.folder.making import QuotaFileClosed
+from ratelimit.stores.folder.quota_file import LOCK_SECONDS, QuotaFile, Record
 from ratelimit.stores.folder.shared import Foreign, SharedStore
-from ratelimit.stores.written import limits_of
+from ratelimit.stores.written import is_opinion, limits_of
 
 STUCK_SECONDS: Final = 1.0
 """Seconds after which a file that stays locked counts as lost: its holder is frozen."""
@@ -147,21 +148,27 @@ class JoinedStore(SharedStore):
             record = file.read()
             self._entered = True
             if record is not None:
-                record = record.on_clock(self._epoch, now)
+                record, given = record.on_clock(self._epoch, now), self._given
                 self._adopt(record, now)
                 self._reap(now, at_once=True)
                 self.remembers = now - record.saved_at < REMEMBERED_SECONDS
-                if record.given != self._given:
+                if record.given != given and is_opinion(self._own):
+                    self._given = given
                     self._warn_of_difference(record)
-                    self._hold(limits_of(self._given), now)
+                    self._hold(self._own, now)
         finally:
             self._leave(now)
 
     def _opened(self, patience: float = LOCK_SECONDS) -> QuotaFile:
         """Open and lock the file; raise `OSError` where that cannot be in time."""
         file = self._open_file()
-        if file.lock(patience):
-            return file
+        number = -1
+        while number != file.number:  # its holders are at work, not frozen
+            number = file.number
+            if file.lock(patience):
+                if number and file.read() is None:
+                    file.clear()  # damaged: what processes know of it is written anew
+                return file
         file.close()
         raise OSError(f"{file.path} stays locked by another process")
 
@@ -220,7 +227,7 @@ class JoinedStore(SharedStore):
 
     def _warn_of_difference(self, record: Record) -> None:
         """Say that processes which run now were given other limits, if any were."""
-        if self._rows:
+        if self._rows and is_opinion(limits_of(record.given)):
             caution(
                 f"the processes that share a quota were given different limits: "
                 f"{limits_of(record.given)!r}, and now {limits_of(self._given)!r}, which hold "

@@ -12,10 +12,8 @@ process; what a loss of power leaves is recognised by its checksum.
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
-import stat
 import struct
 import time
 import weakref
@@ -27,18 +25,19 @@ from typing import Final, NamedTuple
 
 from filelock import lock_descriptor, unlock_descriptor
 
+from ratelimit.stores.folder.making import (
+    FILE_BYTES,
+    FIRST,
+    MAGIC,
+    RECORD_BYTES,
+    QuotaFileClosed,
+    close,
+    open_whole,
+)
 from ratelimit.stores.folder.processes import PACKED
 
-MAGIC: Final = b"ratelimit quota\x01"
-RECORD_BYTES: Final = 24_576
-"""Bytes for one record: `MOST_PROCESSES` and the longest texts of limits fit."""
-FIRST: Final = 64
-"""Where the first record starts, behind the magic and the number of the last one."""
-FILE_BYTES: Final = FIRST + 2 * RECORD_BYTES
 MOST_PROCESSES: Final = 200
 
-CREATION_SECONDS: Final = 5.0
-"""Seconds for which a new file may be locked by the process that makes it."""
 LOCK_SECONDS: Final = 0.02
 """Seconds for which `QuotaFile.lock` tries, at most; a holder needs microseconds."""
 
@@ -137,14 +136,6 @@ class Record(NamedTuple):
         )
 
 
-class NoQuotaFile(OSError):
-    """The path leads to a file of something else, or of somebody else."""
-
-
-class QuotaFileClosed(OSError):
-    """The file was closed here: the garbage collector has begun to take its store."""
-
-
 class QuotaFile:
     """One quota file, mapped; made if it is missing.
 
@@ -157,16 +148,19 @@ class QuotaFile:
     def __init__(self, path: Path, *, only_read: bool = False) -> None:
         self.path = path
         self._only_read = only_read
-        self._descriptor = _opened(path, only_read=only_read)
+        self._descriptor = open_whole(path, only_read=only_read)
         access = mmap.ACCESS_READ if only_read else mmap.ACCESS_WRITE
         try:
             self._map = mmap.mmap(self._descriptor, FILE_BYTES, access=access)
+        except ValueError as error:  # it was cut short since it was opened
+            os.close(self._descriptor)
+            raise OSError(f"{path} is not whole: {error}") from None
         except BaseException:
             os.close(self._descriptor)
             raise
         self._inode = os.fstat(self._descriptor).st_ino
         self._open = [self._descriptor]
-        self._closed = weakref.finalize(self, _close, self._map, self._open)
+        self._closed = weakref.finalize(self, close, self._map, self._open)
         self._closed.atexit = False  # the process's end closes it, too
 
     def fileno(self) -> int:
@@ -199,6 +193,7 @@ class QuotaFile:
         descriptor = self.fileno()
         if self._only_read:
             raise OSError(f"{self.path} is only read here")
+        self.refuse_if_cut()
         if lock_descriptor(descriptor, blocking=False):
             return True
         until = time.monotonic() + patience
@@ -207,6 +202,18 @@ class QuotaFile:
             if lock_descriptor(descriptor, blocking=False):
                 return True
         return False
+
+    def refuse_if_cut(self) -> None:
+        """Raise `OSError` if the file is shorter than it was made.
+
+        What is missing of it cannot be read: the kernel would end the process.
+        """
+        if os.fstat(self.fileno()).st_size < FILE_BYTES:
+            raise OSError(f"{self.path} was cut short")
+
+    def clear(self) -> None:
+        """Make the file one without a record, with the lock held."""
+        self._map[_NUMBER_AT:_NUMBER_END] = _NUMBER.pack(0)
 
     def unlock(self) -> None:
         """Unlock the file; nothing happens if it is not locked."""
@@ -219,7 +226,11 @@ class QuotaFile:
         return number
 
     def read(self) -> Record | None:
-        """Return the last whole record; None if there is none."""
+        """Return the last whole record; None if there is none.
+
+        Raises `OSError` where the file was cut short.
+        """
+        self.refuse_if_cut()
         number = self.number
         return self._read(number) or self._read(max(number - 1, 0))
 
@@ -306,59 +317,3 @@ class QuotaFile:
 @cache
 def _figures(count: int) -> struct.Struct:
     return struct.Struct(f"<{count}d")
-
-
-def _close(mapped: mmap.mmap, opened: list[int]) -> None:
-    mapped.close()
-    os.close(opened.pop())
-
-
-def _opened(path: Path, *, only_read: bool) -> int:
-    """Return a descriptor of a quota file that has its whole size."""
-    if only_read:
-        flags = os.O_RDONLY | os.O_NONBLOCK  # a pipe is refused, and not waited for
-    else:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT
-    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
-    try:
-        _refuse_what_is_none(descriptor, path, FILE_BYTES if only_read else 0)
-        if os.fstat(descriptor).st_size < FILE_BYTES:
-            _extend(descriptor, path)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _refuse_what_is_none(descriptor: int, path: Path, least: int) -> None:
-    """Raise `NoQuotaFile` for a file of something else, or of somebody else.
-
-    Raise `FileNotFoundError` for one of fewer than ``least`` bytes: it is being made.
-    """
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-        raise NoQuotaFile(f"{path} is not a file of this user")
-    if not MAGIC.startswith(os.pread(descriptor, len(MAGIC), 0)):
-        raise NoQuotaFile(f"{path} is a file of something else")
-    if found.st_size < least:
-        raise FileNotFoundError(errno.ENOENT, "it is being made", str(path))
-
-
-def _extend(descriptor: int, path: Path) -> None:
-    """Give a new file its size; another process may be about to do the same.
-
-    It is written, not only made longer: a full disk says so here, and not by a signal
-    when the map is used.
-    """
-    until = time.monotonic() + CREATION_SECONDS
-    while not lock_descriptor(descriptor, blocking=False):
-        if time.monotonic() > until:
-            raise OSError(f"{path} stays locked by another process")
-        time.sleep(0.001)
-    try:
-        os.pwrite(descriptor, MAGIC, 0)
-        size = os.fstat(descriptor).st_size
-        os.pwrite(descriptor, bytes(max(FILE_BYTES - size, 0)), size)
-    finally:
-        unlock_descriptor(descriptor)

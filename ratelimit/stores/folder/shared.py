@@ -78,6 +78,11 @@ class SharedStore(MemoryStore):
         self._reap_at = -inf
 
     @property
+    def given(self) -> Limits:
+        """The limits that a user has given, here or in another process."""
+        return limits_of(self._given)
+
+    @property
     def processes(self) -> int:
         """How many processes share the quota, this one included."""
         size = NAME_BYTES - 4
@@ -116,7 +121,7 @@ class SharedStore(MemoryStore):
         buckets.full_at, buckets.corrected, buckets.lowered_until = full_at, corrected, lowered
         buckets.deferred = own_deferred + foreign.deferred
         self._buckets, self.limits = buckets, limits
-        self._text, self._texted = record.limits, limits
+        self._text, self._texted, self._given = record.limits, limits, record.given
         self._foreign, self._rows, self._departed = foreign, rows, record.departed
         self.closed_until = record.closed_until
         self._cap = None if record.cap < 0 else record.cap

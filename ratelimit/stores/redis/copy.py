@@ -91,6 +91,11 @@ class Copy(MemoryStore):
         """Whether the server is not known to be there."""
 
     @property
+    def given(self) -> Limits:
+        """The limits that a user has given, here or in another process."""
+        return limits_of(self._given)
+
+    @property
     def processes(self) -> int:
         """How many processes share the quota, this one included."""
         return 1 if self._known is None else self._known.processes
@@ -291,6 +296,7 @@ class Copy(MemoryStore):
         limits, buckets = self.limits, self._buckets
         own_deferred = max(buckets.deferred - self._foreign.deferred, 0.0)
         if reply.texts is not None:
+            self._given = reply.texts[1]
             same = reply.texts[0] == text_of(limits)
             self._shared_limits = limits if same else limits_of(reply.texts[0])
         if self._outage or self._shared_limits is not limits:

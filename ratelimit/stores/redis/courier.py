@@ -101,7 +101,9 @@ def _serve(
             continue
         here.sleeps_until = min(here.sleeps_until, until)
         seconds = until - now
-        del store, here
+        if until == latest + BEAT_SECONDS:  # else a store that is dropped has news to send
+            store = None
+        here = None
         try:
             if not bell.get(timeout=seconds):
                 return

@@ -7,6 +7,7 @@ redis-py connects, again if need be, over TLS, and to Sentinel's and Cluster's s
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from importlib.resources import files
 from typing import Any, Final
@@ -14,6 +15,7 @@ from urllib.parse import parse_qs, urlencode
 
 import redis
 from redis.backoff import ConstantBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
@@ -48,7 +50,8 @@ class Link:
 
     def key(self, family: str) -> str:
         """Return the key of a family of models; all of it is in that one."""
-        return f"{self._prefix}{family}"
+        whole = f"{self._prefix}{family}"
+        return whole.encode("utf-8", "backslashreplace").decode()
 
     def families(self) -> list[str]:
         """Return the names of the families that have a quota.
@@ -102,19 +105,51 @@ def _literal(text: str) -> str:
     return re.sub(r"([\\*?\[\]^-])", r"\\\1", text)
 
 
-def connected(address: str) -> tuple[Any, str]:
+class AddressedClient:
+    """A client of one address, which a forked process makes anew.
+
+    The locks of its parent's may be held for good.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._pid = 0
+        self._client: Any = None
+        self._now().connection_pool.make_connection()  # refuses what it does not know
+
+    def _now(self) -> Any:
+        if self._pid != os.getpid():
+            self._client = redis.Redis.from_url(
+                self._address,
+                socket_timeout=TIMEOUT,
+                socket_connect_timeout=TIMEOUT,
+                # One that does not answer in time is frozen: it is not asked again.
+                retry=Retry(ConstantBackoff(PAUSE), 3, supported_errors=(RedisConnectionError,)),
+            )
+            self._pid = os.getpid()
+        return self._client
+
+    def execute_command(self, *arguments: Any, **options: Any) -> Any:
+        """Send a command and return its reply."""
+        return self._now().execute_command(*arguments, **options)
+
+    def scan_iter(self, **options: Any) -> Any:
+        """Yield the keys that match."""
+        return self._now().scan_iter(**options)
+
+
+def connected(address: str) -> tuple[AddressedClient, str]:
     """Return a client for an address, and the name of the quota that it gives.
 
-    Raises `ValueError` for what is no address.
+    Raises `ValueError` or `TypeError` for what is no address.
     """
     place, _, query = address.partition("?")
     fields = parse_qs(query, keep_blank_values=True)
     quota = fields.pop(QUOTA, ["default"])[-1]
-    rest = f"{place}?{urlencode(fields, doseq=True)}" if fields else place
-    client = redis.Redis.from_url(
-        rest,
-        socket_timeout=TIMEOUT,
-        socket_connect_timeout=TIMEOUT,
-        retry=Retry(ConstantBackoff(PAUSE), 3),
-    )
-    return client, quota
+    if not quota:
+        raise ValueError("the quota has no name")
+    scheme, _, path = place.partition("://")
+    database = path.partition("/")[2]
+    if scheme != "unix" and database and not database.isdecimal():
+        raise ValueError("a database is a number")
+    return AddressedClient(f"{place}?{urlencode(fields, doseq=True)}" if fields else place), quota

@@ -56,7 +56,11 @@ local function read_limits()
 end
 
 local raw = redis.call('GET', KEYS[1])
-local quota = raw and cmsgpack.unpack(raw)
+local read, quota = true, nil
+if raw then read, quota = pcall(cmsgpack.unpack, raw) end
+if raw and not (read and type(quota) == 'table' and quota.birth) then
+  return pack('<B', 2)
+end
 if not seeded and (not quota or (birth ~= 0 and birth ~= quota.birth)) then
   return pack('<B', 1)
 end

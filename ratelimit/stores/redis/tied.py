@@ -20,7 +20,7 @@ from ratelimit.stores.redis.copy import Copy, Foreign, Step
 from ratelimit.stores.redis.courier import Courier
 from ratelimit.stores.redis.link import Link, LinkError
 from ratelimit.stores.redis.wire import Change, Reply
-from ratelimit.stores.written import limits_of
+from ratelimit.stores.written import is_opinion, limits_of, text_of
 
 T = TypeVar("T")
 
@@ -148,7 +148,10 @@ class TiedStore(Copy):
                 keeps_ticket=step.keeps_ticket,
                 ends=step.ends,
             )
-            reply = wire.reply_of(self._link.step(self._key, ask))
+            try:
+                reply = wire.reply_of(self._link.step(self._key, ask))
+            except ValueError as error:
+                raise LinkError(str(error)) from None
             if reply is not None:
                 break
             seed = self._seed(sent)
@@ -191,17 +194,18 @@ class TiedStore(Copy):
             self.remembers = bool(known.saved) and known.now - known.saved < REMEMBERED_SECONDS
 
     def _compare(self, reply: Reply) -> None:
-        """Hold the limits that were given here, also if others were given before."""
-        if reply.texts is None or reply.texts[1] == self._given:
+        """Hold the limits that were given here, if any, whatever was given before."""
+        if reply.texts is None or not is_opinion(self._own):
             return
-        given = limits_of(self._given)
-        if reply.processes > 1:
+        before = limits_of(reply.texts[1])
+        if reply.texts[1] == text_of(self._own):
+            return
+        if reply.processes > 1 and is_opinion(before):
             self._notice = (
-                f"the processes that share a quota were given different limits: "
-                f"{limits_of(reply.texts[1])!r}, and now {given!r}, which hold from now "
-                "on; give all of them the same"
+                f"the processes that share a quota were given different limits: {before!r}, and "
+                f"now {self._own!r}, which hold from now on; give all of them the same"
             )
-        self._change(Change(wire.REPLACE, first=1, limits=given))
+        self._change(Change(wire.REPLACE, first=1, limits=self._own))
 
     def _lose(self, error: Exception, now: float) -> None:
         """Go on without the server, as far as that was asked for; the lock is held."""

@@ -30,6 +30,8 @@ _GRANT: Final = struct.Struct("<ddd")
 GIVE, CORRECT, CLOSE, CAP, REVERT, SPEND, OWE, REPLACE = range(1, 9)
 """The kinds of changes, as the script numbers them."""
 
+OTHER: Final = 2
+"""The script's answer to a value of another program, or of another version."""
 SEEDED, KEEPS_TICKET, ENDS = 1, 2, 4
 
 
@@ -235,7 +237,12 @@ class Reply(NamedTuple):
 
 
 def reply_of(data: bytes) -> Reply | None:
-    """Return what the script has answered; None: it wants to be known what we know."""
+    """Return what the script has answered; None: it wants to know what we know.
+
+    Raises `ValueError` where something else stands in the place of the quota.
+    """
+    if data[0] == OTHER:
+        raise ValueError("what stands under its key is no quota of this version")
     if data[0]:
         return None
     _, now, birth, version, saved, closed, cap, cap_until, admitted, *rest = _REPLY.unpack_from(
