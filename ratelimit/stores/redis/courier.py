@@ -40,7 +40,7 @@ class Courier:
 
     def __init__(self, store: Served) -> None:
         self._store = weakref.ref(store)
-        self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._bell: queue.SimpleQueue[Served | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._stopped = False
         self.sleeps_until = -inf
@@ -52,7 +52,7 @@ class Courier:
         """Let a step be taken at ``due``, if none is due before. Never blocks."""
         if due < self.sleeps_until:
             self.sleeps_until = -inf  # one ring is enough
-            self._bell.put(True)
+            self._bell.put(self._store())  # which lives until its news are sent
 
     def start(self) -> None:
         """Let a thread take the steps from now on; a second time nothing happens.
@@ -73,7 +73,7 @@ class Courier:
     def stop(self) -> None:
         """Take no more steps."""
         self._stopped = True
-        self._bell.put(False)
+        self._bell.put(None)
 
     def leave(self, until: float) -> None:
         """Let the store take its last step, or give up then."""
@@ -84,7 +84,9 @@ class Courier:
 
 
 def _serve(
-    find: weakref.ref[Served], courier: weakref.ref[Courier], bell: queue.SimpleQueue[bool]
+    find: weakref.ref[Served],
+    courier: weakref.ref[Courier],
+    bell: queue.SimpleQueue[Served | None],
 ) -> None:
     latest = time.monotonic()
     while True:
@@ -105,10 +107,11 @@ def _serve(
             store = None
         here = None
         try:
-            if not bell.get(timeout=seconds):
-                return
+            store = bell.get(timeout=seconds)
         except queue.Empty:
-            pass
+            continue
+        if store is None:
+            return
 
 
 _living: Final[weakref.WeakSet[Courier]] = weakref.WeakSet()
