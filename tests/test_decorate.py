@@ -12,6 +12,7 @@ import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
+from urllib.error import URLError
 
 import anyio
 import pytest
@@ -427,12 +428,13 @@ class Refused(Exception):
     ("error", "kept", "refused"),
     [
         (ConnectionRefusedError(), False, 0),
+        (URLError(ConnectionRefusedError()), False, 0),
         (Refused(), True, 1),
         (Refused(used=700), 700, 1),
         (ValueError("broken"), True, 0),
         (KeyboardInterrupt(), True, 0),
     ],
-    ids=["nothing sent", "429", "429 with level", "other", "interrupt"],
+    ids=["nothing sent", "nothing sent by urllib", "429", "429 with level", "other", "interrupt"],
 )
 def test_an_error_settles_by_what_is_known_in_every_kind_of_function(
     kind: str, error: BaseException, kept: float, refused: int

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import copy_context
 from itertools import repeat
 from typing import Any
 
@@ -209,10 +208,10 @@ def test_ctrl_c_leaves_a_queue_in_order(act: str, run: Runner) -> None:
 
 # Python shows an interruption of a finalizer on stderr instead of raising it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("door", ["acquire_sync", "acquire_nowait", "with"])
+@pytest.mark.parametrize("door", ["acquire_sync", "acquire_nowait", "with", "unsettled", "nested"])
 def test_ctrl_c_anywhere_in_a_call_costs_no_slot(door: str) -> None:
     """From admission to settlement: a lease that is dropped on the way ends by
-    itself.
+    itself, also where the same thread goes on in the same context.
     """
     limiter = RateLimiter(
         limits=Limits(Limit("tokens", 1e6, 1e9), concurrency=1),
@@ -227,13 +226,19 @@ def test_ctrl_c_anywhere_in_a_call_costs_no_slot(door: str) -> None:
         if door == "with":
             with limiter.reserve(body) as lease:
                 lease.settle(tokens=5)
+        elif door == "unsettled":
+            with limiter.reserve(body):
+                pass
+        elif door == "nested":
+            with limiter.reserve(body), limiter.reserve(body):
+                pass
         else:
             lease = getattr(limiter, door)(body)
             assert isinstance(lease, Lease)
             lease.settle(tokens=5)
 
     moments = 0
-    for _ in interruptions(lambda: copy_context().run(act)):
+    for _ in interruptions(act):
         moments += 1
         store, queue = family.admission.store, family.admission.queue
         assert not store._lock.locked()

@@ -251,3 +251,18 @@ def test_the_predicted_wait_is_in_the_error(loop_clock: LoopClock) -> None:
     assert clock.run(main) == pytest.approx(5)
     assert clock.now() == 0
     assert limiter.statistics().families["*"].admitted == 1
+
+
+def test_a_late_error_tells_what_is_left_of_the_wait(loop_clock: LoopClock) -> None:
+    """Also where a call in flight may give back, so that nothing was sure before."""
+    clock = loop_clock()
+    limiter = RateLimiter(limits=Limits(Limit("tokens", 100, 10)), arrival_slack=0, clock=clock)
+
+    async def main() -> float | None:
+        flying = await limiter.acquire(tokens=100)
+        with pytest.raises(WaitTimeout, match=r"2\.0 s at the earliest") as told:
+            await limiter.acquire(tokens=50, timeout=3)
+        flying.close()
+        return told.value.retry_after
+
+    assert clock.run(main) == pytest.approx(2)

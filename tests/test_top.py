@@ -299,3 +299,12 @@ def test_a_server_without_a_quota_is_said(
     assert main(["top", "--store", f"{redis_server.url}?quota=none"]) == 2
 
     assert "no quota in that server yet" in capsys.readouterr().err
+
+
+def test_a_dry_run_refuses_what_is_no_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the run that it stands for does, before anything is shown."""
+    assert run(write(tmp_path / "in", 2), "--dry-run", "--store", "nonsense") == 2
+
+    assert "store= is" in capsys.readouterr().err

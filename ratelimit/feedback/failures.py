@@ -191,7 +191,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while here is not None and id(here) not in seen and len(seen) < _LONGEST_CHAIN:
         yield here
         seen.add(id(here))
-        if here.__cause__ is not None or here.__suppress_context__:
+        reason = here.__dict__.get("reason")  # urllib's URLError names its cause so
+        if isinstance(reason, BaseException):
+            here = reason
+        elif here.__cause__ is not None or here.__suppress_context__:
             here = here.__cause__
         elif type(here).__module__.partition(".")[0] in _LIBRARIES:
             here = here.__context__

@@ -6,6 +6,7 @@ call inside a call is recognised. Must never wait or read an answer.
 
 from __future__ import annotations
 
+import weakref
 from contextvars import ContextVar, Token
 from functools import partial
 from typing import Final
@@ -18,8 +19,14 @@ from ratelimit.lease.counted import mark
 from ratelimit.lease.lease import Lease
 from ratelimit.stores.payments import Payment
 
-CURRENT: Final[ContextVar[AdmittedLease | None]] = ContextVar("ratelimit_lease", default=None)
-"""The lease of the call that this code runs in."""
+CURRENT: Final[ContextVar[weakref.ref[AdmittedLease] | None]] = ContextVar(
+    "ratelimit_lease", default=None
+)
+"""The lease of the call that this code runs in.
+
+The code holds it. A context that held it as well would keep a call in flight for good
+which Ctrl-C ended before its context was left.
+"""
 
 
 class AdmittedLease(Lease):
@@ -200,13 +207,13 @@ class Current:
 
     def __init__(self, lease: AdmittedLease) -> None:
         self._lease = lease
-        self._token: Token[AdmittedLease | None] | None = None
+        self._token: Token[weakref.ref[AdmittedLease] | None] | None = None
 
     def __enter__(self) -> AdmittedLease:
-        around = _in_flight(CURRENT.get())
+        around = _in_flight(_current())
         if around is not None:
             self._lease.around = around
-        self._token = CURRENT.set(self._lease)
+        self._token = CURRENT.set(weakref.ref(self._lease))
         return self._lease
 
     def __exit__(self, *_: object) -> None:
@@ -225,21 +232,23 @@ def current_lease() -> Lease | None:
     Settle it where the function itself returns no usage:
     ``ratelimit.current_lease().settle(response)``.
     """
-    return CURRENT.get()
+    return _current()
+
+
+def _current() -> AdmittedLease | None:
+    current = CURRENT.get()
+    return None if current is None else current()
 
 
 def enclosing_lease() -> AdmittedLease | None:
     """Return the lease around this code, as long as its call is in flight."""
-    lease = CURRENT.get()
+    lease = _current()
     return lease if lease is not None and not lease.ended else None
 
 
 def payment_around(family: ModelFamily) -> Payment | None:
     """Return the innermost call around this code that has a slot of this family."""
-    lease = CURRENT.get()
-    if lease is None:
-        return None
-    lease = _in_flight(lease)
+    lease = _in_flight(_current())
     while lease is not None and not lease.shares(family):
         lease.around = _in_flight(lease.around)
         lease = lease.around

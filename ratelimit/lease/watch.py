@@ -66,6 +66,8 @@ class Watch:
         if isinstance(error, WaitTimeout) and len(error.args) == 1:
             now = self._look()
             error.args = (f"{error.args[0]} ({waits(now)})",)
+            if error.retry_after is None:
+                error.retry_after = now.predicted
         if seen is not None:
             family.reports.put(
                 Waited,

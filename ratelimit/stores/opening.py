@@ -98,6 +98,14 @@ def _redis_opener(store: object, on_store_error: OnStoreError, clock: Now, epoch
     return make
 
 
+def refuse_store(store: object) -> None:
+    """Raise `InvalidArgument` for what is no ``store=``; nothing is made or asked."""
+    if is_server(store):
+        link_of(store)
+    else:
+        folder_of(store)
+
+
 def is_server(store: object) -> bool:
     """Return whether ``store=`` names a server: by its address, or a client."""
     return not isinstance(store, str) or store.partition(":")[0] in REDIS

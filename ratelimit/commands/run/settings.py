@@ -68,7 +68,10 @@ def make_limiter(settings: RunSettings, survey: Survey) -> RateLimiter:
     Without either it learns the limits from the server, of each model family apart. A
     dry run takes nothing, so it has no part in a quota that is shared.
     """
-    store = None if settings.dry_run else settings.store
+    store = settings.store
+    if settings.dry_run and store is not None:
+        refuse_store(store)
+        store = None
     if settings.tier is not None:
         if not survey.models:
             return RateLimiter(store=store)
