@@ -14,6 +14,7 @@ from ratelimit.commands import CommandError
 from ratelimit.commands.run.meter import Prices
 from ratelimit.commands.tiers import limits_of
 from ratelimit.families import pattern_of
+from ratelimit.stores.opening import refuse_store
 
 
 @dataclass(frozen=True, slots=True)
