@@ -137,6 +137,97 @@ def test_another_api_is_metered_by_the_model_that_it_names(
     assert taken(held) == {family: (1, 1, tokens)}
 
 
+LONG = "word " * 400
+USED_IN_ALL = {"usage": {"prompt_tokens": 2_000, "completion_tokens": 5, "total_tokens": 2_005}}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "least"),
+    [
+        (
+            "/v1beta/models/gemini-embedding-001:embedContent",
+            {"content": {"parts": [{"text": LONG}]}},
+            400,
+        ),
+        (
+            "/v1beta/models/gemini-embedding-001:batchEmbedContents",
+            {"requests": [{"content": {"parts": [{"text": LONG}]}}] * 2},
+            800,
+        ),
+        ("/v1beta/interactions", {"model": "gemini-3-pro", "input": LONG}, 400),
+        (
+            "/v1/conversations",
+            {"model": "mistral-small", "instructions": "Be brief.", "inputs": LONG},
+            400,
+        ),
+        (
+            "/v1/conversations/conv_1",
+            {"inputs": [{"role": "user", "content": LONG}], "completion_args": {"max_tokens": 900}},
+            1_300,
+        ),
+        (
+            "/v1/agents/completions",
+            {"agent_id": "a", "messages": [{"role": "user", "content": LONG}], "max_tokens": 900},
+            1_300,
+        ),
+    ],
+)
+def test_what_other_vendors_ask_beside_chat_reserves_its_text(
+    path: str, body: Any, least: float
+) -> None:
+    """Embeddings of Gemini, and what answers from stored turns, cost tokens too."""
+    held = RateLimiter(rpd=100, tpd=10_000, arrival_slack=0, clock=ThreadClock())
+    seen: list[float] = []
+
+    def handle(_: httpx2.Request) -> httpx2.Response:
+        seen.append(10_000 - held.statistics().families["*"].levels["tokens/86400s"])
+        return httpx2.Response(200, json=USED_IN_ALL)
+
+    held.wrap(httpx2.Client(transport=httpx2.MockTransport(handle))).post(
+        f"http://x{path}", json=body
+    )
+    family = held.statistics().families["*"]
+
+    assert least <= seen[0] < least + 300
+    assert (family.admitted, round(10_000 - family.levels["tokens/86400s"])) == (1, 2_005)
+
+
+def events(*each: dict[str, Any]) -> bytes:
+    """Write these as a stream of server-sent events."""
+    return "".join(f"data: {json.dumps(event)}\n\n" for event in each).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "last"),
+    [
+        (
+            "/v1beta/interactions",
+            {
+                "event_type": "interaction.completed",
+                "interaction": {"usage": {"total_input_tokens": 9, "total_output_tokens": 6}},
+            },
+        ),
+        ("/v1/conversations", {"type": "conversation.response.done", **USED_BY_CLAUDE}),
+    ],
+)
+def test_a_stream_of_stored_turns_settles_by_its_last_event(path: str, last: Any) -> None:
+    """The reserve of its text and its answer is given back for what was used."""
+    held = RateLimiter(rpd=100, tpd=10_000, arrival_slack=0, clock=ThreadClock())
+    answer = events({"type": "delta", "delta": {"text": "Hello"}}, last)
+    client = held.wrap(
+        httpx2.Client(
+            transport=httpx2.MockTransport(
+                lambda _: httpx2.Response(
+                    200, content=answer, headers={"content-type": "text/event-stream"}
+                )
+            )
+        )
+    )
+    client.post(f"http://x{path}", json={"model": "m", "inputs": "Hi", "stream": True})
+
+    assert round(10_000 - held.statistics().families["*"].levels["tokens/86400s"]) == 15
+
+
 @pytest.mark.logs("answer of claude.* without usage", "answer of gemini.* without usage")
 def test_another_apis_call_reserves_what_it_asks_for() -> None:
     """A second call waits for the tokens that the first may use."""
