@@ -187,6 +187,25 @@ def test_pydantic_ai_holds_a_slot_until_it_gives_it_back_in_any_task() -> None:
     assert limiter.statistics().families["*"].in_flight == 0
 
 
+def test_pydantic_ai_gives_back_the_slot_of_a_call_that_is_still_there() -> None:
+    """A request that died with its event loop is not what a later release is about."""
+    clock = VirtualClock()
+    limiter = RateLimiter(concurrency=1, arrival_slack=0, clock=clock)
+    adapter = pydantic_ai(limiter, tokens=0)
+
+    async def dies() -> None:
+        await adapter.acquire("model:x")
+
+    async def lives() -> None:
+        await adapter.acquire("model:x")
+        adapter.release()
+
+    clock.run(dies)
+    clock.run(lives)
+
+    assert limiter.statistics().families["*"].in_flight == 0
+
+
 def test_pydantic_ai_gives_back_nothing_that_it_never_took() -> None:
     """A release that follows no admission is the caller's mistake, and is said."""
     adapter = pydantic_ai(RateLimiter(rpm=1), tokens=0)

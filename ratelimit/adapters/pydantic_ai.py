@@ -11,11 +11,11 @@ not say of which call, so all calls of one adapter are of one model's limits.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ratelimit.adapters.cost import options_of
 from ratelimit.errors import InvalidArgument
-from ratelimit.lease import Lease
+from ratelimit.lease import AdmittedLease
 from ratelimit.limiter import RateLimiter
 
 if TYPE_CHECKING:
@@ -43,21 +43,26 @@ def concurrency_limiter(
     from pydantic_ai.concurrency import AbstractConcurrencyLimiter  # noqa: PLC0415  # not ours
 
     options = options_of(limiter, tokens, model, timeout, priority)
-    leases: deque[Lease] = deque()
+    leases: deque[AdmittedLease] = deque()
 
     class Admitting(AbstractConcurrencyLimiter):
         """Admits each request by the limiter."""
 
         async def acquire(self, source: str) -> None:  # noqa: ARG002  # the hook's parameter
             """Wait for a request's turn."""
-            leases.append(await limiter.acquire(**options))
+            leases.append(cast(AdmittedLease, await limiter.acquire(**options)))
 
         def release(self) -> None:
-            """End a request: any, as all are of one family and one cost."""
-            try:
+            """End a request: any, as all are of one family and one cost.
+
+            One that was ended already, with its event loop, has no release to come.
+            """
+            if not leases:
+                raise InvalidArgument("release() follows an acquire(), once")
+            while leases:
                 lease = leases.popleft()
-            except IndexError:
-                raise InvalidArgument("release() follows an acquire(), once") from None
-            lease.close()
+                if not lease.ended:
+                    lease.close()
+                    break
 
     return Admitting()
