@@ -100,6 +100,30 @@ def test_langchain_is_answered_where_it_does_not_want_to_wait() -> None:
     assert (adapter.acquire(blocking=False), asyncio.run(ask())) == (False, False)
 
 
+def test_an_adapter_before_a_wrapped_client_pays_as_well() -> None:
+    """The page says that both together pay twice: the hook shows no call to share."""
+    import langchain_openai
+    import openai
+    from pydantic import SecretStr
+
+    from ratelimit.testing import FakeOpenAI
+
+    server = FakeOpenAI(rpm=500, tpm=30_000, latency=0.0)
+    limiter = RateLimiter(rpm=500, tpm=30_000)
+    with server.serve() as url, openai.DefaultHttpxClient() as http:
+        chat = langchain_openai.ChatOpenAI(
+            model="gpt-4o",
+            api_key=SecretStr("none"),
+            base_url=url,
+            http_client=limiter.wrap(http),
+            rate_limiter=langchain(limiter, tokens=100),
+        )
+        chat.invoke("Hi")
+
+    assert len(server.ledger) == 1
+    assert limiter.statistics().families["*"].admitted == 2
+
+
 def test_llama_index_calls_wait() -> None:
     """A language model waits where llama-index asks its rate limiter."""
     clock = ThreadClock()
