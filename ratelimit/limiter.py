@@ -284,8 +284,8 @@ class RateLimiter:
 
         SDK retries included; see `ratelimit.integrations.wrapping`.
 
-        :param client: `openai.OpenAI`, `AsyncOpenAI`, their Azure forms, or a bare
-            httpx or httpx2 client.
+        :param client: `openai.OpenAI`, `AsyncOpenAI`, their Azure forms, a client of
+            Anthropic's or Groq's SDK, or a bare httpx or httpx2 client.
         :param timeout: seconds that an attempt may wait at most; see `reserve`.
         :param priority: of all calls of this client; see `reserve`.
         """

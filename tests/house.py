@@ -43,6 +43,7 @@ ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
     "limiter": BELOW_FACE,
     "batch": ("limiter", *BELOW_FACE),
     "telemetry": ("limiter", "events", "statistics", *GROUND),  # looks from outside
+    "adapters": ("limiter", "lease", *GROUND),  # called by frameworks, from outside
     "": ("_clash", "limiter", "batch", "telemetry", *BELOW_FACE),
     "testing": ("admission.clock", "estimate", "errors", "limits", "installation"),
     "commands": ("", "limiter", "batch", "telemetry", "testing", *BELOW_FACE),

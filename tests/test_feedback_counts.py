@@ -80,6 +80,17 @@ CHAT = {
         ),
         ({"inputTokens": 10, "outputTokens": 5, "totalTokens": 15}, Usage(10, 5, 15)),
         (
+            {
+                "total_input_tokens": 8,
+                "total_tool_use_tokens": 2,
+                "total_cached_tokens": 4,
+                "total_output_tokens": 3,
+                "total_thought_tokens": 2,
+                "total_tokens": 15,
+            },
+            Usage(10, 5, 15, 4, 2),
+        ),
+        (
             {"prompt_tokens": 0, "completion_tokens": 0, "input_tokens": 8, "output_tokens": 2},
             Usage(8, 2, 10),
         ),

@@ -1,6 +1,7 @@
 import asyncio
 import copy
 import gc
+import re
 from typing import Any
 
 import httpx2
@@ -153,6 +154,18 @@ def test_what_cannot_be_wrapped_is_told(thing: Any) -> None:
     """A mistake is said at once, with what would do."""
     with pytest.raises(InvalidArgument, match="OpenAI"):
         RateLimiter().wrap(thing)
+
+
+def test_a_client_that_takes_an_http_client_is_advised_to_be_given_one() -> None:
+    """SDKs that are not built like OpenAI's are metered below: the error says so."""
+    client = httpx2.Client()
+    holder = type("Mistral", (), {"client": client})()
+
+    with pytest.raises(InvalidArgument, match="HTTP client") as raised:
+        RateLimiter().wrap(holder)
+    (advised,) = re.findall(r"=(limiter\.wrap\(.*?\)\))", str(raised.value))
+    metered = eval(advised, {"limiter": RateLimiter(), "httpx": httpx2})  # noqa: S307  # ours
+    assert isinstance(metered._transport, Transport)
 
 
 @pytest.mark.parametrize("options", [{"timeout": -1}, {"timeout": "soon"}, {"priority": "urgent"}])

@@ -17,9 +17,10 @@ from ratelimit.feedback.untrusted import LARGEST_USAGE, amount, decoded, field, 
 _HOLDERS: Final = ("usage", "usage_metadata", "usageMetadata")
 """What holds the counts, in an answer."""
 
-_WRAPPERS: Final = ("response", "message", "x_groq", "http_response", "chunk")
+_WRAPPERS: Final = ("response", "message", "x_groq", "http_response", "chunk", "interaction")
 """What holds an answer: a Responses event, Anthropic's first event, Groq's last chunk,
-an SDK's raw response, an event of the SDK's `chat.completions.stream`.
+an SDK's raw response, an event of the SDK's `chat.completions.stream`, Gemini's last
+event of an interaction.
 """
 
 _DEEPEST: Final = 2
@@ -94,6 +95,13 @@ _SERVERS: Final = (
         "total_token_count",
         ("cached_content_token_count",),
         ("thoughts_token_count",),
+    ),
+    _Names(  # Gemini's interactions
+        ("total_input_tokens", "total_tool_use_tokens"),
+        ("total_output_tokens", "total_thought_tokens"),
+        "total_tokens",
+        ("total_cached_tokens",),
+        ("total_thought_tokens",),
     ),
     _Names(  # Bedrock's Converse
         ("inputTokens", "cacheReadInputTokens", "cacheWriteInputTokens"),

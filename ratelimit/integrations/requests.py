@@ -19,6 +19,7 @@ from ratelimit.events.records import name_of
 from ratelimit.families import base_model
 from ratelimit.feedback.untrusted import decoded
 from ratelimit.integrations.settlement import warn_once
+from ratelimit.integrations.vendors import translated
 
 UNMETERED: Final = frozenset(
     {
@@ -114,11 +115,13 @@ def metered_call(request: Any) -> MeteredCall | None:
         return MeteredCall("files", "", None)
     if endpoint is not None:
         body = body_of(request, endpoint)
+        if endpoint == "completions" and "messages" in body:
+            endpoint = "chat.completions"  # Mistral's agents
         if "model" not in body and (model := _model_in(path)):
             body = {**body, "model": model}
         return MeteredCall(endpoint, str(body.get("model") or ""), body)
     if _costs_nothing(path):
-        return None
+        return _conversation(request, path)
     return _other_call(request, path)
 
 
@@ -134,6 +137,24 @@ def _costs_nothing(path: str) -> bool:
 def _model_in(path: str) -> str:
     found = _MODEL_IN_PATH.match(path)
     return found[1] if found else ""
+
+
+def _conversation(request: Any, path: str) -> MeteredCall | None:
+    """Read a turn of a conversation that Mistral stores and answers.
+
+    OpenAI's conversations only store items, and cost nothing.
+    """
+    if "conversations" not in below_base(path):
+        return None
+
+    content = _content(request)
+    body = decoded(content) if content else None
+    if not isinstance(body, dict) or "inputs" not in body:
+        return None
+
+    model = body.get("model")
+    named = model if isinstance(model, str) else ""
+    return MeteredCall("responses", named, translated(body, named))
 
 
 def _other_call(request: Any, path: str) -> MeteredCall | None:
@@ -157,39 +178,7 @@ def _other_call(request: Any, path: str) -> MeteredCall | None:
         )
         return None
 
-    if "contents" in body:
-        return MeteredCall(None, model, _from_gemini(body, model))
-    if "messages" in body:
-        return MeteredCall(None, model, {**body, "model": model})
-    return MeteredCall(None, model, None)
-
-
-def _from_gemini(body: Mapping[str, Any], model: str) -> dict[str, Any]:
-    """Write Gemini's `contents` as chat messages, for the estimate."""
-    contents = body.get("contents")
-    instruction = body.get("systemInstruction") or body.get("system_instruction")
-    turns = [instruction, *(contents if isinstance(contents, list) else [contents])]
-    chat: dict[str, Any] = {
-        "model": model,
-        "messages": [
-            {"role": "user", "content": _text_of(turn)} for turn in turns if isinstance(turn, dict)
-        ],
-    }
-    settings = body.get("generationConfig") or body.get("generation_config")
-    most = settings.get("maxOutputTokens") if isinstance(settings, dict) else None
-    if isinstance(most, int):
-        chat["max_tokens"] = most
-    return chat
-
-
-def _text_of(turn: Mapping[str, Any]) -> str:
-    parts = turn.get("parts")
-    found = [
-        part.get("text")
-        for part in (parts if isinstance(parts, list) else [parts])
-        if isinstance(part, dict)
-    ]
-    return "\n".join(text for text in found if isinstance(text, str))
+    return MeteredCall(None, model, translated(body, model))
 
 
 def body_of(request: Any, endpoint: str) -> Mapping[str, Any]:

@@ -31,9 +31,10 @@ def wrap(engine: Engine, client: C, *, timeout: float | None, patience: float) -
     A decorator or a context manager of the same limiter around the call has paid for
     its first attempt; that one uses its lease.
 
-    :param client: `openai.OpenAI`, `AsyncOpenAI`, their Azure forms and subclasses, or
-        a bare `httpx` or `httpx2` client, sync or async. Wrapping a client twice with
-        one limiter and the same settings changes nothing more.
+    :param client: `openai.OpenAI`, `AsyncOpenAI`, their Azure forms and subclasses,
+        clients of SDKs that are built alike (Anthropic's, Groq's), or a bare `httpx` or
+        `httpx2` client, sync or async. Wrapping a client twice with one limiter and the
+        same settings changes nothing more.
     :param timeout: seconds that an attempt may wait at most; raises `WaitTimeout` out
         of the call, which the SDK does not retry. The SDK's own timeout does not run
         while an attempt waits here.
@@ -50,9 +51,12 @@ def wrap(engine: Engine, client: C, *, timeout: float | None, patience: float) -
         wrapped = client if metered is http else _metered_sdk_client(client, metered)
     else:
         raise InvalidArgument(
-            f"wrap() takes an OpenAI or AsyncOpenAI client, or an httpx or httpx2 client, not"
-            f" {type(client).__name__}. If that holds an OpenAI client, wrap the client and build"
-            " it around the wrapped one; other clients use the decorator or limiter.reserve(...)"
+            "wrap() takes a client of OpenAI's SDK, or of one that is built like it (Anthropic's,"
+            f" Groq's), or an httpx or httpx2 client, not {type(client).__name__}. If that holds"
+            " an OpenAI client, wrap the client and build it around the wrapped one; if it takes an"
+            " HTTP client, as Google's and Mistral's SDKs do, give it"
+            " http_client=limiter.wrap(httpx.Client()), by the name it has there;"
+            " other clients use the decorator or limiter.reserve(...)"
         )
 
     engine.listen()

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from typing import Any, assert_type
 
+from langchain_core.rate_limiters import BaseRateLimiter
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion
+from pydantic_ai.concurrency import AbstractConcurrencyLimiter
 
 import ratelimit
 from ratelimit import (
@@ -25,6 +27,8 @@ from ratelimit import (
     Statistics,
     Subscription,
 )
+from ratelimit.adapters.langchain import rate_limiter
+from ratelimit.adapters.pydantic_ai import concurrency_limiter
 from ratelimit.events import Refused
 from ratelimit.testing import ThreadClock, TrioClock, VirtualClock, run_virtual
 
@@ -128,6 +132,12 @@ def looking() -> None:
 def wrapped() -> None:
     assert_type(limiter.wrap(AsyncOpenAI()), AsyncOpenAI)
     assert_type(limiter.wrap(OpenAI(), timeout=5, priority=10.0), OpenAI)
+
+
+def adapted() -> None:
+    assert_type(rate_limiter(limiter, tokens=800, priority="batch"), BaseRateLimiter)
+    assert_type(concurrency_limiter(limiter, tokens=800), AbstractConcurrencyLimiter)
+    rate_limiter(limiter)  # type: ignore[call-arg]
 
 
 async def number(value: int) -> int:
