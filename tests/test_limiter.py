@@ -345,3 +345,15 @@ def test_a_projects_level_below_its_organizations_raises_ours() -> None:
 
     assert answer(5_000) <= 5_000
     assert answer(9_990) > 9_900
+
+
+def test_what_was_learned_before_a_fork_was_not_given() -> None:
+    """A limit that answers have shown holds in the child, and answers can change it."""
+    limiter = RateLimiter(clock=ThreadClock())
+    family = limiter._engine.family("")
+    learned = Limits(rpm=60)
+    family.admission.store.replace(learned, family.admission.now())
+    limiter._engine.reset_after_fork()
+
+    assert limiter.limits() == learned
+    assert family.given == Limits()

@@ -166,8 +166,9 @@ class Admission:
         self.queue.reset_after_fork()
         before = self.store
         before.abandon()
-        limits = self._given if before.shared else before.limits
-        self.store = self._open_store(limits, self.now(), self._slack)
+        self.store = self._open_store(self._given, self.now(), self._slack)
+        if not before.shared and before.limits != self._given:  # what was learned stays so
+            self.store.replace(before.limits, self.now())
         self.store.follow(self.queue.first, self.queue.wake_paid)
         self.store.report(self._on_outage)
         self.store.close(before.closed_until)
