@@ -7,14 +7,18 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit import Limit, Limits, RateLimiter, ReentrantUse, WaitTimeout, WouldBlock
 from ratelimit.testing import ThreadClock, VirtualClock
+
+if TYPE_CHECKING:
+    from tests.conftest import LoopClock
 
 
 def limiter(concurrency: int, clock: Any) -> RateLimiter:
@@ -430,3 +434,58 @@ def test_a_blocking_call_behind_a_task_of_its_own_loop_is_refused() -> None:
 
     run(clock, main)
     assert_idle(held, 1)
+
+
+@pytest.mark.parametrize("limiters", [1, 2])
+def test_calls_nested_crosswise_hang_nobody(loop_clock: LoopClock, limiters: int) -> None:
+    """Of two calls that each hold what the other one needs, of two families or of two
+    limiters, one is refused at once in words, and the other one goes.
+    """
+    clock = loop_clock()
+    limits = {name: Limits(rpm=600, concurrency=1) for name in "ab"}
+    one = RateLimiter(limits=limits, clock=clock)
+    other = one if limiters == 1 else RateLimiter(limits=limits, clock=clock)
+    ended: list[str] = []
+
+    async def agent(first: RateLimiter, outer: str, second: RateLimiter, inner: str) -> None:
+        try:
+            async with first.reserve(requests=1, model=outer):
+                await anyio.sleep(1)
+                async with second.reserve(requests=1, model=inner):
+                    ended.append("went")
+        except ReentrantUse as error:
+            ended.append("refused" if "in one order" in str(error) else str(error))
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(agent, one, "a", other, "b")
+            group.start_soon(agent, other, "b", one, "a")
+
+    clock.run(main)
+    assert sorted(ended) == ["refused", "went"]
+    assert one.statistics().in_flight == other.statistics().in_flight == 0
+
+
+def test_a_call_inside_another_waits_for_one_that_will_end(loop_clock: LoopClock) -> None:
+    """Of another family, where nobody waits for anybody who waits: it is admitted."""
+    clock = loop_clock()
+    limits = {name: Limits(rpm=600, concurrency=1) for name in "ab"}
+    limiter = RateLimiter(limits=limits, clock=clock)
+    went: list[str] = []
+
+    async def call(model: str, seconds: float, inner: str = "") -> None:
+        async with limiter.reserve(requests=1, model=model):
+            await anyio.sleep(seconds)
+            if inner:
+                async with limiter.reserve(requests=1, model=inner):
+                    went.append(f"{inner} in {model}")
+        went.append(model)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(call, "b", 5)
+            group.start_soon(call, "a", 1, "b")
+            group.start_soon(call, "a", 1)
+
+    clock.run(main)
+    assert sorted(went) == ["a", "a", "b", "b in a"]

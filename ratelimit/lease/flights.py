@@ -28,7 +28,7 @@ LOOK_SECONDS: Final = 1.0
 class Flight:
     """One call in flight."""
 
-    __slots__ = ("is_attempt", "lease", "loop", "reader", "streams")
+    __slots__ = ("is_attempt", "lease", "loop", "reader", "streams", "waits_for")
 
     def __init__(self, lease: AdmittedLease) -> None:
         loop = running_loop()
@@ -41,6 +41,8 @@ class Flight:
         """The task that read its stream last, if any."""
         self.streams: Streams | None = None
         """The streams of that task."""
+        self.waits_for: list[ModelFamily] = []
+        """The families that calls made inside it wait for."""
 
     @property
     def is_dead(self) -> bool:
@@ -156,7 +158,8 @@ def flights_of(family: ModelFamily) -> Flights:
 
 def note_flight(lease: AdmittedLease, *, is_attempt: bool) -> None:
     """Take note of a call that was admitted, if calls in flight are limited."""
-    if not lease.family.admission.store.buckets_only:
+    store = lease.family.admission.store
+    if not store.buckets_only and store.concurrency is not None:
         flights_of(lease.family).note(lease).is_attempt = is_attempt
 
 

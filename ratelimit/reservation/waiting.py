@@ -25,6 +25,7 @@ from ratelimit.control.family import ModelFamily
 from ratelimit.errors import InvalidArgument, WouldBlock
 from ratelimit.estimate import Estimate
 from ratelimit.lease import AdmittedLease, Current, Lease, payment_around
+from ratelimit.lease.crossing import Inside
 from ratelimit.lease.flights import call_without_attempt, end_dead, note_flight, stream_around
 from ratelimit.lease.watch import Counted, Watch
 from ratelimit.limits import amount_of
@@ -96,8 +97,9 @@ class Reservation:
         return lease.deliver()
 
     def _wait(self, lease: AdmittedLease) -> None:
-        terms = self._terms(lease)
-        with Watch(lease, terms):
+        inside = Inside(lease)
+        terms = self._terms(lease, inside)
+        with inside, Watch(lease, terms):
             lease.family.admit(lease.payment, terms)
 
     async def _admit_async(self) -> AdmittedLease:
@@ -117,8 +119,9 @@ class Reservation:
         return self._hand_out(lease)
 
     async def _wait_async(self, lease: AdmittedLease) -> None:
-        terms = self._terms(lease)
-        with Watch(lease, terms):
+        inside = Inside(lease)
+        terms = self._terms(lease, inside)
+        with inside, Watch(lease, terms):
             await lease.family.admit_async(lease.payment, terms)
 
     def _unpaid(self) -> AdmittedLease:
@@ -164,7 +167,7 @@ class Reservation:
         if family.admission.store.full:
             end_dead(family)
 
-    def _terms(self, lease: AdmittedLease) -> Terms:
+    def _terms(self, lease: AdmittedLease, inside: Inside) -> Terms:
         """Return by what the call waits.
 
         Where headers are listened to, more of the price is known when its turn has
@@ -179,7 +182,10 @@ class Reservation:
         def prepare() -> float:
             if price is not None:
                 price()
-            return end_dead(family) if family.admission.store.full else inf
+            if not family.admission.store.full:
+                return inf
+            inside.refuse()
+            return end_dead(family)
 
         return Terms(arrival, self._patience, deadline_of(self._timeout, arrival), prepare)
 
