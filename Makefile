@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test bench clean
+.PHONY: setup demo test docs bench clean
 
 setup: .venv/.dev
 
@@ -35,8 +35,12 @@ test: setup
 	$(BIN)/pyright --project pyproject.toml --pythonpath $(BIN)/python
 	$(BIN)/pytest --numprocesses 2 --dist worksteal --cov
 
+# a warning, a name or a link that leads nowhere fails; open site/index.html
+docs: setup
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet docs site
+
 bench: setup
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist site

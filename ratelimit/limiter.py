@@ -282,7 +282,7 @@ class RateLimiter:
     ) -> C:
         """Return a client of the same type; each HTTP attempt waits for its turn.
 
-        SDK retries included; see `ratelimit.integrations.wrapping`.
+        SDK retries included; see `ratelimit.integrations.wrapping.wrap`.
 
         :param client: `openai.OpenAI`, `AsyncOpenAI`, their Azure forms, a client of
             Anthropic's or Groq's SDK, or a bare httpx or httpx2 client.

@@ -54,7 +54,7 @@ def run(
 ) -> AsyncGenerator[Result, None]:
     """Ask all `requests` and yield a `Result` for each, as they come.
 
-    The results come in no order, at the full rate of the limits, without a 429.
+    The results come in no order, at the full rate of the limits, without a 429::
 
         limiter = RateLimiter(tpm=30_000)
         async for result in ratelimit.run(bodies, AsyncOpenAI(), limiter):

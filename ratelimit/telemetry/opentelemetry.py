@@ -58,8 +58,8 @@ def instrument(
 ) -> Instrumentation:
     """Record a limiter's metrics, and a span for each long wait, until it is closed.
 
-    :param name: tells several limiters of one program apart: `ratelimit.limiter`.
-    :param provider: `gen_ai.provider.name`, such as "openai" or "azure.ai.openai".
+    :param name: tells several limiters of one program apart: ``ratelimit.limiter``.
+    :param provider: ``gen_ai.provider.name``, such as "openai" or "azure.ai.openai".
     :param meter_provider: the global one by default; likewise ``tracer_provider``.
     :param span_seconds: how long a wait has to be for a span, a child of the caller's.
 

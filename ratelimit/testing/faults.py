@@ -81,7 +81,7 @@ class Fault:
     model: str = ""
     """The only model it hits; "" for all."""
     value: float | None = None
-    """The wrong figure, of the kinds that begin with "wrong_" and of no other."""
+    """The wrong figure, of the kinds that begin with ``wrong_`` and of no other."""
     unit: Unit = ""
     code: int = 429
     """The code of `error_200`."""

@@ -42,9 +42,9 @@ class FakeOpenAI:
     server belongs to one event loop; when that is closed and another one calls, it
     starts afresh with full buckets and keeps its ledger.
 
-    :param variant: which server it is, see `ratelimit.testing.variants`. "P" behaves
-        like OpenAI today, "nginx" lets a rate of requests through, and names combine
-        ("F+P", "H+L").
+    :param variant: which server it is, see `ratelimit.testing.variants.rules_of`. "P"
+        behaves like OpenAI today, "nginx" lets a rate of requests through, and names
+        combine ("F+P", "H+L").
     :param rpm: requests a minute, as `tpm` tokens, `ipm` images; `rpd` and `tpd` by the
         day, `rps` by the second; None switches one off. They hold for all models
         together but those that `models` names.
