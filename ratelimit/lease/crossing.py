@@ -9,7 +9,6 @@ a call that itself waits for the first one's.
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Self
 
 from ratelimit.control.family import ModelFamily
@@ -58,12 +57,7 @@ class Inside:
         for flight in around:
             flight.waits_for.remove(self._family)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._leave()
 
 
