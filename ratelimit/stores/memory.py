@@ -29,7 +29,7 @@ from ratelimit.stores.payments import Evidence, Nesting, Payment, Wait
 class MemoryStore(Holdings):
     """Takes from all buckets of one family in one step, and gives back."""
 
-    def take(  # noqa: PLR0912  # one frame
+    def take(
         self,
         payment: Payment,
         now: float,
@@ -47,34 +47,31 @@ class MemoryStore(Holdings):
             return self._take_later(payment, now)
         try:
             buckets = self._buckets
-            if self._inbox or not self._plain or payment.nesting is not None:
+            if (
+                self._inbox
+                or not self._plain
+                or payment.deferred
+                or buckets.deferred
+                or payment.nesting is not None
+            ):
                 return self._take(payment, now)
 
             # The common case of `_take`, with `Bucket.moment` and `Bucket.taken` in one
             # frame: every call pays for them (benchmarks/overhead.py, row
             # "uncontended").
-            amounts, deferred, before = payment.amounts, payment.deferred, buckets.deferred
-            full_at = buckets.full_at.copy()
-            for place, name, burst, seconds_per_unit, window, slack, bucket in buckets.figures:
+            amounts, full_at = payment.amounts, buckets.full_at.copy()
+            for place, name, seconds_per_unit, window, slack in buckets.figures:
                 amount = amounts.get(name)
                 if amount:
-                    start = full_at[place]
-                    if bucket is not None and (deferred or before):
-                        amount -= deferred
-                        if bucket.moment(start, amount, deferred, before) > now:
-                            return self._take(payment, now)
-                        due = amount * seconds_per_unit
-                    else:
-                        due = amount * seconds_per_unit
-                        if amount > burst or start + (due - window) > now:
-                            return self._take(payment, now)
+                    due, start = amount * seconds_per_unit, full_at[place]
+                    beyond = due - window
+                    if beyond > 0 or start + beyond > now:
+                        return self._take(payment, now)
                     arrival = now + slack
                     full_at[place] = (start if start > arrival else arrival) + due
 
             # Nothing may come between these lines: no call, no loop.
             buckets.full_at = full_at
-            if deferred:
-                buckets.deferred = before + deferred
             self.admitted += 1
             self.admitted_at = payment.admitted_at = now
             if payment.keeps:
@@ -159,9 +156,7 @@ class MemoryStore(Holdings):
         self._find_obstacles()
         return None
 
-    def settle(  # noqa: PLR0912  # one frame
-        self, payment: Payment, used: Mapping[str, float], now: float
-    ) -> None:
+    def settle(self, payment: Payment, used: Mapping[str, float], now: float) -> None:
         """End a call; what it used takes the place of what it reserved. Never blocks.
 
         The difference goes back, or is debited late. Settling again corrects earlier
@@ -178,31 +173,21 @@ class MemoryStore(Holdings):
         try:
             if self._inbox:
                 self._apply_inbox()  # an earlier figure for the same call may wait there
-            if payment.ended or payment.nesting is not None or payment.thread:
+            if payment.ended or payment.deferred or payment.thread or payment.nesting is not None:
                 self._settle(payment, used, now)
                 return
 
             # The common case of `_settle`, with `Bucket.given` in one frame: every call
             # pays for it (benchmarks/overhead.py, row "uncontended").
-            buckets, reserved, deferred = self._buckets, payment.amounts, payment.deferred
+            buckets, reserved = self._buckets, payment.amounts
             full_at = buckets.full_at.copy()
-            for place, name, _, seconds_per_unit, _, _, bucket in buckets.figures:
+            for place, name, seconds_per_unit, _, _ in buckets.figures:
                 if name in used:
-                    back = reserved.get(name, 0) - used[name]
-                elif deferred:
-                    back = 0
-                else:
-                    continue
-                if deferred and bucket is not None:
-                    back -= deferred
-                start = full_at[place]
-                full_at[place] = (start if start > now else now) - back * seconds_per_unit
+                    back, start = reserved.get(name, 0) - used[name], full_at[place]
+                    full_at[place] = (start if start > now else now) - back * seconds_per_unit
 
             # Nothing may come between these lines: no call, no loop.
             buckets.full_at = full_at
-            if deferred:
-                left = buckets.deferred - deferred
-                buckets.deferred = left if left > 0 else 0.0
             self.ended += 1
             if payment.keeps:
                 self._keeping -= 1
