@@ -29,7 +29,7 @@ class Inside:
         self._family = family = lease.family
         self._around: list[Flight] = []
         store, around = family.admission.store, enclosing_lease()
-        if around is None or store.concurrency is None or lease.payment.nesting is not None:
+        if around is None or store.concurrency is None or lease.payment.slot is not None:
             return
         while around is not None and not around.ended:
             if around.family.admission.store.concurrency is not None:

@@ -156,14 +156,14 @@ class Reservation:
     def _find_slot(self, family: ModelFamily, payment: Payment) -> None:
         """Look for a slot that the call may use, or that nobody uses any more."""
         task = running_task()
-        if payment.nesting is None:
+        if payment.slot is None:
             parent = stream_around(family, task)
             if parent is None and self._is_attempt and family.admission.store.is_capped:
                 parent = call_without_attempt(family)
             if parent is not None:
                 payment.nest(parent)
-        if payment.nesting is not None:
-            payment.nesting.task = task
+        if payment.slot is not None:
+            payment.slot.task = task
         if family.admission.store.full:
             end_dead(family)
 

@@ -71,7 +71,7 @@ class Buckets:
         if not bucket.defers:
             return amount, bucket.moment(full_at, amount)
         deferred = self.deferred
-        if payment.nesting is not None:
+        if payment.slot is not None:
             deferred = max(deferred - payment.deferred_around, 0.0)
         amount -= payment.deferred
         return amount, bucket.moment(full_at, amount, payment.deferred, deferred)

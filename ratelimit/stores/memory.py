@@ -23,7 +23,7 @@ from math import inf
 
 from ratelimit.locks import reentrant_use
 from ratelimit.stores.holdings import Holdings
-from ratelimit.stores.payments import Evidence, Nesting, Payment, Wait
+from ratelimit.stores.payments import Evidence, Payment, Slot, Wait
 
 
 class MemoryStore(Holdings):
@@ -52,7 +52,7 @@ class MemoryStore(Holdings):
                 or not self._plain
                 or payment.deferred
                 or buckets.deferred
-                or payment.nesting is not None
+                or payment.slot is not None
             ):
                 return self._take(payment, now)
 
@@ -115,15 +115,16 @@ class MemoryStore(Holdings):
         if self.marking:
             evidence = Evidence(buckets.marks(full_at), serial, self.in_flight + 1)
         lender = None if self.buckets_only else lender_of(payment)
-        nesting = payment.nesting
-        lent = None if lender is None else lender.nesting or Nesting()
         thread = 0 if self.buckets_only else threading.get_ident()
+        slot = payment.slot or (Slot() if thread else None)
+        lent = None if lender is None else lender.slot or Slot()
         of_thread = self._in_flight_of.get(thread, 0) + 1
 
         # Nothing may come between these lines: no call, no loop.
         buckets.full_at = full_at
-        if thread:
-            payment.thread = thread
+        payment.slot = slot
+        if slot is not None and thread:
+            slot.thread = thread
             self._in_flight_of[thread] = of_thread
         if payment.deferred:
             buckets.deferred += payment.deferred
@@ -134,10 +135,10 @@ class MemoryStore(Holdings):
         payment.paid = True
         payment.admitted_at = now
         payment.evidence = evidence
-        if lender is not None and lent is not None and nesting is not None:
+        if lender is not None and lent is not None and slot is not None:
             lent.borrower = payment
-            lender.nesting = lent
-            nesting.lender = lender
+            lender.slot = lent
+            slot.lender = lender
             self._borrowing += 1
         return None
 
@@ -173,7 +174,7 @@ class MemoryStore(Holdings):
         try:
             if self._inbox:
                 self._apply_inbox()  # an earlier figure for the same call may wait there
-            if payment.ended or payment.deferred or payment.thread or payment.nesting is not None:
+            if payment.ended or payment.deferred or payment.slot is not None:
                 self._settle(payment, used, now)
                 return
 
@@ -212,13 +213,15 @@ class MemoryStore(Holdings):
             deferred = max(deferred - payment.deferred, 0.0)
         # A nested call that outlives this one goes on in its slot, or in the slot that
         # this one uses itself.
-        nesting = payment.nesting
-        lender, heir = (nesting.lender, nesting.borrower) if nesting else (None, None)
-        lent = None if lender is None else lender.nesting
-        inherited = None if heir is None else heir.nesting
+        slot = payment.slot
+        lender, heir, thread = (
+            (slot.lender, slot.borrower, slot.thread) if slot else (None, None, 0)
+        )
+        lent = None if lender is None else lender.slot
+        inherited = None if heir is None else heir.slot
         borrowing = self._borrowing - (lender is not None or heir is not None)
         around = payment.around
-        of_thread = self._in_flight_of.get(payment.thread, 0) - 1
+        of_thread = self._in_flight_of.get(thread, 0) - 1
 
         # Nothing may come between these lines: no call, no loop.
         buckets.full_at = full_at
@@ -228,12 +231,12 @@ class MemoryStore(Holdings):
             self._keeping -= 1
         payment.spent = spent
         payment.ended = True
-        if payment.thread:
-            self._in_flight_of[payment.thread] = of_thread
+        if thread:
+            self._in_flight_of[thread] = of_thread
         self._borrowing = borrowing
-        if nesting is not None:
-            nesting.parent = around  # so that no chain of ended calls is kept
-            nesting.lender = nesting.borrower = None
+        if slot is not None:
+            slot.parent = around  # so that no chain of ended calls is kept
+            slot.lender = slot.borrower = None
         if lent is not None:
             lent.borrower = heir
         if inherited is not None:
@@ -250,9 +253,9 @@ def lender_of(payment: Payment) -> Payment | None:
     lender = payment.around
     if lender is None or not lender.paid:
         return None
-    task = payment.nesting and payment.nesting.task
-    while lender.nesting is not None and lender.nesting.borrower is not None:
-        lender = lender.nesting.borrower
-        if task is None or lender.nesting is None or lender.nesting.task != task:
+    task = payment.slot and payment.slot.task
+    while lender.slot is not None and lender.slot.borrower is not None:
+        lender = lender.slot.borrower
+        if task is None or lender.slot is None or lender.slot.task != task:
             return None
     return lender
