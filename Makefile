@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test docs bench clean
+.PHONY: setup demo test coverage docs bench clean
 
 setup: .venv/.dev
 
@@ -33,6 +33,10 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright --project pyproject.toml --pythonpath $(BIN)/python
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
+
+# the lines that no test reaches; half as long again, as each line of the package is noted
+coverage: setup
 	$(BIN)/pytest --numprocesses 2 --dist worksteal --cov
 
 # a warning, a name or a link that leads nowhere fails; open site/index.html
