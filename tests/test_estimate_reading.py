@@ -140,6 +140,8 @@ def test_a_name_tells_the_model(
         ("my-gpt6", "gpt-5.6"),
         ("gpt-5.10", "gpt-5.6"),
         ("gpt-10", "gpt-5.6"),
+        ("gpt-100", "gpt-5.6"),
+        ("gpt-350m", "gpt-350m"),
         ("gpt-5-4-nano", "gpt-5.4-nano"),
         ("gpt-5-2025-08-07", "gpt-5-2025-08-07"),
         ("my-gpt41", "gpt-4.1"),

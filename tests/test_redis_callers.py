@@ -6,6 +6,7 @@ import gc
 import itertools
 import multiprocessing
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -470,6 +471,25 @@ def test_an_address_that_means_nothing_is_refused_at_once(given: Any) -> None:
     """In words, and before anything is asked."""
     with pytest.raises(InvalidArgument, match="store="):
         limiter(given, rpm=60)
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ("redis://localhost:hunter2/0", "host or port is none"),
+        ("redis://:hunter2/x@localhost/0", "host or port is none"),
+        ("redis://localhost/hunter2", "the number of a database"),
+        ("redis://localhost/0?quota=", "?quota= names none"),
+        ("redis://localhost/0?socket_timeout=hunter2", "value of another kind"),
+        ("redis://localhost/0?qouta=hunter2", "no option qouta"),
+    ],
+)
+def test_what_is_wrong_with_an_address_is_said_without_it(given: str, fault: str) -> None:
+    """A misplaced part of it may be a password, so no part of it is shown."""
+    with pytest.raises(InvalidArgument, match=re.escape(fault)) as raised:
+        limiter(given, rpm=60)
+
+    assert "hunter2" not in str(raised.value)
 
 
 def test_a_family_of_any_name_has_a_quota(store: str, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from ratelimit import (
 )
 from ratelimit.stores import alone
 from ratelimit.stores.folder import joined
-from ratelimit.stores.folder.making import FILE_BYTES, MAGIC, NoQuotaFile
+from ratelimit.stores.folder.making import FILE_BYTES, FIRST, MAGIC, RECORD_BYTES, NoQuotaFile
 from ratelimit.stores.folder.processes import Process, this_process
 from ratelimit.stores.folder.quota_file import QuotaFile
 from ratelimit.stores.folder.store import FileStore
@@ -478,24 +478,34 @@ def test_a_file_that_is_cut_short_ends_no_process(store: str, path: Path, size: 
     with pytest.warns(LimiterWarning, match="cut short"):
         mine.acquire_nowait(requests=1)
     clock.sleep(2)
-    mine.acquire_nowait(requests=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LimiterWarning)  # that the rest of it is damaged
+        mine.acquire_nowait(requests=1)
 
     assert level(limiter(store, rpd=100, clock=clock), "requests/86400s") == pytest.approx(
         97, abs=1
     )
 
 
-@pytest.mark.parametrize("damage", ["zeros", "noise"])
+@pytest.mark.parametrize("damage", ["zeros", "noise", "heads"])
 def test_a_damaged_file_is_written_anew(store: str, path: Path, damage: str) -> None:
-    """As a loss of power leaves it: by who runs, and by who starts."""
+    """As a loss of power leaves it: by who runs, and by who starts, who is warned."""
     clock = ThreadClock()
     mine = limiter(store, rpd=100, clock=clock)
     mine.acquire_nowait(requests=10)
     size = path.stat().st_size
+    at, noise = {
+        "zeros": ([0], bytes(size)),
+        "noise": ([len(MAGIC)], os.urandom(size - len(MAGIC))),
+        "heads": ([FIRST + 16, FIRST + RECORD_BYTES + 16], os.urandom(40)),  # behind the checksum
+    }[damage]
     with path.open("r+b") as file:
-        file.seek(0 if damage == "zeros" else len(MAGIC))
-        file.write(bytes(size) if damage == "zeros" else os.urandom(size - len(MAGIC)))
-    started = limiter(store, rpd=100, clock=clock)
+        for place in at:
+            file.seek(place)
+            file.write(noise)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always", LimiterWarning)
+        started = limiter(store, rpd=100, clock=clock)
     started.acquire_nowait(requests=1)
     clock.sleep(2)
     with warnings.catch_warnings():
@@ -504,5 +514,6 @@ def test_a_damaged_file_is_written_anew(store: str, path: Path, damage: str) -> 
     clock.sleep(2)
     mine.acquire_nowait(requests=1)
 
+    assert ["was damaged" in str(one.message) for one in seen] == [True][: damage != "zeros"]
     assert store_of(mine)._file is not None
     assert level(started, "requests/86400s") == level(mine, "requests/86400s")

@@ -25,7 +25,7 @@ NEWEST_O: Final = 4
 """The same of the o-series, of which o4-mini is the newest."""
 
 _VERSION: Final = re.compile(
-    r"gpt[-_ ]?(\d{1,2})(?:[-_. ](\d{1,2})(?!\d|k))?(?!\d|(?:\.\d+)?b(?![a-z]))"
+    r"gpt[-_ ]?(\d{1,3})(?:[-_. ](\d{1,2})(?!\d|k))?(?!\d|(?:\.\d+)?[bm](?![a-z]))"
 )
 """A version of GPT: "gpt-5", "gpt-5.4", and in Azure's names "gpt-35", "gpt-4-1".
 
@@ -35,7 +35,7 @@ _VERSION: Final = re.compile(
 _VARIANT: Final = re.compile(r"(?:[-_ ]?(o(?:mni)?))?(?:[-_ ]?(mini|nano|pro))?(?![a-z])")
 """What may follow a version, however it is set apart: "gpt4omini", "gpt-4-o-mini"."""
 
-_O_SERIES: Final = re.compile(r"(?<![a-z0-9])o(\d{1,2})(?=$|[-_.:@]|mini|pro)")
+_O_SERIES: Final = re.compile(r"(?<![a-z0-9])o(\d{1,3})(?=$|[-_.:@]|mini|pro)")
 _REASONS: Final = re.compile(r"(?<![a-z0-9])(?:computer-use|codex|gpt[-_ ]?oss)")
 """Models that reason and are of no numbered family."""
 

@@ -23,6 +23,9 @@ an SDK's raw response, an event of the SDK's `chat.completions.stream`, Gemini's
 event of an interaction.
 """
 
+_NO_NAME: Final = "ratelimit_knows_of_no_such_name"
+"""What has an attribute of this name makes one of any name, as remote proxies do."""
+
 _DEEPEST: Final = 2
 """Wrappers inside wrappers that are looked into."""
 
@@ -171,8 +174,8 @@ def _from_choices(choices: Sequence[object]) -> Usage | None:
 
 
 def _from_wrapped(answer: object, depth: int, wrappers: tuple[str, ...]) -> Usage | None:
-    """Look into what wraps an answer, unless that is too deep."""
-    if depth < 0:
+    """Look into what wraps an answer, unless that is too deep, or wraps anything."""
+    if depth < 0 or field(answer, _NO_NAME) is not None:
         return None
 
     for name in wrappers:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from inspect import getattr_static
 from typing import Any, Final, TypeVar
 
 _NOT_FORWARDED: Final = frozenset(dir(object)) | {
@@ -71,8 +72,17 @@ def _special_methods(kind: type) -> tuple[str, ...]:
         if name.startswith("__")
         and name.endswith("__")
         and name not in _NOT_FORWARDED
-        and callable(getattr(kind, name, None))
+        and _is_method(kind, name)
     )
+
+
+def _is_method(kind: type, name: str) -> bool:
+    """Tell whether a special name is that of a method.
+
+    A mock makes its special methods when they are looked up, each in a millisecond.
+    """
+    made_later = hasattr(getattr_static(kind, name, None), "create_mock")
+    return made_later or callable(getattr(kind, name, None))
 
 
 @lru_cache(maxsize=512)

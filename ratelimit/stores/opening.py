@@ -14,7 +14,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from ratelimit.errors import InvalidArgument
 from ratelimit.limits import Limits
@@ -121,9 +121,7 @@ def link_of(store: object) -> Link:
         try:
             return Link(*connected(store))
         except (ValueError, TypeError, AttributeError) as error:
-            # The text may hold what could not be read, a password among it.
-            option = _UNKNOWN_OPTION.search(str(error))
-            why = f"there is no option {option[1]}" if option else type(error).__name__
+            why = _fault_of(store, error)
             raise InvalidArgument(
                 'store= is an address such as "redis://localhost:6379/0", "rediss://..." or '
                 f'"unix:///run/redis.sock", with ?quota=NAME for a quota of its own; '
@@ -166,6 +164,28 @@ def folder_of(store: object) -> Path:
     if is_other:
         raise InvalidArgument(f"store= names a folder, and {folder} is none; name another one")
     return folder
+
+
+def _fault_of(address: str, error: Exception) -> str:
+    """Return what is wrong with an address, in words without a part of it.
+
+    It may hold a password, also where none was expected.
+    """
+    option = _UNKNOWN_OPTION.search(str(error))
+    if option:
+        return f"there is no option {option[1]}"
+    quoting = "in a password write / : @ ? # as %2F %3A %40 %3F %23"
+    try:
+        parts = urlsplit(address)
+        _ = parts.port
+    except ValueError:
+        return f"its host or port is none; {quoting}"
+    if parts.scheme != "unix" and not re.fullmatch(r"/?\d*", parts.path):
+        return f"behind the port stands the number of a database; {quoting}"
+    fields = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if not fields.get("quota", "any"):
+        return "?quota= names none"
+    return "an option behind the ? has a value of another kind" if fields else type(error).__name__
 
 
 def _missing(package: str, extra: str) -> InvalidArgument:

@@ -167,7 +167,12 @@ class JoinedStore(SharedStore):
             number = file.number
             if file.lock(patience):
                 if number and file.read() is None:
-                    file.clear()  # damaged: what processes know of it is written anew
+                    file.clear()
+                    caution(
+                        f"the quota in {file.path} was damaged: it starts anew, from what the "
+                        "processes know that run now",
+                        stacklevel=2,
+                    )
                 return file
         file.close()
         raise OSError(f"{file.path} stays locked by another process")

@@ -47,7 +47,10 @@ RESTART_SECONDS: Final = 60.0
 _NUMBER: Final = struct.Struct("<Q")
 _NUMBER_AT: Final = len(MAGIC)
 _NUMBER_END: Final = _NUMBER_AT + _NUMBER.size
+_CHECKSUM: Final = struct.Struct("<I")
 _HEAD: Final = struct.Struct("<QIIdddidQHHHHH")
+_CHECKED_FROM: Final = _NUMBER.size + _CHECKSUM.size
+"""What its checksum is of begins behind a record's number and the checksum."""
 _ROW: Final = struct.Struct("<qiidddd")
 NAME_BYTES: Final = PACKED.size + 4
 """A row begins with its process and the number of the store in it."""
@@ -242,10 +245,11 @@ class QuotaFile:
         found, checksum, length = head[:3]
         if found != number or not _HEAD.size <= length <= RECORD_BYTES:
             return None
-        body = self._map[start + _HEAD.size : start + length]
-        if checksum != zlib.crc32(body, found):
+        checked = self._map[start + _CHECKED_FROM : start + length]
+        if checksum != zlib.crc32(checked, found & 0xFFFF_FFFF):
             return None
 
+        body = checked[_HEAD.size - _CHECKED_FROM :]
         lengths, buckets, rows = head[9:12], head[12], head[13]
         texts, at = [], 0
         for size in lengths:
@@ -294,7 +298,7 @@ class QuotaFile:
             raise OSError(f"{len(rows)} processes share {self.path}, at most {MOST_PROCESSES} can")
         head = _HEAD.pack(
             number,
-            zlib.crc32(body, number),
+            0,
             length,
             saved_at,
             time.time(),
@@ -308,8 +312,10 @@ class QuotaFile:
             len(buckets) // 3,
             len(rows),
         )
+        checked = head[_CHECKED_FROM:] + body
+        checksum = _CHECKSUM.pack(zlib.crc32(checked, number & 0xFFFF_FFFF))
         start = FIRST + number % 2 * RECORD_BYTES
-        self._map[start : start + length] = head + body
+        self._map[start : start + length] = head[: _NUMBER.size] + checksum + checked
         self._map[_NUMBER_AT:_NUMBER_END] = _NUMBER.pack(number)
         return number
 
