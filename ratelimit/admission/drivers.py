@@ -20,6 +20,7 @@ from ratelimit.admission.clock import Clock, Flag
 from ratelimit.admission.flow import Answer, Command, Park, Predict, Take
 from ratelimit.errors import ReentrantUse
 from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores.payments import Wait
 
 TICK: Final = 1e-6
 """Seconds of the shortest rest.
@@ -98,10 +99,11 @@ class TaskParker:
     handler.
     """
 
-    __slots__ = ("_event", "_post", "_running", "_task", "_thread", "loop")
+    __slots__ = ("_event", "_post", "_running", "_task", "_thread", "_travels", "loop")
 
     def __init__(self) -> None:
         self._event = anyio.Event()
+        self._travels = False  # it looks at everything anew when it is back
         self._thread = threading.get_ident()
         # Both event loops take callbacks from other threads and tell which task runs,
         # under different names. anyio's `get_current_task` takes ten times as long
@@ -141,7 +143,7 @@ class TaskParker:
     def wake(self) -> bool:
         """Let the task go on; False when its event loop is closed or not running."""
         try:
-            if self._event.is_set():
+            if self._travels or self._event.is_set():
                 return self._runs()
             if self._rests():
                 self._event.set()
@@ -174,6 +176,23 @@ class TaskParker:
             return False
         return running is not None and running is not self._task
 
+    async def travel(self, store: MemoryStore) -> bool:
+        """Ask a shared store and read its answer; False: the task is woken for it."""
+        await anyio.lowlevel.checkpoint()  # those that can join the queue now go along
+        trip = store.depart()
+        if trip is None:
+            return False
+        self._travels = True
+        try:
+            await anyio.wait_readable(trip.fileno())
+            trip.end()
+        except BaseException:
+            trip.abandon()
+            raise
+        finally:
+            self._travels = False
+        return True
+
     async def wait(self, seconds: float) -> None:
         """Rest until woken, at most ``seconds``."""
         if seconds == inf:
@@ -196,6 +215,7 @@ def run(flow: Flow, store: MemoryStore, clock: Clock, parker: ThreadParker) -> N
     Raises `ReentrantUse` where the thread would have to do something else first.
     """
     answer: Answer = None
+    asks = False
     try:
         while True:
             command = flow.send(answer)
@@ -203,14 +223,29 @@ def run(flow: Flow, store: MemoryStore, clock: Clock, parker: ThreadParker) -> N
                 command.refuse_blocking()
                 if command.until == inf and in_event_loop():
                     _refuse_waiting_for_own_tasks(store)
-                parker.wait(max(command.until - clock.now(), TICK))
+                if not (asks and _travel(store)):
+                    parker.wait(max(command.until - clock.now(), TICK))
                 answer = clock.now()
             else:
                 answer = _answer(command, store, clock)
+                asks = isinstance(answer, Wait) and answer.pending
     except StopIteration:
         return
     finally:
         flow.close()
+
+
+def _travel(store: MemoryStore) -> bool:
+    """Ask a shared store and read its answer; False: the answer comes another way."""
+    trip = store.depart()
+    if trip is None:
+        return False
+    try:
+        trip.end()
+    except BaseException:
+        trip.abandon()
+        raise
+    return True
 
 
 def _refuse_waiting_for_own_tasks(store: MemoryStore) -> None:
@@ -229,14 +264,17 @@ async def run_async(flow: Flow, store: MemoryStore, clock: Clock, parker: TaskPa
     Cancelling the task while it rests leaves the queue as if it had never come.
     """
     answer: Answer = None
+    asks = False
     try:
         while True:
             command = flow.send(answer)
             if isinstance(command, Park):
-                await parker.wait(max(command.until - clock.now(), TICK))
+                if not (asks and await parker.travel(store)):
+                    await parker.wait(max(command.until - clock.now(), TICK))
                 answer = clock.now()
             else:
                 answer = _answer(command, store, clock)
+                asks = isinstance(answer, Wait) and answer.pending
     except StopIteration:
         return
     finally:
