@@ -99,11 +99,11 @@ class TaskParker:
     handler.
     """
 
-    __slots__ = ("_event", "_post", "_running", "_task", "_thread", "_travels", "loop")
+    __slots__ = ("_event", "_post", "_running", "_task", "_thread", "_woken", "loop")
 
     def __init__(self) -> None:
-        self._event = anyio.Event()
-        self._travels = False  # it looks at everything anew when it is back
+        self._event: anyio.Event | None = None  # while it rests
+        self._woken = False  # whether it does not rest: it looks at everything anew
         self._thread = threading.get_ident()
         # Both event loops take callbacks from other threads and tell which task runs,
         # under different names. anyio's `get_current_task` takes ten times as long
@@ -143,21 +143,21 @@ class TaskParker:
     def wake(self) -> bool:
         """Let the task go on; False when its event loop is closed or not running."""
         try:
-            if self._travels or self._event.is_set():
+            woken, self._woken = self._woken, True
+            event = self._event
+            if woken or event is None:
                 return self._runs()
             if self._rests():
-                self._event.set()
+                event.set()
             else:
-                self._post(self._set)
+                self._post(event.set)
         except _CLOSED:
+            self._woken = False
             return False
         return self._runs()
 
-    def _set(self) -> None:
-        self._event.set()
-
     def _runs(self) -> bool:
-        return not hasattr(self.loop, "is_running") or self.loop.is_running()
+        return self.loop.is_running() if hasattr(self.loop, "is_running") else not self.gone()
 
     def _rests(self) -> bool:
         """Return whether another task of the same event loop runs now.
@@ -182,7 +182,7 @@ class TaskParker:
         trip = store.depart()
         if trip is None:
             return False
-        self._travels = True
+        self._woken = True
         try:
             await anyio.wait_readable(trip.fileno())
             trip.end()
@@ -190,17 +190,21 @@ class TaskParker:
             trip.abandon()
             raise
         finally:
-            self._travels = False
+            self._woken = False
         return True
 
     async def wait(self, seconds: float) -> None:
         """Rest until woken, at most ``seconds``."""
+        event = self._event = anyio.Event()
+        if self._woken:  # what wakes it sets the flag first, and looks for the event then
+            event.set()
         if seconds == inf:
-            await self._event.wait()
+            await event.wait()
         else:
             with anyio.move_on_after(seconds):
-                await self._event.wait()
-        self._event = anyio.Event()
+                await event.wait()
+        self._event = None
+        self._woken = False
 
 
 def _answer(command: Take | Predict, store: MemoryStore, clock: Clock) -> Answer:
