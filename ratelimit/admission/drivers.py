@@ -99,25 +99,28 @@ class TaskParker:
     handler.
     """
 
-    __slots__ = ("_event", "_post", "_running", "_task", "_thread", "_woken", "loop")
+    __slots__ = ("_event", "_make_event", "_post", "_running", "_task", "_thread", "_woken", "loop")
 
     def __init__(self) -> None:
-        self._event: anyio.Event | None = None  # while it rests
+        self._event: Any = None  # while it rests
         self._woken = False  # whether it does not rest: it looks at everything anew
         self._thread = threading.get_ident()
-        # Both event loops take callbacks from other threads and tell which task runs,
-        # under different names. anyio's `get_current_task` takes ten times as long
-        # (benchmarks/overhead.py, row "contended_100").
+        # Both event loops have events, take callbacks from other threads and tell which
+        # task runs, under different names. anyio's ways to them take up to ten times as
+        # long (benchmarks/overhead.py, row "contended_100").
         loop: Any = anyio.lowlevel.current_token().native_token
         self.loop = loop
         self._post: Callable[[Callable[[], object]], object]
         self._running: Callable[[], object]
         if hasattr(loop, "call_soon_threadsafe"):
             self._post = loop.call_soon_threadsafe
-            self._running = sys.modules["asyncio"].current_task
+            library: Any = sys.modules["asyncio"]
+            self._running = library.current_task
         else:
             self._post = loop.run_sync_soon
-            self._running = sys.modules["trio"].lowlevel.current_task
+            library = sys.modules["trio"]
+            self._running = library.lowlevel.current_task
+        self._make_event: Callable[[], Any] = library.Event
         self._task = self._running()
 
     def gone(self) -> bool:
@@ -195,10 +198,10 @@ class TaskParker:
 
     async def wait(self, seconds: float) -> None:
         """Rest until woken, at most ``seconds``."""
-        event = self._event = anyio.Event()
+        event = self._event = self._make_event()
         if self._woken:  # what wakes it sets the flag first, and looks for the event then
-            event.set()
-        if seconds == inf:
+            await anyio.lowlevel.checkpoint()
+        elif seconds == inf:
             await event.wait()
         else:
             with anyio.move_on_after(seconds):
