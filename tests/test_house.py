@@ -136,7 +136,7 @@ def test_nothing_below_the_drivers_waits_reads_a_clock_or_talks() -> None:
     """Time is an argument, and I/O belongs to other rooms: also inside functions.
 
     A quota file waits for its lock, and remembers the calendar; a courier sleeps until
-    the next step.
+    the next step, and a line shuts its socket.
     """
     found = {
         module: uses(module, WAITING | HTTP)
@@ -148,6 +148,7 @@ def test_nothing_below_the_drivers_waits_reads_a_clock_or_talks() -> None:
         "stores.folder.making": {"time"},
         "stores.folder.quota_file": {"time"},
         "stores.redis.courier": {"time"},
+        "stores.redis.line": {"socket"},
     }
 
 

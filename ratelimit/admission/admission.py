@@ -28,7 +28,7 @@ Its parent has waited for its turn already, and holds a slot until the nested ca
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Terms:
     """By what a call waits; moments are seconds of the limiter's clock."""
 

@@ -23,7 +23,7 @@ from ratelimit.limits import Amounts
 from ratelimit.stores.payments import Payment, Wait
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Take:
     """Pay; the answer is None, or the wait until it makes sense to ask again."""
 
@@ -32,7 +32,7 @@ class Take:
     """The call's rank in the queue, for stores that processes share."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Predict:
     """Tell the moment (float) before which a payment cannot go, after ``ahead``."""
 
@@ -40,7 +40,7 @@ class Predict:
     ahead: Amounts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Park:
     """Wait until woken, at most until ``until``; the answer is the time then.
 
@@ -99,8 +99,9 @@ def admit(
             if not pending:
                 until = min(until, deadline)
             time = yield Park(until, partial(queue.refuse_blocking, waiter))
-            if isinstance(time, float):
-                now = time
+            now = time if isinstance(time, float) else now
+            if payment.paid and payment.admitted_at <= now:
+                return  # an answer to the head has admitted this call as well
     finally:
         try:
             payment.withdrawn = not payment.paid
