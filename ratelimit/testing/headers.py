@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ratelimit.testing.buckets import RESIDUE
 
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from ratelimit.testing.admission import Reading
     from ratelimit.testing.variants import Style
 
-__all__ = ["HeaderWriter", "Headers", "duration"]
+__all__ = ["SILENT", "HeaderWriter", "Headers", "duration"]
 
 Headers = list[tuple[bytes, bytes]]
+
+SILENT: Final = frozenset({"nginx", "plain", "qwen", "bedrock"})
+"""Styles without any rate-limit header."""
 
 
 def duration(seconds: float) -> str:
@@ -85,7 +88,7 @@ class HeaderWriter:
                 return headers
 
     def _true(self, readings: Sequence[Reading], cost: float) -> Headers:
-        if self._style == "nginx":
+        if self._style in SILENT:
             return []
 
         if self._style == "mistral":
