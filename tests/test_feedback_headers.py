@@ -175,6 +175,11 @@ def test_figures_that_contradict_themselves_are_dropped() -> None:
     ]
 
 
+def window(limit: float, left: float, reset: float, period: float | None) -> Reading:
+    """What a gateway shows of a window of requests."""
+    return Reading("requests", limit, left, reset, period, windowed=True)
+
+
 SERVERS: list[tuple[str, dict[str, str], list[Reading]]] = [
     (
         "DigitalOcean",
@@ -227,7 +232,7 @@ SERVERS: list[tuple[str, dict[str, str], list[Reading]]] = [
             "X-RateLimit-Remaining": "49",
             "X-RateLimit-Reset": "1755780105",
         },
-        [Reading("requests", 50, 49, 45, None)],
+        [window(50, 49, 45, None)],
     ),
     (
         "slowapi, hourly",
@@ -236,7 +241,7 @@ SERVERS: list[tuple[str, dict[str, str], list[Reading]]] = [
             "X-RateLimit-Remaining": "49",
             "X-RateLimit-Reset": "1755782060",
         },
-        [Reading("requests", 50, 49, 2_000, 3_600)],
+        [window(50, 49, 2_000, 3_600)],
     ),
     (
         "Cerebras",
@@ -262,7 +267,7 @@ SERVERS: list[tuple[str, dict[str, str], list[Reading]]] = [
             "RateLimit-Policy": '"permin";q=50;w=60, "perday";q=1000;w=86400',
             "RateLimit": '"permin";r=30;t=10, "perday";r=900;t=5000',
         },
-        [Reading("requests", 50, 30, 10, 60), Reading("requests", 1_000, 900, 5_000, 86_400)],
+        [window(50, 30, 10, 60), window(1_000, 900, 5_000, 86_400)],
     ),
     (
         "IETF, draft 8, another unit",
@@ -270,22 +275,22 @@ SERVERS: list[tuple[str, dict[str, str], list[Reading]]] = [
             "RateLimit-Policy": '"size";q=9000;w=60;qu="content-bytes", "n";q=5;w=1',
             "RateLimit": '"size";r=1;t=1, "n";r=4;t=1',
         },
-        [Reading("requests", 5, 4, 1, 1)],
+        [window(5, 4, 1, 1)],
     ),
     (
         "IETF, draft 7",
         {"RateLimit-Policy": "100;w=60", "RateLimit": "limit=100, remaining=50, reset=5"},
-        [Reading("requests", 100, 50, 5, 60)],
+        [window(100, 50, 5, 60)],
     ),
     (
         "IETF, draft 6",
         {"RateLimit-Limit": "100, 100;w=60", "RateLimit-Remaining": "50", "RateLimit-Reset": "5"},
-        [Reading("requests", 100, 50, 5, 60)],
+        [window(100, 50, 5, 60)],
     ),
     (
         "IETF, no policy",
         {"RateLimit-Limit": "100", "RateLimit-Remaining": "50", "RateLimit-Reset": "5"},
-        [Reading("requests", 100, 50, 5, None)],
+        [window(100, 50, 5, None)],
     ),
     (
         "Envoy",
@@ -294,7 +299,7 @@ SERVERS: list[tuple[str, dict[str, str], list[Reading]]] = [
             "x-ratelimit-remaining": "4",
             "x-ratelimit-reset": "1",
         },
-        [Reading("requests", 10, 4, 1, 1), Reading("requests", 1_000, None, None, 3_600)],
+        [window(10, 4, 1, 1), Reading("requests", 1_000, None, None, 3_600)],
     ),
     (
         "2023",

@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ratelimit.feedback.ietf import FIELDS as IETF
-from ratelimit.feedback.ietf import read_windows
+from ratelimit.feedback.ietf import Window, read_windows
 from ratelimit.feedback.times import infer_period, least_period, parse_duration, seconds_until
 from ratelimit.feedback.untrusted import amount, duration, pairs, text
 from ratelimit.limits import DAY, MINUTE, PERIODS, SECOND
@@ -54,6 +54,9 @@ class Reading(NamedTuple):
     drips: bool = False
     """Whether the reset is written with units, as by servers with buckets that refill
     all the time; a plain number is the end of a window.
+    """
+    windowed: bool = False
+    """Whether the server is known to count in windows, which open when `reset` is over.
     """
 
 
@@ -154,13 +157,15 @@ def read_headers(
         if dialect is _UNNAMED and "w=" in fields.get("limit", ""):
             # Envoy writes these as the IETF's older fields
             windows = read_windows("", "", *_values(known, layout, _LIKE_IETF).values())
-            found.extend(_checked("requests", *window, drips=False) for window in windows)
+            found.extend(_of_window(window) for window in windows)
             continue
 
         if dialect is _UNNAMED and together:
             reading = _reading(name, SECOND, fields, besides["date"])
         else:
             reading = _reading(name, period, fields, besides["date"])
+            if dialect is _UNNAMED and reading and not reading.drips:
+                reading = reading._replace(windowed=reading.reset is not None)
 
         if reading and reading.name == "requests" and besides["x-groq-region"]:
             # Groq documents its -requests headers as per day
@@ -169,7 +174,7 @@ def read_headers(
 
     if not layout.named.keys().isdisjoint(IETF):
         windows = read_windows(*_values(known, layout, IETF).values())
-        found.extend(_checked("requests", *window, drips=False) for window in windows)
+        found.extend(_of_window(window) for window in windows)
     return [reading for reading in found if reading is not None]
 
 
@@ -226,6 +231,11 @@ def _place_of(name: str) -> tuple[_Limit, str] | None:
             period = 300.0 if per == "5-minute" else PERIODS[per] if per else dialect.period
             return _Limit(dialect, counted, period), groups["field"]
     return None
+
+
+def _of_window(window: Window) -> Reading | None:
+    reading = _checked("requests", *window, drips=False)
+    return reading and reading._replace(windowed=reading.reset is not None)
 
 
 def _reading(

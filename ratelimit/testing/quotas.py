@@ -185,7 +185,7 @@ class Quotas:
         if self._rules.window == "burst":
             return [self._with_burst(given)] if given.name in {"rpm", "rps"} else []
 
-        if self._rules.style == "plain" and self._rules.request_window != "period":
+        if self._rules.requests_alone:
             return [self._in_window(given)] if given.name in {"rpm", "rps"} else []
 
         if given.period == 60 and self._rules.window == "second":
@@ -209,7 +209,7 @@ class Quotas:
     def _in_window(self, given: Dimension) -> Dimension:
         period = given.period if self._window is None else self._window
         limit = max(1.0, given.limit * period / given.period)
-        return replace(given, limit=limit, period=period, header="")
+        return replace(given, limit=limit, period=period, header="requests")
 
 
 def _limit(value: float, where: str) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ratelimit.testing.buckets import RESIDUE
-from ratelimit.testing.headers import duration
+from ratelimit.testing.headers import WINDOWED, duration
 
 if TYPE_CHECKING:
     from ratelimit.testing.admission import Refusal
@@ -115,7 +115,7 @@ def problem_body(problem: Problem) -> ErrorBody:
 
 def refusal_body(refusal: Refusal, call: Call, style: Style) -> ErrorBody:
     """Return the body of a 429 for a call that was not admitted."""
-    return _BODIES.get(style, _openai)(refusal, call)
+    return _BODIES.get("plain" if style in WINDOWED else style, _openai)(refusal, call)
 
 
 def retry_headers(refusal: Refusal, style: Style, named: NamedWait = None) -> Headers:
@@ -123,7 +123,8 @@ def retry_headers(refusal: Refusal, style: Style, named: NamedWait = None) -> He
 
     :param named: what a plain server names, see `Rules.retry_after`.
     """
-    if style in {"nginx", "plain"} and named != "wait":
+    is_plain = style in {"nginx", "plain"} or style in WINDOWED
+    if is_plain and named != "wait":
         return [] if named is None else [(b"retry-after", f"{named:g}".encode())]
 
     if refusal.wait is None or style in {"litellm", "qwen", "bedrock"}:
@@ -131,7 +132,7 @@ def retry_headers(refusal: Refusal, style: Style, named: NamedWait = None) -> He
 
     milliseconds = int(refusal.wait * 1000 + RESIDUE)
     seconds = (b"retry-after", str(math.ceil(refusal.wait - RESIDUE)).encode())
-    if style in {"nginx", "plain"}:
+    if is_plain:
         return [seconds]
 
     return [seconds] if style == "groq" else [(b"retry-after-ms", b"%d" % milliseconds), seconds]

@@ -20,6 +20,7 @@ import httpx2
 from ratelimit.testing import refusals, replies
 from ratelimit.testing.bodies import Answer
 from ratelimit.testing.figures import wrong_usage
+from ratelimit.testing.headers import EPOCH
 
 if TYPE_CHECKING:
     from ratelimit.testing.faults import Fault, Faults
@@ -33,10 +34,6 @@ __all__ = ["Connections", "Session"]
 Message = MutableMapping[str, Any]
 Connections = MutableMapping[Hashable, asyncio.Transport]
 
-EPOCH: Final = 1_767_225_600
-"""Unix time of the loop's zero, 2026-01-01: `created` and `date` depend on the loop's
-time alone.
-"""
 _EVENTS: Final = (b"content-type", b"text/event-stream; charset=utf-8")
 
 

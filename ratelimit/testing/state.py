@@ -90,7 +90,7 @@ class ServerState:
             reason = refusal.reason if refusal else ""
             entry = self._record(call, cost.tokens, reason, now, readings, admitted=refusal is None)
             visible = wrong_readings(readings, shown) if shown else readings
-            headers = self._writer.write(visible, 0 if refusal else cost.tokens)
+            headers = self._writer.write(visible, 0 if refusal else cost.tokens, now)
 
         attempt = Attempt(admission, entry, cost, refusal, headers)
         if not (refusal or call.problem):
@@ -126,7 +126,7 @@ class ServerState:
         with self._lock:
             now = self.loop.time()
             readings = self._admission(call, now).readings(now)
-            return wrong_refusal(readings, fault, cost.tokens), self._writer.write(readings, 0)
+            return wrong_refusal(readings, fault, cost.tokens), self._writer.write(readings, 0, now)
 
     def end(
         self,
@@ -155,7 +155,7 @@ class ServerState:
             )
             if self._setup.headers_at == "settle" and attempt.refusal is None:
                 readings = attempt.admission.readings(now)
-                attempt.headers = self._writer.write(readings, attempt.charge.tokens)
+                attempt.headers = self._writer.write(readings, attempt.charge.tokens, now)
 
     def levels(self) -> dict[str, float]:
         """Return what every bucket has left now.

@@ -23,7 +23,20 @@ ChargeRule = Literal["input", "sum", "larger", "whole", "nothing"]
 SettleRule = Literal["never", "usage", "refund"]
 Window = Literal["period", "second", "burst", "fixed", "clock"]
 Style = Literal[
-    "openai", "azure", "groq", "mistral", "nginx", "litellm", "plain", "qwen", "bedrock"
+    "openai",
+    "azure",
+    "groq",
+    "mistral",
+    "nginx",
+    "litellm",
+    "plain",
+    "qwen",
+    "bedrock",
+    "slowapi",
+    "flask",
+    "ietf",
+    "ietf-7",
+    "ietf-6",
 ]
 CacheReads = Literal["counted", "free", "refunded"]
 Tenant = Literal["drawn", "minutes", "steady", "gulps"]
@@ -53,6 +66,8 @@ class Rules:
     """
     request_window: Window = "period"
     """How requests are counted."""
+    requests_alone: bool = False
+    """Whether the windows count requests and nothing else."""
     style: Style = "openai"
     """The server that headers and refusals imitate."""
     neighbour: float = 0.0
@@ -118,6 +133,7 @@ _BASES: Final = {
         settle="never",
         window="clock",
         request_window="clock",
+        requests_alone=True,
         style="plain",
         retry_after="wait",
     ),
@@ -126,6 +142,7 @@ _BASES: Final = {
         settle="never",
         window="fixed",
         request_window="fixed",
+        requests_alone=True,
         style="plain",
         retry_after="wait",
     ),
