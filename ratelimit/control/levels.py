@@ -109,6 +109,8 @@ class Levels:
                 input_only=self._pricing.charges_input_only,
             )
             seconds = self._drifts.setdefault(key, Drift()).observe(seen)
+            if abs(seconds) < _rounding(readings, name) * bucket.seconds_per_unit:
+                continue
             if seconds > 0 or (seconds < 0 and limit == bucket.limit.amount):
                 store.correct(bucket, seconds, now)
                 amount = -seconds / bucket.seconds_per_unit
@@ -138,3 +140,9 @@ class Levels:
             if beyond > 0:
                 store.correct(bucket, -beyond, now)
         return True
+
+
+def _rounding(readings: Sequence[Reading], name: str) -> float:
+    """Return by how much what is shown may be off, as it is rounded."""
+    steps = [reading.step for reading in readings if DIMENSION_OF.get(reading.name) == name]
+    return max(steps, default=1.0) - 1

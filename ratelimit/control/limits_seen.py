@@ -306,7 +306,7 @@ def level_of(readings: Iterable[Reading], name: str, period: float) -> float | N
         if DIMENSION_OF.get(reading.name) != name or (reading.period or period) != period:
             continue
 
-        if reading.windowed:  # `windows.py` keeps these
+        if reading.windowed and name == "requests":  # `learning/windows.py` keeps these
             continue
 
         if reading.remaining is not None and not _contradicts_itself(reading, period):

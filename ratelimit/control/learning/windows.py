@@ -41,7 +41,7 @@ class Windows:
     def __init__(self) -> None:
         self.shown = False
         """Whether the last answer showed one."""
-        self._known: dict[tuple[str, float | None], _Window] = {}
+        self._known: dict[float | None, _Window] = {}  # by period
 
     def on_headers(self, readings: Iterable[Reading], admitted_at: float, now: float) -> bool:
         """Take one answer's readings; return whether they show a window.
@@ -52,16 +52,17 @@ class Windows:
         before, self.shown = self._known, False
         if before:
             self._known = {key: one for key, one in before.items() if one.end > now}
-        for name, _, left, reset, period, _, windowed in readings:
-            if not windowed or left is None or reset is None:
+        for reading in readings:
+            left, reset = reading.remaining, reading.reset
+            if not reading.windowed or reading.name != "requests" or left is None or reset is None:
                 continue
 
             self.shown = True
             seen = _Window(left, now, now + reset + ROUNDED)
-            known = before.get((name, period))
+            known = before.get(reading.period)
             if known is not None and admitted_at < known.seen_at and left >= known.left:
                 seen = known._replace(seen_at=now)
-            self._known[name, period] = seen
+            self._known[reading.period] = seen
         return self.shown
 
     def cap(self, learned: int | None, given: int | None) -> tuple[int | None, float]:
