@@ -137,7 +137,7 @@ class Limit:
         amount by default, as api.openai.com allows (source: 14,375 recorded ``reset``
         headers: capacity is one period's amount, refilled continuously).
     :param weights: as how many tokens one of a kind counts, of "input", "cached" and
-        "output", such as {"cached": 0} or {"output": 5}; see `ratelimit.weights`.
+        "output", such as {"cached": 0} or {"output": 5}; the others count as ever.
         Limits that differ by it alone are equal.
     """
 

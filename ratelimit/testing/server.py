@@ -73,8 +73,9 @@ class FakeOpenAI:
     :param ramp_from: J, tokens a minute from which growth is watched.
     :param max_in_flight: K, most calls at the same time.
     :param header_faults: L, out of missing, -1, stale, project-only, 0s.
-    :param header_style: openai, azure, groq, mistral, nginx, litellm, plain, qwen or
-        bedrock; nginx, plain, qwen and bedrock show none.
+    :param header_style: openai, azure, groq, mistral, litellm; nginx, plain, qwen or
+        bedrock, which show none; or slowapi, flask, ietf, ietf-7, ietf-6, which show
+        windows of requests.
     :param request_window: E, seconds in which requests are counted.
     :param burst: nginx, requests that may come at once; None for those of one second.
     :param window: clock and fixed, seconds of a window; None for a minute or second.
