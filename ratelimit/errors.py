@@ -1,7 +1,8 @@
 """Every exception and warning of the package.
 
-Owns the whole tree, how it survives pickling and copying, and `caution`, which warns
-without breaking a call. Must never import anything else of the package.
+Owns the whole tree, how it survives pickling and copying, what a message shows of a
+value, and `caution`, which warns without breaking a call. Must never import anything
+else of the package.
 
     LimiterError
     ├── InvalidArgument   an argument cannot be used (also a ValueError and a TypeError)
@@ -165,3 +166,21 @@ def _restored(kind: type[E], args: tuple[Any, ...], state: dict[str, Any]) -> E:
     error.args = args
     error.__dict__.update(state)
     return error
+
+
+def shown(value: object) -> str:
+    """Return what a message shows of a value that cannot be used.
+
+    Of anything but numbers and short texts that is the type only: a body that was
+    passed in the wrong place holds prompts and keys.
+    """
+    if isinstance(value, str):
+        return repr(value) if len(value) <= 40 else repr(value[:40] + "...")
+
+    if value is None or isinstance(value, (bool, float, complex)):
+        return repr(value)
+
+    if isinstance(value, int):  # Python refuses to print more than 4,300 digits
+        return repr(value) if abs(value) <= 10**15 else "a number beyond it"
+
+    return f"{type(value).__name__!r} object"

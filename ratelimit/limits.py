@@ -10,10 +10,11 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from ratelimit.errors import InvalidArgument
+from ratelimit.errors import InvalidArgument, shown
+from ratelimit.weights import Weights, check_alike, read_weights
 
 Amounts = Mapping[str, float]
 """Named amounts, such as ``{"requests": 1, "tokens": 1200}``; a dimension that is not
@@ -76,10 +77,10 @@ def amount_of(value: object, what: str) -> float:
     :param what: what the amount is of, for the message of `InvalidArgument`.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidArgument(f"{what} must be a number, not {_shown(value)}")
+        raise InvalidArgument(f"{what} must be a number, not {shown(value)}")
 
     if not 0 <= value <= LARGEST:  # False for NaN as well
-        raise InvalidArgument(f"{what} must be between 0 and {LARGEST:.0e}, not {_shown(value)}")
+        raise InvalidArgument(f"{what} must be between 0 and {LARGEST:.0e}, not {shown(value)}")
 
     return value
 
@@ -92,9 +93,9 @@ def amounts_of(value: object, what: str) -> dict[str, float]:
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise InvalidArgument(
             f'{what} must be a mapping from names to amounts, such as {{"tokens": 1200}}, '
-            f"not {_shown(value)}"
+            f"not {shown(value)}"
         )
-    return {name: amount_of(amount, f"{what} of {_shown(name)}") for name, amount in value.items()}
+    return {name: amount_of(amount, f"{what} of {shown(name)}") for name, amount in value.items()}
 
 
 def read_amount(value: object, what: str) -> float:
@@ -110,7 +111,7 @@ def read_amount(value: object, what: str) -> float:
     found = _AMOUNT.fullmatch(value.lower())
     if found is None:
         raise InvalidArgument(
-            f'{what} cannot be read from {_shown(value)}; write a number, or a text such as "500", '
+            f'{what} cannot be read from {shown(value)}; write a number, or a text such as "500", '
             '"30k", "1.5M" or "30,000"'
         )
     return amount_of(_scaled(found["number"], found["scale"]), what)
@@ -135,12 +136,16 @@ class Limit:
     :param burst: how much may go at once, in the unit of ``amount``; a full period's
         amount by default, as api.openai.com allows (source: 14,375 recorded ``reset``
         headers: capacity is one period's amount, refilled continuously).
+    :param weights: as how many tokens one of a kind counts, of "input", "cached" and
+        "output", such as {"cached": 0} or {"output": 5}; the others count as ever.
+        Limits that differ by it alone are equal.
     """
 
     name: str
     amount: float
     per: float = MINUTE
     burst: float | None = None
+    weights: Weights = field(default=(), compare=False)
 
     def __init__(
         self,
@@ -148,16 +153,17 @@ class Limit:
         amount: float | str,
         per: float | str = MINUTE,
         burst: float | str | None = None,
+        weights: Mapping[str, float] | Weights | None = None,
     ) -> None:
         if not isinstance(name, str) or not name:
             raise InvalidArgument(
                 'a limit needs the name of what it limits, such as "requests" or "tokens", '
-                f'not {_shown(name)}; write Limit("requests", 500) or Limit.parse("500 rpm")'
+                f'not {shown(name)}; write Limit("requests", 500) or Limit.parse("500 rpm")'
             )
         meant = difflib.get_close_matches(name, DIMENSIONS, 1, ALIKE)
         if meant and name not in DIMENSIONS:
             raise InvalidArgument(
-                f'there is no limit of {_shown(name)}; did you mean "{meant[0]}"? A dimension of '
+                f'there is no limit of {shown(name)}; did you mean "{meant[0]}"? A dimension of '
                 "your own has a name of its own"
             )
         amount = _positive(amount, f"the limit of {name}")
@@ -173,8 +179,9 @@ class Limit:
                     f"({amount:g} per {per:g} s)"
                 )
 
-        for field, value in (("name", name), ("amount", amount), ("per", per), ("burst", burst)):
-            object.__setattr__(self, field, value)
+        read = read_weights(name, weights)
+        for attribute, value in zip(self.__slots__, (name, amount, per, burst, read), strict=True):
+            object.__setattr__(self, attribute, value)
 
     @classmethod
     def parse(cls, text: str) -> Limit:
@@ -189,7 +196,7 @@ class Limit:
             return cls(found["name"], _scaled(found["number"], found["scale"]), per)
 
         raise InvalidArgument(
-            f'cannot read the limit {_shown(text)}; write "500 rpm", "30k tpm", '
+            f'cannot read the limit {shown(text)}; write "500 rpm", "30k tpm", '
             '"10 requests per second" or Limit("requests", 10, per=1)'
         )
 
@@ -200,7 +207,7 @@ class Limit:
         """
         if self.burst is not None:
             return self
-        return Limit(self.name, self.amount, self.per, self.amount * share)
+        return Limit(self.name, self.amount, self.per, self.amount * share, self.weights)
 
     def at_most(self, amount: float) -> Limit:
         """Return this limit, lowered to ``amount``; a burst keeps its share."""
@@ -211,7 +218,7 @@ class Limit:
         if burst is not None:
             # rounding must not push it out of its bounds
             burst = min(max(burst * amount / self.amount, SMALLEST), amount)
-        return Limit(self.name, amount, self.per, burst)
+        return Limit(self.name, amount, self.per, burst, self.weights)
 
     def __str__(self) -> str:
         names = {SECOND: "s", MINUTE: "min", HOUR: "h", DAY: "day"}
@@ -220,7 +227,10 @@ class Limit:
 
     def __repr__(self) -> str:
         burst = "" if self.burst is None else f", burst={_plain(self.burst)}"
-        return f"Limit({self.name!r}, {_plain(self.amount)}, per={_plain(self.per)}{burst})"
+        weights = f", weights={dict(self.weights)}" if self.weights else ""
+        return (
+            f"Limit({self.name!r}, {_plain(self.amount)}, per={_plain(self.per)}{burst}{weights})"
+        )
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
@@ -263,9 +273,10 @@ class Limits:
         ):
             raise InvalidArgument(
                 "concurrency= must be a whole number of at least 1, or None for no bound, "
-                f"not {_shown(concurrency)}"
+                f"not {shown(concurrency)}"
             )
         _check_distinct(read)
+        check_alike((limit.name, limit.weights) for limit in read)
         object.__setattr__(self, "_limits", tuple(read))
         object.__setattr__(self, "concurrency", concurrency)
 
@@ -327,7 +338,7 @@ def _limit_of(limit: object) -> Limit:
     else:
         remedy = 'write Limits("500 rpm", "30k tpm")'
     raise InvalidArgument(
-        f'a limit is a Limit or a text such as "500 rpm", not {_shown(limit)}; {remedy}'
+        f'a limit is a Limit or a text such as "500 rpm", not {shown(limit)}; {remedy}'
     )
 
 
@@ -344,21 +355,3 @@ def _check_distinct(limits: Iterable[Limit]) -> None:
 def _plain(amount: float, separator: str = "_") -> str:
     """Write an amount as it can be read back, with ``separator`` between thousands."""
     return f"{int(amount):{separator}}" if amount == int(amount) else repr(amount)
-
-
-def _shown(value: object) -> str:
-    """Return what a message shows of a value that cannot be used.
-
-    Of anything but numbers and short texts that is the type only: a body that was
-    passed in the wrong place holds prompts and keys.
-    """
-    if isinstance(value, str):
-        return repr(value) if len(value) <= 40 else repr(value[:40] + "...")
-
-    if value is None or isinstance(value, (bool, float, complex)):
-        return repr(value)
-
-    if isinstance(value, int):  # Python refuses to print more than 4,300 digits
-        return repr(value) if abs(value) <= LARGEST else "a number beyond it"
-
-    return f"{type(value).__name__!r} object"

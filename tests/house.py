@@ -15,7 +15,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent / "ratelimit"
 
-GROUND: Final = ("errors", "limits", "families", "locks", "arguments", "installation")
+GROUND: Final = ("errors", "weights", "limits", "families", "locks", "arguments", "installation")
 BELOW_LEASE: Final = (*GROUND, "estimate", "feedback", "events", "stores", "admission", "control")
 BELOW_FACE: Final = (*BELOW_LEASE, "lease", "reservation", "statistics", "integrations")
 
@@ -26,7 +26,8 @@ ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
     "errors": (),
     "_clash": ("errors",),
     "locks": ("errors",),
-    "limits": ("errors",),
+    "weights": ("errors",),
+    "limits": ("errors", "weights"),
     "events": ("feedback", "errors", "limits", "locks"),  # records: any room above may report
     "families": (),
     "installation": (),

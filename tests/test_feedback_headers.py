@@ -150,7 +150,7 @@ def test_anthropic_dates_are_compared_with_the_answers_own_date() -> None:
     }
 
     assert read_headers(headers) == [
-        Reading("input_tokens", 80_000, 79_000, 5, 60),
+        Reading("input_tokens", 80_000, 79_000, 5, 60, step=1_000),
         Reading("requests", 1000, None, 0, 60),
     ]
 
@@ -173,6 +173,11 @@ def test_figures_that_contradict_themselves_are_dropped() -> None:
         Reading("tokens", 1000, None, None, None),
         Reading("input_images", None, 0, None, None),
     ]
+
+
+def window(limit: float, left: float, reset: float, period: float | None) -> Reading:
+    """What a gateway shows of a window of requests."""
+    return Reading("requests", limit, left, reset, period, windowed=True)
 
 
 SERVERS: list[tuple[str, dict[str, str], list[Reading]]] = [
@@ -227,7 +232,7 @@ SERVERS: list[tuple[str, dict[str, str], list[Reading]]] = [
             "X-RateLimit-Remaining": "49",
             "X-RateLimit-Reset": "1755780105",
         },
-        [Reading("requests", 50, 49, 45, None)],
+        [window(50, 49, 45, None)],
     ),
     (
         "slowapi, hourly",
@@ -236,7 +241,7 @@ SERVERS: list[tuple[str, dict[str, str], list[Reading]]] = [
             "X-RateLimit-Remaining": "49",
             "X-RateLimit-Reset": "1755782060",
         },
-        [Reading("requests", 50, 49, 2_000, 3_600)],
+        [window(50, 49, 2_000, 3_600)],
     ),
     (
         "Cerebras",
@@ -262,7 +267,7 @@ SERVERS: list[tuple[str, dict[str, str], list[Reading]]] = [
             "RateLimit-Policy": '"permin";q=50;w=60, "perday";q=1000;w=86400',
             "RateLimit": '"permin";r=30;t=10, "perday";r=900;t=5000',
         },
-        [Reading("requests", 50, 30, 10, 60), Reading("requests", 1_000, 900, 5_000, 86_400)],
+        [window(50, 30, 10, 60), window(1_000, 900, 5_000, 86_400)],
     ),
     (
         "IETF, draft 8, another unit",
@@ -270,22 +275,22 @@ SERVERS: list[tuple[str, dict[str, str], list[Reading]]] = [
             "RateLimit-Policy": '"size";q=9000;w=60;qu="content-bytes", "n";q=5;w=1',
             "RateLimit": '"size";r=1;t=1, "n";r=4;t=1',
         },
-        [Reading("requests", 5, 4, 1, 1)],
+        [window(5, 4, 1, 1)],
     ),
     (
         "IETF, draft 7",
         {"RateLimit-Policy": "100;w=60", "RateLimit": "limit=100, remaining=50, reset=5"},
-        [Reading("requests", 100, 50, 5, 60)],
+        [window(100, 50, 5, 60)],
     ),
     (
         "IETF, draft 6",
         {"RateLimit-Limit": "100, 100;w=60", "RateLimit-Remaining": "50", "RateLimit-Reset": "5"},
-        [Reading("requests", 100, 50, 5, 60)],
+        [window(100, 50, 5, 60)],
     ),
     (
         "IETF, no policy",
         {"RateLimit-Limit": "100", "RateLimit-Remaining": "50", "RateLimit-Reset": "5"},
-        [Reading("requests", 100, 50, 5, None)],
+        [window(100, 50, 5, None)],
     ),
     (
         "Envoy",
@@ -294,7 +299,67 @@ SERVERS: list[tuple[str, dict[str, str], list[Reading]]] = [
             "x-ratelimit-remaining": "4",
             "x-ratelimit-reset": "1",
         },
-        [Reading("requests", 10, 4, 1, 1), Reading("requests", 1_000, None, None, 3_600)],
+        [window(10, 4, 1, 1), Reading("requests", 1_000, None, None, 3_600)],
+    ),
+    (
+        "IETF, draft 11, partitions, blanks and tokens",
+        {
+            "RateLimit-Policy": '"fixed window"; q=500; w=300; pk=:YWJjZGVm:, '
+            '"t";q=9000;qu="tokens", "open";q=4;qu="concurrent-requests"',
+            "RateLimit": '"fixed window"; r=480; t=120; pk=:YWJjZGVm:, "t";r=8000, "open";r=3',
+        },
+        [window(500, 480, 120, 300), Reading("tokens", 9_000, 8_000, None, None)],
+    ),
+    (
+        "express-rate-limit, draft 8",
+        {
+            "RateLimit-Policy": '"5-in-15min"; q=5; w=900; pk=:N2Q1ZDRk:',
+            "RateLimit": '"5-in-15min"; r=4; t=899',
+        },
+        [window(5, 4, 899, 900)],
+    ),
+    (
+        "Kong",
+        {
+            "x-ratelimit-limit-minute": "30",
+            "x-ratelimit-remaining-minute": "29",
+            "x-ratelimit-limit-hour": "500",
+            "ratelimit-limit": "30",
+            "ratelimit-remaining": "29",
+            "ratelimit-reset": "42",
+        },
+        [
+            Reading("requests", 30, 29, None, 60),
+            Reading("requests", 500, None, None, 3_600),
+            window(30, 29, 42, None),
+        ],
+    ),
+    (
+        "Flask-Limiter, with a fraction",
+        {
+            "X-RateLimit-Limit": "50",
+            "X-RateLimit-Remaining": "49",
+            "X-RateLimit-Reset": "1755780105.5",
+        },
+        [window(50, 49, 45.5, None)],
+    ),
+    (
+        "nestjs, seconds",
+        {"x-ratelimit-limit": "10", "x-ratelimit-remaining": "9", "x-ratelimit-reset": "58"},
+        [window(10, 9, 58, None)],
+    ),
+    (
+        "Anthropic, exact and rounded",
+        {
+            "anthropic-ratelimit-input-tokens-limit": "80000",
+            "anthropic-ratelimit-input-tokens-remaining": "79123",
+            "anthropic-ratelimit-output-tokens-limit": "16000",
+            "anthropic-ratelimit-output-tokens-remaining": "15000",
+        },
+        [
+            Reading("input_tokens", 80_000, 79_123, None, 60),
+            Reading("output_tokens", 16_000, 15_000, None, 60, step=1_000),
+        ],
     ),
     (
         "2023",
@@ -329,6 +394,18 @@ def test_each_server_is_read_by_its_own_names(
 
     assert read_headers(headers) == readings
     assert read_headers(raw) == readings
+
+
+def test_an_unknown_name_is_said_once_at_debug_level(caplog: pytest.LogCaptureFixture) -> None:
+    """So that a new server's headers can be found; those of known servers are not."""
+    caplog.set_level("DEBUG", logger="ratelimit")
+    for _ in range(3):
+        read_headers({"x-ratelimit-limit-dogs": "5", "content-type": "a", "x-ratelimit-limit": "5"})
+        read_headers({"X-RateLimit-Limit-Dogs": "6", "x-ratelimit-tokens-query-cost": "9"})
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "the header 'x-ratelimit-limit-dogs' is of no known server; it is ignored"
+    ]
 
 
 @pytest.mark.parametrize("reset", ["9999-12-31T23:59:59Z", "99999999999999", "-1", "1e300", "nan"])

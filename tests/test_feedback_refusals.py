@@ -107,6 +107,16 @@ def refuse(message: str = "", *, status: int = 429, headers: Any = None, **error
             None,
         ),
         (
+            "request reached max organization concurrency: 3, please try again after 1 seconds",
+            ("concurrency", None, 3, None),
+            1.001,
+        ),
+        (
+            "Your account org-x request reached max RPM: 20, please try again after 2 seconds",
+            ("requests", 60, 20, None),
+            2.001,
+        ),
+        (
             "Rate limit exceeded: free-models-per-day. Add credits.",
             ("requests", 86_400, None, None),
             None,
@@ -662,3 +672,21 @@ def test_garbage_in_a_refusal_never_raises_and_never_becomes_absurd(
         assert refusal.as_final().advice
         assert len(refusal.message) <= 4_000
         assert len(refusal.code) <= 100
+
+
+def test_problem_types_of_the_ietf_are_read_by_their_names() -> None:
+    """Their type is an address; a capacity that is reduced for a while is no limit."""
+    draft = "https://iana.org/assignments/http-problem-types#"
+    refusal = read_refusal(429, None, {"type": draft + "quota-exceeded", "title": "Too many"})
+    reduced = read_refusal(503, None, {"type": draft + "temporary-reduced-capacity"})
+
+    assert refusal is not None
+    assert (refusal.hopeless, refusal.may_be_final) == (False, False)
+    assert reduced is not None
+    assert reduced.overloaded
+
+
+def test_traefik_names_its_wait_in_a_header_of_its_own() -> None:
+    """A duration of Go; Retry-After counts before it."""
+    assert refuse(headers={"x-retry-in": "1.5s"}).wait == 1.5
+    assert refuse(headers={"x-retry-in": "1.5s", "retry-after": "3"}).wait == 3

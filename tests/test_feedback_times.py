@@ -176,7 +176,7 @@ def test_inferring_from_garbage_never_raises(limit: float, remaining: float, res
 
 @pytest.mark.parametrize(
     ("reset", "period"),
-    [(0, None), (60, None), (61, 3_600), (3_601, 86_400), (80_000, 86_400), (1e6, 30 * 86_400)],
+    [(0, None), (62, None), (63, 3_600), (3_603, 86_400), (80_000, 86_400), (1e6, 30 * 86_400)],
 )
 def test_a_window_is_at_least_as_long_as_its_reset(reset: float, period: float | None) -> None:
     """What is not over within a minute is no limit per minute."""

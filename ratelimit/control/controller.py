@@ -66,6 +66,7 @@ class Controller:
         self._seen = LimitsOfModels()
         self._evidence = AccountingEvidence(pricing, self._concluded)
         self._levels = Levels(admission, pricing, slack, self._evidence)
+        self.windows = self._levels.windows
         self._concurrency = ConcurrencyEstimate()
         self._learned: int | None = None  # the last concurrency that it gave
         self._pause = Pause()
@@ -136,7 +137,8 @@ class Controller:
             self._relax(now)
             if readings:  # an answer that shows nothing contradicts nothing
                 self._read(admitted, readings, now)
-            if self._cold or self._admission.store.asks_alone:  # maybe for another process
+            asked = self._cold or self._admission.store.asks_alone  # maybe for another process
+            if self._levels.keep_windows(admitted, readings, now) or asked:
                 self._cold = False
                 self._apply_concurrency()
         self._admission.queue.nudge()
@@ -324,8 +326,7 @@ class Controller:
 
     def _limits(self, now: float) -> Limits | None:
         """Return the limits to hold; see `LimitsOfModels.to_hold`."""
-        store = self._admission.store
-        return self._seen.to_hold(store.given, store.limits, now)
+        return self._seen.to_hold(self._admission.store.given, self._admission.store.limits, now)
 
     def _lower_limits(self, refusal: Refusal, admitted: Admitted, now: float) -> None:
         """Hold no more than the limit that a refusal names.
@@ -353,7 +354,8 @@ class Controller:
 
     def _apply_concurrency(self) -> None:
         store = self._admission.store
-        store.cap(self._concurrency.limit(store.limits.concurrency))
+        given = store.limits.concurrency
+        store.cap(*self.windows.cap(self._concurrency.limit(given), given))
 
     def _report_concurrency(self) -> None:
         """Report how many calls may be in flight, if that was learned anew."""

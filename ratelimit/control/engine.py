@@ -151,10 +151,16 @@ class Engine:
 
     def price(self, payment: Payment, estimate: Estimate, family: ModelFamily) -> None:
         """Set what an unpaid call costs: more is known of the server by now."""
-        prompt, output = estimate.prompt_tokens, estimate.output_tokens
+        output, weighing = estimate.output_tokens, family.weighing
         if family.pricing.charges_input_only:
             output = self.estimator.typical_output(estimate)
         smallest, pricing = family.admission.store.smallest, family.pricing
+        weighed: dict[str, float] = {}
+        if weighing is not None:
+            now = self.clock.now()
+            weighed = weighing.amounts(estimate, output, now, smallest)
+            estimate, output = weighing.expected(estimate, output, now, smallest.get("tokens", inf))
+        prompt = estimate.prompt_tokens
         room = smallest.get("tokens", inf) - max(prompt, estimate.charge)
         room = min(room, smallest.get("output_tokens", inf))
         if output > room and output != estimate.max_output_tokens:
@@ -167,12 +173,14 @@ class Engine:
             "input_tokens": prompt,
             "output_tokens": output,
             "images": estimate.images,
+            **weighed,
         }
         least: dict[str, float] = amounts
         keeps = not pricing.settles
         if not keeps:
             # A Response is settled to its usage, which may be below its charge.
-            certain = 0 if estimate.endpoint == "responses" else price.least
+            by_usage = estimate.endpoint == "responses" or weighing is not None
+            certain = 0 if by_usage else price.least
             least = {"requests": 1, "tokens": certain}
             by_usage = "input_tokens" in smallest or "output_tokens" in smallest
             keeps = price.tokens - price.deferred == certain and not by_usage

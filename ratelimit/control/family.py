@@ -12,6 +12,7 @@ from math import inf
 from ratelimit.admission.admission import Admission, Terms
 from ratelimit.admission.clock import Clock
 from ratelimit.control.controller import Controller
+from ratelimit.control.learning.weighing import weighing_of
 from ratelimit.control.pricing import Accounting, Pricing
 from ratelimit.control.slack import Slack
 from ratelimit.errors import RequestTooLarge
@@ -48,6 +49,7 @@ class ModelFamily:
         self.estimator = estimator
         self.admission = Admission(name, limits, clock, slack, open_store)
         self.pricing = Pricing(accounting)
+        self.weighing = weighing_of(limits)
         self.slack = Slack(slack)
         self.headers_read_at = -inf  # in seconds of the clock
         self.hooks = hooks

@@ -12,6 +12,7 @@ from ratelimit.admission.admission import Admission
 from ratelimit.control.admitted import Admitted
 from ratelimit.control.drift import Drift, Observation
 from ratelimit.control.evidence import AccountingEvidence
+from ratelimit.control.learning.windows import Windows
 from ratelimit.control.limits_seen import DIMENSION_OF, Key, level_of, limits_shown
 from ratelimit.control.pricing import Pricing
 from ratelimit.control.slack import Slack
@@ -32,6 +33,7 @@ class Levels:
         self._slack = slack
         self._evidence = evidence
         self._drifts: dict[Key, Drift] = {}
+        self.windows = Windows()
         self.corrected: dict[str, float] = {}
         """By how much headers have moved each level in all, by labels like
         "tokens/60s".
@@ -107,6 +109,8 @@ class Levels:
                 input_only=self._pricing.charges_input_only,
             )
             seconds = self._drifts.setdefault(key, Drift()).observe(seen)
+            if abs(seconds) < _rounding(readings, name) * bucket.seconds_per_unit:
+                continue
             if seconds > 0 or (seconds < 0 and limit == bucket.limit.amount):
                 store.correct(bucket, seconds, now)
                 amount = -seconds / bucket.seconds_per_unit
@@ -114,3 +118,31 @@ class Levels:
                     self._evidence.on_correction(amount, bucket.limit.amount)
                 label = label_of(name, per)
                 self.corrected[label] = self.corrected.get(label, 0.0) + amount
+
+    def keep_windows(self, admitted: Admitted, readings: Sequence[Reading], now: float) -> bool:
+        """Close the queue until used-up windows open, and raise levels to what is left.
+
+        Limits that were given are kept: nothing but time refills them. Returns whether
+        the headers show a window.
+        """
+        store, windows = self._admission.store, self.windows
+        if not windows.on_headers(readings, admitted.payment.admitted_at, now):
+            return False
+        left, opens = windows.left(), windows.opens()
+        if opens > now:
+            self._admission.close(opens - now)
+        given = {(limit.name, limit.per) for limit in store.given}
+        for bucket in store.buckets_of("requests"):
+            if (bucket.name, bucket.limit.per) in given:
+                continue
+            missing = max(bucket.burst - left, 0.0) * bucket.seconds_per_unit
+            beyond = store.full_at(bucket) - (opens if opens > now else now + missing)
+            if beyond > 0:
+                store.correct(bucket, -beyond, now)
+        return True
+
+
+def _rounding(readings: Sequence[Reading], name: str) -> float:
+    """Return by how much what is shown may be off, as it is rounded."""
+    steps = [reading.step for reading in readings if DIMENSION_OF.get(reading.name) == name]
+    return max(steps, default=1.0) - 1

@@ -306,6 +306,9 @@ def level_of(readings: Iterable[Reading], name: str, period: float) -> float | N
         if DIMENSION_OF.get(reading.name) != name or (reading.period or period) != period:
             continue
 
+        if reading.windowed and name == "requests":  # `learning/windows.py` keeps these
+            continue
+
         if reading.remaining is not None and not _contradicts_itself(reading, period):
             left.append(reading.remaining)
     return min(left, default=None)

@@ -36,6 +36,7 @@ OVERLOADED_CODES: Final = frozenset(
         "engine_overloaded_error",
         "service_tier_capacity_exceeded",
         "unavailable",  # Google
+        "temporary-reduced-capacity",  # a problem type of the IETF's draft
     }
 )
 SLOW_DOWN_CODES: Final = frozenset({"slow_down", "limit_burst_rate", "throttling.burstrate"})

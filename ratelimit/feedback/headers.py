@@ -11,6 +11,7 @@ providers' pages and recorded answers for the rest.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ratelimit.feedback.ietf import FIELDS as IETF
-from ratelimit.feedback.ietf import read_windows
+from ratelimit.feedback.ietf import Window, read_windows
 from ratelimit.feedback.times import infer_period, least_period, parse_duration, seconds_until
 from ratelimit.feedback.untrusted import amount, duration, pairs, text
 from ratelimit.limits import DAY, MINUTE, PERIODS, SECOND
+
+_logger = logging.getLogger(__name__)
 
 COUNTED: Final[Mapping[str, str]] = {
     "requests": "requests",
@@ -55,6 +58,11 @@ class Reading(NamedTuple):
     """Whether the reset is written with units, as by servers with buckets that refill
     all the time; a plain number is the end of a window.
     """
+    windowed: bool = False
+    """Whether the server is known to count in windows, which open when `reset` is over.
+    """
+    step: float = 1.0
+    """To what `remaining` is rounded."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,11 +79,16 @@ class Dialect:
     """
     period: float | None = None
     """Seconds, where the header's name does not tell it."""
+    step: float = 1.0
+    """To what the server may round what remains."""
+    windowed: bool = False
+    """Whether a plain number or a moment as the reset is the end of a window."""
 
 
 _FIELD = r"(?P<field>limit|remaining|reset)"
+_PER = r"(?P<per>second|minute|5-minute|hour|day|month)"
 _TOGETHER: Final = Dialect(re.compile(rf"x-tokenlimit-{_FIELD}"), {"": "tokens"}, SECOND)
-_UNNAMED: Final = Dialect(re.compile(rf"x-ratelimit-{_FIELD}"), {"": "requests"})
+_UNNAMED: Final = Dialect(re.compile(rf"x-ratelimit-{_FIELD}"), {"": "requests"}, windowed=True)
 _DIALECTS: Final = (
     # OpenAI, Groq, xAI and most that imitate them. With a period at the end: Cerebras,
     # Mistral, DigitalOcean ("-per-minute"). With a renewalperiod: Azure, GitHub Models.
@@ -83,7 +96,7 @@ _DIALECTS: Final = (
     Dialect(
         re.compile(
             r"x-rate-?limit-(?P<field>limit|remaining|reset|renewalperiod)-(?P<name>[a-z_-]+?)"
-            r"(?:-(?:per-)?(?P<per>second|minute|5-minute|hour|day|month))?"
+            rf"(?:-(?:per-)?{_PER})?"
         ),
         COUNTED,
     ),
@@ -98,12 +111,29 @@ _DIALECTS: Final = (
         re.compile(rf"(?:x-)?ratelimitbysize-{_FIELD}(?:-(?P<per>minute|month))?"),
         {"": "tokens"},
     ),
-    # Anthropic; its resets are dates
+    # Anthropic; its resets are dates, and its tokens were seen rounded
+    Dialect(
+        re.compile(rf"anthropic-ratelimit-(?P<name>[a-z-]*tokens)-{_FIELD}"), COUNTED, MINUTE, 1_000
+    ),
     Dialect(re.compile(rf"anthropic-ratelimit-(?P<name>[a-z-]+)-{_FIELD}"), COUNTED, MINUTE),
+    # Kong
+    Dialect(re.compile(rf"x-ratelimit-{_FIELD}-{_PER}"), {"": "requests"}),
     _TOGETHER,
-    # Together's requests, slowapi, OpenRouter
+    # slowapi, Flask-Limiter, OpenRouter, Envoy; Together's requests
     _UNNAMED,
 )
+"""The first one that matches a name and knows what it counts is taken."""
+
+_MARKED: Final = {"x-groq-region": {"requests": DAY}}
+"""Periods in seconds that a server documents for what its headers count, by another
+header that shows the server.
+"""
+_NO_LIMITS: Final = re.compile(
+    r"x-ratelimit-(tokens-query-cost|over-limit|limit-dynamic|.*cache-adjusted-prompt)"
+    r"|anthropic-ratelimit-unified-.*|azure-openai-deployment-utilization"
+)
+"""Names that are known, and show no limit that is followed."""
+_LIKE_LIMIT: Final = re.compile(r"rate-?limit|tokenlimit|quota")
 _LIKE_IETF: Final = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
 _LONGEST_NAME: Final = 128
 _MOST_HEADERS: Final = 200
@@ -146,7 +176,11 @@ def read_headers(
     :param headers: a mapping or pairs; names in any case, str or bytes.
     """
     known, layout = _laid_out(headers)
-    besides = _values(known, layout, ("date", "x-groq-region"))
+    date = _values(known, layout, ("date",))["date"]
+    marked: dict[str, float] = {}
+    for mark, periods in _MARKED.items():
+        if mark in layout.named:
+            marked |= periods
     together = any(limit.dialect is _TOGETHER for limit, _ in layout.limits)
     found: list[Reading | None] = []
     for (dialect, name, period), positions in layout.limits:
@@ -154,22 +188,25 @@ def read_headers(
         if dialect is _UNNAMED and "w=" in fields.get("limit", ""):
             # Envoy writes these as the IETF's older fields
             windows = read_windows("", "", *_values(known, layout, _LIKE_IETF).values())
-            found.extend(_checked("requests", *window, drips=False) for window in windows)
+            found.extend(_of_window(window) for window in windows)
             continue
 
         if dialect is _UNNAMED and together:
-            reading = _reading(name, SECOND, fields, besides["date"])
+            reading = _reading(name, SECOND, fields, date)
         else:
-            reading = _reading(name, period, fields, besides["date"])
+            reading = _reading(name, period, fields, date)
 
-        if reading and reading.name == "requests" and besides["x-groq-region"]:
-            # Groq documents its -requests headers as per day
-            reading = reading._replace(period=reading.period or DAY)
+        if reading and not together and dialect.windowed and not reading.drips:
+            reading = reading._replace(windowed=reading.reset is not None)
+        if reading and reading.name in marked:
+            reading = reading._replace(period=reading.period or marked[reading.name])
+        if reading and dialect.step > 1 and (reading.remaining or 1) % dialect.step == 0:
+            reading = reading._replace(step=dialect.step)
         found.append(reading)
 
     if not layout.named.keys().isdisjoint(IETF):
         windows = read_windows(*_values(known, layout, IETF).values())
-        found.extend(_checked("requests", *window, drips=False) for window in windows)
+        found.extend(_of_window(window) for window in windows)
     return [reading for reading in found if reading is not None]
 
 
@@ -208,8 +245,16 @@ def _layout(headers: tuple[object, ...]) -> _Layout:
         place = _place_of(name)
         if place is not None:
             limits.setdefault(place[0], []).append((place[1], position))
+        elif _LIKE_LIMIT.search(name) and name not in IETF and not _NO_LIMITS.fullmatch(name):
+            _say_once(name)
 
     return _Layout(tuple((limit, tuple(fields)) for limit, fields in limits.items()), named)
+
+
+@lru_cache(maxsize=256)
+def _say_once(name: str) -> None:
+    """Log a header that looks like one of a limit and is of no known dialect."""
+    _logger.debug("the header %r is of no known server; it is ignored", name)
 
 
 def _place_of(name: str) -> tuple[_Limit, str] | None:
@@ -226,6 +271,13 @@ def _place_of(name: str) -> tuple[_Limit, str] | None:
             period = 300.0 if per == "5-minute" else PERIODS[per] if per else dialect.period
             return _Limit(dialect, counted, period), groups["field"]
     return None
+
+
+def _of_window(window: Window) -> Reading | None:
+    """Make the reading of a policy; it is a window where its end is shown."""
+    *figures, name = window
+    reading = _checked(name, *figures, drips=False)
+    return reading and reading._replace(windowed=reading.reset is not None)
 
 
 def _reading(

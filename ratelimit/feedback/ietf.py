@@ -3,8 +3,8 @@
 Owns their syntax. Must never know other headers, do I/O or read a clock. Never raises:
 an item that cannot be read is left out.
 
-    drafts from 8   RateLimit-Policy: "permin";q=50;w=60
-                    RateLimit: "permin";r=30;t=10
+    drafts from 8   RateLimit-Policy: "permin";q=50;w=60;qu="requests";pk=:a2V5:
+                    RateLimit: "permin";r=30;t=10;pk=:a2V5:
     draft 7         RateLimit-Policy: 100;w=60
                     RateLimit: limit=100, remaining=50, reset=5
     drafts to 6     RateLimit-Limit: 100, 100;w=60
@@ -41,16 +41,24 @@ _LONGEST_FIELD: Final = 1_000
 _MOST_ITEMS: Final = 16
 
 
+UNITS: Final = {"requests": "requests", "tokens": "tokens"}
+"""What a policy counts, by its unit `qu`; the others (content-bytes,
+concurrent-requests) are no amounts per period of what is limited here.
+"""
+
+
 class Window(NamedTuple):
     """One policy: a limit per period, what is left of it, and the time until its end.
 
-    Requests and seconds; None where the fields do not say.
+    Amounts and seconds; None where the fields do not say.
     """
 
     limit: float | None
     remaining: float | None
     reset: float | None
     period: float | None
+    counted: str = "requests"
+    """One of the values of `UNITS`."""
 
 
 def read_windows(policy: str, state: str, limit: str, remaining: str, reset: str) -> list[Window]:
@@ -61,15 +69,18 @@ def read_windows(policy: str, state: str, limit: str, remaining: str, reset: str
     """
     known: dict[str, dict[str, str]] = {}
     plain: dict[str, str] = {"q": limit.partition(",")[0], "r": remaining, "t": reset}
+    ignored: set[str] = set()  # policies of units that are not followed
     for name, parameters in [*_items(limit), *_items(policy)]:
-        if parameters.get("qu", "requests").strip('"') == "requests" and "w" in parameters:
+        if parameters.get("qu", "requests").strip('"') not in UNITS:
+            ignored.add(name)
+        elif "w" in parameters or "q" in parameters:
             known[name] = {"q": name, **parameters}
 
     for name, parameters in _items(state):
         key, _, value = name.partition("=")
         if value:  # draft 7: limit=100
             plain[{"limit": "q", "remaining": "r", "reset": "t"}.get(key, key)] = value
-        elif "r" in parameters and (name in known or not known):
+        elif "r" in parameters and name not in ignored and (name in known or not known):
             known[name] = known.get(name, {}) | parameters
 
     if any(plain.get(key) for key in ("q", "r", "t")):
@@ -101,4 +112,5 @@ def _window(parameters: dict[str, str]) -> Window:
         amount(parameters.get("r", "").strip()),
         duration(parameters.get("t", "").strip()),
         period or None,
+        UNITS[parameters.get("qu", "requests").strip('"')],
     )

@@ -18,6 +18,8 @@ public issue threads, Google's and Alibaba's pages):
     ... exceed your organization's rate limit of 40,000 input tokens per minute ...
         (Anthropic)
     You exceeded your current quota: the TPM limit was triggered   (Alibaba)
+    ... request reached max organization concurrency: 3, please try again after 1
+        seconds   (Moonshot; "max RPM: 20" likewise)
     Rate limit exceeded: free-models-per-day   (OpenRouter)
     Too many tokens, please wait before trying again.   (Bedrock)
 
@@ -50,7 +52,8 @@ _PER: Final = re.compile(
     rf"[ _-]per[ _-]{_PERIOD}",
     re.IGNORECASE,
 )
-_SHORT: Final = re.compile(r"\b(?P<kind>[RTI])P(?P<per>[SMHD])\b")
+_SHORT: Final = re.compile(r"\b(?P<kind>[RTI])P(?P<per>[SMHD])\b(?:: (?P<limit>[0-9]{1,15})\b)?")
+_MOST_IN_FLIGHT: Final = re.compile(r"\bmax [a-z ]{0,20}\bconcurrency: (?P<limit>[0-9]{1,9})\b")
 _AZURE: Final = re.compile(
     r"exceeded (?:the )?(?P<kind>token|call|request)s? rate limit", re.IGNORECASE
 )
@@ -185,8 +188,12 @@ def _which(message: str) -> tuple[str | None, float | None, float | None]:
         limit = amount((match["limit"] or "").replace(",", ""))
         return name, PERIODS[match["per"].lower()], limit
 
+    if match := _MOST_IN_FLIGHT.search(message):
+        return "concurrency", None, amount(match["limit"])
+
     if match := _SHORT.search(message):
-        return _SHORT_KINDS[match["kind"]], PERIODS[match["per"].lower()], None
+        kind, limit = _SHORT_KINDS[match["kind"]], amount(match["limit"])
+        return kind, PERIODS[match["per"].lower()], limit
 
     if match := _AZURE.search(message):
         return ("tokens" if match["kind"].lower() == "token" else "requests"), None, None

@@ -207,8 +207,12 @@ def _first(value: object) -> object:
 
 
 def codes_of(error: object) -> set[str]:
-    """Return the codes of an error in lower case: its code, type and status."""
-    return {text(field(error, name), 100).lower() for name in _NAMES} - {""}
+    """Return the codes of an error in lower case: its code, type and status.
+
+    Of a type that is an address, as problem types are, what stands behind the "#".
+    """
+    named = (text(field(error, name), 100).lower() for name in _NAMES)
+    return {code.rpartition("#")[2] for code in named} - {""}
 
 
 def _readings(headers: object, details: Details) -> list[Reading]:
@@ -266,16 +270,19 @@ def _wait(
 ) -> float | None:
     """Return the seconds to wait.
 
-    They are read from `retry-after-ms`, the message, `retry-after`, the figures, and
-    the reset of the bucket that is empty, in this order. A source that is absent, zero,
-    negative, or longer than it can be is passed over: Azure sends `retry-after-ms: 0`
+    They are read from `retry-after-ms`, the message, `retry-after` (or Traefik's
+    `x-retry-in`), the figures, and the reset of the bucket that is empty, in this
+    order. A source that is absent, zero, negative, or longer than it can be is passed
+    over: Azure sends `retry-after-ms: 0`
     beside `retry-after: 1`, and what is limited per minute is not refused for an hour.
     """
-    values = header_values(headers, "retry-after-ms", "retry-after", "date")
+    values = header_values(headers, "retry-after-ms", "retry-after", "x-retry-in", "date")
     milliseconds = amount(values["retry-after-ms"])
     retry_after = parse_duration(values["retry-after"])
     if retry_after is None:
         retry_after = seconds_until(values["retry-after"], values["date"])
+    if retry_after is None:
+        retry_after = parse_duration(values["x-retry-in"])
 
     computed = None
     limit, used, requested, period = refusal.limit, refusal.used, said.requested, refusal.period

@@ -38,6 +38,9 @@ EPOCH: Final = 1e9
 EPOCH_MS: Final = 1e11
 """A plain number from here on is a Unix time in milliseconds."""
 
+_LATE: Final = 2.0
+"""Seconds by which a moment may seem further away than it is."""
+
 _PART: Final = re.compile(r"([0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(ms|us|µs|μs|ns|d|h|m|s)")
 _WHOLE: Final = re.compile(rf"(?:{_PART.pattern})+")
 _LONGEST_TEXT: Final = 64
@@ -99,8 +102,10 @@ def infer_period(limit: float, remaining: float, reset: float) -> float | None:
 def least_period(reset: float) -> float | None:
     """Return the shortest known period above a minute that is no shorter than a reset.
 
-    None when a minute would do, or when the reset is longer than all.
+    None when a minute would do, or when the reset is longer than all. slowapi adds a
+    second to each moment, and a Date is cut to seconds.
     """
+    reset -= _LATE
     if reset <= MINUTE:
         return None
     return next((period for period in KNOWN_PERIODS[4:] if period >= reset), None)

@@ -42,7 +42,7 @@ READ_EVERY: Final = 0.1
 In that time other users of a limit can take 0.2 % of a minute's amount at most, and the
 client's own calls are known. Reading all of them costs 4 % of a call: `overhead_ratio`
 of ``benchmarks/transport.py overhead`` is 0.04 higher then. Answers of one moment, as
-virtual clocks have them, are all read.
+virtual clocks have them, are all read, and so are those that show windows.
 """
 
 
@@ -111,7 +111,8 @@ class HTTPMetering:
         raw = response.headers.raw
         family = lease.family
         now = family.admission.now()
-        if status < 300 and 0 < now - family.headers_read_at < READ_EVERY:
+        shows_windows = family.controller.windows.shown
+        if status < 300 and 0 < now - family.headers_read_at < READ_EVERY and not shows_windows:
             lease.headers_arrived()
         else:
             family.headers_read_at = now

@@ -12,6 +12,7 @@ from typing import Any, Never, Self
 
 from ratelimit.control.admitted import Admitted
 from ratelimit.control.family import ModelFamily
+from ratelimit.control.learning.weighing import as_priced, billed
 from ratelimit.errors import InvalidArgument
 from ratelimit.estimate import Estimate
 from ratelimit.events.records import Settled
@@ -224,8 +225,10 @@ class Lease:
 
     @property
     def _record(self) -> Admitted:
-        record = None if self._notes is None else self._notes.record
-        return record or Admitted(self._payment, self._estimate)
+        if self._notes is not None and self._notes.record is not None:
+            return self._notes.record
+        at = self._payment.admitted_at
+        return Admitted(self._payment, as_priced(self._family.weighing, self._estimate, at))
 
     def _time_headers(self) -> float:
         now = self._noted.headers_at = self._family.admission.now()
@@ -270,6 +273,8 @@ class Lease:
         self._abandon()
         family, payment = self._family, self._payment
         refusal = family.controller.on_refusal(refusal, self._record)
+        if family.weighing is not None:
+            family.weighing.on_refusal(refusal, family.admission.now())
         limit, used = refusal.limit, refusal.used
         kind = refusal.kind
         if limit is not None and used is not None and kind is not None and kind in payment.amounts:
@@ -331,22 +336,23 @@ class Lease:
                 response_id=usage.response_id,
                 reasoning_tokens=usage.reasoning_tokens,
             )
+            weighing = self._family.weighing
+            if weighing is not None:
+                weighing.learn(self._estimate, usage, self._family.admission.now())
         return self._taken(usage)
 
     def _taken(self, usage: Usage) -> dict[str, float]:
         """Return what the server has taken for a call of this usage."""
-        prompt, output, tokens = usage.prompt_tokens, usage.output_tokens, usage.total_tokens
-        estimate = self._estimate
+        estimate, usage, used = billed(self._family.weighing, self._estimate, usage)
+        tokens = usage.total_tokens
         # A Response is settled to its usage: 80 of 80 recorded ones.
         if estimate is not None and estimate.endpoint != "responses":
             if self._payment.evidence is not None:
                 self._family.controller.on_bill(tokens - estimate.charge)
+            prompt, output = usage.prompt_tokens, usage.output_tokens
             tokens = self._family.pricing.settled(prompt, output, estimate.charge)
-        return {
-            "tokens": min(tokens, self._most("tokens")),
-            "input_tokens": min(prompt, self._most("input_tokens")),
-            "output_tokens": min(output, self._most("output_tokens")),
-        }
+        used["tokens"] = tokens
+        return {name: min(amount, self._most(name)) for name, amount in used.items()}
 
     def _most(self, name: str) -> float:
         """Return the most that is debited for one call on an answer's word.

@@ -7,12 +7,12 @@ or texts, compute what a call costs, or wait. `now` is the loop's time in second
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ratelimit.testing.buckets import RESIDUE, Bucket, LeakyBucket, SettledBucket, WindowBucket
+from ratelimit.testing.tenants import Neighbour
 
 if TYPE_CHECKING:
     from ratelimit.testing.quotas import Dimension
@@ -60,7 +60,8 @@ def bucket_for(dimension: Dimension, rules: Rules, level: float, now: float) -> 
         start = now // dimension.period * dimension.period
         return WindowBucket(dimension.limit, dimension.period, level, start)
 
-    settled = rules.settle != "never" and dimension.unit == "tokens"
+    settles = rules.settle != "never" or rules.cache_reads == "refunded"
+    settled = settles and dimension.unit == "tokens"
     if settled or rules.neighbour:
         return SettledBucket(dimension.limit, dimension.period, level, now)
 
@@ -92,9 +93,11 @@ class FamilyBuckets:
         self._hidden = hidden
         self._started = now
         self._changes = sorted(rules.changes)
-        self._most = rules.neighbour
-        self._share = 0.0
-        self._ticked, self._random = now, random.Random(seed)
+        self._neighbour = (
+            Neighbour(rules.neighbour, rules.tenant, seed=seed, now=now)
+            if rules.neighbour
+            else None
+        )
 
     def advance(self, now: float) -> None:
         """Apply the changes of limits, and what the other tenant took, up to `now`."""
@@ -103,25 +106,8 @@ class FamilyBuckets:
             for dimension, bucket in self.buckets:
                 bucket.resize(dimension.limit * factor, now)
 
-        if self._most:
-            self._take_for_neighbour(now)
-
-    def _take_for_neighbour(self, now: float) -> None:
-        """Debit the other tenant's lump of every second since the last call.
-
-        Its share is drawn anew about every ten seconds. After a silence only the last
-        ten minutes count.
-        """
-        self._ticked = max(self._ticked, now - 600)
-        while self._ticked + 1 <= now:
-            if not self._share or self._random.random() < 0.1:
-                self._share = self._random.uniform(0.0, self._most)
-
-            self._ticked += 1
-            for _, bucket in self.buckets:
-                lump = self._share * bucket.limit / bucket.period
-                if bucket.left(self._ticked) >= lump:
-                    bucket.take(lump, self._ticked)
+        if self._neighbour:
+            self._neighbour.take((bucket for _, bucket in self.buckets), now)
 
     def readings(self, now: float) -> list[Reading]:
         """Return every limit as it is shown at `now`.
@@ -192,16 +178,20 @@ class Admission:
         tokens; it costs a request when the server counts refusals, and always when it
         is too large.
         """
-        for family in self._families:
-            family.advance(now)
-
-        refusal = self._check(cost, now)
+        refusal = self.check(cost, now)
         if refusal is None:
             self._take(cost, now)
         elif refusal.reason == "too_large" or (refusal.dimension and self._refusals_cost_requests):
             self._take_request(now)
 
         return refusal
+
+    def check(self, cost: Mapping[str, float], now: float) -> Refusal | None:
+        """Return why `admit` would refuse now; change nothing."""
+        for family in self._families:
+            family.advance(now)
+
+        return self._check(cost, now)
 
     def end(self, more_tokens: float, now: float) -> None:
         """End a call: settle by `more_tokens`, its usage less its charge."""
@@ -224,7 +214,7 @@ class Admission:
             return Refusal("in_flight", limit=self._cap, used=in_flight, requested=1)
 
         for dimension, bucket in self._buckets():
-            if cost[dimension.unit] > bucket.limit:
+            if cost[dimension.unit] > max(bucket.limit, dimension.largest):
                 requested = int(cost[dimension.unit])
                 return Refusal("too_large", dimension, int(bucket.limit), requested=requested)
 
@@ -239,6 +229,9 @@ class Admission:
 
             # a call that is charged nothing at admission needs one unit all the same
             needed = max(cost[dimension.unit], 1)
+            if dimension.largest:
+                needed = min(needed, bucket.limit)
+
             if not bucket.fits(needed, now):
                 return _refusal(dimension, bucket, needed, now)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ratelimit.testing.buckets import RESIDUE
 
@@ -19,9 +19,18 @@ if TYPE_CHECKING:
     from ratelimit.testing.admission import Reading
     from ratelimit.testing.variants import Style
 
-__all__ = ["HeaderWriter", "Headers", "duration"]
+__all__ = ["EPOCH", "SILENT", "WINDOWED", "HeaderWriter", "Headers", "duration"]
 
 Headers = list[tuple[bytes, bytes]]
+
+EPOCH: Final = 1_767_225_600
+"""Unix time of the loop's zero, 2026-01-01: `created`, `date` and resets depend on the
+loop's time alone.
+"""
+SILENT: Final = frozenset({"nginx", "plain", "qwen", "bedrock"})
+"""Styles without any rate-limit header."""
+WINDOWED: Final = frozenset({"slowapi", "flask", "ietf", "ietf-7", "ietf-6"})
+"""Styles of gateways, with windows of requests."""
 
 
 def duration(seconds: float) -> str:
@@ -54,12 +63,13 @@ class HeaderWriter:
         self._style, self._faults, self._random = style, faults, generator
         self._last: Headers = []
 
-    def write(self, readings: Sequence[Reading], cost: float) -> Headers:
+    def write(self, readings: Sequence[Reading], cost: float, now: float) -> Headers:
         """Return the headers that show `readings`.
 
         :param cost: what the call took from the token limit.
+        :param now: the loop's time, for resets that are moments.
         """
-        headers = self._true(readings, cost)
+        headers = self._true(readings, cost, now)
         fault = self._random.choice(["", *self._faults]) if self._faults else ""
         stale, self._last = self._last, headers
         match fault:
@@ -84,12 +94,15 @@ class HeaderWriter:
             case _:
                 return headers
 
-    def _true(self, readings: Sequence[Reading], cost: float) -> Headers:
-        if self._style == "nginx":
+    def _true(self, readings: Sequence[Reading], cost: float, now: float) -> Headers:
+        if self._style in SILENT:
             return []
 
         if self._style == "mistral":
             return self._mistral(readings, cost)
+
+        if self._style in WINDOWED:
+            return _windowed(self._style, readings, now)
 
         headers: Headers = []
         for reading in readings:
@@ -123,4 +136,53 @@ class HeaderWriter:
 
 
 def _header(kind: str, name: str, value: object) -> tuple[bytes, bytes]:
-    return f"x-ratelimit-{kind}-{name}".encode(), str(value).encode()
+    return _field(f"x-ratelimit-{kind}-{name}", value)
+
+
+def _windowed(style: Style, readings: Sequence[Reading], now: float) -> Headers:
+    """Return the headers of gateways, which show windows of requests.
+
+    slowapi and Flask-Limiter show the moment at which a window ends, the drafts of the
+    IETF the seconds until then; all of them in whole numbers.
+    """
+    shown = [reading for reading in readings if reading.dimension.unit == "requests"]
+    if not shown:
+        return []
+
+    tightest = min(shown, key=lambda reading: reading.left)
+    limit, left = round(tightest.limit), int(max(0.0, tightest.left) + RESIDUE)
+    seconds = int(tightest.reset)
+    match style:
+        case "slowapi" | "flask":
+            late = 1 if style == "slowapi" else 0
+            moment = int(EPOCH + now + tightest.reset) + late
+            figures = {"limit": limit, "remaining": left, "reset": moment}
+            return [_field(f"x-ratelimit-{name}", value) for name, value in figures.items()]
+        case "ietf-6":
+            periods = [f"{limit};w={tightest.dimension.period:g}"]
+            figures = {"remaining": left, "reset": seconds}
+            return [
+                _field("ratelimit-limit", ", ".join([str(limit), *periods])),
+                *(_field(f"ratelimit-{name}", value) for name, value in figures.items()),
+            ]
+        case "ietf-7":
+            return [
+                _field("ratelimit-policy", f"{limit};w={tightest.dimension.period:g}"),
+                _field("ratelimit", f"limit={limit}, remaining={left}, reset={seconds}"),
+            ]
+        case _:
+            policies, states = [], []
+            for reading in shown:
+                name, period = reading.dimension.name, reading.dimension.period
+                policies.append(f'"{name}";q={round(reading.limit)};w={period:g}')
+                now_left = int(max(0.0, reading.left) + RESIDUE)
+                states.append(f'"{name}";r={now_left};t={int(reading.reset)}')
+
+            return [
+                _field("ratelimit-policy", ", ".join(policies)),
+                _field("ratelimit", ", ".join(states)),
+            ]
+
+
+def _field(name: str, value: object) -> tuple[bytes, bytes]:
+    return name.encode(), str(value).encode()

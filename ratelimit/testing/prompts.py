@@ -148,12 +148,13 @@ class PromptCache:
         self._used: OrderedDict[int, float] = OrderedDict()  # chained hash -> last use
 
     def look_up(
-        self, owner: str, body: Mapping[str, Any], tokens: int, now: float
+        self, owner: str, body: Mapping[str, Any], tokens: int, now: float, *, write: bool = True
     ) -> tuple[int, int]:
         """Return how many tokens were read from the cache and written to it.
 
         :param owner: what shares a cache, an organisation and a model.
         :param tokens: the prompt's.
+        :param write: whether the prompt is cached from now on.
         """
         if tokens < self.MINIMUM:
             return 0, 0
@@ -172,8 +173,9 @@ class PromptCache:
             if found:
                 shared += self.BLOCK
 
-            self._used[chain] = now
-            self._used.move_to_end(chain)
+            if write:
+                self._used[chain] = now
+                self._used.move_to_end(chain)
 
         while len(self._used) > self.BLOCKS:
             self._used.popitem(last=False)

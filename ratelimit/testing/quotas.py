@@ -17,7 +17,7 @@ from ratelimit.errors import InvalidArgument
 if TYPE_CHECKING:
     from ratelimit.testing.variants import Rules
 
-__all__ = ["Dimension", "Quota", "Quotas"]
+__all__ = ["KINDS", "Dimension", "Quota", "Quotas"]
 
 Quota = Mapping[str, float | None]
 
@@ -38,7 +38,7 @@ class _Kind(NamedTuple):
     """The end of its headers' names."""
 
 
-_KINDS: Final = {
+KINDS: Final = {
     "rpd": _Kind("requests", DAY, "requests per day (RPD)", "requests"),
     "rpm": _Kind("requests", 60.0, "requests per min (RPM)", "requests"),
     "rps": _Kind("requests", 1.0, "requests per sec (RPS)", "requests"),
@@ -68,6 +68,10 @@ class Dimension:
     label: str
     header: str
     """"" for a limit that is enforced and not shown."""
+    largest: float = 0.0
+    """The largest single call, where that is more than the limit: it passes a full
+    bucket and leaves it in debt.
+    """
 
 
 class Quotas:
@@ -82,6 +86,8 @@ class Quotas:
     :param request_window: seconds in which variant E counts requests.
     :param burst: requests that may come at once under variant nginx, None for those of
         one second.
+    :param window: seconds of the windows of variants clock and fixed, None for those of
+        the limit itself.
     """
 
     def __init__(
@@ -93,8 +99,10 @@ class Quotas:
         rules: Rules,
         request_window: float,
         burst: float | None = None,
+        window: float | None = None,
     ) -> None:
-        self._rules, self._request_window, self._burst = rules, request_window, burst
+        self._rules, self._request_window = rules, request_window
+        self._burst, self._window = burst, window
         self._models = {
             pattern: self._read(quota, f"models[{pattern!r}]")
             for pattern, quota in (models or {}).items()
@@ -147,18 +155,19 @@ class Quotas:
             for name, value in quota.items()
             if value is not None
         }
-        unknown = given.keys() - _KINDS.keys()
+        unknown = given.keys() - KINDS.keys()
         if unknown:
             raise InvalidArgument(
-                f"{where}: unknown limit {min(unknown)!r}; name {', '.join(_KINDS)}"
+                f"{where}: unknown limit {min(unknown)!r}; name {', '.join(KINDS)}"
             )
 
         if daily and "rpd" not in given and (self._rules.daily or self._rules.style == "groq"):
             given["rpd"] = 10_000.0
 
-        shown = {next((name for name in names if name in given), "") for names in _SHOWN.values()}
+        visible = given.keys() - set(self._rules.hidden)
+        shown = {next((name for name in names if name in visible), "") for names in _SHOWN.values()}
         found: list[Dimension] = []
-        for name, kind in _KINDS.items():
+        for name, kind in KINDS.items():
             if name in given:
                 header = kind.header if name in shown else ""
                 each = Dimension(name, kind.unit, given[name], kind.period, kind.label, header)
@@ -170,15 +179,20 @@ class Quotas:
         """Return how the variant enforces one limit.
 
         D enforces a minute's limit by the second, E requests in a short window beside
-        the minute, and nginx a rate and a burst of requests and nothing else.
+        the minute; nginx, clock and fixed enforce the rate of requests and nothing
+        else.
         """
         if self._rules.window == "burst":
             return [self._with_burst(given)] if given.name in {"rpm", "rps"} else []
 
+        if self._rules.requests_alone:
+            return [self._in_window(given)] if given.name in {"rpm", "rps"} else []
+
         if given.period == 60 and self._rules.window == "second":
             period = max(1.0, 60 / given.limit)  # at least one unit fits
             limit, label = given.limit * period / 60, given.label.replace("min", "sec")
-            return [replace(given, limit=limit, period=period, label=label)]
+            largest = given.limit if self._rules.large_when_full else 0.0
+            return [replace(given, limit=limit, period=period, label=label, largest=largest)]
 
         if given.name == "rpm" and self._rules.request_window == "fixed":
             window = max(self._request_window, 60 / given.limit)
@@ -191,6 +205,11 @@ class Quotas:
         rate = given.limit / given.period
         burst = max(1.0, rate) if self._burst is None else self._burst
         return replace(given, limit=burst, period=burst / rate, header="")
+
+    def _in_window(self, given: Dimension) -> Dimension:
+        period = given.period if self._window is None else self._window
+        limit = max(1.0, given.limit * period / given.period)
+        return replace(given, limit=limit, period=period, header="requests")
 
 
 def _limit(value: float, where: str) -> float:

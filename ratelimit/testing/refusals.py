@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ratelimit.testing.buckets import RESIDUE
-from ratelimit.testing.headers import duration
+from ratelimit.testing.headers import WINDOWED, duration
 
 if TYPE_CHECKING:
     from ratelimit.testing.admission import Refusal
     from ratelimit.testing.headers import Headers
     from ratelimit.testing.requests import Call, Problem
-    from ratelimit.testing.variants import Style
+    from ratelimit.testing.variants import NamedWait, Style
 
 __all__ = [
     "FAILURES",
@@ -114,32 +115,26 @@ def problem_body(problem: Problem) -> ErrorBody:
 
 def refusal_body(refusal: Refusal, call: Call, style: Style) -> ErrorBody:
     """Return the body of a 429 for a call that was not admitted."""
-    match style:
-        case "azure":
-            return _azure(refusal, call)
-        case "mistral":
-            return _mistral()
-        case "nginx":
-            return ErrorBody(_NGINX.encode(), "429 Too Many Requests", b"text/html")
-        case "litellm":
-            return _litellm(refusal)
-        case _:
-            return _openai(refusal, call)
+    return _BODIES.get("plain" if style in WINDOWED else style, _openai)(refusal, call)
 
 
-def retry_headers(refusal: Refusal, style: Style, *, retry_after: float | None = None) -> Headers:
+def retry_headers(refusal: Refusal, style: Style, named: NamedWait = None) -> Headers:
     """Return the headers that name the wait of a refusal; none where it never ends.
 
-    :param retry_after: the seconds that nginx names whatever the wait, None for none.
+    :param named: what a plain server names, see `Rules.retry_after`.
     """
-    if style == "nginx":
-        return [] if retry_after is None else [(b"retry-after", f"{retry_after:g}".encode())]
+    is_plain = style in {"nginx", "plain"} or style in WINDOWED
+    if is_plain and named != "wait":
+        return [] if named is None else [(b"retry-after", f"{named:g}".encode())]
 
-    if refusal.wait is None or style == "litellm":
+    if refusal.wait is None or style in {"litellm", "qwen", "bedrock"}:
         return []
 
     milliseconds = int(refusal.wait * 1000 + RESIDUE)
-    seconds = (b"retry-after", str(math.ceil(refusal.wait)).encode())
+    seconds = (b"retry-after", str(math.ceil(refusal.wait - RESIDUE)).encode())
+    if is_plain:
+        return [seconds]
+
     return [seconds] if style == "groq" else [(b"retry-after-ms", b"%d" % milliseconds), seconds]
 
 
@@ -186,7 +181,7 @@ def _azure(refusal: Refusal, call: Call) -> ErrorBody:
     return ErrorBody(json.dumps({"error": {"code": "429", "message": text}}).encode(), text)
 
 
-def _mistral() -> ErrorBody:
+def _mistral(_refusal: Refusal, _call: Call) -> ErrorBody:
     text = "Rate limit exceeded"
     content = {
         "object": "error",
@@ -198,7 +193,26 @@ def _mistral() -> ErrorBody:
     return ErrorBody(json.dumps(content).encode(), text)
 
 
-def _litellm(refusal: Refusal) -> ErrorBody:
+def _qwen(refusal: Refusal, _call: Call) -> ErrorBody:
+    """Return Qwen's sentence; one of tokens looks like a quota that is used up."""
+    match refusal.reason:
+        case "slow_down":
+            code = "limit_burst_rate"
+            text = (
+                "Request rate increased too quickly. To ensure system stability, please adjust "
+                "your client logic to scale requests more smoothly over time."
+            )
+        case "tokens" | "too_large":
+            code = "insufficient_quota"
+            text = "You exceeded your current quota: the TPM limit was triggered."
+        case _:
+            code = "limit_requests"
+            text = "You exceeded your current requests limit."
+
+    return error(text, code, code)
+
+
+def _litellm(refusal: Refusal, _call: Call) -> ErrorBody:
     """Return the sentence of LiteLLM's proxy, which names no moment."""
     text = (
         "LiteLLM Rate Limit Handler for rate limit type = key. Crossed TPM / RPM / Max Parallel "
@@ -206,3 +220,27 @@ def _litellm(refusal: Refusal) -> ErrorBody:
     )
     content = {"message": text, "type": "None", "param": "None", "code": "429"}
     return ErrorBody(json.dumps({"error": content}).encode(), text)
+
+
+def _nginx(_refusal: Refusal, _call: Call) -> ErrorBody:
+    return ErrorBody(_NGINX.encode(), "429 Too Many Requests", b"text/html")
+
+
+def _plain(_refusal: Refusal, _call: Call) -> ErrorBody:
+    return ErrorBody(b'{"detail":"Too Many Requests"}', "Too Many Requests")
+
+
+def _bedrock(_refusal: Refusal, _call: Call) -> ErrorBody:
+    return error("Too many tokens, please wait before trying again.", None, None)
+
+
+_BODIES: Final[dict[str, Callable[[Refusal, Call], ErrorBody]]] = {
+    "azure": _azure,
+    "mistral": _mistral,
+    "nginx": _nginx,
+    "litellm": _litellm,
+    "plain": _plain,
+    "qwen": _qwen,
+    "bedrock": _bedrock,
+}
+"""By the style, where it is not OpenAI's."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any, Literal
 
 from ratelimit.testing import settings
@@ -25,7 +24,7 @@ from ratelimit.testing.requests import read_call
 from ratelimit.testing.session import Connections, Session
 from ratelimit.testing.settings import Setup
 from ratelimit.testing.state import ServerState
-from ratelimit.testing.variants import Style, rules_of
+from ratelimit.testing.variants import CacheReads, NamedWait, Style, Tenant
 
 __all__ = ["FakeOpenAI"]
 
@@ -66,16 +65,27 @@ class FakeOpenAI:
     :param refusals_cost_requests: whether a refused call takes one request.
     :param seed: of everything random.
     :param faults: failures from the start, see `inject`.
-    :param neighbour: F, the largest share another tenant takes.
+    :param neighbour: F, the largest share another tenant takes; `tenant` says how:
+        "drawn" (a share drawn anew about every ten seconds) or "minutes" (every
+        minute), "gulps" (always this share), each in one gulp a second; or "steady".
     :param limit_changes: G, pairs of seconds after the first call and factor on the
         configured limits; with `hidden_changes` headers keep showing the old limits.
     :param ramp_from: J, tokens a minute from which growth is watched.
     :param max_in_flight: K, most calls at the same time.
     :param header_faults: L, out of missing, -1, stale, project-only, 0s.
-    :param header_style: openai, azure, groq, mistral, nginx or litellm.
+    :param header_style: openai, azure, groq, mistral, litellm; nginx, plain, qwen or
+        bedrock, which show none; or slowapi, flask, ietf, ietf-7, ietf-6, which show
+        windows of requests.
     :param request_window: E, seconds in which requests are counted.
     :param burst: nginx, requests that may come at once; None for those of one second.
-    :param retry_after: nginx, the seconds that a 429 names; None for no header.
+    :param window: clock and fixed, seconds of a window; None for a minute or second.
+    :param retry_after: nginx, R, clock and fixed: the seconds that a 429 names, "wait"
+        for the true wait, None for no header.
+    :param hidden: S, limits that no header shows, such as ["rpm"].
+    :param cache_reads: N, whether prompt tokens in the cache are "counted", "free", or
+        "refunded" when the call ends.
+    :param output_weight: O, tokens that one token of the answer counts as in the end.
+    :param queue: R, seconds that a call waits in the server before it is refused.
     :param pieces: events of a stream's text.
 
     Raises InvalidArgument for a value that cannot be used.
@@ -113,25 +123,28 @@ class FakeOpenAI:
         header_style: Style | None = None,
         request_window: float = 10.0,
         burst: float | None = None,
-        retry_after: float | None = 1.0,
+        retry_after: NamedWait | Literal["variant"] = "variant",
+        tenant: Tenant | None = None,
+        hidden: Sequence[str] | None = None,
+        cache_reads: CacheReads | None = None,
+        output_weight: float | None = None,
+        queue: float | None = None,
+        window: float | None = None,
         pieces: int = 8,
     ) -> None:
-        rules = rules_of(variant)
-        rules = replace(
-            rules,
-            style=header_style or rules.style,
-            neighbour=rules.neighbour
-            if neighbour is None
-            else settings.share(neighbour, "neighbour"),
-            changes=rules.changes
-            if limit_changes is None
-            else settings.limit_changes(limit_changes),
-            in_flight=rules.in_flight
-            if max_in_flight is None
-            else settings.whole(max_in_flight, "max_in_flight"),
-            header_faults=rules.header_faults
-            if header_faults is None
-            else settings.header_faults(header_faults),
+        rules = settings.rules(
+            variant,
+            retry_after=retry_after,
+            style=header_style,
+            neighbour=neighbour,
+            tenant=tenant,
+            changes=limit_changes,
+            in_flight=max_in_flight,
+            header_faults=header_faults,
+            hidden=hidden,
+            cache_reads=cache_reads,
+            output_weight=output_weight,
+            queue=queue,
         )
         limits = {"rpd": rpd, "rpm": rpm, "rps": rps, "tpd": tpd, "tpm": tpm, "ipm": ipm}
         levels = level
@@ -148,6 +161,7 @@ class FakeOpenAI:
                 rules=rules,
                 request_window=request_window,
                 burst=None if burst is None else settings.at_least_one(burst, "burst"),
+                window=None if window is None else settings.above_zero(window, "window"),
             ),
             answers=Answers(
                 output=output,
@@ -166,9 +180,6 @@ class FakeOpenAI:
             ramp_from=ramp_from,
             pieces=settings.whole(pieces, "pieces"),
             seed=seed,
-            retry_after=None
-            if retry_after is None
-            else settings.seconds(retry_after, "retry_after"),
         )
         self._keys = keys
         self._faults = Faults(tuple(faults), seed)

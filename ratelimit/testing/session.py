@@ -20,6 +20,7 @@ import httpx2
 from ratelimit.testing import refusals, replies
 from ratelimit.testing.bodies import Answer
 from ratelimit.testing.figures import wrong_usage
+from ratelimit.testing.headers import EPOCH
 
 if TYPE_CHECKING:
     from ratelimit.testing.faults import Fault, Faults
@@ -33,10 +34,6 @@ __all__ = ["Connections", "Session"]
 Message = MutableMapping[str, Any]
 Connections = MutableMapping[Hashable, asyncio.Transport]
 
-EPOCH: Final = 1_767_225_600
-"""Unix time of the loop's zero, 2026-01-01: `created` and `date` depend on the loop's
-time alone.
-"""
 _EVENTS: Final = (b"content-type", b"text/event-stream; charset=utf-8")
 
 
@@ -104,7 +101,9 @@ class Session:
 
         if fault.kind == "wrong_refusal":
             refusal, headers = self._state.refuse_wrongly(call, fault)
-            headers = headers + refusals.retry_headers(refusal, style)
+            headers = headers + refusals.retry_headers(
+                refusal, style, self._setup.rules.retry_after
+            )
             await self._turn_away(
                 429, fault.kind, refusals.refusal_body(refusal, call, style), headers
             )
@@ -122,14 +121,16 @@ class Session:
 
     async def _answer_call(self, shown: Fault | None, faults: Faults) -> None:
         """Admit the call or refuse it, and answer."""
-        call, style = self._call, self._setup.rules.style
+        call, rules = self._call, self._setup.rules
+        style = rules.style
+        if rules.queue and not call.problem:
+            await self._state.turn(call)
+
         attempt = self._state.admit(call, shown)
         if attempt.refusal:
             body = refusals.refusal_body(attempt.refusal, call, style)
             self._state.end(attempt, 429, None, message=body.message)
-            waits = refusals.retry_headers(
-                attempt.refusal, style, retry_after=self._setup.retry_after
-            )
+            waits = refusals.retry_headers(attempt.refusal, style, rules.retry_after)
             headers = [] if style == "litellm" else attempt.headers
             await self._answer(429, headers + waits, body.data, body.kind, attempt)
         elif call.problem:
@@ -249,7 +250,7 @@ class Session:
     async def _start(self, status: int, headers: Headers, attempt: Attempt | None) -> None:
         now = self._state.loop.time()
         general = [(b"date", formatdate(EPOCH + now, usegmt=True).encode())]
-        if self._setup.rules.style != "nginx" or status == HTTPStatus.OK:
+        if self._setup.rules.style not in {"nginx", "plain"} or status == HTTPStatus.OK:
             organisation = self._call.organisation.encode("latin-1", "replace")
             processing = int((now - self._arrived) * 1000)
             general += [

@@ -7,14 +7,22 @@ hold state.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from ratelimit.errors import InvalidArgument
 from ratelimit.testing.answers import Latency
 from ratelimit.testing.contents import ToolUse
-from ratelimit.testing.variants import HEADER_FAULTS
+from ratelimit.testing.quotas import KINDS
+from ratelimit.testing.variants import (
+    HEADER_FAULTS,
+    CacheReads,
+    NamedWait,
+    Style,
+    Tenant,
+    rules_of,
+)
 
 if TYPE_CHECKING:
     from ratelimit.testing.answers import Answers
@@ -23,10 +31,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Setup",
+    "above_zero",
     "at_least_one",
     "header_faults",
     "latency_of",
     "limit_changes",
+    "rules",
     "seconds",
     "share",
     "tool_use",
@@ -49,7 +59,6 @@ class Setup:
     ramp_from: float
     pieces: int
     seed: int
-    retry_after: float | None = 1.0
 
 
 def share(value: float, name: str) -> float:
@@ -80,6 +89,14 @@ def seconds(value: float, name: str) -> float:
     """Return a number of seconds."""
     if not 0 <= value < math.inf:
         raise InvalidArgument(f"{name} is {value!r}; it is a number of seconds")
+
+    return value
+
+
+def above_zero(value: float, name: str) -> float:
+    """Return a number of seconds above zero."""
+    if not 0 < value < math.inf:
+        raise InvalidArgument(f"{name} is {value!r}; it is a number of seconds above zero")
 
     return value
 
@@ -122,3 +139,75 @@ def header_faults(faults: Sequence[str]) -> tuple[str, ...]:
         )
 
     return tuple(faults)
+
+
+def hidden(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of limits that no header shows."""
+    unknown = set(names) - set(KINDS)
+    if unknown or isinstance(names, str):
+        raise InvalidArgument(
+            f"hidden={names!r}: a list out of {', '.join(KINDS)}, such as ['rpm']"
+        )
+
+    return tuple(names)
+
+
+def named_wait(value: NamedWait) -> NamedWait:
+    """Return seconds, "wait", or None."""
+    if value is None or value == "wait":
+        return value
+
+    if isinstance(value, str):
+        raise InvalidArgument(
+            f"retry_after is {value!r}; it is a number of seconds, 'wait', or None for no header"
+        )
+
+    return seconds(value, "retry_after")
+
+
+def _one_of(names: Sequence[str]) -> Callable[[Any, str], Any]:
+    def check(value: object, name: str) -> object:
+        if value not in names:
+            raise InvalidArgument(f"{name} is {value!r}; name one of {', '.join(names)}")
+
+        return value
+
+    return check
+
+
+_CHECKS: Final[dict[str, Callable[[Any, str], Any]]] = {
+    "style": _one_of(get_args(Style)),
+    "neighbour": share,
+    "tenant": _one_of(get_args(Tenant)),
+    "changes": lambda value, _: limit_changes(value),
+    "in_flight": whole,
+    "header_faults": lambda value, _: header_faults(value),
+    "hidden": lambda value, _: hidden(value),
+    "cache_reads": _one_of(get_args(CacheReads)),
+    "output_weight": at_least_one,
+    "queue": seconds,
+}
+
+
+_ARGUMENTS: Final = {"style": "header_style", "in_flight": "max_in_flight"}
+"""The argument that a field of `Rules` is given by, where it has another name."""
+
+
+def rules(
+    variant: str | Iterable[str], *, retry_after: NamedWait | Literal["variant"], **given: Any
+) -> Rules:
+    """Return the rules of a variant, with what was given in their place.
+
+    :param given: fields of `Rules` by their names; None for the variant's.
+
+    Raises InvalidArgument for a value that cannot be used.
+    """
+    changed = {
+        name: _CHECKS[name](value, _ARGUMENTS.get(name, name))
+        for name, value in given.items()
+        if value is not None
+    }
+    if retry_after != "variant":
+        changed["retry_after"] = named_wait(retry_after)
+
+    return replace(rules_of(variant), **changed)

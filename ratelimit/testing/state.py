@@ -21,6 +21,7 @@ from ratelimit.testing.headers import Headers, HeaderWriter
 from ratelimit.testing.ledger import Entry, Ledger, Usage
 from ratelimit.testing.prompts import PromptCache
 from ratelimit.testing.replies import MODELS
+from ratelimit.testing.turns import Turns
 
 if TYPE_CHECKING:
     from ratelimit.testing.faults import Fault
@@ -60,6 +61,7 @@ class ServerState:
     def __init__(self, setup: Setup, ledger: Ledger) -> None:
         self.loop = asyncio.get_running_loop()
         self.random = random.Random(setup.seed)
+        self._turns = Turns()
         self._setup, self._ledger = setup, ledger
         self._lock = threading.Lock()
         self._buckets: dict[BucketKey, FamilyBuckets] = {}
@@ -77,8 +79,8 @@ class ServerState:
         :param shown: a fault; the headers show its wrong figures.
         """
         setup = self._setup
-        cost = charge(call.endpoint, call.body, setup.rules.charge, lambda: self._prompt(call))
-        amounts = {"requests": 1, "tokens": cost.tokens, "images": cost.images}
+        cost = self._charge(call)
+        amounts = _amounts(cost)
         with self._lock:
             now = self.loop.time()
             self._models[call.model] = None
@@ -88,7 +90,7 @@ class ServerState:
             reason = refusal.reason if refusal else ""
             entry = self._record(call, cost.tokens, reason, now, readings, admitted=refusal is None)
             visible = wrong_readings(readings, shown) if shown else readings
-            headers = self._writer.write(visible, 0 if refusal else cost.tokens)
+            headers = self._writer.write(visible, 0 if refusal else cost.tokens, now)
 
         attempt = Attempt(admission, entry, cost, refusal, headers)
         if not (refusal or call.problem):
@@ -96,6 +98,20 @@ class ServerState:
             attempt.usage = self._usage(call, attempt.content, now)
 
         return attempt
+
+    async def turn(self, call: Call) -> None:
+        """Let the call wait until it would be admitted; not longer than `queue`."""
+        await self._turns.wait(
+            self._setup.quotas.family(call.model),
+            lambda: self._would_refuse(call),
+            patience=self._setup.rules.queue,
+        )
+
+    def _would_refuse(self, call: Call) -> Refusal | None:
+        amounts = _amounts(self._charge(call))
+        with self._lock:
+            now = self.loop.time()
+            return self._admission(call, now).check(amounts, now)
 
     def turn_away(self, call: Call, status: int, reason: str, message: str) -> None:
         """Record a call that never reached the buckets."""
@@ -106,12 +122,11 @@ class ServerState:
 
     def refuse_wrongly(self, call: Call, fault: Fault) -> tuple[Refusal, Headers]:
         """Return a refusal that names the fault's limit, and headers with the truth."""
-        setup = self._setup
-        cost = charge(call.endpoint, call.body, setup.rules.charge, lambda: self._prompt(call))
+        cost = self._charge(call)
         with self._lock:
             now = self.loop.time()
             readings = self._admission(call, now).readings(now)
-            return wrong_refusal(readings, fault, cost.tokens), self._writer.write(readings, 0)
+            return wrong_refusal(readings, fault, cost.tokens), self._writer.write(readings, 0, now)
 
     def end(
         self,
@@ -133,13 +148,14 @@ class ServerState:
             now = self.loop.time()
             if attempt.refusal is None:
                 attempt.admission.end(self._difference(attempt, usage), now)
+                self._turns.ended()
 
             self._ledger.finish(
                 attempt.entry, status=status, usage=usage, ended=now, reason=reason, message=message
             )
             if self._setup.headers_at == "settle" and attempt.refusal is None:
                 readings = attempt.admission.readings(now)
-                attempt.headers = self._writer.write(readings, attempt.charge.tokens)
+                attempt.headers = self._writer.write(readings, attempt.charge.tokens, now)
 
     def levels(self) -> dict[str, float]:
         """Return what every bucket has left now.
@@ -178,29 +194,48 @@ class ServerState:
 
         return call.prompt_tokens
 
+    def _charge(self, call: Call) -> Charge:
+        """Return what the call takes when it arrives."""
+        rules = self._setup.rules
+        cost = charge(call.endpoint, call.body, rules.charge, lambda: self._prompt(call))
+        if rules.cache_reads != "free" or call.problem:
+            return cost
+
+        read, _ = self._cached(call, self.loop.time(), write=False)
+        return replace(cost, tokens=max(0, cost.tokens - read))
+
     def _usage(self, call: Call, content: Content, now: float) -> Usage:
         """Return the bill, with what the prompt cache had and has of the prompt."""
         usage = self._setup.answers.usage(call, content, self._prompt(call))
+        read, written = self._cached(call, now)
+        return replace(usage, cached_tokens=read, cache_write_tokens=written)
+
+    def _cached(self, call: Call, now: float, *, write: bool = True) -> tuple[int, int]:
+        """Return the prompt's tokens that the cache has, and those that it takes up."""
+        prompt = self._prompt(call)
         if "cached_tokens" in call.known:
-            cached = min(int(call.known["cached_tokens"]), usage.prompt_tokens)
-            return replace(usage, cached_tokens=cached)
+            return min(int(call.known["cached_tokens"]), prompt), 0
 
         if call.endpoint not in {"chat.completions", "responses"}:
-            return usage
+            return 0, 0
 
         owner = f"{call.organisation} {call.model}"
-        read, written = self._cache.look_up(owner, call.body, usage.prompt_tokens, now)
-        return replace(usage, cached_tokens=read, cache_write_tokens=written)
+        return self._cache.look_up(owner, call.body, prompt, now, write=write)
 
     def _difference(self, attempt: Attempt, usage: Usage | None) -> float:
         """Return the tokens to debit at the end, beyond the charge."""
-        if usage is None or self._setup.rules.settle == "never":
+        if usage is None:
             return 0
 
-        if self._setup.rules.settle == "refund":
-            return min(0, usage.completion_tokens - attempt.charge.output)
+        rules = self._setup.rules
+        free = 0 if rules.cache_reads == "counted" else usage.cached_tokens
+        if rules.settle == "usage":
+            output = usage.completion_tokens * rules.output_weight
+            return usage.prompt_tokens - free + output - attempt.charge.tokens
 
-        return usage.total_tokens - attempt.charge.tokens
+        unused = min(0, usage.completion_tokens - attempt.charge.output)
+        given_back = -free if rules.cache_reads == "refunded" else 0
+        return given_back + (unused if rules.settle == "refund" else 0)
 
     def _record(
         self,
@@ -266,3 +301,8 @@ class ServerState:
             )
 
         return self._buckets[key]
+
+
+def _amounts(cost: Charge) -> dict[str, float]:
+    """Return the cost by unit."""
+    return {"requests": 1, "tokens": cost.tokens, "images": cost.images}
