@@ -26,6 +26,7 @@ TAUGHT = {
         "limit",
         "limits",
         "price",
+        "replace",
         "reserve",
         "statistics",
         "subscribe",

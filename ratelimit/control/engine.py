@@ -56,6 +56,7 @@ class Engine:
     :param slack: the first guess of it, in seconds; see `ratelimit.stores.bucket`.
     :param priorities: patience in seconds, by name.
     :param open_store: makes the store of each family.
+    :param shares: by tenant; None: tenants take turns from the first one on.
     """
 
     def __init__(
@@ -69,12 +70,14 @@ class Engine:
         output: Literal["max", "learned"] | int | None,
         priorities: Mapping[str, float],
         open_store: OpenStore,
+        shares: Mapping[str, float] | None = None,
     ) -> None:
         self.clock = clock
         self.hooks = Hooks(Log())
         self._open_store = open_store
         self.estimator = Estimator(output=output)
         self.priorities = priorities
+        self._shares = shares
         self._slack = slack
         self._level = level
         self._accounting = accounting
@@ -111,6 +114,8 @@ class Engine:
             family.admission.store.spend(1 - self._level, self.clock.now())
         if self._listens:
             family.controller.listen()
+        if self._shares is not None:
+            family.admission.share(self._shares)
         return family
 
     def _hooks_changed(self) -> None:
@@ -198,6 +203,45 @@ class Engine:
                 f"priority= is one of {names}, or the patience in seconds, not {priority!r}"
             )
         return self.priorities[priority]
+
+    def tenant(self, name: object) -> str:
+        """Return the tenant that is named, if any; from the first on they take turns.
+
+        Raises `InvalidArgument` for what is no name.
+        """
+        if name is None:
+            return ""
+        if not isinstance(name, str):
+            raise InvalidArgument(
+                f"tenant= is a text, the name of the one that calls are for, not {name!r}"
+            )
+        if self._shares is None and name:
+            self._shares = {}
+            for family in self.families().values():
+                family.admission.share(self._shares)
+        return name
+
+    def replace(self, limits: Mapping[str, Limits], *, by_model: bool) -> None:
+        """Hold other limits; those of families that are not named stay.
+
+        :param by_model: whether the limits are of families by name, not of all.
+
+        Raises `InvalidArgument` for families that no limits were given for.
+        """
+        names = ", ".join(map(name_of, self._families))
+        if not by_model and self.only is None:
+            raise InvalidArgument(
+                "this limiter has limits by model, so replace(limits={...}) names those that "
+                f"change: any of {names}"
+            )
+        unknown = [name_of(name) for name in limits if name not in self._families]
+        if unknown:
+            raise InvalidArgument(
+                f"replace() changes limits that were given, of {names}, not those of "
+                f"{', '.join(unknown)}: make a limiter with that pattern in its limits="
+            )
+        for name, one in limits.items():
+            self._families[name].replace(one)
 
     def listen(self) -> None:
         """Expect headers of every answer from now on.

@@ -42,6 +42,8 @@ class Reservation:
 
     _is_attempt = False
     """Whether it admits an HTTP attempt, and so brings headers."""
+    _tenant = ""
+    """For whom the call is, where tenants have shares."""
     _lease: AdmittedLease | None = None
     _current: Current | None = None
     _handled: BaseException | None = None
@@ -65,6 +67,11 @@ class Reservation:
         self._patience = patience
         self._endpoint = endpoint
         self._site = site
+
+    def of(self, tenant: str) -> Self:
+        """Return this reservation as one of a tenant."""
+        self._tenant = tenant
+        return self
 
     def __copy__(self) -> Self:
         made = object.__new__(type(self))
@@ -176,18 +183,20 @@ class Reservation:
         engine, estimate, family = self._engine, lease.estimate, lease.family
         arrival = engine.clock.now()
         price = None
-        if estimate is not None and family.pricing.sees_headers:
+        if estimate is not None:
             price = partial(engine.price, lease.payment, estimate, family)
 
         def prepare() -> float:
-            if price is not None:
+            if price is not None and family.pricing.sees_headers:
                 price()
             if not family.admission.store.full:
                 return inf
             inside.refuse()
             return end_dead(family)
 
-        return Terms(arrival, self._patience, deadline_of(self._timeout, arrival), prepare)
+        deadline = deadline_of(self._timeout, arrival)
+        tenant = self._tenant
+        return Terms(arrival, self._patience, deadline, prepare, tenant=tenant, price=price)
 
     def _enter(self, lease: AdmittedLease) -> Lease:
         self._lease = lease
