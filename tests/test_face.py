@@ -13,7 +13,6 @@ import pytest
 
 import ratelimit
 from ratelimit import InvalidArgument, Limits, RateLimiter
-from ratelimit.families import Patterns
 from ratelimit.testing import ThreadClock
 
 TAUGHT = {
@@ -162,15 +161,3 @@ def test_a_price_takes_an_estimate_as_well() -> None:
     for options in ({"endpoint": "embeddings"}, {"max_tokens": 900}):
         with pytest.raises(InvalidArgument, match="mapping"):
             limiter.price(estimate, **options)
-
-
-def test_a_name_among_thousands_is_looked_up_in_one_step() -> None:
-    """Limits for each of many named models cost no call a walk over all of them."""
-    patterns = Patterns([f"model-{number}" for number in range(5_000)] + ["gpt-*"])
-
-    looked: list[str] = []
-    patterns._globs = [
-        (type("Spy", (), {"match": lambda _, name: looked.append(name)})(), 4, "gpt-*")
-    ]
-    assert patterns.of("model-4999") == "model-4999"
-    assert looked == []

@@ -194,9 +194,9 @@ class Admission:
 
 def rank_of(payment: Payment, arrival: float, patience: float) -> float:
     """Return the rank of a call in the queue: the lower, the sooner it goes."""
-    if payment.nesting is None or payment.around is None:
+    if payment.slot is None or payment.around is None:
         return arrival + patience
-    return arrival + patience - NESTED_FIRST * payment.nesting.depth
+    return arrival + patience - NESTED_FIRST * payment.slot.depth
 
 
 def _waiter(payment: Payment, terms: Terms, parker: Parker) -> Waiter:

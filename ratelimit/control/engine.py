@@ -85,9 +85,11 @@ class Engine:
         self._families = {name: self._make(name, given) for name, given in limits.items()}
         self.only = self._families["*"] if list(self._families) == ["*"] else None
         """The one family of a limiter with limits for all models together."""
+        self.forked = False
+        """Whether this is a copy in a forked process that has not been used yet."""
         self.unwatched = self.only
-        """The same, unless somebody wants to know of every admission: the shortest way
-        tells nobody.
+        """The same, unless every admission is reported, or a fork has to be: the
+        shortest way reports nothing.
         """
         self.hooks.on_change = self._hooks_changed
         self.estimator.on_degraded = self._estimate_degraded
@@ -95,8 +97,6 @@ class Engine:
         self._pattern_of: Callable[[str], str | None]
         self._pattern_of = lru_cache(NAMES_KEPT)(Patterns(self._families).of)
         self._shared = any(one.admission.store.shared for one in self._families.values())
-        self.forked = False
-        """Whether this is a copy in a forked process that has not been used yet."""
         _living.add(self)
 
     def _make(self, name: str, limits: Limits) -> ModelFamily:
@@ -119,7 +119,7 @@ class Engine:
         return family
 
     def _hooks_changed(self) -> None:
-        self.unwatched = None if self.hooks.per_call else self.only
+        self.unwatched = None if self.forked or self.hooks.per_call else self.only
 
     def _estimate_degraded(self, kind: str) -> None:
         reason = f"the tokens of a body, or of a part of it, are guessed ({name_of(kind)})"
@@ -257,6 +257,7 @@ class Engine:
         """Say once, in a process that was forked, what that means."""
         if self.forked:
             self.forked = False
+            self._hooks_changed()
             caution(
                 f"this limiter was copied into process {os.getpid()} by a fork: each process now "
                 "spends the whole limit; create one limiter per process with its share of the "
@@ -268,6 +269,7 @@ class Engine:
         """Start anew in a forked process."""
         self.forked = not self._shared
         self.hooks.reset_after_fork()
+        self._hooks_changed()
         self.estimator.reset_after_fork()
         self._unlisted.reset_after_fork()
         for family in self.families().values():

@@ -37,12 +37,13 @@ class AdmittedLease(Lease):
     @property
     def around(self) -> AdmittedLease | None:
         """The lease that was the current one when this one became it."""
-        around: AdmittedLease | None = self._around
+        around: AdmittedLease | None = None if self._notes is None else self._notes.around
         return around
 
     @around.setter
     def around(self, lease: AdmittedLease | None) -> None:
-        self._around = lease
+        if lease is not None or self._notes is not None:
+            self._noted.around = lease
 
     @property
     def family(self) -> ModelFamily:
@@ -61,7 +62,8 @@ class AdmittedLease(Lease):
 
     @waited.setter
     def waited(self, seconds: float) -> None:
-        self._waited = seconds
+        if seconds:
+            self._noted.waited = seconds
 
     @property
     def model(self) -> str:
@@ -94,21 +96,21 @@ class AdmittedLease(Lease):
     def deliver(self) -> AdmittedLease:
         """Return the lease once it is paid: from now on its call may have been sent."""
         if self._payment.evidence is not None:
-            self._http.record = self._family.controller.on_admission(self._record)
+            self._noted.record = self._family.controller.on_admission(self._record)
         self._payment.delivered = True
         return self
 
     @property
     def claimed(self) -> bool:
         """Whether an HTTP attempt was sent with this admission."""
-        return self._attempt is not None and self._attempt.claimed
+        return self._notes is not None and self._notes.claimed
 
     def claim(self) -> bool:
         """Use the admission for one HTTP attempt.
 
         True the first time only: a retry has to be admitted by itself.
         """
-        attempt = self._http
+        attempt = self._noted
         if attempt.claimed or self._over:
             return False
         attempt.claimed = True
@@ -119,7 +121,7 @@ class AdmittedLease(Lease):
 
         The call's answer, if any, belongs to another attempt with its own lease.
         """
-        self._http.abandoned = True
+        self._noted.abandoned = True
         self.close()
 
     def break_off(self, error: BaseException) -> None:
@@ -142,7 +144,7 @@ class AdmittedLease(Lease):
 
         The request that follows it uses the admission of the decorator around both.
         """
-        attempt = self._http
+        attempt = self._noted
         if attempt.claimed:
             attempt.claimed = False
         else:
@@ -170,7 +172,7 @@ class AdmittedLease(Lease):
 
     def headers_arrived(self) -> None:
         """Take the time at which an answer's headers came, without reading them."""
-        if self._http.headers_at is None:
+        if self._noted.headers_at is None:
             self._time_headers()
 
     def settle_by_text(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Calls that wait for each other crosswise, so that none of them could ever end.
+"""Calls that wait for each other, so that none of them could ever end by itself.
 
 Owns the search for them. Must never admit, wait or end a call.
 
@@ -9,12 +9,17 @@ a call that itself waits for the first one's.
 
 from __future__ import annotations
 
-from typing import Self
+from math import inf
+from typing import Final, Self
 
+from ratelimit.admission.drivers import running_task
 from ratelimit.control.family import ModelFamily
-from ratelimit.errors import ReentrantUse
+from ratelimit.errors import ReentrantUse, caution
 from ratelimit.lease.admitted import AdmittedLease, enclosing_lease
 from ratelimit.lease.flights import Flight, flights_of
+
+OWN_SECONDS: Final = 60.0
+"""Seconds after which a task is warned that waits for its own calls."""
 
 
 class Inside:
@@ -29,7 +34,7 @@ class Inside:
         self._family = family = lease.family
         self._around: list[Flight] = []
         store, around = family.admission.store, enclosing_lease()
-        if around is None or store.concurrency is None or lease.payment.nesting is not None:
+        if around is None or store.concurrency is None or lease.payment.slot is not None:
             return
         while around is not None and not around.ended:
             if around.family.admission.store.concurrency is not None:
@@ -59,6 +64,37 @@ class Inside:
 
     def __exit__(self, *_: object) -> None:
         self._leave()
+
+
+def warn_of_own_calls(family: ModelFamily, since: float) -> float:
+    """Warn once a family where a task has long waited for calls that it made itself.
+
+    All calls in flight are its own, and by hand, as a call made inside another one uses
+    that one's slot. Another task may end them, and often does: nobody can tell.
+
+    :param since: when the wait began, in seconds of the clock.
+
+    Returns in how many seconds to look again.
+    """
+    store, flights = family.admission.store, flights_of(family)
+    if flights.warned:
+        return inf
+    rest = since + OWN_SECONDS - family.admission.now()
+    if rest > 0:
+        return rest
+    maker, calls = running_task(), flights.all()
+    if len(calls) < store.in_flight or any(flight.maker != maker for _, flight in calls):
+        return inf
+    flights.warned = True
+    caution(
+        f"this call has waited for {OWN_SECONDS:.0f} s for calls that this same task has in "
+        f"flight, as many as concurrency={store.concurrency} allows: unless another task or "
+        "thread ends one of them, it waits for good. Settle or close each lease before the next "
+        "call, or use `with limiter.reserve(...)`, inside which calls share a slot; timeout= "
+        "bounds the wait",
+        stacklevel=11,
+    )
+    return inf
 
 
 def _is_crossed(family: ModelFamily) -> bool:

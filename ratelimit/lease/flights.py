@@ -28,7 +28,7 @@ LOOK_SECONDS: Final = 1.0
 class Flight:
     """One call in flight."""
 
-    __slots__ = ("is_attempt", "lease", "loop", "reader", "streams", "waits_for")
+    __slots__ = ("is_attempt", "lease", "loop", "maker", "reader", "streams", "waits_for")
 
     def __init__(self, lease: AdmittedLease) -> None:
         loop = running_loop()
@@ -37,6 +37,8 @@ class Flight:
         """The event loop that its lease was given out in."""
         self.is_attempt = False
         """Whether it is an HTTP attempt."""
+        self.maker = running_task()
+        """The task, or the thread without an event loop, that has made the call."""
         self.reader: object = None
         """The task that read its stream last, if any."""
         self.streams: Streams | None = None
@@ -70,9 +72,11 @@ class Flights:
     Each change is one step of a dict, so that no lock is needed.
     """
 
-    __slots__ = ("_loops", "_most", "_of", "_read_by")
+    __slots__ = ("_loops", "_most", "_of", "_read_by", "warned")
 
     def __init__(self) -> None:
+        self.warned = False
+        """Whether a task was warned that it waits for its own calls."""
         self._of: dict[int, Flight] = {}
         self._most = MOST
         self._loops: dict[weakref.ref[Any], None] = {}

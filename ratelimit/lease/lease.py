@@ -29,20 +29,24 @@ from ratelimit.limits import LARGEST, amount_of
 from ratelimit.stores.payments import Payment
 
 
-class Attempt:
-    """What is known of the HTTP attempt that a lease admits."""
+class Notes:
+    """What is noted of a call besides its payment, made with the first note."""
 
-    __slots__ = ("abandoned", "claimed", "headers_at", "record")
+    __slots__ = ("abandoned", "around", "claimed", "headers_at", "record", "waited")
 
     def __init__(self) -> None:
         self.claimed = False
-        """Whether an attempt was sent: a retry has to be admitted by itself."""
+        """Whether an HTTP attempt was sent: a retry has to be admitted by itself."""
         self.abandoned = False
         """Whether it failed, so that the call's answer belongs to another one."""
         self.headers_at: float | None = None
         """When its headers came, in seconds of the clock."""
         self.record: Admitted | None = None
         """Its admission with what was charged shortly before, for its headers."""
+        self.waited = 0.0
+        """For how many seconds the call has waited for its turn."""
+        self.around: Any = None
+        """The lease around this one, see `AdmittedLease.around`."""
 
 
 class Lease:
@@ -55,14 +59,12 @@ class Lease:
 
     __slots__ = (
         "__weakref__",
-        "_around",
-        "_attempt",
         "_estimate",
         "_family",
+        "_notes",
         "_over",
         "_payment",
         "_store",
-        "_waited",
     )
 
     def __init__(
@@ -73,9 +75,7 @@ class Lease:
         self._store = family.admission.store  # after a fork the family has another one
         self._estimate = estimate
         self._over = False
-        self._attempt: Attempt | None = None
-        self._waited = 0.0  # seconds
-        self._around: Any = None  # the lease around this one, see `AdmittedLease.around`
+        self._notes: Notes | None = None
 
     def __del__(self) -> None:
         try:
@@ -103,7 +103,7 @@ class Lease:
     @property
     def waited(self) -> float:
         """For how many seconds the call has waited for its turn."""
-        return self._waited
+        return 0.0 if self._notes is None else self._notes.waited
 
     def __repr__(self) -> str:
         held = ", ".join(f"{name}={amount:,.12g}" for name, amount in self.cost.items())
@@ -140,18 +140,22 @@ class Lease:
         Raises `InvalidArgument` on what carries no usage and on amounts that cannot be;
         then nothing has changed.
         """
-        if type(tokens) is int and answer is None and not amounts and 0 <= tokens <= LARGEST:
+        if answer is None and type(tokens) is int and 0 <= tokens <= LARGEST and not amounts:
             used: dict[str, float] = {"tokens": tokens}  # the common case of a cost by hand
         elif isinstance(answer, Usage) and tokens is None and not amounts:
             used = self._billed(answer)
         else:
             used = self._amounts(answer, tokens, amounts)
-        attempt = self._attempt
-        if attempt is None or not attempt.abandoned:
-            family = self._family
-            if family.controller.awaits_answers:
-                self._note_answer()
-            self._end(used if family.pricing.settles else {})
+        if self._notes is not None and self._notes.abandoned:
+            return
+        family, admission = self._family, self._family.admission
+        if family.controller.awaits_answers:
+            self._note_answer()
+        # As `_end`, in this frame (benchmarks/overhead.py, row "uncontended").
+        self._over = True
+        self._store.settle(self._payment, used if family.pricing.settles else {}, admission.now())
+        if admission.queue.entries:
+            admission.queue.nudge()
 
     def close(self) -> None:
         """End the call and keep the reserve: nothing is known of what it used."""
@@ -192,7 +196,7 @@ class Lease:
         refusal = read_refusal(status, headers, body)
         if refusal is not None:
             self._refuse(refusal)
-        elif self._http.headers_at is None:
+        elif self._noted.headers_at is None:
             now = self._time_headers()
             self._family.controller.on_headers(self._record, read_headers(headers), now)
 
@@ -204,27 +208,27 @@ class Lease:
     @property
     def _has_headers(self) -> bool:
         """Whether headers of an answer were observed."""
-        return self._attempt is not None and self._attempt.headers_at is not None
+        return self._notes is not None and self._notes.headers_at is not None
 
     @property
-    def _http(self) -> Attempt:
-        """The HTTP attempt of this lease, made when it is first asked for."""
-        if self._attempt is None:
-            self._attempt = Attempt()
-        return self._attempt
+    def _noted(self) -> Notes:
+        """The notes, made when they are first asked for."""
+        if self._notes is None:
+            self._notes = Notes()
+        return self._notes
 
     def _abandon(self) -> None:
         """Leave the call's answer, if any, to another attempt; one was sent by this."""
-        if self._attempt is not None and self._attempt.claimed:
-            self._attempt.abandoned = True
+        if self._notes is not None and self._notes.claimed:
+            self._notes.abandoned = True
 
     @property
     def _record(self) -> Admitted:
-        record = None if self._attempt is None else self._attempt.record
+        record = None if self._notes is None else self._notes.record
         return record or Admitted(self._payment, self._estimate)
 
     def _time_headers(self) -> float:
-        now = self._http.headers_at = self._family.admission.now()
+        now = self._noted.headers_at = self._family.admission.now()
         self._family.controller.on_time_to_headers(now - self._payment.admitted_at)
         return now
 

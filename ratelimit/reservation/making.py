@@ -25,21 +25,18 @@ def admit_by_hand(engine: Engine, tokens: object) -> AdmittedLease | None:
     (benchmarks/overhead.py, row "uncontended").
     """
     family = engine.unwatched
-    if family is None or engine.forked or type(tokens) is not int or not 0 <= tokens <= LARGEST:
+    if family is None or type(tokens) is not int or not 0 <= tokens <= LARGEST:
         return None
     admission = family.admission
     store = admission.store
     if admission.queue.entries or not store.buckets_only:
         return None
-    payment = Payment({"requests": 1, "tokens": tokens})
-    if not family.pricing.settles:
-        payment.keeps = True
+    payment = Payment({"requests": 1, "tokens": tokens}, 0.0, not family.pricing.settles)
     lease = AdmittedLease(family, payment)
     try:
-        wait = store.take(payment, admission.now())
+        if store.take(payment, admission.now()) is not None:
+            return None
     except RequestTooLarge:  # the long way finds out whether that is sure
-        return None
-    if wait is not None:
         return None
     if payment.evidence is not None:
         return lease.deliver()

@@ -19,13 +19,13 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 from ratelimit.admission.admission import Terms
-from ratelimit.admission.drivers import running_task
+from ratelimit.admission.drivers import in_event_loop, running_task
 from ratelimit.control.engine import Engine
 from ratelimit.control.family import ModelFamily
 from ratelimit.errors import InvalidArgument, WouldBlock
 from ratelimit.estimate import Estimate
 from ratelimit.lease import AdmittedLease, Current, Lease, payment_around
-from ratelimit.lease.crossing import Inside
+from ratelimit.lease.crossing import Inside, warn_of_own_calls
 from ratelimit.lease.flights import call_without_attempt, end_dead, note_flight, stream_around
 from ratelimit.lease.watch import Counted, Watch
 from ratelimit.limits import amount_of
@@ -105,7 +105,7 @@ class Reservation:
 
     def _wait(self, lease: AdmittedLease) -> None:
         inside = Inside(lease)
-        terms = self._terms(lease, inside)
+        terms = self._terms(lease, inside, blocks_loop=in_event_loop())
         with inside, Watch(lease, terms):
             lease.family.admit(lease.payment, terms)
 
@@ -163,18 +163,18 @@ class Reservation:
     def _find_slot(self, family: ModelFamily, payment: Payment) -> None:
         """Look for a slot that the call may use, or that nobody uses any more."""
         task = running_task()
-        if payment.nesting is None:
+        if payment.slot is None:
             parent = stream_around(family, task)
             if parent is None and self._is_attempt and family.admission.store.is_capped:
                 parent = call_without_attempt(family)
             if parent is not None:
                 payment.nest(parent)
-        if payment.nesting is not None:
-            payment.nesting.task = task
+        if payment.slot is not None:
+            payment.slot.task = task
         if family.admission.store.full:
             end_dead(family)
 
-    def _terms(self, lease: AdmittedLease, inside: Inside) -> Terms:
+    def _terms(self, lease: AdmittedLease, inside: Inside, *, blocks_loop: bool = False) -> Terms:
         """Return by what the call waits.
 
         Where headers are listened to, more of the price is known when its turn has
@@ -182,6 +182,7 @@ class Reservation:
         """
         engine, estimate, family = self._engine, lease.estimate, lease.family
         arrival = engine.clock.now()
+        may_be_own = self._timeout is None and lease.payment.slot is None and not blocks_loop
         price = None
         if estimate is not None:
             price = partial(engine.price, lease.payment, estimate, family)
@@ -192,7 +193,8 @@ class Reservation:
             if not family.admission.store.full:
                 return inf
             inside.refuse()
-            return end_dead(family)
+            again = end_dead(family)
+            return min(again, warn_of_own_calls(family, arrival)) if may_be_own else again
 
         deadline = deadline_of(self._timeout, arrival)
         tenant = self._tenant

@@ -28,9 +28,9 @@ class Buckets:
         self.all = tuple(Bucket(limit, slack) for limit in limits)
         self.full_at = [now] * len(self.all)
         """When each bucket is next full; a list is replaced, never changed."""
-        self.figures: list[tuple[int, str, float, float, float, float, Bucket | None]] = []
-        """Place, name, burst, seconds per unit, window and slack of each bucket, and
-        the bucket if calls may defer some of it; for the hot path.
+        self.figures: list[tuple[int, str, float, float, float]] = []
+        """Place, name, seconds per unit, window and slack of each bucket, for the hot
+        path.
         """
         self.expect(slack)
         self.corrected = [0.0] * len(self.all)
@@ -48,15 +48,7 @@ class Buckets:
         for bucket in self.all:
             bucket.expect(slack)
         self.figures = [
-            (
-                place,
-                bucket.name,
-                bucket.burst,
-                bucket.seconds_per_unit,
-                bucket.window,
-                bucket.slack,
-                bucket if bucket.defers else None,
-            )
+            (place, bucket.name, bucket.seconds_per_unit, bucket.window, bucket.slack)
             for place, bucket in enumerate(self.all)
         ]
 
@@ -79,7 +71,7 @@ class Buckets:
         if not bucket.defers:
             return amount, bucket.moment(full_at, amount)
         deferred = self.deferred
-        if payment.nesting is not None:
+        if payment.slot is not None:
             deferred = max(deferred - payment.deferred_around, 0.0)
         amount -= payment.deferred
         return amount, bucket.moment(full_at, amount, payment.deferred, deferred)

@@ -23,13 +23,13 @@ from math import inf
 
 from ratelimit.locks import reentrant_use
 from ratelimit.stores.holdings import Holdings
-from ratelimit.stores.payments import Evidence, Nesting, Payment, Wait
+from ratelimit.stores.payments import Evidence, Payment, Slot, Wait
 
 
 class MemoryStore(Holdings):
     """Takes from all buckets of one family in one step, and gives back."""
 
-    def take(  # noqa: PLR0912  # one frame
+    def take(
         self,
         payment: Payment,
         now: float,
@@ -47,34 +47,31 @@ class MemoryStore(Holdings):
             return self._take_later(payment, now)
         try:
             buckets = self._buckets
-            if self._inbox or not self._plain or payment.nesting is not None:
+            if (
+                self._inbox
+                or not self._plain
+                or payment.deferred
+                or buckets.deferred
+                or payment.slot is not None
+            ):
                 return self._take(payment, now)
 
             # The common case of `_take`, with `Bucket.moment` and `Bucket.taken` in one
             # frame: every call pays for them (benchmarks/overhead.py, row
             # "uncontended").
-            amounts, deferred, before = payment.amounts, payment.deferred, buckets.deferred
-            full_at = buckets.full_at.copy()
-            for place, name, burst, seconds_per_unit, window, slack, bucket in buckets.figures:
+            amounts, full_at = payment.amounts, buckets.full_at.copy()
+            for place, name, seconds_per_unit, window, slack in buckets.figures:
                 amount = amounts.get(name)
                 if amount:
-                    start = full_at[place]
-                    if bucket is not None and (deferred or before):
-                        amount -= deferred
-                        if bucket.moment(start, amount, deferred, before) > now:
-                            return self._take(payment, now)
-                        due = amount * seconds_per_unit
-                    else:
-                        due = amount * seconds_per_unit
-                        if amount > burst or start + (due - window) > now:
-                            return self._take(payment, now)
+                    due, start = amount * seconds_per_unit, full_at[place]
+                    beyond = due - window
+                    if beyond > 0 or start + beyond > now:
+                        return self._take(payment, now)
                     arrival = now + slack
                     full_at[place] = (start if start > arrival else arrival) + due
 
             # Nothing may come between these lines: no call, no loop.
             buckets.full_at = full_at
-            if deferred:
-                buckets.deferred = before + deferred
             self.admitted += 1
             self.admitted_at = payment.admitted_at = now
             if payment.keeps:
@@ -118,15 +115,16 @@ class MemoryStore(Holdings):
         if self.marking:
             evidence = Evidence(buckets.marks(full_at), serial, self.in_flight + 1)
         lender = None if self.buckets_only else lender_of(payment)
-        nesting = payment.nesting
-        lent = None if lender is None else lender.nesting or Nesting()
         thread = 0 if self.buckets_only else threading.get_ident()
+        slot = payment.slot or (Slot() if thread else None)
+        lent = None if lender is None else lender.slot or Slot()
         of_thread = self._in_flight_of.get(thread, 0) + 1
 
         # Nothing may come between these lines: no call, no loop.
         buckets.full_at = full_at
-        if thread:
-            payment.thread = thread
+        payment.slot = slot
+        if slot is not None and thread:
+            slot.thread = thread
             self._in_flight_of[thread] = of_thread
         if payment.deferred:
             buckets.deferred += payment.deferred
@@ -137,10 +135,10 @@ class MemoryStore(Holdings):
         payment.paid = True
         payment.admitted_at = now
         payment.evidence = evidence
-        if lender is not None and lent is not None and nesting is not None:
+        if lender is not None and lent is not None and slot is not None:
             lent.borrower = payment
-            lender.nesting = lent
-            nesting.lender = lender
+            lender.slot = lent
+            slot.lender = lender
             self._borrowing += 1
         return None
 
@@ -159,9 +157,7 @@ class MemoryStore(Holdings):
         self._find_obstacles()
         return None
 
-    def settle(  # noqa: PLR0912  # one frame
-        self, payment: Payment, used: Mapping[str, float], now: float
-    ) -> None:
+    def settle(self, payment: Payment, used: Mapping[str, float], now: float) -> None:
         """End a call; what it used takes the place of what it reserved. Never blocks.
 
         The difference goes back, or is debited late. Settling again corrects earlier
@@ -178,31 +174,21 @@ class MemoryStore(Holdings):
         try:
             if self._inbox:
                 self._apply_inbox()  # an earlier figure for the same call may wait there
-            if payment.ended or payment.nesting is not None or payment.thread:
+            if payment.ended or payment.deferred or payment.slot is not None:
                 self._settle(payment, used, now)
                 return
 
             # The common case of `_settle`, with `Bucket.given` in one frame: every call
             # pays for it (benchmarks/overhead.py, row "uncontended").
-            buckets, reserved, deferred = self._buckets, payment.amounts, payment.deferred
+            buckets, reserved = self._buckets, payment.amounts
             full_at = buckets.full_at.copy()
-            for place, name, _, seconds_per_unit, _, _, bucket in buckets.figures:
+            for place, name, seconds_per_unit, _, _ in buckets.figures:
                 if name in used:
-                    back = reserved.get(name, 0) - used[name]
-                elif deferred:
-                    back = 0
-                else:
-                    continue
-                if deferred and bucket is not None:
-                    back -= deferred
-                start = full_at[place]
-                full_at[place] = (start if start > now else now) - back * seconds_per_unit
+                    back, start = reserved.get(name, 0) - used[name], full_at[place]
+                    full_at[place] = (start if start > now else now) - back * seconds_per_unit
 
             # Nothing may come between these lines: no call, no loop.
             buckets.full_at = full_at
-            if deferred:
-                left = buckets.deferred - deferred
-                buckets.deferred = left if left > 0 else 0.0
             self.ended += 1
             if payment.keeps:
                 self._keeping -= 1
@@ -227,13 +213,15 @@ class MemoryStore(Holdings):
             deferred = max(deferred - payment.deferred, 0.0)
         # A nested call that outlives this one goes on in its slot, or in the slot that
         # this one uses itself.
-        nesting = payment.nesting
-        lender, heir = (nesting.lender, nesting.borrower) if nesting else (None, None)
-        lent = None if lender is None else lender.nesting
-        inherited = None if heir is None else heir.nesting
+        slot = payment.slot
+        lender, heir, thread = (
+            (slot.lender, slot.borrower, slot.thread) if slot else (None, None, 0)
+        )
+        lent = None if lender is None else lender.slot
+        inherited = None if heir is None else heir.slot
         borrowing = self._borrowing - (lender is not None or heir is not None)
         around = payment.around
-        of_thread = self._in_flight_of.get(payment.thread, 0) - 1
+        of_thread = self._in_flight_of.get(thread, 0) - 1
 
         # Nothing may come between these lines: no call, no loop.
         buckets.full_at = full_at
@@ -243,12 +231,12 @@ class MemoryStore(Holdings):
             self._keeping -= 1
         payment.spent = spent
         payment.ended = True
-        if payment.thread:
-            self._in_flight_of[payment.thread] = of_thread
+        if thread:
+            self._in_flight_of[thread] = of_thread
         self._borrowing = borrowing
-        if nesting is not None:
-            nesting.parent = around  # so that no chain of ended calls is kept
-            nesting.lender = nesting.borrower = None
+        if slot is not None:
+            slot.parent = around  # so that no chain of ended calls is kept
+            slot.lender = slot.borrower = None
         if lent is not None:
             lent.borrower = heir
         if inherited is not None:
@@ -265,9 +253,9 @@ def lender_of(payment: Payment) -> Payment | None:
     lender = payment.around
     if lender is None or not lender.paid:
         return None
-    task = payment.nesting and payment.nesting.task
-    while lender.nesting is not None and lender.nesting.borrower is not None:
-        lender = lender.nesting.borrower
-        if task is None or lender.nesting is None or lender.nesting.task != task:
+    task = payment.slot and payment.slot.task
+    while lender.slot is not None and lender.slot.borrower is not None:
+        lender = lender.slot.borrower
+        if task is None or lender.slot is None or lender.slot.task != task:
             return None
     return lender

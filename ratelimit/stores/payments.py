@@ -65,8 +65,11 @@ class Evidence(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class Nesting:
-    """How a call is made inside another one, or another one inside it."""
+class Slot:
+    """How a call uses a concurrency slot: its own, or that of a call around it."""
+
+    thread: int = 0
+    """The thread in which the call was admitted, where calls in flight are limited."""
 
     parent: Payment | None = None
     """The call that makes this one, if any."""
@@ -109,11 +112,8 @@ class Payment:
     """What the call really used, as far as it was settled."""
     evidence: Evidence | None = field(default=None, init=False)
     """What headers are compared with, where headers are listened to."""
-    nesting: Nesting | None = field(default=None, init=False)
-    """How this call and those that it makes use one concurrency slot, if any are made.
-    """
-    thread: int = field(default=0, init=False)
-    """The thread in which the call was admitted, where calls in flight are limited."""
+    slot: Slot | None = field(default=None, init=False)
+    """How it uses a concurrency slot, where calls are limited or nested."""
     _least: Mapping[str, float] | None = field(default=None, init=False)
 
     def nest(self, parent: Payment, task: object = None) -> None:
@@ -121,17 +121,17 @@ class Payment:
 
         :param task: what makes both: a task, or a thread without an event loop.
         """
-        depth = 0 if parent.nesting is None else parent.nesting.depth
-        self.nesting = Nesting(parent, depth + 1, task)
+        depth = 0 if parent.slot is None else parent.slot.depth
+        self.slot = Slot(parent=parent, depth=depth + 1, task=task)
 
     @property
     def around(self) -> Payment | None:
         """Return the innermost call in flight that this call is nested in."""
-        nesting = self.nesting
-        while nesting is not None and nesting.parent is not None:
-            if not nesting.parent.ended:
-                return nesting.parent
-            nesting = nesting.parent.nesting
+        slot = self.slot
+        while slot is not None and slot.parent is not None:
+            if not slot.parent.ended:
+                return slot.parent
+            slot = slot.parent.slot
         return None
 
     @property

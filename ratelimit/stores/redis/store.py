@@ -27,8 +27,8 @@ from ratelimit.stores.payments import (
     Asked,
     Evidence,
     Mark,
-    Nesting,
     Payment,
+    Slot,
     Wait,
     Waiting,
 )
@@ -168,8 +168,8 @@ class RedisStore(TiedStore):
 
     def _call(self, asked: Asked, now: float) -> Call:
         payment = asked.payment
-        lent = payment.nesting is not None and lender_of(payment) is not None
-        around = payment.deferred_around if payment.nesting is not None else 0.0
+        lent = payment.slot is not None and lender_of(payment) is not None
+        around = payment.deferred_around if payment.slot is not None else 0.0
         amounts = {name: amount for name, amount in payment.amounts.items() if amount}
         latest = asked.deadline - now
         if -GRACE_SECONDS < latest < 0:
@@ -194,14 +194,15 @@ class RedisStore(TiedStore):
             pairs = zip(self._buckets.all, grant.marks, strict=False)
             marks = [Mark(bucket, moment - self._ahead) for bucket, moment in pairs]
             payment.evidence = Evidence(marks, grant.serial, grant.in_flight)
-        lender = lender_of(payment) if payment.nesting is not None else None
-        if lender is not None and payment.nesting is not None:
-            lender.nesting = lender.nesting or Nesting()
-            lender.nesting.borrower = payment
-            payment.nesting.lender = lender
+        lender = lender_of(payment) if payment.slot is not None else None
+        if lender is not None and payment.slot is not None:
+            lender.slot = lender.slot or Slot()
+            lender.slot.borrower = payment
+            payment.slot.lender = lender
             self._borrowing += 1
         if self.concurrency is not None and asked.thread:
-            payment.thread = asked.thread
+            payment.slot = payment.slot or Slot()
+            payment.slot.thread = asked.thread
             self._in_flight_of[asked.thread] = self._in_flight_of.get(asked.thread, 0) + 1
         payment.amounts, payment.deferred = call.amounts, call.deferred
         self._buckets.deferred += call.deferred
