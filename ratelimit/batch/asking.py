@@ -41,11 +41,17 @@ class Asker:
     """Asks the requests of one run, any number of them at a time."""
 
     def __init__(
-        self, client: Any, limiter: RateLimiter, priority: str | float, patience: float | None
+        self,
+        client: Any,
+        limiter: RateLimiter,
+        priority: str | float,
+        patience: float | None,
+        tenant: str | None = None,
     ) -> None:
-        self._client = limiter.wrap(client, priority=priority)
+        self._client = limiter.wrap(client, priority=priority, tenant=tenant)
         self._limiter = limiter
         self._priority = priority
+        self._tenant = tenant
         self._failures = Failures(patience)
         self._waiting: set[anyio.CancelScope] = set()
         self.stopped = False
@@ -143,7 +149,10 @@ class Asker:
             self._waiting.add(scope)
             try:
                 lease = await self._limiter.acquire(
-                    request.body, endpoint=request.endpoint, priority=self._priority
+                    request.body,
+                    endpoint=request.endpoint,
+                    priority=self._priority,
+                    tenant=self._tenant,
                 )
                 if not self.stopped and isinstance(lease, AdmittedLease):
                     return lease

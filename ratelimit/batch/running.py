@@ -51,6 +51,7 @@ def run(
     priority: str | float = "batch",
     endpoint: str | None = None,
     patience: float | None = None,
+    tenant: str | None = None,
 ) -> AsyncGenerator[Result, None]:
     """Ask all `requests` and yield a `Result` for each, as they come.
 
@@ -72,6 +73,7 @@ def run(
         such as "/v1/rerank". Lines that name an endpoint keep theirs. Answers are JSON.
     :param patience: seconds for which a server that cannot be reached is waited for; by
         default 10 minutes once it has answered, and not at all before.
+    :param tenant: as in `RateLimiter.reserve`.
 
     A request that fails is a result with its error. What every further one would share
     ends the run, once what was sent is answered and yielded: a refused key, a used-up
@@ -89,6 +91,7 @@ def run(
         priority=priority,
         endpoint=endpoint,
         patience=patience,
+        tenant=tenant,
     )
     return _results(batch)
 
@@ -114,6 +117,7 @@ class Batch:
         priority: str | float = "batch",
         endpoint: str | None = None,
         patience: float | None = None,
+        tenant: str | None = None,
     ) -> None:
         if not inspect.iscoroutinefunction(getattr(client, "post", None)) or not hasattr(
             client, "max_retries"
@@ -134,7 +138,7 @@ class Batch:
             patience = amount_of(patience, "patience=, in seconds,")
         self._endpoint = None if endpoint is None else read_endpoint(endpoint)
         self._read = _reader(requests)
-        self._asker = Asker(client, limiter, priority, patience)
+        self._asker = Asker(client, limiter, priority, patience, tenant)
         self._limiter = limiter
         self._slots = anyio.CapacityLimiter(concurrency or FIRST_SLOTS)
         self._grows = concurrency is None
