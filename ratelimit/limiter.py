@@ -21,6 +21,7 @@ from ratelimit.arguments import (
     limits_by_model,
     spelled,
 )
+from ratelimit.budget import Budget, check_budget
 from ratelimit.control.engine import PATIENCE, Engine
 from ratelimit.control.pricing import Accounting
 from ratelimit.control.slack import FIRST_SLACK
@@ -85,6 +86,8 @@ class RateLimiter(Looking):
     :param shares: how much of each limit a tenant gets while others wait, by the name
         that ``tenant=`` gives calls: with {"a": 3, "b": 1} three parts of four are a's.
         One that is not named has a share of 1, and so have calls without a tenant.
+    :param budget: a `Budget` of requests, tokens or money for all calls together. One
+        that would exceed it raises `BudgetSpent` and is not sent.
 
     Raises `InvalidArgument` on what cannot be used.
     """
@@ -110,6 +113,7 @@ class RateLimiter(Looking):
         store: str | RedisClient | None = None,
         on_store_error: OnStoreError = "local",
         shares: Mapping[str, float] | None = None,
+        budget: Budget | None = None,
     ) -> None:
         own = Limits(rpm=rpm, tpm=tpm, rpd=rpd, tpd=tpd, rps=rps, concurrency=concurrency)
         check_choice("accounting=", accounting, get_args(Accounting))
@@ -128,6 +132,7 @@ class RateLimiter(Looking):
             priorities=amounts_of(priorities, "the patience"),
             open_store=opener(store, on_store_error, clock.now, clock.epoch),
             shares=check_shares(shares),
+            budget=check_budget(budget),
         )
 
     def _limits_by_model(

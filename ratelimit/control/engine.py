@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from ratelimit.admission.clock import Clock
+from ratelimit.budget import Budget
 from ratelimit.control.family import ModelFamily
 from ratelimit.control.pricing import Accounting
 from ratelimit.errors import InvalidArgument, caution
@@ -57,6 +58,7 @@ class Engine:
     :param priorities: patience in seconds, by name.
     :param open_store: makes the store of each family.
     :param shares: by tenant; None: tenants take turns from the first one on.
+    :param budget: what all calls together may cost.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Engine:
         priorities: Mapping[str, float],
         open_store: OpenStore,
         shares: Mapping[str, float] | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.clock = clock
         self.hooks = Hooks(Log())
@@ -78,6 +81,7 @@ class Engine:
         self.estimator = Estimator(output=output)
         self.priorities = priorities
         self._shares = shares
+        self.budget = budget
         self._slack = slack
         self._level = level
         self._accounting = accounting
@@ -87,7 +91,7 @@ class Engine:
         """The one family of a limiter with limits for all models together."""
         self.forked = False
         """Whether this is a copy in a forked process that has not been used yet."""
-        self.unwatched = self.only
+        self.unwatched = self.only if budget is None else None
         """The same, unless every admission is reported, or a fork has to be: the
         shortest way reports nothing.
         """
@@ -119,7 +123,8 @@ class Engine:
         return family
 
     def _hooks_changed(self) -> None:
-        self.unwatched = None if self.forked or self.hooks.per_call else self.only
+        watched = self.forked or self.hooks.per_call or self.budget is not None
+        self.unwatched = None if watched else self.only
 
     def _estimate_degraded(self, kind: str) -> None:
         reason = f"the tokens of a body, or of a part of it, are guessed ({name_of(kind)})"
@@ -271,6 +276,8 @@ class Engine:
         self.hooks.reset_after_fork()
         self._hooks_changed()
         self.estimator.reset_after_fork()
+        if self.budget is not None:
+            self.budget.reset_after_fork()
         self._unlisted.reset_after_fork()
         for family in self.families().values():
             family.reset_after_fork()

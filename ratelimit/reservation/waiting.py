@@ -25,6 +25,7 @@ from ratelimit.control.family import ModelFamily
 from ratelimit.errors import InvalidArgument, WouldBlock
 from ratelimit.estimate import Estimate
 from ratelimit.lease import AdmittedLease, Current, Lease, payment_around
+from ratelimit.lease.budgeted import BudgetedLease
 from ratelimit.lease.crossing import Inside, warn_of_own_calls
 from ratelimit.lease.flights import call_without_attempt, end_dead, note_flight, stream_around
 from ratelimit.lease.watch import Counted, Watch
@@ -145,7 +146,10 @@ class Reservation:
         parent = payment_around(family)
         if parent is not None:
             payment.nest(parent)
-        return AdmittedLease(family, payment, estimate)
+        if engine.budget is None:
+            return AdmittedLease(family, payment, estimate)
+        model = str(self._request.get("model", "")) if estimate is None else estimate.model
+        return BudgetedLease(family, payment, estimate, engine.budget, model)
 
     def _try_admit(self, lease: AdmittedLease, *, waits: bool = False) -> Wait | None:
         """Admit without waiting and return None, or return the wait.

@@ -99,9 +99,12 @@ class Explanation:
     """
 
     families: Mapping[str, FamilyExplanation]
+    budget: str = ""
+    """What is spent of the limiter's budget, in words; "" where it has none."""
 
     def __str__(self) -> str:
-        return "\n".join(f"{name_of(name)}: {family}" for name, family in self.families.items())
+        lines = [f"{name_of(name)}: {family}" for name, family in self.families.items()]
+        return "\n".join(lines + [f"budget: {self.budget}"] * bool(self.budget))
 
     def __repr__(self) -> str:
         families = "; ".join(f"{name_of(name)}: {family}" for name, family in self.families.items())
@@ -117,7 +120,8 @@ def explanation_of(engine: Engine, model: str | None) -> Explanation:
     if model is not None:
         family = engine.family(model)
         families = {family.name: family}
-    return Explanation({name: _explained(family, now) for name, family in families.items()})
+    budget = "" if engine.budget is None else str(engine.budget)
+    return Explanation({name: _explained(family, now) for name, family in families.items()}, budget)
 
 
 def _explained(family: ModelFamily, now: float) -> FamilyExplanation:
