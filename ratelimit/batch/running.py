@@ -76,12 +76,12 @@ def run(
     :param tenant: as in `RateLimiter.reserve`.
 
     A request that fails is a result with its error. What every further one would share
-    ends the run, once what was sent is answered and yielded: a refused key, a used-up
-    account, a model that does not exist, a server that stays away, 50 failures of one
-    model alike with no answer of it between, an error of `requests` itself; that
-    exception is then raised, and the request that showed it has no result. Closing the
-    generator stops at once and leaves no task, connection or lease behind. Works on
-    asyncio and trio.
+    ends the run, once what was sent is answered and yielded: a spent budget of the
+    limiter (`BudgetSpent`), a refused key, a used-up account, a model that does not
+    exist, a server that stays away, 50 failures of one model alike with no answer of it
+    between, an error of `requests` itself; that exception is then raised, and the
+    request that showed it has no result. Closing the generator stops at once and leaves
+    no task, connection or lease behind. Works on asyncio and trio.
     """
     batch = Batch(
         requests,
@@ -187,6 +187,14 @@ class Batch:
         self._asker.stop()
         if self._task is not None:
             self._task.taking.cancel()
+
+    def pause(self) -> None:
+        """Send nothing more until `resume`; what the limits have let go is finished."""
+        self._asker.pause()
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self._asker.resume()
 
     def cancel(self) -> None:
         """Stop at once, calls in flight included; the iteration ends."""
