@@ -71,17 +71,31 @@ class BudgetedLease(AdmittedLease):
         self._bill = self._budget.cost(self._model, prompt, output, usage.cached_tokens, requests)
         return super()._taken(usage)
 
-    def _end(self, used: dict[str, float]) -> None:
-        bill, self._bill = self._bill, None
-        super()._end(used)
-        if self._held.taken:
-            self._budget.settle(self._held, bill or self._counted(used))
+    def settle(
+        self, answer: object = None, /, *, tokens: float | None = None, **amounts: float
+    ) -> None:
+        """Replace the reserve by what was used, here and in the budget."""
+        self._bill = None
+        super().settle(answer, tokens=tokens, **amounts)
+        if self._notes is not None and self._notes.abandoned:
+            return
+        if tokens is None and isinstance(answer, (int, float)):
+            tokens = answer
+        self._count(self._bill or self._by_hand(tokens))
 
-    def _counted(self, used: dict[str, float]) -> Spent:
-        """Return what a call has cost that ended without a bill."""
+    def _end(self, used: dict[str, float]) -> None:
+        super()._end(used)
         if used and not any(used.values()) and "requests" in used:
-            return Spent()  # nothing was sent
-        tokens = used.get("tokens")
+            self._count(Spent())  # nothing was sent
+        else:
+            self._count(self._by_hand(used.get("tokens")))
+
+    def _count(self, spent: Spent) -> None:
+        if self._held.taken:
+            self._budget.settle(self._held, spent)
+
+    def _by_hand(self, tokens: float | None) -> Spent:
+        """Return what a call has cost of which no bill is known, or only the sum."""
         if tokens is None:
             return self._held.spent if self._held.ended else self._held.cost
         estimate = self._estimate
@@ -94,6 +108,6 @@ class BudgetedLease(AdmittedLease):
     def _refuse(self, refusal: Refusal) -> Refusal:
         begun = self._has_headers
         refusal = super()._refuse(refusal)
-        if self._held.taken and not begun:
-            self._budget.settle(self._held, Spent())
+        if not begun:
+            self._count(Spent())
         return refusal

@@ -107,13 +107,14 @@ class Control:
             return b""
         except OSError as error:
             raise Nonsense(f"cannot read {self._path}: {error.strerror or error}") from None
-        with os.fdopen(descriptor, "rb") as file:
-            try:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise Nonsense(f"{self._path} is no ordinary file, so it steers no run")
-                found = file.read(LARGEST + 1)
-            except OSError as error:
-                raise Nonsense(f"cannot read {self._path}: {error.strerror or error}") from None
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise Nonsense(f"{self._path} is no ordinary file, so it steers no run")
+            found = os.read(descriptor, LARGEST + 1)
+        except OSError as error:
+            raise Nonsense(f"cannot read {self._path}: {error.strerror or error}") from None
+        finally:
+            os.close(descriptor)
         if len(found) > LARGEST:
             raise Nonsense(f"{self._path} is too long for a file that steers a run")
         return found
@@ -161,11 +162,10 @@ class Control:
             self._learned = {name: self._limiter.limits(name) for name in self._given}
         if not asked:
             return dict(self._given)
-        named = {(limit.name, limit.per) for limit in more}
         made = {}
         for name, given in self._given.items():
             base = given if len(given) else self._learned[name]
-            kept = [limit for limit in base if (limit.name, limit.per) not in named]
+            rows = {(limit.name, limit.per): limit for limit in (*base, *more)}
             concurrency = more.concurrency or given.concurrency
-            made[name] = Limits(*kept, *more, concurrency=concurrency)
+            made[name] = Limits(*rows.values(), concurrency=concurrency)
         return made
