@@ -1,45 +1,63 @@
-"""The README is true: its programs and commands run, in their order, against a server
-with limits, and its error tree is the real one.
+"""The README and the pages that it leads to first are true: their programs and commands
+run, each on its own, against a server with limits, and the error tree is the real one.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import ratelimit.errors
 from ratelimit.testing import FakeOpenAI, Latency
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOORS = (ROOT / "docs" / "doors.md").read_text(encoding="utf-8")
+HOW = (ROOT / "docs" / "how.md").read_text(encoding="utf-8")
+RUN_EACH = """
+import json, sys
+for number, program in enumerate(json.load(sys.stdin)):
+    exec(compile(program, f"program {number}", "exec"), {"__name__": "__main__"})
+"""
+"""Runs programs one after the other, each with names of its own."""
 
 
-def test_the_programs_run(tmp_path: Path) -> None:
-    """Every block of Python runs as it stands, one after the other as they are read,
-    without a 429, a warning or an error.
-    """
+@pytest.mark.parametrize(
+    ("page", "programs", "calls"),
+    [
+        ("README.md", 1, 1),
+        ("docs/doors.md", 5, 6),
+        ("docs/limits.md", 2, 0),
+        ("docs/testing.md", 4, 0),
+    ],
+)
+def test_the_programs_run(page: str, programs: int, calls: int, tmp_path: Path) -> None:
+    """Every block of Python runs as it stands, without a 429, a warning or an error."""
+    texts = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
     server = FakeOpenAI(rpm=500, tpm=30_000, latency=Latency(0.01, 0, 0))
-    program = tmp_path / "readme.py"
-    program.write_text("\n".join(PROGRAMS), encoding="utf-8")
     with server.serve() as base_url:
         environment = {**os.environ, "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "any"}
-        environment["HOME"] = str(tmp_path)  # a program makes a quota there
+        environment["HOME"] = str(tmp_path)
         done = subprocess.run(
-            [sys.executable, str(program)],
+            [sys.executable, "-c", RUN_EACH],
+            cwd=tmp_path,
             env=environment,
+            input=json.dumps(texts),
             capture_output=True,
             check=False,
             encoding="utf-8",
             timeout=100,
-        )  # our own README
+        )
 
     assert done.returncode == 0, done.stderr
     assert not done.stderr
-    assert len(PROGRAMS) > 5
-    assert len(server.ledger.admitted) == 6
+    assert (len(texts), len(server.ledger.admitted)) == (programs, calls)
     assert not server.ledger.refused
 
 
@@ -47,7 +65,7 @@ def test_the_commands_run(tmp_path: Path) -> None:
     """The lines of shell that make a file of requests and ask them leave an answer for
     each.
     """
-    (commands,) = re.findall(r"```\n(echo .*?)```", README, re.DOTALL)
+    (commands,) = re.findall(r"```\n(echo .*?)```", DOORS, re.DOTALL)
     with FakeOpenAI(latency=0.01).serve() as base_url:
         environment = {**os.environ, "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "any"}
         environment["PATH"] = os.pathsep.join(
@@ -61,15 +79,15 @@ def test_the_commands_run(tmp_path: Path) -> None:
             check=False,
             text=True,
             timeout=100,
-        )  # our own README
+        )
 
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 1
 
 
 def test_the_errors_are_spelled_out() -> None:
-    """The tree in the README names every public error, as errors.py draws it."""
-    drawn = [line.split()[:2] for line in README.splitlines() if line.startswith(("├── ", "└── "))]
+    """The tree on the page names every public error, as errors.py draws it."""
+    drawn = [line.split()[:2] for line in HOW.splitlines() if line.startswith(("├── ", "└── "))]
     real = [
         line.split()[:2]
         for line in (ratelimit.errors.__doc__ or "").splitlines()

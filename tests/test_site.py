@@ -129,12 +129,3 @@ def test_every_page_is_reached_from_the_first(site: Site) -> None:
     pages = {f"{path.stem}.html" for path in (ROOT / "docs").glob("*.md")}
 
     assert pages - {"index.html"} <= first.links
-
-
-def test_every_section_of_the_readme_is_on_the_site(site: Site) -> None:
-    """Pages include the README's sections; a new one is given its page."""
-    sections = re.findall(r"^## (.*)$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
-    anchors = {anchor for page in site.values() for anchor in page.anchors}
-    slugs = {section.lower().replace(" ", "-") for section in sections}
-
-    assert slugs - anchors == set()
