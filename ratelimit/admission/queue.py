@@ -327,8 +327,11 @@ class Queue:
         return list(first_of(self.entries, count))
 
     def recheck(self) -> None:
-        """Let every waiter see whether it still fits: other limits hold from now on."""
-        for waiter in self._locked(self._first, len(self.entries)):
+        """Let every waiter see whether it still fits: other limits hold from now on.
+
+        Never blocks.
+        """
+        for _, _, waiter in self.entries.copy():
             waiter.stale = True
             waiter.parker.wake()
         self.nudge()

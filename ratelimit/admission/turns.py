@@ -259,7 +259,12 @@ class Turns:
                 found.append(waiter)
                 start += self._cost(waiter.payment.amounts) / share
         for other in self._tenants.values():
-            if other is mine:
+            if other is mine or other.start > start or not other.entries:
+                continue
+            if other.waiting == len(other.entries) == 1:  # many tenants with a call each
+                waiter = other.entries[0][2]
+                if other.start < start or waiter.rank <= rank:
+                    found.append(waiter)
                 continue
             for tag, waiter in self._tagged(other, LOOKED_AT):
                 if tag > start or (tag == start and waiter.rank > rank):
