@@ -9,8 +9,10 @@ import typing as _typing
 from ratelimit._clash import warn_of_clash as _warn_of_clash
 from ratelimit.admission.clock import Clock
 from ratelimit.batch import Request, Result, run
+from ratelimit.budget import Budget, Prices, Spent
 from ratelimit.control.pricing import Accounting
 from ratelimit.errors import (
+    BudgetSpent,
     EstimateWarning,
     InvalidArgument,
     LimiterError,
@@ -39,6 +41,8 @@ from ratelimit.telemetry.live import live
 
 __all__ = [
     "Accounting",
+    "Budget",
+    "BudgetSpent",
     "Clock",
     "Estimate",
     "EstimateWarning",
@@ -54,12 +58,14 @@ __all__ = [
     "LimiterError",
     "LimiterWarning",
     "Limits",
+    "Prices",
     "RateLimiter",
     "ReentrantUse",
     "Request",
     "RequestTooLarge",
     "Reservation",
     "Result",
+    "Spent",
     "Statistics",
     "StoreUnavailable",
     "Subscription",

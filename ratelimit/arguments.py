@@ -9,7 +9,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from ratelimit.errors import InvalidArgument
 from ratelimit.limits import LARGEST, Limits, amount_of, amounts_of
@@ -17,7 +17,7 @@ from ratelimit.limits import LARGEST, Limits, amount_of, amounts_of
 P = ParamSpec("P")
 R = TypeVar("R")
 
-OPTIONS: Final = ("tokens", "requests", "cost", "timeout", "priority", "endpoint")
+OPTIONS: Final = ("tokens", "requests", "cost", "timeout", "priority", "endpoint", "tenant")
 """What `reserve` and the three `acquire` take besides the fields of a body."""
 
 ALIKE_OPTION: Final = 0.82
@@ -97,6 +97,18 @@ def _is_entry(entry: tuple[object, object]) -> bool:
     return isinstance(entry[0], str) and isinstance(entry[1], Limits)
 
 
+def body_of(request: object, fields: dict[str, Any]) -> Mapping[str, Any]:
+    """Return the request body, given whole, as fields, or both."""
+    if request is None:
+        return fields
+    if not isinstance(request, (dict, Mapping)):  # dict first: asking an abstract class is slow
+        raise InvalidArgument(
+            "a request is a mapping with the body's fields (model=, messages=, ...), not "
+            f"{type(request).__name__}"
+        )
+    return {**request, **fields} if fields else request
+
+
 def cost_by_hand(tokens: object, requests: object, cost: object) -> dict[str, float]:
     """Return the cost of a call that is described by amounts instead of a body.
 
@@ -131,6 +143,20 @@ def check_share(burst: object) -> None:
             "burst_share= is the share of each limit that may go at once, above 0 and at most "
             f"1, not {burst!r}"
         )
+
+
+def check_shares(shares: object) -> dict[str, float] | None:
+    """Return the shares of tenants; raise if they cannot be."""
+    if shares is None:
+        return None
+    amounts = amounts_of(shares, "the share")
+    for name, share in amounts.items():
+        if not share:
+            raise InvalidArgument(
+                f"shares= gives each tenant a share above 0, and {name!r} none: leave it out, and "
+                "it has a share of 1"
+            )
+    return amounts
 
 
 def check_level(level: float) -> float:

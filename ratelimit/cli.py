@@ -5,7 +5,7 @@ never do what a command does, or import at the top what a bare installation lack
 what takes long: `main` loads a command, so that Ctrl-C finds it at work.
 
 Exit statuses: 0 done, 1 ran and failed, 2 the arguments or the input cannot be used
-(one sentence on stderr), 130 interrupted.
+(one sentence on stderr), 3 the budget of `run` is spent, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ else of the package.
     ├── WaitTimeout       the wait is, or will be, longer than ``timeout`` (also a
     │                     TimeoutError)
     ├── WouldBlock        ``acquire_nowait`` would have to wait
+    ├── BudgetSpent       the call would exceed what ``budget=`` allows in all
     ├── StoreUnavailable  the store that processes share is lost, and that was to be
     │                     said (also a ConnectionError)
     └── ReentrantUse      a call that can never go on: made by a signal handler or a
@@ -99,6 +100,23 @@ class WouldBlock(LimiterError):
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class BudgetSpent(LimiterError):
+    """The call would exceed the budget; it was not sent, and nothing was taken.
+
+    :param name: what the budget is of: "requests", "tokens" or "money".
+    :param budget: what may be spent of it in all.
+    :param spent: what is spent of it; what calls in flight may cost comes on top.
+    """
+
+    def __init__(
+        self, message: str, *, name: str = "", budget: float = 0, spent: float = 0
+    ) -> None:
+        super().__init__(message)
+        self.name = name
+        self.budget = budget
+        self.spent = spent
 
 
 class ReentrantUse(LimiterError, RuntimeError):

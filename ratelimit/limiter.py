@@ -8,7 +8,7 @@ delegates to the rooms below.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Never, TypeVar, get_args, overload
+from typing import Any, Literal, TypeVar, get_args, overload
 
 from ratelimit.admission.clock import Clock
 from ratelimit.arguments import (
@@ -17,15 +17,14 @@ from ratelimit.arguments import (
     check_level,
     check_output,
     check_share,
+    check_shares,
     limits_by_model,
     spelled,
 )
+from ratelimit.budget import Budget, check_budget
 from ratelimit.control.engine import PATIENCE, Engine
 from ratelimit.control.pricing import Accounting
 from ratelimit.control.slack import FIRST_SLACK
-from ratelimit.errors import InvalidArgument
-from ratelimit.estimate import Estimate
-from ratelimit.events import Event, Subscription
 from ratelimit.integrations.decorator import decorator
 from ratelimit.integrations.settlement import SettleBy
 from ratelimit.integrations.wrapping import wrap
@@ -34,17 +33,10 @@ from ratelimit.limits import Limits, amount_of, amounts_of
 from ratelimit.reservation import (
     Reservation,
     admit_by_hand,
-    body_of,
     deadline_of,
     reservation_of,
 )
-from ratelimit.statistics import (
-    Explanation,
-    Statistics,
-    described,
-    explanation_of,
-    statistics_of,
-)
+from ratelimit.statistics import Looking
 from ratelimit.stores.alone import OnStoreError
 from ratelimit.stores.opening import RedisClient, opener
 
@@ -52,7 +44,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C")
 
 
-class RateLimiter:
+class RateLimiter(Looking):
     """Admits each call when every limit can pay for it, in order.
 
     Safe to share by threads and event loops (asyncio, trio). Without any limit it
@@ -91,6 +83,11 @@ class RateLimiter:
     :param on_store_error: what happens while that cannot be used: "local" goes on with
         this process's fair share, with one warning; "raise" raises `StoreUnavailable`;
         "open" lets each call go.
+    :param shares: how much of each limit a tenant gets while others wait, by the name
+        that ``tenant=`` gives calls: with {"a": 3, "b": 1} three parts of four are a's.
+        One that is not named has a share of 1, and so have calls without a tenant.
+    :param budget: a `Budget` of requests, tokens or money for all calls together. One
+        that would exceed it raises `BudgetSpent` and is not sent.
 
     Raises `InvalidArgument` on what cannot be used.
     """
@@ -115,6 +112,8 @@ class RateLimiter:
         clock: Clock | None = None,
         store: str | RedisClient | None = None,
         on_store_error: OnStoreError = "local",
+        shares: Mapping[str, float] | None = None,
+        budget: Budget | None = None,
     ) -> None:
         own = Limits(rpm=rpm, tpm=tpm, rpd=rpd, tpd=tpd, rps=rps, concurrency=concurrency)
         check_choice("accounting=", accounting, get_args(Accounting))
@@ -122,11 +121,9 @@ class RateLimiter:
         check_output(output)
         check_clock(clock)
         clock = clock or Clock()
+        self._burst_share = burst_share
         self._engine = Engine(
-            {
-                name: one.with_burst(burst_share)
-                for name, one in limits_by_model(own, limits).items()
-            },
+            self._limits_by_model(own, limits),
             clock=clock,
             slack=amount_of(arrival_slack, "arrival_slack="),
             level=check_level(initial_level),
@@ -134,7 +131,43 @@ class RateLimiter:
             output=output,
             priorities=amounts_of(priorities, "the patience"),
             open_store=opener(store, on_store_error, clock.now, clock.epoch),
+            shares=check_shares(shares),
+            budget=check_budget(budget),
         )
+
+    def _limits_by_model(
+        self, own: Limits, limits: Limits | Mapping[str, Limits] | None
+    ) -> dict[str, Limits]:
+        by_model = limits_by_model(own, limits)
+        return {name: one.with_burst(self._burst_share) for name, one in by_model.items()}
+
+    @spelled("limiter.replace(rpm=500, tpm=30_000)")
+    def replace(
+        self,
+        *,
+        rpm: float | str | None = None,
+        tpm: float | str | None = None,
+        rpd: float | str | None = None,
+        tpd: float | str | None = None,
+        rps: float | str | None = None,
+        limits: Limits | Mapping[str, Limits] | None = None,
+        concurrency: int | None = None,
+    ) -> None:
+        """Hold other limits from now on, in place of all that were given.
+
+        They are spelled as at the start; without any, limits are learned from headers.
+        What is used of a limit stays used. Calls that wait see the new limits at once;
+        one that can never fit them raises `RequestTooLarge`. With a shared ``store``
+        they hold for all its processes. A lower limit that a server shows still counts.
+
+        :param limits: a mapping changes the limits of the patterns that it names, each
+            of which had limits at the start; the others keep theirs.
+
+        Raises `InvalidArgument` on what cannot be used; then nothing has changed.
+        """
+        own = Limits(rpm=rpm, tpm=tpm, rpd=rpd, tpd=tpd, rps=rps, concurrency=concurrency)
+        by_model = isinstance(limits, Mapping)
+        self._engine.replace(self._limits_by_model(own, limits), by_model=by_model)
 
     @overload
     def __call__(self, function: F, /) -> F: ...
@@ -155,6 +188,7 @@ class RateLimiter:
         timeout: float | None = None,
         priority: str | float = "normal",
         settle: SettleBy = "usage",
+        tenant: str | None = None,
     ) -> Callable[[F], F]:
         """Decorate an async function, a function, a generator or an async generator.
 
@@ -168,9 +202,11 @@ class RateLimiter:
             a stream carries, and keeps the reserve where there is none; "text" says
             that the texts which the function returns or yields are the whole answer,
             and counts them where there is no usage.
+        :param tenant: for whom the calls are; see `reserve`.
         """
         deadline_of(timeout, 0.0)
-        return decorator(self._engine, request, timeout, self._engine.patience(priority), settle)
+        patience, tenant = self._engine.patience(priority), self._engine.tenant(tenant)
+        return decorator(self._engine, request, timeout, patience, settle, tenant)
 
     def reserve(
         self,
@@ -183,6 +219,7 @@ class RateLimiter:
         timeout: float | None = None,
         priority: str | float = "normal",
         endpoint: str | None = None,
+        tenant: str | None = None,
         **body: Any,
     ) -> Reservation:
         """Return a context manager that waits on entry and hands out the `Lease`.
@@ -197,12 +234,15 @@ class RateLimiter:
         :param priority: a name of ``priorities`` or the patience itself, in seconds.
         :param endpoint: the API that the body is for, such as "embeddings", where the
             body alone does not show it.
+        :param tenant: for whom the call is. While calls of several tenants wait, each
+            gets its part of the limits, by ``shares``; priorities hold within a tenant.
 
         Raises `InvalidArgument` on what cannot be used and, on entry, `RequestTooLarge`
         for a call that can never fit a limit.
         """
+        price = tokens, requests, cost
         return reservation_of(
-            self._engine, request, body, (tokens, requests, cost), timeout, priority, endpoint
+            self._engine, request, body, price, timeout, priority, endpoint, tenant
         )
 
     async def acquire(
@@ -216,6 +256,7 @@ class RateLimiter:
         timeout: float | None = None,
         priority: str | float = "normal",
         endpoint: str | None = None,
+        tenant: str | None = None,
         **body: Any,
     ) -> Lease:
         """Wait for capacity in the calling task; the lease is the caller's to settle.
@@ -226,11 +267,15 @@ class RateLimiter:
         if not body and request is None and requests is None and cost is None and timeout is None:
             if priority != "normal":
                 self._engine.patience(priority)  # refused here as well, if it cannot be used
+            if tenant is not None:
+                self._engine.tenant(tenant)
             lease = admit_by_hand(self._engine, tokens)
             if lease is not None:
                 return lease
         price = tokens, requests, cost
-        call = reservation_of(self._engine, request, body, price, timeout, priority, endpoint)
+        call = reservation_of(
+            self._engine, request, body, price, timeout, priority, endpoint, tenant
+        )
         return await call.admit_async()
 
     def acquire_sync(
@@ -244,6 +289,7 @@ class RateLimiter:
         timeout: float | None = None,
         priority: str | float = "normal",
         endpoint: str | None = None,
+        tenant: str | None = None,
         **body: Any,
     ) -> Lease:
         """Wait for capacity in the calling thread; the lease is the caller's to settle.
@@ -251,7 +297,9 @@ class RateLimiter:
         Takes and raises what `reserve` does.
         """
         price = tokens, requests, cost
-        call = reservation_of(self._engine, request, body, price, timeout, priority, endpoint)
+        call = reservation_of(
+            self._engine, request, body, price, timeout, priority, endpoint, tenant
+        )
         return call.admit()
 
     def acquire_nowait(
@@ -265,6 +313,7 @@ class RateLimiter:
         timeout: float | None = None,
         priority: str | float = "normal",
         endpoint: str | None = None,
+        tenant: str | None = None,
         **body: Any,
     ) -> Lease:
         """Take capacity if there is some and nobody waits for it.
@@ -273,12 +322,20 @@ class RateLimiter:
         the call would have to wait.
         """
         price = tokens, requests, cost
-        call = reservation_of(self._engine, request, body, price, timeout, priority, endpoint)
+        call = reservation_of(
+            self._engine, request, body, price, timeout, priority, endpoint, tenant
+        )
         return call.admit_now()
 
     @spelled("limiter.wrap(AsyncOpenAI())")
     def wrap(
-        self, client: C, /, *, timeout: float | None = None, priority: str | float = "normal"
+        self,
+        client: C,
+        /,
+        *,
+        timeout: float | None = None,
+        priority: str | float = "normal",
+        tenant: str | None = None,
     ) -> C:
         """Return a client of the same type; each HTTP attempt waits for its turn.
 
@@ -288,77 +345,10 @@ class RateLimiter:
             Anthropic's or Groq's SDK, or a bare httpx or httpx2 client.
         :param timeout: seconds that an attempt may wait at most; see `reserve`.
         :param priority: of all calls of this client; see `reserve`.
+        :param tenant: for whom all calls of this client are; see `reserve`.
         """
         deadline_of(timeout, 0.0)
-        patience = self._engine.patience(priority)
-        wrapped = wrap(self._engine, client, timeout=timeout, patience=patience)
+        patience, name = self._engine.patience(priority), self._engine.tenant(tenant)
+        wrapped = wrap(self._engine, client, timeout=timeout, patience=patience, tenant=name)
         self._engine.estimator.prepare()
         return wrapped
-
-    def estimate(
-        self,
-        request: Mapping[str, Any] | None = None,
-        /,
-        *,
-        endpoint: str | None = None,
-        **body: Any,
-    ) -> Estimate:
-        """Return what a request would cost, in tokens, without taking it."""
-        return self._engine.estimate(body_of(request, body), endpoint=endpoint)
-
-    def price(
-        self,
-        request: Mapping[str, Any] | Estimate | None = None,
-        /,
-        *,
-        endpoint: str | None = None,
-        **body: Any,
-    ) -> dict[str, float]:
-        """Return what a request, or the `Estimate` of one, would take from the buckets.
-
-        Takes nothing. By dimension, as far as it is known how the server counts.
-        """
-        if not isinstance(request, Estimate) or body or endpoint is not None:
-            request = self._engine.estimate(body_of(request, body), endpoint=endpoint)
-        return dict(self._engine.payment(request, self._engine.family(request.model)).amounts)
-
-    def limits(self, model: str = "") -> Limits:
-        """Return the limits that a model's calls must fit now, given or learned."""
-        return self._engine.family(model).admission.store.limits
-
-    def statistics(self) -> Statistics:
-        """Return a snapshot: levels, waiting calls, calls in flight, 429s seen."""
-        return statistics_of(self._engine)
-
-    def explain(self, model: str | None = None) -> Explanation:
-        """Return who waits for what, and which limits hold and why. It prints readably.
-
-        :param model: explain only the family of this model.
-        """
-        return explanation_of(self._engine, model)
-
-    def subscribe(self, hook: Callable[[Any], object], /, *kinds: type[Event]) -> Subscription:
-        """Have ``hook`` called with each event, a frozen record of `ratelimit.events`.
-
-        It runs in a thread of its own, so it may block or raise. The subscription lasts
-        until its ``close()``. Raises `InvalidArgument` for what cannot be called.
-
-        :param kinds: of events, such as `ratelimit.events.Refused`; all by default.
-        """
-        return self._engine.hooks.subscribe(hook, kinds)
-
-    def __copy__(self) -> RateLimiter:
-        return self  # a copy would spend the same limits once more
-
-    def __deepcopy__(self, memo: object) -> RateLimiter:
-        return self
-
-    def __reduce__(self) -> Never:
-        raise InvalidArgument(
-            "a limiter cannot be pickled: what it has admitted stays in its process. Create one "
-            'in each process, all with the same store="file:...", or each with its share of the '
-            "limits: RateLimiter(rpm=..., tpm=...)"
-        )
-
-    def __repr__(self) -> str:
-        return described(self._engine)

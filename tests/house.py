@@ -15,7 +15,16 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent / "ratelimit"
 
-GROUND: Final = ("errors", "weights", "limits", "families", "locks", "arguments", "installation")
+GROUND: Final = (
+    "errors",
+    "weights",
+    "limits",
+    "families",
+    "locks",
+    "arguments",
+    "budget",
+    "installation",
+)
 BELOW_LEASE: Final = (*GROUND, "estimate", "feedback", "events", "stores", "admission", "control")
 BELOW_FACE: Final = (*BELOW_LEASE, "lease", "reservation", "statistics", "integrations")
 
@@ -32,6 +41,7 @@ ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
     "families": (),
     "installation": (),
     "arguments": ("errors", "limits"),
+    "budget": ("errors", "limits", "families", "locks"),
     "estimate": ("errors", "limits", "families", "locks", "installation"),
     "feedback": ("errors", "limits"),
     "stores": ("errors", "limits", "locks", "installation"),

@@ -274,7 +274,8 @@ def test_a_wait_is_bounded(make: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("make", ADAPTERS)
 @pytest.mark.parametrize(
-    "wrong", [{"tokens": -1}, {"tokens": "many"}, {"timeout": -1}, {"priority": "urgnt"}]
+    "wrong",
+    [{"tokens": -1}, {"tokens": "many"}, {"timeout": -1}, {"priority": "urgnt"}, {"tenant": 3}],
 )
 def test_what_cannot_be_used_is_said_at_once(
     make: Callable[..., Any], wrong: dict[str, Any]

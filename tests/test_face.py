@@ -25,6 +25,7 @@ TAUGHT = {
         "limit",
         "limits",
         "price",
+        "replace",
         "reserve",
         "statistics",
         "subscribe",

@@ -29,7 +29,17 @@ HTTP = {
     "http.client",
     "socket",
 }
-SILENT = ("errors", "limits", "families", "locks", "arguments", "estimate", "feedback", "stores")
+SILENT = (
+    "errors",
+    "limits",
+    "families",
+    "locks",
+    "arguments",
+    "budget",
+    "estimate",
+    "feedback",
+    "stores",
+)
 LONGEST_FILE = 365
 """Lines; about 300 are a file."""
 MOST_FILES = 12

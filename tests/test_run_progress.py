@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ratelimit import RateLimiter
+from ratelimit import Prices, RateLimiter
 from ratelimit.batch import Request, Result
 from ratelimit.commands.run import display as shown
 from ratelimit.commands.run import meter as metering
 from ratelimit.commands.run.display import display, status, table_of
-from ratelimit.commands.run.meter import Meter, Prices
+from ratelimit.commands.run.meter import Meter
 
 
 class Time:
@@ -190,7 +190,7 @@ def test_the_end_is_told_by_limits_and_speed(clock: Time) -> None:
 
 def test_money_is_counted_where_prices_are_known(clock: Time) -> None:
     """Per million tokens, in and out; nothing is shown without a price."""
-    meter = Hand(clock, prices=Prices(1_000, 10_000))
+    meter = Hand(clock, prices=Prices(input=1_000, output=10_000))
     meter.go(2, 1)
     meter.go(1, 1, ok=False)
 

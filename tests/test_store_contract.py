@@ -23,6 +23,7 @@ from ratelimit.stores.payments import Payment
 from tests.steered_redis import SteeredLink, SteeredStore, Time
 
 LIMITS = Limits(Limit("requests", 10, 10), Limit("tokens", 100, 10, burst=60))
+OTHER = Limits(Limit("requests", 12, 20), Limit("tokens", 95, 5))
 LOWER = Limits(Limit("requests", 10, 10), Limit("tokens", 70, 10))
 
 
@@ -90,6 +91,8 @@ STEPS = st.lists(
             st.tuples(st.just("cap"), st.integers(1, 3)),
             st.tuples(st.just("uncap"), st.just(0)),
             st.tuples(st.just("lower"), st.just(0)),
+            st.tuples(st.just("give"), st.just(0)),
+            st.tuples(st.just("give again"), st.just(0)),
             st.tuples(st.just("revert"), st.just(0)),
         ),
     ),
@@ -130,12 +133,19 @@ class Play:
             store.close(now + amount)
         elif name in {"cap", "uncap"}:
             store.cap(int(amount) or None, now + 20 if amount else inf)
-        elif name == "lower":
+        else:
+            self.hold(store, name, now)
+        return None
+
+    def hold(self, store: MemoryStore, name: str, now: float) -> None:
+        """Hold other limits, on the word of a user or of an answer."""
+        if name == "lower":
             store.replace(LOWER, now)
+        elif name.startswith("give"):
+            store.give(OTHER if name == "give" else LIMITS, now)
         elif name == "revert":
             store.levels(now)
             store.revert(LIMITS, now)
-        return None
 
     def wait(self, seconds: float) -> None:
         """Let time pass; each process is seen in between, as those that live are."""

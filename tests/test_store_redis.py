@@ -262,6 +262,27 @@ def test_other_limits_are_said_and_the_newest_hold(bench: Bench) -> None:
     again.take(call(5), 0.0)  # says nothing: it was given what holds
 
 
+@pytest.mark.parametrize("broken", ["before", "after"])
+def test_limits_that_are_given_in_an_outage_hold_for_all_afterwards(
+    bench: Bench, broken: str
+) -> None:
+    """The server learns them when it is back, whatever step was on its way."""
+    one, link = bench.store(LIMITS, "local")
+    other, _ = bench.store(LIMITS)
+    tokens(one, 0.0)
+    link.broken = "before" if broken == "before" else "after"
+    with pytest.warns(LimiterWarning, match="1/2 of each limit"):
+        one.take(call(10), 0.0)
+    one.give(Limits(Limit("requests", 10, 10), Limit("tokens", 70, 10)), 0.0)
+    assert one.given == one.limits
+    link.broken = ""
+    one.step()
+
+    assert tokens(other, 0.0) == pytest.approx(60)
+    assert [limit.amount for limit in other.limits] == [10, 70]
+    assert one.limits == other.limits == one.given
+
+
 def test_a_restart_goes_on_from_the_level_that_was_left(bench: Bench) -> None:
     """Unless it was left for longer than such a figure is worth anything."""
     first, _ = bench.store(DAILY)

@@ -17,12 +17,13 @@ def options_of(
     model: str,
     timeout: float | None,
     priority: str | float,
+    tenant: str | None,
 ) -> dict[str, Any]:
     """Return what `limiter.acquire` takes for one call.
 
     Raises `InvalidArgument` on what cannot be used.
     """
     options: dict[str, Any] = {"tokens": tokens, "requests": 1, "model": model}
-    options |= {"timeout": timeout, "priority": priority}
+    options |= {"timeout": timeout, "priority": priority, "tenant": tenant}
     limiter.reserve(**options)  # raises, and takes nothing
     return options

@@ -26,6 +26,7 @@ def rate_limiter(
     model: str = "",
     timeout: float | None = None,
     priority: str | float = "normal",
+    tenant: str | None = None,
 ) -> BaseRateLimiter:
     """Return what a chat model takes as `rate_limiter=`.
 
@@ -34,12 +35,13 @@ def rate_limiter(
     :param model: the name by which the limits of its calls are found.
     :param timeout: seconds that a call may wait at most; see `RateLimiter.reserve`.
     :param priority: see `RateLimiter.reserve`.
+    :param tenant: see `RateLimiter.reserve`.
 
     Raises `InvalidArgument` on what cannot be used.
     """
     from langchain_core.rate_limiters import BaseRateLimiter  # noqa: PLC0415  # not ours
 
-    options = options_of(limiter, tokens, model, timeout, priority)
+    options = options_of(limiter, tokens, model, timeout, priority, tenant)
 
     class Admitting(BaseRateLimiter):
         """Admits each call by the limiter."""

@@ -29,6 +29,7 @@ def concurrency_limiter(
     model: str = "",
     timeout: float | None = None,
     priority: str | float = "normal",
+    tenant: str | None = None,
 ) -> AbstractConcurrencyLimiter:
     """Return what a `ConcurrencyLimitedModel` takes as `limiter=`.
 
@@ -37,12 +38,13 @@ def concurrency_limiter(
     :param model: the name by which the limits of its requests are found.
     :param timeout: seconds that a request may wait at most; see `RateLimiter.reserve`.
     :param priority: see `RateLimiter.reserve`.
+    :param tenant: see `RateLimiter.reserve`.
 
     Raises `InvalidArgument` on what cannot be used.
     """
     from pydantic_ai.concurrency import AbstractConcurrencyLimiter  # noqa: PLC0415  # not ours
 
-    options = options_of(limiter, tokens, model, timeout, priority)
+    options = options_of(limiter, tokens, model, timeout, priority, tenant)
     leases: deque[AdmittedLease] = deque()
 
     class Admitting(AbstractConcurrencyLimiter):

@@ -6,26 +6,21 @@ the two ways to wait. Must never know a request body, a price or what a server s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import inf, nextafter
-from typing import Final
 
 from ratelimit.admission import drivers
 from ratelimit.admission.clock import Clock
+from ratelimit.admission.fair import FairQueue
 from ratelimit.admission.flow import admit
+from ratelimit.admission.order import NESTED_FIRST
 from ratelimit.admission.queue import Parker, Queue, Waiter
 from ratelimit.limits import Limits
 from ratelimit.stores.alone import OnOutage
 from ratelimit.stores.opening import OpenStore
 from ratelimit.stores.payments import Payment, Wait
-
-NESTED_FIRST: Final = 1e18
-"""Seconds by which a nested call ranks before the others, once a level of nesting.
-
-Its parent has waited for its turn already, and holds a slot until the nested call ends.
-"""
 
 
 @dataclass(slots=True)
@@ -44,6 +39,10 @@ class Terms:
     """
     again: bool = False
     """Whether the call waited before and joins once more, before its equals."""
+    tenant: str = ""
+    """For whom the call is, where tenants have shares."""
+    price: Callable[[], object] | None = None
+    """Prices the call anew, after its limits have been replaced."""
 
 
 class Admission:
@@ -112,6 +111,22 @@ class Admission:
         later = self.store.answers_later
         return admit(self.queue, waiter, self.now(), terms.deadline, answers_later=later)
 
+    def share(self, shares: Mapping[str, float]) -> None:
+        """Let tenants take turns by their shares from now on."""
+        FairQueue.become(self.queue, shares, self._seconds)
+
+    def _seconds(self, amounts: Mapping[str, float]) -> float:
+        """Return in how many seconds the slowest limit refills these amounts.
+
+        1 where no limit is taken from: then calls count.
+        """
+        refills = [amounts.get(one.name, 0) * one.per / one.amount for one in self.store.limits]
+        return max(refills, default=0.0) or 1.0
+
+    def give(self, limits: Limits) -> None:
+        """Note the limits that a user has given now, for a process that is forked."""
+        self._given = limits
+
     def report(self, on_outage: OnOutage) -> None:
         """Call this when a shared store is lost, and when it is back."""
         self._on_outage = on_outage
@@ -166,7 +181,8 @@ class Admission:
         self.queue.reset_after_fork()
         before = self.store
         before.abandon()
-        self.store = self._open_store(self._given, self.now(), self._slack)
+        given = before.given if before.shared else self._given
+        self.store = self._open_store(given, self.now(), self._slack)
         if not before.shared and before.limits != self._given:  # what was learned stays so
             self.store.replace(before.limits, self.now())
         self.store.follow(self.queue.first, self.queue.wake_paid)
@@ -189,5 +205,12 @@ def _waiter(payment: Payment, terms: Terms, parker: Parker) -> Waiter:
         rank = nextafter(rank, -inf)
     patience = terms.patience if rank > -NESTED_FIRST / 2 else -1.0  # nested calls by themselves
     return Waiter(
-        rank, payment, parker, patience=patience, prepare=terms.prepare, deadline=terms.deadline
+        rank,
+        payment,
+        parker,
+        patience=patience,
+        prepare=terms.prepare,
+        deadline=terms.deadline,
+        tenant=terms.tenant,
+        price=terms.price,
     )

@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 
 from ratelimit.admission.clock import Clock, Flag
-from ratelimit.admission.flow import Answer, Command, Park, Predict, Take
+from ratelimit.admission.flow import Answer, Command, Fit, Park, Predict, Take
 from ratelimit.errors import ReentrantUse
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.payments import Wait
@@ -210,9 +210,13 @@ class TaskParker:
         self._woken = False
 
 
-def _answer(command: Take | Predict, store: MemoryStore, clock: Clock) -> Answer:
+def _answer(command: Take | Predict | Fit, store: MemoryStore, clock: Clock) -> Answer:
     if isinstance(command, Take):
         return store.take(command.payment, clock.now(), command.rank)
+    if isinstance(command, Fit):
+        if not command.payment.paid:
+            store.refuse_oversize(command.payment)
+        return None
     return store.not_before(command.payment, clock.now(), command.ahead)
 
 

@@ -41,6 +41,13 @@ class Predict:
 
 
 @dataclass(slots=True)
+class Fit:
+    """Raise `RequestTooLarge` if a payment never fits; the answer is None."""
+
+    payment: Payment
+
+
+@dataclass(slots=True)
 class Park:
     """Wait until woken, at most until ``until``; the answer is the time then.
 
@@ -52,7 +59,7 @@ class Park:
     refuse_blocking: Callable[[], object] = field(default=bool, compare=False)
 
 
-Command = Take | Predict | Park
+Command = Take | Predict | Fit | Park
 Answer = Wait | float | None
 
 
@@ -76,14 +83,14 @@ def admit(
     payment.withdrawn = False
     pending = answers_later
     if deadline < inf:
-        moment = yield Predict(payment, queue.ahead_of(waiter.rank))
+        moment = yield Predict(payment, queue.ahead_of(waiter.rank, waiter.tenant))
         _refuse_late(moment, now, deadline)
     try:
         queue.join(waiter)
         while True:
             until = inf
-            if waiter.left:  # the queue went on without it while its event loop was stopped
-                queue.join(waiter)
+            if waiter.left or waiter.stale:
+                yield from _again(queue, waiter)
             if queue.head is waiter or payment.paid:
                 if now >= deadline and not pending:
                     raise _timed_out()
@@ -113,6 +120,17 @@ def admit(
                 queue.leave(waiter)
             finally:
                 queue.leave(waiter)
+
+
+def _again(queue: Queue, waiter: Waiter) -> Generator[Command, Answer, None]:
+    """Go on with a waiter that something has happened to."""
+    if waiter.left:  # the queue went on without it while its event loop was stopped
+        queue.join(waiter)
+    if waiter.stale:  # other limits hold
+        waiter.stale = False
+        if waiter.price is not None and not waiter.payment.paid:
+            waiter.price()
+        yield Fit(waiter.payment)
 
 
 def _timed_out() -> WaitTimeout:

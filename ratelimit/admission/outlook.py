@@ -12,11 +12,13 @@ from ratelimit.events.records import Outlook, Reason
 from ratelimit.stores.payments import NOTHING, Payment
 
 
-def outlook(admission: Admission, payment: Payment, arrival: float, patience: float) -> Outlook:
+def outlook(
+    admission: Admission, payment: Payment, arrival: float, patience: float, tenant: str = ""
+) -> Outlook:
     """Return what a call would wait for that joined the queue then."""
     rank = rank_of(payment, arrival, patience)
-    position = admission.queue.in_front_of(rank)
-    return outlook_at(admission, payment, position, admission.queue.ahead_of(rank))
+    position = admission.queue.in_front_of(rank, tenant)
+    return outlook_at(admission, payment, position, admission.queue.ahead_of(rank, tenant))
 
 
 def outlook_at(

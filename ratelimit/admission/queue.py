@@ -28,9 +28,10 @@ import itertools
 import threading
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ratelimit.admission.ahead import Ahead
+from ratelimit.admission.order import first_of
 from ratelimit.errors import ReentrantUse
 from ratelimit.locks import reentrant_use, try_steps, wait_steps
 from ratelimit.stores.payments import Asked, Payment
@@ -59,6 +60,8 @@ class Waiter:
     :param prepare: called before the head looks at the store, each time: more may be
         known of the server by then. Returns in how many seconds to look again.
     :param deadline: after this moment it must not go, in seconds like ``rank``.
+    :param tenant: for whom the call is, where tenants have shares; see `turns.py`.
+    :param price: prices an unpaid call anew, after its limits have been replaced.
     """
 
     __slots__ = (
@@ -68,9 +71,12 @@ class Waiter:
         "patience",
         "payment",
         "prepare",
+        "price",
         "queued",
         "rank",
         "serial",
+        "stale",
+        "tenant",
         "thread",
     )
 
@@ -83,6 +89,8 @@ class Waiter:
         patience: float = 0.0,
         prepare: Callable[[], float] | None = None,
         deadline: float = inf,
+        tenant: str = "",
+        price: Callable[[], object] | None = None,
     ) -> None:
         self.rank = rank
         self.deadline = deadline
@@ -90,10 +98,17 @@ class Waiter:
         self.parker = parker
         self.patience = patience
         self.prepare = prepare
+        self.price = price
+        self.stale = False  # whether other limits hold since it was priced
+        self.tenant = tenant
         self.serial = 0
         self.thread = threading.get_ident()
         self.queued = False
         self.left = False
+
+
+Entry = tuple[float, int, Waiter]
+"""Rank, serial and waiter."""
 
 
 class Queue:
@@ -110,10 +125,12 @@ class Queue:
         "_wait_steps",
         "_waiting",
         "entries",
+        "turns",
     )
 
     def __init__(self) -> None:
-        self.entries: list[tuple[float, int, Waiter]] = []
+        self.turns: Any = None  # of tenants; see `turns.py`
+        self.entries: list[Entry] = []
         """A heap of rank, serial and waiter; those that left from the middle included.
         """
         self._serial = itertools.count(1)
@@ -307,32 +324,35 @@ class Queue:
         self.nudge()
 
     def _first(self, count: int) -> list[Waiter]:
-        # In a heap each entry stands before its two children: the first ones are found
-        # in order without a look at the rest.
-        entries, found = self.entries, list[Waiter]()
-        border = [(entries[0], 0)] if entries else []
-        while border and len(found) < count:
-            (_, _, waiter), place = heapq.heappop(border)
-            if waiter.queued:
-                found.append(waiter)
-            for child in (2 * place + 1, 2 * place + 2):
-                if child < len(entries):
-                    heapq.heappush(border, (entries[child], child))
-        return found
+        return list(first_of(self.entries, count))
 
-    def ahead_of(self, rank: float) -> Mapping[str, float]:
+    def recheck(self) -> None:
+        """Let every waiter see whether it still fits: other limits hold from now on.
+
+        Never blocks.
+        """
+        for _, _, waiter in self.entries.copy():
+            waiter.stale = True
+            waiter.parker.wake()
+        self.nudge()
+
+    def waiting_by_tenant(self) -> Mapping[str, int]:
+        """Return how many calls of each tenant wait; empty where none has a share."""
+        return {}
+
+    def ahead_of(self, rank: float, tenant: str = "") -> Mapping[str, float]:  # noqa: ARG002
         """Return what the waiters in front of a newcomer certainly take, summed."""
         if not self.entries:
             return {}
         self.drop_dead()
         return self._locked(self._ahead.before, rank)
 
-    def in_front_of(self, rank: float) -> int:
+    def in_front_of(self, rank: float, tenant: str = "") -> int:  # noqa: ARG002
         """Return how many waiters are in front of a newcomer, or a few less."""
         return self._locked(self._ahead.count_before, rank) if self.entries else 0
 
     def reset_after_fork(self) -> None:
         """Drop everybody: after a fork the waiters belong to the parent process."""
         fresh = Queue()
-        for name in self.__slots__:
+        for name in Queue.__slots__:
             setattr(self, name, getattr(fresh, name))

@@ -15,7 +15,7 @@ from ratelimit.batch.failures import Failures, Kind, Verdict, kind_of_exception,
 from ratelimit.batch.outage import Outage
 from ratelimit.batch.requests import Request
 from ratelimit.batch.results import Result, answered, error_in, failed
-from ratelimit.errors import LimiterError, RequestTooLarge
+from ratelimit.errors import BudgetSpent, LimiterError, RequestTooLarge
 from ratelimit.feedback import read_error
 from ratelimit.lease import AdmittedLease
 from ratelimit.limiter import RateLimiter
@@ -41,13 +41,22 @@ class Asker:
     """Asks the requests of one run, any number of them at a time."""
 
     def __init__(
-        self, client: Any, limiter: RateLimiter, priority: str | float, patience: float | None
+        self,
+        client: Any,
+        limiter: RateLimiter,
+        priority: str | float,
+        patience: float | None,
+        tenant: str | None = None,
     ) -> None:
-        self._client = limiter.wrap(client, priority=priority)
+        self._client = limiter.wrap(client, priority=priority, tenant=tenant)
         self._limiter = limiter
         self._priority = priority
+        self._tenant = tenant
         self._failures = Failures(patience)
         self._waiting: set[anyio.CancelScope] = set()
+        self._go_on: anyio.Event | None = None  # while the run is paused
+        self._flying = 0
+        self._answer = anyio.Event()  # set by the next call that ends
         self.stopped = False
         self.error: Exception | None = None
         """What has ended the run."""
@@ -59,8 +68,22 @@ class Asker:
     def stop(self) -> None:
         """Send nothing more than the limits have let go by now."""
         self.stopped = True
+        self.resume()
         for scope in self._waiting:
             scope.cancel()
+
+    def pause(self) -> None:
+        """Send nothing more until `resume`; what the limits have let go is finished."""
+        if self._go_on is None and not self.stopped:
+            self._go_on = anyio.Event()
+            for scope in self._waiting:
+                scope.cancel()
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        go_on, self._go_on = self._go_on, None
+        if go_on is not None:
+            go_on.set()
 
     def end(
         self,
@@ -79,6 +102,9 @@ class Asker:
     async def ask(self, request: Request) -> Result | None:
         """Ask until there is a result; None when the run ends before there is one."""
         while not self.stopped:
+            if self._go_on is not None:
+                await self._go_on.wait()
+                continue
             outage = self.outage
             answer = await (self._once(request) if outage is None else self._look(request, outage))
             if not isinstance(answer, Kind):
@@ -94,7 +120,7 @@ class Asker:
             finally:
                 self._waiting.discard(scope)
         if scope.cancelled_caught:
-            return None
+            return self._left()
 
         try:
             if self.stopped or self.outage is not outage:
@@ -115,13 +141,15 @@ class Asker:
                 lease = await self._admitted(request)
             except RequestTooLarge as error:
                 return Result(request, error={"code": "request_too_large", "message": str(error)})
+            except BudgetSpent as error:
+                return await self._beyond_budget(request, error)
             if lease is None:
-                return None
+                return self._left()
 
             try:
                 result = await self._post(request, lease)
             except Exception as error:  # noqa: BLE001  # it is judged, and mostly a result
-                return self._judge(request, kind_of_exception(error), failed(request, error), error)
+                return self._failed(request, error)
 
             if result.ok:
                 self._failures.on_success(request.model)
@@ -143,9 +171,13 @@ class Asker:
             self._waiting.add(scope)
             try:
                 lease = await self._limiter.acquire(
-                    request.body, endpoint=request.endpoint, priority=self._priority
+                    request.body,
+                    endpoint=request.endpoint,
+                    priority=self._priority,
+                    tenant=self._tenant,
                 )
-                if not self.stopped and isinstance(lease, AdmittedLease):
+                may_go = not self.stopped and self._go_on is None
+                if may_go and isinstance(lease, AdmittedLease):
                     return lease
                 # a task that was being woken already is not reached by the cancellation
                 lease.cancel()
@@ -153,7 +185,39 @@ class Asker:
                 self._waiting.discard(scope)
         return None
 
+    def _failed(self, request: Request, error: Exception) -> Result | Kind | None:
+        spent = error if isinstance(error, BudgetSpent) else error.__cause__
+        if isinstance(spent, BudgetSpent):  # before a retry of the SDK
+            self.end(spent, request)
+            return None
+        return self._judge(request, kind_of_exception(error), failed(request, error), error)
+
+    def _left(self) -> Kind | None:
+        """Return what becomes of a request that has left the queue.
+
+        None at the run's end; else, in a pause, it is as if it had not been tried.
+        """
+        return None if self.stopped else Kind.UNREACHABLE
+
+    async def _beyond_budget(self, request: Request, error: BudgetSpent) -> Kind | None:
+        """End the run by a budget that is spent.
+
+        As long as calls are in flight, what they may cost is only estimated: it is
+        looked at again when one of them has ended.
+        """
+        if not self._flying:
+            self.end(error, request)
+            return None
+        with anyio.CancelScope() as scope:
+            self._waiting.add(scope)
+            try:
+                await self._answer.wait()
+            finally:
+                self._waiting.discard(scope)
+        return self._left()
+
     async def _post(self, request: Request, lease: AdmittedLease) -> Result:
+        self._flying += 1
         try:
             # the first attempt uses this admission; a retry of the SDK gets its own
             with lease.current():
@@ -163,6 +227,9 @@ class Asker:
         finally:
             if lease.claim():  # no attempt has used it: nothing was sent
                 lease.cancel()
+            self._flying -= 1
+            answer_is_there, self._answer = self._answer, anyio.Event()
+            answer_is_there.set()
         return answered(request, answer.http_response)
 
     def _judge(

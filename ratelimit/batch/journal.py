@@ -24,8 +24,9 @@ from filelock import lock_descriptor
 
 from ratelimit.batch.files import is_at, place_of, replacement, write_whole
 from ratelimit.batch.requests import key_of
-from ratelimit.batch.results import OPENING, read_result
+from ratelimit.batch.results import OPENING, read_bill, read_result
 from ratelimit.errors import InvalidArgument
+from ratelimit.feedback import Usage
 
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
 
@@ -247,6 +248,11 @@ class Journal:
 
         with suppress(PermissionError):  # Windows removes no file that is open
             self._place.unlink(missing_ok=True)
+
+    def usages(self) -> Iterator[tuple[str, Usage | None]]:
+        """Yield the model and the bill of each result; None where none is shown."""
+        for raw in self._read():
+            yield read_bill(raw)
 
     def _read(self) -> Iterator[bytes]:
         """Read all lines through the descriptor that holds the lock."""

@@ -220,3 +220,11 @@ def read_result(raw: bytes) -> tuple[str, bool]:
         raise InvalidArgument("it is no line of results")
 
     return custom_id, is_answered
+
+
+def read_bill(raw: bytes) -> tuple[str, Usage | None]:
+    """Read the model and the usage of a line of results; None where none is shown."""
+    response = json.loads(raw).get("response") or {}
+    body = response.get("body")
+    model = body.get("model") if isinstance(body, dict) else None
+    return model if isinstance(model, str) else "", read_usage(body)

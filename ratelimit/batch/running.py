@@ -51,6 +51,7 @@ def run(
     priority: str | float = "batch",
     endpoint: str | None = None,
     patience: float | None = None,
+    tenant: str | None = None,
 ) -> AsyncGenerator[Result, None]:
     """Ask all `requests` and yield a `Result` for each, as they come.
 
@@ -72,14 +73,15 @@ def run(
         such as "/v1/rerank". Lines that name an endpoint keep theirs. Answers are JSON.
     :param patience: seconds for which a server that cannot be reached is waited for; by
         default 10 minutes once it has answered, and not at all before.
+    :param tenant: as in `RateLimiter.reserve`.
 
     A request that fails is a result with its error. What every further one would share
-    ends the run, once what was sent is answered and yielded: a refused key, a used-up
-    account, a model that does not exist, a server that stays away, 50 failures of one
-    model alike with no answer of it between, an error of `requests` itself; that
-    exception is then raised, and the request that showed it has no result. Closing the
-    generator stops at once and leaves no task, connection or lease behind. Works on
-    asyncio and trio.
+    ends the run, once what was sent is answered and yielded: a spent budget of the
+    limiter (`BudgetSpent`), a refused key, a used-up account, a model that does not
+    exist, a server that stays away, 50 failures of one model alike with no answer of it
+    between, an error of `requests` itself; that exception is then raised, and the
+    request that showed it has no result. Closing the generator stops at once and leaves
+    no task, connection or lease behind. Works on asyncio and trio.
     """
     batch = Batch(
         requests,
@@ -89,6 +91,7 @@ def run(
         priority=priority,
         endpoint=endpoint,
         patience=patience,
+        tenant=tenant,
     )
     return _results(batch)
 
@@ -114,6 +117,7 @@ class Batch:
         priority: str | float = "batch",
         endpoint: str | None = None,
         patience: float | None = None,
+        tenant: str | None = None,
     ) -> None:
         if not inspect.iscoroutinefunction(getattr(client, "post", None)) or not hasattr(
             client, "max_retries"
@@ -134,7 +138,7 @@ class Batch:
             patience = amount_of(patience, "patience=, in seconds,")
         self._endpoint = None if endpoint is None else read_endpoint(endpoint)
         self._read = _reader(requests)
-        self._asker = Asker(client, limiter, priority, patience)
+        self._asker = Asker(client, limiter, priority, patience, tenant)
         self._limiter = limiter
         self._slots = anyio.CapacityLimiter(concurrency or FIRST_SLOTS)
         self._grows = concurrency is None
@@ -183,6 +187,14 @@ class Batch:
         self._asker.stop()
         if self._task is not None:
             self._task.taking.cancel()
+
+    def pause(self) -> None:
+        """Send nothing more until `resume`; what the limits have let go is finished."""
+        self._asker.pause()
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self._asker.resume()
 
     def cancel(self) -> None:
         """Stop at once, calls in flight included; the iteration ends."""

@@ -10,6 +10,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from ratelimit.errors import InvalidArgument
@@ -18,6 +19,7 @@ from ratelimit.limits import PERIODS, Limit, amount_of, read_amount
 SHOWN: Final = 40
 """Characters of what cannot be read that its error shows."""
 
+_BUDGET: Final = re.compile(r"\s*(?P<amount>[0-9.,_]+\s*[km]?)\s*(?P<unit>tokens?|requests?)?\s*")
 _DURATION: Final = re.compile(r"\s*(?P<number>[0-9.,_]+)\s*(?P<unit>[a-z]*)\s*")
 
 
@@ -33,6 +35,22 @@ def read_limit(name: str) -> Callable[[str], float]:
 def read_price(text: str) -> float:
     """Read the price of a million tokens."""
     return _said(lambda: read_amount(text, "a price"))
+
+
+def read_budget(text: str) -> dict[str, float]:
+    """Read what a run may cost: "2M tokens", "500 requests", "5.00", or several."""
+    found: dict[str, float] = {}
+    for part in re.split(r",(?!\d{3}\b)", text):
+        shown = _BUDGET.fullmatch(part.lower())
+        if shown is None:
+            raise argparse.ArgumentTypeError(
+                'expected a budget such as "2M tokens", "500 requests" or, in the currency of the '
+                f"prices, 5.00, and several of them with commas between, not {text[:SHOWN]!r}"
+            )
+        amount = shown["amount"]
+        name = {"t": "tokens", "r": "requests"}.get((shown["unit"] or "")[:1], "money")
+        found[name] = _said(partial(read_amount, amount, "a budget"))
+    return found
 
 
 def _said(read: Callable[[], float]) -> float:

@@ -13,7 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from ratelimit.commands.amounts import read_limit, read_price, read_seconds, read_whole
+from ratelimit.commands.amounts import (
+    read_budget,
+    read_limit,
+    read_price,
+    read_seconds,
+    read_whole,
+)
 from ratelimit.installation import version
 from ratelimit.limits import SHORT_FORMS
 
@@ -272,6 +278,26 @@ def _add_run(commands: Any) -> None:
         type=read_price,
         metavar="P",
         help="price of a million output tokens; 0 where there are none, as of embeddings",
+    )
+    run.add_argument(
+        "--price-cached",
+        type=read_price,
+        metavar="P",
+        help="price of a million prompt tokens that came from a cache (default: --price-in)",
+    )
+    run.add_argument(
+        "--budget",
+        type=read_budget,
+        metavar="AMOUNT",
+        help='end the run, to be continued, before it costs more: "2M tokens", "500 requests", or'
+        " 5.00 in the currency of the prices; results that are there already count (status 3)",
+    )
+    run.add_argument(
+        "--control",
+        type=Path,
+        metavar="FILE",
+        help="obey this file while the run goes on: lines such as pause = true, rpm = 100,"
+        ' tpm = "30k"; what it does not name is as the command says',
     )
     _add_json(run, "write the figures there")
 

@@ -47,17 +47,10 @@ ALONE_SECONDS: Final = 5.0
 
 
 class Controller:
-    """What the answers of one family's server have changed so far.
-
-    :param reports: where what happens is reported.
-    """
+    """What the answers of one family's server have changed so far."""
 
     def __init__(
-        self,
-        admission: Admission,
-        pricing: Pricing,
-        slack: Slack,
-        reports: Reports,
+        self, admission: Admission, pricing: Pricing, slack: Slack, reports: Reports
     ) -> None:
         self._admission = admission
         self._pricing = pricing
@@ -175,6 +168,15 @@ class Controller:
             before = store.limits
             store.replace(limits, now)
             self._reports.limits(before, limits, source, model)
+
+    def give(self, given: Limits, now: float) -> None:
+        """Hold what a user gives, as far as answers have shown no lower limits."""
+        store = self._admission.store
+        with self._lock:
+            before = store.limits
+            store.give(given, now)
+            store.replace(self._limits(now) or given, now)
+            self._reports.limits(before, store.limits, "given")
 
     def _concluded(
         self, about: Conclusion, before: str | int | None, after: str | int | None

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from ratelimit.admission.clock import Clock
+from ratelimit.budget import Budget
 from ratelimit.control.family import ModelFamily
 from ratelimit.control.pricing import Accounting
 from ratelimit.errors import InvalidArgument, caution
@@ -56,6 +57,8 @@ class Engine:
     :param slack: the first guess of it, in seconds; see `ratelimit.stores.bucket`.
     :param priorities: patience in seconds, by name.
     :param open_store: makes the store of each family.
+    :param shares: by tenant; None: tenants take turns from the first one on.
+    :param budget: what all calls together may cost.
     """
 
     def __init__(
@@ -69,12 +72,16 @@ class Engine:
         output: Literal["max", "learned"] | int | None,
         priorities: Mapping[str, float],
         open_store: OpenStore,
+        shares: Mapping[str, float] | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.clock = clock
         self.hooks = Hooks(Log())
         self._open_store = open_store
         self.estimator = Estimator(output=output)
         self.priorities = priorities
+        self._shares = shares
+        self.budget = budget
         self._slack = slack
         self._level = level
         self._accounting = accounting
@@ -84,7 +91,7 @@ class Engine:
         """The one family of a limiter with limits for all models together."""
         self.forked = False
         """Whether this is a copy in a forked process that has not been used yet."""
-        self.unwatched = self.only
+        self.unwatched = self.only if budget is None else None
         """The same, unless every admission is reported, or a fork has to be: the
         shortest way reports nothing.
         """
@@ -111,10 +118,13 @@ class Engine:
             family.admission.store.spend(1 - self._level, self.clock.now())
         if self._listens:
             family.controller.listen()
+        if self._shares is not None:
+            family.admission.share(self._shares)
         return family
 
     def _hooks_changed(self) -> None:
-        self.unwatched = None if self.forked or self.hooks.per_call else self.only
+        watched = self.forked or self.hooks.per_call or self.budget is not None
+        self.unwatched = None if watched else self.only
 
     def _estimate_degraded(self, kind: str) -> None:
         reason = f"the tokens of a body, or of a part of it, are guessed ({name_of(kind)})"
@@ -207,6 +217,45 @@ class Engine:
             )
         return self.priorities[priority]
 
+    def tenant(self, name: object) -> str:
+        """Return the tenant that is named, if any; from the first on they take turns.
+
+        Raises `InvalidArgument` for what is no name.
+        """
+        if name is None:
+            return ""
+        if not isinstance(name, str):
+            raise InvalidArgument(
+                f"tenant= is a text, the name of the one that calls are for, not {name!r}"
+            )
+        if self._shares is None and name:
+            self._shares = {}
+            for family in self.families().values():
+                family.admission.share(self._shares)
+        return name
+
+    def replace(self, limits: Mapping[str, Limits], *, by_model: bool) -> None:
+        """Hold other limits; those of families that are not named stay.
+
+        :param by_model: whether the limits are of families by name, not of all.
+
+        Raises `InvalidArgument` for families that no limits were given for.
+        """
+        names = ", ".join(map(name_of, self._families))
+        if not by_model and self.only is None:
+            raise InvalidArgument(
+                "this limiter has limits by model, so replace(limits={...}) names those that "
+                f"change: any of {names}"
+            )
+        unknown = [name_of(name) for name in limits if name not in self._families]
+        if unknown:
+            raise InvalidArgument(
+                f"replace() changes limits that were given, of {names}, not those of "
+                f"{', '.join(unknown)}: make a limiter with that pattern in its limits="
+            )
+        for name, one in limits.items():
+            self._families[name].replace(one)
+
     def listen(self) -> None:
         """Expect headers of every answer from now on.
 
@@ -235,6 +284,8 @@ class Engine:
         self.hooks.reset_after_fork()
         self._hooks_changed()
         self.estimator.reset_after_fork()
+        if self.budget is not None:
+            self.budget.reset_after_fork()
         self._unlisted.reset_after_fork()
         for family in self.families().values():
             family.reset_after_fork()

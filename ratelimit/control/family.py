@@ -62,6 +62,12 @@ class ModelFamily:
         """The limits that a user has given; none at all: they come from the headers."""
         return self.admission.store.given
 
+    def replace(self, limits: Limits) -> None:
+        """Hold other limits than those given so far; who waits sees them at once."""
+        self.admission.give(limits)
+        self.controller.give(limits, self.admission.now())
+        self.admission.queue.recheck()
+
     def admit_nowait(
         self, payment: Payment, patience: float, now: float, *, waits: bool = False
     ) -> Wait | None:

@@ -38,9 +38,10 @@ end of a call in flight; the first headers, before which one call goes alone; or
 the calls in front.
 """
 
-Source = Literal["header", "refusal", "expiry", "asking"]
+Source = Literal["header", "refusal", "expiry", "asking", "given"]
 """What changed the limits: headers; a refusal that names a limit; the time after which
-a word of the server counts no more; or a call that is sent to ask.
+a word of the server counts no more; a call that is sent to ask; or the user, by
+`RateLimiter.replace`.
 """
 
 Conclusion = Literal["accounting", "settles", "charges_input_only", "concurrency"]

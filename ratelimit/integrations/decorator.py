@@ -34,6 +34,7 @@ def decorator(
     timeout: float | None,
     patience: float,
     settle: SettleBy = "usage",
+    tenant: str = "",
 ) -> Callable[[F], F]:
     """Make a decorator that keeps the function's kind and signature.
 
@@ -53,7 +54,8 @@ def decorator(
 
         def reserve(args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallReservation:
             body = body_of(args, kwargs)
-            return CallReservation(engine, body, timeout=timeout, patience=patience, site=site)
+            call = CallReservation(engine, body, timeout=timeout, patience=patience, site=site)
+            return call.of(tenant) if tenant else call
 
         return _wrap(function, reserve, Results(name_of(function), settle))
 

@@ -59,6 +59,8 @@ class HTTPMetering:
     """Seconds that one attempt may wait at most."""
     patience: float
     """Seconds by which later attempts of less patience may overtake."""
+    tenant: str = ""
+    """For whom the calls are, where tenants have shares."""
 
     def admission(self, request: Any) -> CallReservation | Lease | None:
         """Find what admits a request; None when it costs nothing.
@@ -86,7 +88,7 @@ class HTTPMetering:
             return lease
 
         only_a_request = {"requests": 1.0} if call.body is None else None
-        return CallReservation(
+        attempt = CallReservation(
             engine,
             {"model": call.model} if call.body is None else call.body,
             explicit_cost=only_a_request,
@@ -94,6 +96,7 @@ class HTTPMetering:
             patience=self.patience,
             endpoint=call.endpoint,
         ).for_attempt()
+        return attempt.of(self.tenant) if self.tenant else attempt
 
     def answered(self, lease: Lease, response: Any, host: str) -> BodyMeter | None:
         """Read the head of an answer that is no refusal; return the meter of its body.

@@ -20,7 +20,9 @@ from ratelimit.integrations.transport import AsyncTransport, HTTPMetering, Trans
 C = TypeVar("C")
 
 
-def wrap(engine: Engine, client: C, *, timeout: float | None, patience: float) -> C:
+def wrap(
+    engine: Engine, client: C, *, timeout: float | None, patience: float, tenant: str = ""
+) -> C:
     """Return a client of the same type that waits for its turn at every attempt.
 
     The client that was given stays as it was, unmetered. The copy shares its
@@ -39,10 +41,11 @@ def wrap(engine: Engine, client: C, *, timeout: float | None, patience: float) -
         of the call, which the SDK does not retry. The SDK's own timeout does not run
         while an attempt waits here.
     :param patience: seconds by which later attempts of less patience may overtake.
+    :param tenant: for whom the calls are; "": for nobody in particular.
     :raises InvalidArgument: no such client, or one that cannot be copied whole: its
         methods were replaced by functions that call the given client.
     """
-    metering = HTTPMetering(engine, timeout, patience)
+    metering = HTTPMetering(engine, timeout, patience, tenant)
     if _is_http_client(client):
         wrapped = _metered_http_client(client, metering)
     elif _is_sdk_client(client):

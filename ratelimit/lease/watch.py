@@ -51,7 +51,8 @@ class Watch:
 
     def _look(self) -> Outlook:
         lease, terms = self._lease, self._terms
-        return outlook(lease.family.admission, lease.payment, terms.arrival, terms.patience)
+        admission, tenant = lease.family.admission, terms.tenant
+        return outlook(admission, lease.payment, terms.arrival, terms.patience, tenant)
 
     def __exit__(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ratelimit.arguments import OPTIONS, cost_by_hand, similar
+from ratelimit.arguments import OPTIONS, body_of, cost_by_hand, similar
 from ratelimit.control.engine import Engine
 from ratelimit.errors import InvalidArgument, RequestTooLarge
 from ratelimit.lease import AdmittedLease
@@ -44,18 +44,6 @@ def admit_by_hand(engine: Engine, tokens: object) -> AdmittedLease | None:
     return lease
 
 
-def body_of(request: object, fields: dict[str, Any]) -> Mapping[str, Any]:
-    """Return the request body, given whole, as fields, or both."""
-    if request is None:
-        return fields
-    if not isinstance(request, (dict, Mapping)):  # dict first: asking an abstract class is slow
-        raise InvalidArgument(
-            "a request is a mapping with the body's fields (model=, messages=, ...), not "
-            f"{type(request).__name__}"
-        )
-    return {**request, **fields} if fields else request
-
-
 def reservation_of(
     engine: Engine,
     request: Mapping[str, Any] | None,
@@ -64,6 +52,7 @@ def reservation_of(
     timeout: float | None,
     priority: str | float,
     endpoint: str | None,
+    tenant: str | None = None,
 ) -> CallReservation:
     """Return what `reserve` makes of its arguments.
 
@@ -84,7 +73,7 @@ def reservation_of(
         )
     deadline_of(timeout, 0.0)  # what is wrong with it is said before anything waits
     by_hand = explicit or nothing
-    return CallReservation(
+    made = CallReservation(
         engine,
         body if by_hand else body_of(request, body),
         explicit_cost=cost_by_hand(*price) if by_hand else None,
@@ -92,3 +81,4 @@ def reservation_of(
         patience=engine.patience(priority),
         endpoint=endpoint,
     )
+    return made if tenant is None else made.of(engine.tenant(tenant))

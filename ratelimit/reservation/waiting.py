@@ -25,6 +25,7 @@ from ratelimit.control.family import ModelFamily
 from ratelimit.errors import InvalidArgument, WouldBlock
 from ratelimit.estimate import Estimate
 from ratelimit.lease import AdmittedLease, Current, Lease, payment_around
+from ratelimit.lease.budgeted import BudgetedLease
 from ratelimit.lease.crossing import Inside, warn_of_own_calls
 from ratelimit.lease.flights import call_without_attempt, end_dead, note_flight, stream_around
 from ratelimit.lease.watch import Counted, Watch
@@ -42,6 +43,8 @@ class Reservation:
 
     _is_attempt = False
     """Whether it admits an HTTP attempt, and so brings headers."""
+    _tenant = ""
+    """For whom the call is, where tenants have shares."""
     _lease: AdmittedLease | None = None
     _current: Current | None = None
     _handled: BaseException | None = None
@@ -65,6 +68,11 @@ class Reservation:
         self._patience = patience
         self._endpoint = endpoint
         self._site = site
+
+    def of(self, tenant: str) -> Self:
+        """Return this reservation as one of a tenant."""
+        self._tenant = tenant
+        return self
 
     def __copy__(self) -> Self:
         made = object.__new__(type(self))
@@ -138,7 +146,10 @@ class Reservation:
         parent = payment_around(family)
         if parent is not None:
             payment.nest(parent)
-        return AdmittedLease(family, payment, estimate)
+        if engine.budget is None:
+            return AdmittedLease(family, payment, estimate)
+        model = str(self._request.get("model", "")) if estimate is None else estimate.model
+        return BudgetedLease(family, payment, estimate, engine.budget, model)
 
     def _try_admit(self, lease: AdmittedLease, *, waits: bool = False) -> Wait | None:
         """Admit without waiting and return None, or return the wait.
@@ -177,11 +188,11 @@ class Reservation:
         arrival = engine.clock.now()
         may_be_own = self._timeout is None and lease.payment.slot is None and not blocks_loop
         price = None
-        if estimate is not None and family.pricing.sees_headers:
+        if estimate is not None:
             price = partial(engine.price, lease.payment, estimate, family)
 
         def prepare() -> float:
-            if price is not None:
+            if price is not None and family.pricing.sees_headers:
                 price()
             if not family.admission.store.full:
                 return inf
@@ -189,7 +200,9 @@ class Reservation:
             again = end_dead(family)
             return min(again, warn_of_own_calls(family, arrival)) if may_be_own else again
 
-        return Terms(arrival, self._patience, deadline_of(self._timeout, arrival), prepare)
+        deadline = deadline_of(self._timeout, arrival)
+        tenant = self._tenant
+        return Terms(arrival, self._patience, deadline, prepare, tenant=tenant, price=price)
 
     def _enter(self, lease: AdmittedLease) -> Lease:
         self._lease = lease

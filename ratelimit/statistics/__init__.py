@@ -3,26 +3,15 @@
 Owns the room's face.
 """
 
-from ratelimit.statistics.explanation import (
-    Explanation,
-    FamilyExplanation,
-    KnownLimit,
-    explanation_of,
-)
-from ratelimit.statistics.snapshot import (
-    FamilyStatistics,
-    Statistics,
-    described,
-    statistics_of,
-)
+from ratelimit.statistics.explanation import Explanation, FamilyExplanation, KnownLimit
+from ratelimit.statistics.looking import Looking
+from ratelimit.statistics.snapshot import FamilyStatistics, Statistics
 
 __all__ = [
     "Explanation",
     "FamilyExplanation",
     "FamilyStatistics",
     "KnownLimit",
+    "Looking",
     "Statistics",
-    "described",
-    "explanation_of",
-    "statistics_of",
 ]

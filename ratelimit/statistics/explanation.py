@@ -6,8 +6,8 @@ Owns the shapes of an explanation and its words. Must never change what it looks
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 from ratelimit.admission.outlook import outlook_at
 from ratelimit.control.engine import Engine
@@ -15,6 +15,9 @@ from ratelimit.control.family import ModelFamily
 from ratelimit.events.records import Source, name_of
 from ratelimit.events.sentences import waits
 from ratelimit.limits import Limit, whole
+
+TENANTS: Final = 10
+"""Tenants that an explanation names, those with the most calls that wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +67,16 @@ class FamilyExplanation:
     """Its limit by its label, or its code, or ""."""
     closed_for: float
     """Seconds for which a refusal still pauses the queue."""
+    waiting_by_tenant: Mapping[str, int] = field(default_factory=dict)
+    """Calls in the queue by tenant; empty where tenants have no shares."""
 
     def __str__(self) -> str:
         parts = [f"{self.waiting:,} wait" if self.waiting else "nobody waits"]
+        if self.waiting_by_tenant:
+            rows = sorted(self.waiting_by_tenant.items(), key=lambda row: -row[1])
+            shown = [f"{name_of(name) or 'no tenant'}: {count:,}" for name, count in rows[:TENANTS]]
+            rest = ["..."] if len(rows) > TENANTS else []
+            parts[0] += f" ({', '.join(shown + rest)})"
         if self.head:
             parts.append(f"the head: {self.head}")
         most = "" if self.concurrency is None else f" of at most {self.concurrency:,}"
@@ -89,9 +99,12 @@ class Explanation:
     """
 
     families: Mapping[str, FamilyExplanation]
+    budget: str = ""
+    """What is spent of the limiter's budget, in words; "" where it has none."""
 
     def __str__(self) -> str:
-        return "\n".join(f"{name_of(name)}: {family}" for name, family in self.families.items())
+        lines = [f"{name_of(name)}: {family}" for name, family in self.families.items()]
+        return "\n".join(lines + [f"budget: {self.budget}"] * bool(self.budget))
 
     def __repr__(self) -> str:
         families = "; ".join(f"{name_of(name)}: {family}" for name, family in self.families.items())
@@ -107,7 +120,8 @@ def explanation_of(engine: Engine, model: str | None) -> Explanation:
     if model is not None:
         family = engine.family(model)
         families = {family.name: family}
-    return Explanation({name: _explained(family, now) for name, family in families.items()})
+    budget = "" if engine.budget is None else str(engine.budget)
+    return Explanation({name: _explained(family, now) for name, family in families.items()}, budget)
 
 
 def _explained(family: ModelFamily, now: float) -> FamilyExplanation:
@@ -140,4 +154,5 @@ def _explained(family: ModelFamily, now: float) -> FamilyExplanation:
         refused_ago=None if last is None else max(now - last[0], 0.0),
         refused_for="" if last is None else last[1],
         closed_for=max(store.closed_until - now, 0.0),
+        waiting_by_tenant=queue.waiting_by_tenant(),
     )

@@ -213,12 +213,17 @@ class Buckets:
         """Return the level of each bucket."""
         return [bucket.level(full_at, now, self.deferred) for bucket, full_at in self]
 
-    def replaced(self, limits: Limits, now: float, slack: float) -> Buckets:
+    def replaced(
+        self, limits: Limits, now: float, slack: float, *, carries: bool = False
+    ) -> Buckets:
         """Return the buckets of other limits, which keep what is owed under these.
 
         A bucket of the same name and period keeps what it owes, but is not in debt by
         it for longer than before: a limit that was far too high leaves no debt. The
         lead of the slack stays as many seconds.
+
+        :param carries: whether a bucket of a new period begins with what is owed under
+            those of other periods, as far as it can pay that.
         """
         places = {(bucket.name, bucket.limit.per): place for place, bucket in enumerate(self.all)}
         made = Buckets(limits, now, slack)
@@ -226,6 +231,9 @@ class Buckets:
         for place, bucket in enumerate(made.all):
             before = places.get((bucket.name, bucket.limit.per))
             if before is None:
+                if carries:
+                    owed = self._owed_most(bucket.name, now) * bucket.seconds_per_unit
+                    made.full_at[place] = now + min(owed, bucket.window)
                 continue
 
             old, seconds = self.all[before], max(self.full_at[before] - now, 0.0)
@@ -237,6 +245,11 @@ class Buckets:
                 lowered = max(self.lowered_until[before] - now, 0.0) * owed / seconds
                 made.lowered_until[place] = now + max(lowered - (owed - kept), 0.0)
         return made
+
+    def _owed_most(self, name: str, now: float) -> float:
+        """Return the most that a bucket of this dimension owes, in its unit."""
+        owed = [one.owed(full_at, now) for one, full_at in self if one.name == name]
+        return max(owed, default=0.0)
 
     def after_revert(self, now: float) -> tuple[list[float], list[float]]:
         """Return ``full_at`` and `corrected` without what corrections still hold.

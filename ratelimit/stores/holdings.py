@@ -241,20 +241,31 @@ class Holdings:
         """Return the moment at which a bucket of this store is next full."""
         return self._buckets.full_at[self._buckets.all.index(bucket)]
 
+    def give(self, limits: Limits, now: float) -> None:
+        """Hold what a user gives in place of the former limits. Never blocks.
+
+        What is used of a limit stays used, also where its period is another one now.
+        """
+        self._soon(lambda: self._give(limits, now))
+
+    def _give(self, limits: Limits, now: float) -> None:
+        self._own = limits
+        self._hold(limits, now, carries=True)
+
     def replace(self, limits: Limits, now: float) -> None:
         """Hold other limits; what is owed under a like one stays owed. Never blocks."""
         self._soon(lambda: self._hold(limits, now))
 
-    def _hold(self, limits: Limits, now: float) -> None:
-        buckets, smallest = self._replaced(limits, now), smallest_of(limits)
+    def _hold(self, limits: Limits, now: float, *, carries: bool = False) -> None:
+        buckets, smallest = self._replaced(limits, now, carries=carries), smallest_of(limits)
 
         self._buckets = buckets
         self.limits = limits
         self.smallest = smallest
         self._find_obstacles()
 
-    def _replaced(self, limits: Limits, now: float) -> Buckets:
-        return self._buckets.replaced(limits, now, self._slack)
+    def _replaced(self, limits: Limits, now: float, *, carries: bool) -> Buckets:
+        return self._buckets.replaced(limits, now, self._slack, carries=carries)
 
     def _soon(self, apply: Callable[[], None]) -> None:
         self._inbox.append(apply)

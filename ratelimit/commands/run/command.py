@@ -5,7 +5,8 @@ how a run is shown.
 
 Exit statuses: 0 every request has its answer, 1 some failed or the run could not go on
 (what was done is kept), 2 the input or the arguments cannot be used (nothing was sent),
-130 interrupted (what was done is kept).
+3 the budget is spent and requests are left (what was done is kept), 130 interrupted
+(what was done is kept).
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ratelimit import Budget
 from ratelimit.batch.files import same_file
 from ratelimit.batch.journal import Done, Journal
 from ratelimit.batch.requests import read_endpoint
 from ratelimit.batch.survey import Source, Survey
 from ratelimit.commands import CommandError
 from ratelimit.commands.figures import check_writable
+from ratelimit.commands.run.control import Control
 from ratelimit.commands.run.forecast import show_forecast
 from ratelimit.commands.run.session import Session
-from ratelimit.commands.run.settings import RunSettings, make_limiter
+from ratelimit.commands.run.settings import RunSettings, limits_asked, make_limiter
 from ratelimit.commands.run.summary import show_nothing_to_do
 from ratelimit.commands.secrets import Address, Secrets, environment_secrets, read_key
 from ratelimit.commands.show import Notes, say
@@ -60,7 +63,14 @@ def run(settings: RunSettings) -> int:
     with _masked(secrets), Journal(settings.output) as journal:
         source = _source(settings, journal.done)
         survey = _usable(source.survey())
-        limiter = make_limiter(settings, survey)
+        budget = settings.make_budget()
+        limits = limits_asked(settings, survey)
+        limiter = make_limiter(settings, limits, budget)
+        control = None
+        if settings.control is not None:
+            control = Control(settings.control, limiter, limits)
+        if budget is not None:
+            _count(journal, budget)
         if journal.healed:
             say(console, journal.healed)
         if journal.done.asked_again:  # by a run that was killed
@@ -68,11 +78,24 @@ def run(settings: RunSettings) -> int:
         if not survey.left:
             return show_nothing_to_do(settings, survey, journal.done)
 
-        session = Session(settings, journal, source, survey, limiter, console, address, secrets)
+        session = Session(
+            settings, journal, source, survey, limiter, console, address, secrets, control, budget
+        )
         status = session.run(key)
         if settings.retry_failed:
             _tidy(journal, console)
         return status
+
+
+def _count(journal: Journal, budget: Budget) -> None:
+    """Count what the results that are there have cost."""
+    for model, usage in journal.usages():
+        if usage is None:
+            budget.add(model=model)
+        else:
+            cached = usage.cached_tokens
+            prompt, output = usage.prompt_tokens, usage.output_tokens
+            budget.add(model=model, prompt=prompt, output=output, cached=cached)
 
 
 def _tidy(journal: Journal, console: Notes) -> None:
@@ -91,7 +114,7 @@ def _forecast(settings: RunSettings) -> int:
     done = Done.read(settings.output) if settings.output is not None else Done()
     source = _source(settings, done)
     survey = _usable(source.survey())
-    limiter = make_limiter(settings, survey)
+    limiter = make_limiter(settings, limits_asked(settings, survey))
     return show_forecast(source, limiter, settings.prices, settings.json_path)
 
 

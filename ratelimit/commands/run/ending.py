@@ -20,7 +20,7 @@ from ratelimit.batch.outage import Outage
 from ratelimit.batch.results import UNREADABLE
 from ratelimit.commands.secrets import Address
 from ratelimit.commands.show import duration
-from ratelimit.errors import LimiterError
+from ratelimit.errors import BudgetSpent, LimiterError
 from ratelimit.feedback import read_exception
 
 KEPT: Final = "; what was done is kept"
@@ -44,6 +44,15 @@ def explain(error: Exception, ending: Ending, address: Address, outage: Outage |
             f" with no answer of it between: {sentence}"
         )
     return sentence if sentence.endswith(KEPT) else sentence + AGAIN
+
+
+def budget_spent(error: BudgetSpent, left: int) -> str:
+    """Explain that the budget does not allow for what is left."""
+    requests = "1 request is" if left == 1 else f"{left:,} requests are"
+    return (
+        f"{str(error).partition(';')[0]}; {requests} left{KEPT}, run the command again with a "
+        "larger --budget to go on"
+    )
 
 
 def _sentence(error: Exception, ending: Ending, address: Address, outage: Outage | None) -> str:

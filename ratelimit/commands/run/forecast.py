@@ -8,11 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from ratelimit import RateLimiter
+from ratelimit import Prices, RateLimiter
 from ratelimit.batch.survey import Source
 from ratelimit.commands.counting import Sum, count, seconds_of
 from ratelimit.commands.figures import write_figures
-from ratelimit.commands.run.meter import Prices
 from ratelimit.commands.show import Output, duration, money, say, table
 
 CAPTION: Final = (

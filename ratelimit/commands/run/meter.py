@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from ratelimit import RateLimiter
+from ratelimit import Prices, RateLimiter
 from ratelimit.batch import Result
 from ratelimit.commands.families import one_of_each_family
 from ratelimit.events.sentences import label_of
@@ -30,18 +30,6 @@ SHORTEST_TIME: Final = 5.0
 
 _NAMES: Final = {"requests": "RPM", "tokens": "TPM"}
 """Limits that are shown with their use, by their dimension."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """Per million tokens of prompt and of output, in any currency."""
-
-    prompt: float
-    output: float
-
-    def of(self, prompt_tokens: float, output_tokens: float) -> float:
-        """Return the price of these tokens."""
-        return (self.prompt * prompt_tokens + self.output * output_tokens) / 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +91,8 @@ class Meter:
         self.answered = 0
         """Attempts that the server has answered, retries and 429s included."""
         self.prompt_tokens = 0
+        self.cached_tokens = 0
+        """Those of the prompts that came from a cache."""
         self.output_tokens = 0
         self.tokens = 0
         self.started = time.monotonic()
@@ -129,6 +119,7 @@ class Meter:
         usage = result.usage
         if usage is not None:
             self.prompt_tokens += usage.prompt_tokens
+            self.cached_tokens += usage.cached_tokens
             self.output_tokens += usage.output_tokens
             self.tokens += usage.total_tokens
 
@@ -148,7 +139,7 @@ class Meter:
         if self._prices is None:
             return None
 
-        return self._prices.of(self.prompt_tokens, self.output_tokens)
+        return self._prices.of(self.prompt_tokens, self.output_tokens, self.cached_tokens)
 
     def sample(self) -> None:
         """Note where things stand; called a few times a second, and at the end."""

@@ -21,7 +21,7 @@ from typing import Final
 import anyio
 from rich.console import Console
 
-from ratelimit import RateLimiter
+from ratelimit import Budget, BudgetSpent, RateLimiter
 from ratelimit.batch import Result
 from ratelimit.batch.failures import may_concern_all
 from ratelimit.batch.journal import Journal
@@ -30,14 +30,18 @@ from ratelimit.batch.running import Batch
 from ratelimit.batch.survey import Source, Survey
 from ratelimit.commands import CommandError
 from ratelimit.commands.run.client import make_client
+from ratelimit.commands.run.control import Control
 from ratelimit.commands.run.display import display, table_of
-from ratelimit.commands.run.ending import explain, why_away
+from ratelimit.commands.run.ending import budget_spent, explain, why_away
 from ratelimit.commands.run.meter import Meter
 from ratelimit.commands.run.settings import RunSettings
 from ratelimit.commands.run.summary import Outcome, show_summary
 from ratelimit.commands.secrets import Address, Secrets
 from ratelimit.commands.show import duration, say
 from ratelimit.commands.streams import print_note
+
+BUDGET_SPENT: Final = 3
+"""The exit status of a run that its budget has ended."""
 
 RETRIES: Final = 3
 """The SDK's own, of one request."""
@@ -65,6 +69,8 @@ class Session:
         console: Console,
         address: Address,
         secrets: Secrets,
+        control: Control | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._settings = settings
         self._journal = journal
@@ -79,6 +85,9 @@ class Session:
         self._reasons: Counter[str] = Counter()
         self._interrupted = False
         self._problem = ""
+        self._status = 1  # where there is a problem
+        self._control = control
+        self._budget = budget
         self._outage: Outage | None = None
         self.meter = Meter(limiter, survey.left, self._earlier, survey.models, settings.prices)
 
@@ -98,18 +107,30 @@ class Session:
             show_summary(
                 self._settings,
                 self.meter,
-                Outcome(self._journal.path, self._earlier, failed_earlier, stale, self._reasons),
+                self._outcome(failed_earlier, stale),
             )
         except CommandError as error:  # the figures could not be written
             self._problem = self._problem or str(error)
         if self._problem:
             print_note(f"ratelimit run: {self._problem}")
-            return 1
+            return self._status
 
         if self._interrupted:
             return 130
 
         return 1 if self.meter.failed or failed_earlier else 0
+
+    def _outcome(self, failed_earlier: int, stale: int) -> Outcome:
+        control, budget = self._control, self._budget
+        return Outcome(
+            self._journal.path,
+            self._earlier,
+            failed_earlier,
+            stale,
+            self._reasons,
+            control="" if control is None else control.shown,
+            budget="" if budget is None else str(budget),
+        )
 
     async def _ask(self, key: str) -> None:
         async def on_response(_: object) -> None:
@@ -124,9 +145,12 @@ class Session:
                 priority=self._settings.priority,
                 patience=self._settings.patience,
             )
+            if self._control is not None and self._control.paused:
+                batch.pause()
+                say(self._console, f"{self._control.name}: paused from the start")
             with (
                 table_of(self._console, self._limiter, wanted=self._settings.live) as table,
-                display(self._console, self.meter, self._away, table) as look,
+                display(self._console, self.meter, self._notice, table) as look,
             ):
                 async with anyio.create_task_group() as watchers:
                     watchers.start_soon(self._handle_signals, batch)
@@ -143,6 +167,10 @@ class Session:
             self._write_held()
         except _DiskRefused as error:
             self._problem = str(error)
+        except BudgetSpent as error:
+            self._write_held()
+            self._problem = budget_spent(error, self.meter.left - self.meter.done)
+            self._status = BUDGET_SPENT
         except Exception as error:  # noqa: BLE001  # it ends the run: shown in one sentence, after the summary of what is kept
             sentence = explain(error, batch.ending, self._address, batch.outage)
             self._problem = self._secrets.mask(sentence)
@@ -210,6 +238,7 @@ class Session:
     async def _watch(self, batch: Batch, look: Callable[[], None]) -> None:
         while True:
             self._watch_outage(batch)
+            self._obey(batch)
             look()
             await anyio.sleep(LOOK_EVERY)
 
@@ -227,8 +256,23 @@ class Session:
             away = duration(anyio.current_time() - before.since)
             say(self._console, f"{self._address.shown} answers again after {away}")
 
-    def _away(self) -> str:
-        """Return what the progress shows while the server is away."""
+    def _obey(self, batch: Batch) -> None:
+        """Do what the control file asks for, if it asks for anything else now."""
+        control = self._control
+        if control is None or self._interrupted:
+            return
+        sentence = control.look()
+        if control.paused:
+            batch.pause()
+        else:
+            batch.resume()
+        if sentence:
+            say(self._console, self._secrets.mask(sentence))
+
+    def _notice(self) -> str:
+        """Return what the progress shows of a pause, or while the server is away."""
+        if self._control is not None and self._control.paused:
+            return f"paused by {self._control.name}"
         if self._outage is None:
             return ""
 

@@ -5,13 +5,13 @@ Owns the two. Must never send or read files.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ratelimit import Limits, RateLimiter
+from ratelimit import Budget, Limits, Prices, RateLimiter
 from ratelimit.batch.survey import Survey
 from ratelimit.commands import CommandError
-from ratelimit.commands.run.meter import Prices
 from ratelimit.commands.tiers import limits_of
 from ratelimit.families import pattern_of
 from ratelimit.stores.opening import refuse_store
@@ -40,6 +40,9 @@ class RunSettings:
     live: bool = False
     price_in: float | None = None
     price_out: float | None = None
+    price_cached: float | None = None
+    budget: Mapping[str, float] | None = None
+    control: Path | None = None
     json_path: Path | None = None
 
     @property
@@ -48,7 +51,7 @@ class RunSettings:
         if self.price_in is None or self.price_out is None:
             return None
 
-        return Prices(self.price_in, self.price_out)
+        return Prices(input=self.price_in, output=self.price_out, cached=self.price_cached)
 
     def check(self) -> None:
         """Raise `CommandError` for arguments that contradict each other."""
@@ -62,21 +65,28 @@ class RunSettings:
                 " cost would be wrong"
             )
 
+        if self.price_cached is not None and self.price_in is None:
+            raise CommandError("--price-cached is a part of the price: give --price-in as well")
 
-def make_limiter(settings: RunSettings, survey: Survey) -> RateLimiter:
-    """Make the limiter of the limits that were given, or of those of a tier.
+        if self.budget is not None and "money" in self.budget and self.prices is None:
+            raise CommandError(
+                "a --budget without a unit is money: give --price-in and --price-out, or a unit,"
+                ' as in --budget "2M tokens"'
+            )
 
-    Without either it learns the limits from the server, of each model family apart. A
-    dry run takes nothing, so it has no part in a quota that is shared.
+    def make_budget(self) -> Budget | None:
+        """Make the budget that was asked for, if any."""
+        return None if self.budget is None else Budget(**self.budget, prices=self.prices)
+
+
+def limits_asked(settings: RunSettings, survey: Survey) -> dict[str, Limits]:
+    """Return the limits that were given, or those of a tier, by pattern of models.
+
+    Without either they are empty, to be learned from the server, of each model family
+    apart.
     """
-    store = settings.store
-    if settings.dry_run and store is not None:
-        refuse_store(store)
-        store = None
-    if settings.tier is not None:
-        if not survey.models:
-            return RateLimiter(store=store)
-        return RateLimiter(limits=limits_of(settings.tier, survey.models), store=store)
+    if settings.tier is not None and survey.models:
+        return limits_of(settings.tier, survey.models)
 
     given = Limits(rpm=settings.rpm, tpm=settings.tpm, rpd=settings.rpd, tpd=settings.tpd)
     families: list[str] = []
@@ -85,7 +95,22 @@ def make_limiter(settings: RunSettings, survey: Survey) -> RateLimiter:
         if pattern_of(model, families) is None:
             families.append(model)
     # Runs that share a quota may ask other models, which have limits of their own.
-    if len(given) or len(families) < (2 if store is None else 1):
-        return RateLimiter(limits=given, store=store)
+    fewest = 1 if settings.store is not None and not settings.dry_run else 2
+    if len(given) or len(families) < fewest:
+        return {"*": given}
 
-    return RateLimiter(limits={family: Limits() for family in families}, store=store)
+    return {family: Limits() for family in families}
+
+
+def make_limiter(
+    settings: RunSettings, limits: Mapping[str, Limits], budget: Budget | None = None
+) -> RateLimiter:
+    """Make the limiter of a run.
+
+    A dry run takes nothing, so it has no part in a quota that is shared.
+    """
+    store = settings.store
+    if settings.dry_run and store is not None:
+        refuse_store(store)
+        store = None
+    return RateLimiter(limits=limits, store=store, budget=budget)

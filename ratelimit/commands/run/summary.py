@@ -44,6 +44,10 @@ class Outcome:
     """Failures in the output of lines that are no longer in the file."""
     reasons: Counter[str]
     """Why requests of this run failed."""
+    control: str = ""
+    """What the control file asks for at the end."""
+    budget: str = ""
+    """What is spent of the budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,10 @@ def show_summary(settings: RunSettings, meter: Meter, outcome: Outcome) -> None:
     cost = meter.cost
     if cost is not None:
         rows.append(("cost", money(cost)))
+    if outcome.budget:
+        rows.append(("budget", outcome.budget))
+    if outcome.control:
+        rows.append(("by the control file", outcome.control))
 
     def show(console: Console) -> None:
         console.print(table(str(outcome.output), ("", ""), rows, CAPTION if shares else ""))

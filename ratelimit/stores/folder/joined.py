@@ -56,6 +56,7 @@ class JoinedStore(SharedStore):
         self._inside = False  # whether the file may be locked by this store
         self._entered = False  # whether what it says is known here, and is to be written
         self._abandoned = False
+        self._unsaid = False  # whether limits were given that the file does not know yet
         self._latest = now
         with self._lock:
             self._join(now)
@@ -223,12 +224,18 @@ class JoinedStore(SharedStore):
             self._buckets.full_at = [
                 max(full_at, now) + seconds if seconds else full_at for full_at, seconds in pairs
             ]
+        if self._unsaid:
+            self._give(self._own, now)
         return file
 
-    def _replaced(self, limits: Limits, now: float) -> Buckets:
+    def _give(self, limits: Limits, now: float) -> None:
+        self._unsaid = self._file is None
+        super()._give(limits, now)
+
+    def _replaced(self, limits: Limits, now: float, *, carries: bool) -> Buckets:
         if self._file is None:
-            return self._buckets.replaced(self._alone.share(limits), now, self._slack)
-        return super()._replaced(limits, now)
+            limits = self._alone.share(limits)
+        return super()._replaced(limits, now, carries=carries)
 
     def _warn_of_difference(self, record: Record) -> None:
         """Say that processes which run now were given other limits, if any were."""

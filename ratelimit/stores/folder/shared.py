@@ -129,6 +129,10 @@ class SharedStore(MemoryStore):
         self.smallest = smallest_of(limits)
         self._find_obstacles()
 
+    def _give(self, limits: Limits, now: float) -> None:
+        self._given = text_of(limits)
+        super()._give(limits, now)
+
     def _record(self, now: float) -> Record:
         """Return all that the other processes are to know."""
         buckets, limits = self._buckets, self.limits

@@ -170,6 +170,11 @@ class Copy(MemoryStore):
         if share:
             self._change(Change(wire.SPEND, first=share))
 
+    def give(self, limits: Limits, now: float) -> None:  # noqa: ARG002
+        """Hold what a user gives, for all processes. Never blocks."""
+        self._own = limits
+        self._change(Change(wire.REPLACE, first=1, limits=limits))
+
     def replace(self, limits: Limits, now: float) -> None:  # noqa: ARG002
         """Hold other limits; what is owed under a like one stays owed. Never blocks."""
         self._change(Change(wire.REPLACE, limits=limits))
@@ -198,6 +203,7 @@ class Copy(MemoryStore):
         None at all: a call has ended that gives nothing back but its place.
         """
         if self.is_lost:
+            self._changes += [one for one in changes if one.kind == wire.REPLACE and one.first]
             return
         refunds = all(change.kind == wire.GIVE for change in changes)
         waits = refunds and self.concurrency is None  # where it is limited, somebody may wait
@@ -217,7 +223,9 @@ class Copy(MemoryStore):
         elif kind == wire.CAP and until is not None:
             self._set_cap(None if first < 0 else int(first), until)
         elif kind == wire.REPLACE and limits is not None:
-            self._hold(limits, now)
+            if first:
+                self._given = text_of(limits)
+            self._hold(limits, now, carries=bool(first))
         elif kind == wire.REVERT:
             buckets.full_at, buckets.corrected = buckets.after_revert(now)
             buckets.lowered_until = [now] * len(buckets.all)

@@ -147,6 +147,14 @@ local function replace(given, text, concurrency, buckets)
         local lowered = max(old[LOWERED] - now, 0) * owed / seconds
         bucket[LOWERED] = now + max(lowered - (owed - kept), 0)
       end
+    elseif given == 1 then
+      local owed = 0
+      for _, other in ipairs(quota.buckets) do
+        if other[NAME] == bucket[NAME] then
+          owed = max(owed, max(other[FULL] - now, 0) / other[UNIT])
+        end
+      end
+      bucket[FULL] = now + min(owed * bucket[UNIT], bucket[WINDOW])
     end
   end
   quota.text, quota.concurrency, quota.buckets = text, concurrency, buckets

@@ -266,7 +266,7 @@ class TiedStore(Copy):
             if late
         ]
 
-    def _replaced(self, limits: Limits, now: float) -> Buckets:
+    def _replaced(self, limits: Limits, now: float, *, carries: bool) -> Buckets:
         if self._outage:
-            return self._buckets.replaced(self._alone.share(limits), now, self._slack)
-        return super()._replaced(limits, now)
+            limits = self._alone.share(limits)
+        return super()._replaced(limits, now, carries=carries)
