@@ -10,8 +10,7 @@ import redis
 from benchmarks.sharing.redis_server import RedisServer
 from ratelimit import Limits
 from ratelimit.stores.alone import Alone, OnStoreError
-from ratelimit.stores.redis.line import LinkError
-from ratelimit.stores.redis.link import SCRIPT, Link
+from ratelimit.stores.redis.link import SCRIPT, Link, LinkError
 from ratelimit.stores.redis.store import RedisStore
 
 

@@ -146,7 +146,7 @@ def test_nothing_below_the_drivers_waits_reads_a_clock_or_talks() -> None:
     """Time is an argument, and I/O belongs to other rooms: also inside functions.
 
     A quota file waits for its lock, and remembers the calendar; a courier sleeps until
-    the next step, and a line shuts its socket.
+    the next step.
     """
     found = {
         module: uses(module, WAITING | HTTP)
@@ -158,7 +158,6 @@ def test_nothing_below_the_drivers_waits_reads_a_clock_or_talks() -> None:
         "stores.folder.making": {"time"},
         "stores.folder.quota_file": {"time"},
         "stores.redis.courier": {"time"},
-        "stores.redis.line": {"socket"},
     }
 
 

@@ -424,9 +424,10 @@ def test_a_limiter_without_limits_takes_those_that_are_there(
         with each.reserve(requests=1):
             pass
     server = FakeOpenAI(rpm=6_000, tpm=1_000_000, latency=0, output=5)
-    learning = other if first == "given" else one
-    with server.serve() as url, openai.OpenAI(base_url=url, api_key="any") as client:
-        wrapped = learning.wrap(client)
+    with server.serve() as url:
+        wrapped = (other if first == "given" else one).wrap(
+            openai.OpenAI(base_url=url, api_key="any")
+        )
         wrapped.chat.completions.create(
             model="gpt-4o", messages=[{"role": "user", "content": "hi"}], max_tokens=5
         )

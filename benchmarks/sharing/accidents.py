@@ -22,8 +22,7 @@ from benchmarks.sharing.chaos import BURST, LIMITS, PAUSE, RATE, TIME, Worker, w
 from benchmarks.sharing.redis_server import RedisServer
 from benchmarks.sharing.workers import SPAWN, Start, excess, together
 from ratelimit import Limit, LimiterWarning, Limits, RateLimiter
-from ratelimit.stores.redis.line import LinkError
-from ratelimit.stores.redis.link import Link
+from ratelimit.stores.redis.link import Link, LinkError
 from ratelimit.stores.redis.look import look
 
 FROZEN_SECONDS: Final = 5.0

@@ -23,7 +23,7 @@ from ratelimit.stores.opening import OpenStore
 from ratelimit.stores.payments import Payment, Wait
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Terms:
     """By what a call waits; moments are seconds of the limiter's clock."""
 

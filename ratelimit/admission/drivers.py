@@ -20,7 +20,6 @@ from ratelimit.admission.clock import Clock, Flag
 from ratelimit.admission.flow import Answer, Command, Fit, Park, Predict, Take
 from ratelimit.errors import ReentrantUse
 from ratelimit.stores.memory import MemoryStore
-from ratelimit.stores.payments import Wait
 
 TICK: Final = 1e-6
 """Seconds of the shortest rest.
@@ -99,28 +98,24 @@ class TaskParker:
     handler.
     """
 
-    __slots__ = ("_event", "_make_event", "_post", "_running", "_task", "_thread", "_woken", "loop")
+    __slots__ = ("_event", "_post", "_running", "_task", "_thread", "loop")
 
     def __init__(self) -> None:
-        self._event: Any = None  # while it rests
-        self._woken = False  # whether it does not rest: it looks at everything anew
+        self._event = anyio.Event()
         self._thread = threading.get_ident()
-        # Both event loops have events, take callbacks from other threads and tell which
-        # task runs, under different names. anyio's ways to them take up to ten times as
-        # long (benchmarks/overhead.py, row "contended_100").
+        # Both event loops take callbacks from other threads and tell which task runs,
+        # under different names. anyio's `get_current_task` takes ten times as long
+        # (benchmarks/overhead.py, row "contended_100").
         loop: Any = anyio.lowlevel.current_token().native_token
         self.loop = loop
         self._post: Callable[[Callable[[], object]], object]
         self._running: Callable[[], object]
         if hasattr(loop, "call_soon_threadsafe"):
             self._post = loop.call_soon_threadsafe
-            library: Any = sys.modules["asyncio"]
-            self._running = library.current_task
+            self._running = sys.modules["asyncio"].current_task
         else:
             self._post = loop.run_sync_soon
-            library = sys.modules["trio"]
-            self._running = library.lowlevel.current_task
-        self._make_event: Callable[[], Any] = library.Event
+            self._running = sys.modules["trio"].lowlevel.current_task
         self._task = self._running()
 
     def gone(self) -> bool:
@@ -146,21 +141,21 @@ class TaskParker:
     def wake(self) -> bool:
         """Let the task go on; False when its event loop is closed or not running."""
         try:
-            woken, self._woken = self._woken, True
-            event = self._event
-            if woken or event is None:
+            if self._event.is_set():
                 return self._runs()
             if self._rests():
-                event.set()
+                self._event.set()
             else:
-                self._post(event.set)
+                self._post(self._set)
         except _CLOSED:
-            self._woken = False
             return False
         return self._runs()
 
+    def _set(self) -> None:
+        self._event.set()
+
     def _runs(self) -> bool:
-        return self.loop.is_running() if hasattr(self.loop, "is_running") else not self.gone()
+        return not hasattr(self.loop, "is_running") or self.loop.is_running()
 
     def _rests(self) -> bool:
         """Return whether another task of the same event loop runs now.
@@ -179,35 +174,14 @@ class TaskParker:
             return False
         return running is not None and running is not self._task
 
-    async def travel(self, store: MemoryStore) -> bool:
-        """Ask a shared store and read its answer; False: the task is woken for it."""
-        await anyio.lowlevel.checkpoint()  # those that can join the queue now go along
-        trip = store.depart()
-        if trip is None:
-            return False
-        self._woken = True
-        try:
-            await anyio.wait_readable(trip.fileno())
-            trip.end()
-        except BaseException:
-            trip.abandon()
-            raise
-        finally:
-            self._woken = False
-        return True
-
     async def wait(self, seconds: float) -> None:
         """Rest until woken, at most ``seconds``."""
-        event = self._event = self._make_event()
-        if self._woken:  # what wakes it sets the flag first, and looks for the event then
-            await anyio.lowlevel.checkpoint()
-        elif seconds == inf:
-            await event.wait()
+        if seconds == inf:
+            await self._event.wait()
         else:
             with anyio.move_on_after(seconds):
-                await event.wait()
-        self._event = None
-        self._woken = False
+                await self._event.wait()
+        self._event = anyio.Event()
 
 
 def _answer(command: Take | Predict | Fit, store: MemoryStore, clock: Clock) -> Answer:
@@ -226,7 +200,6 @@ def run(flow: Flow, store: MemoryStore, clock: Clock, parker: ThreadParker) -> N
     Raises `ReentrantUse` where the thread would have to do something else first.
     """
     answer: Answer = None
-    asks = False
     try:
         while True:
             command = flow.send(answer)
@@ -234,29 +207,14 @@ def run(flow: Flow, store: MemoryStore, clock: Clock, parker: ThreadParker) -> N
                 command.refuse_blocking()
                 if command.until == inf and in_event_loop():
                     _refuse_waiting_for_own_tasks(store)
-                if not (asks and _travel(store)):
-                    parker.wait(max(command.until - clock.now(), TICK))
+                parker.wait(max(command.until - clock.now(), TICK))
                 answer = clock.now()
             else:
                 answer = _answer(command, store, clock)
-                asks = isinstance(answer, Wait) and answer.pending
     except StopIteration:
         return
     finally:
         flow.close()
-
-
-def _travel(store: MemoryStore) -> bool:
-    """Ask a shared store and read its answer; False: the answer comes another way."""
-    trip = store.depart()
-    if trip is None:
-        return False
-    try:
-        trip.end()
-    except BaseException:
-        trip.abandon()
-        raise
-    return True
 
 
 def _refuse_waiting_for_own_tasks(store: MemoryStore) -> None:
@@ -275,17 +233,14 @@ async def run_async(flow: Flow, store: MemoryStore, clock: Clock, parker: TaskPa
     Cancelling the task while it rests leaves the queue as if it had never come.
     """
     answer: Answer = None
-    asks = False
     try:
         while True:
             command = flow.send(answer)
             if isinstance(command, Park):
-                if not (asks and await parker.travel(store)):
-                    await parker.wait(max(command.until - clock.now(), TICK))
+                await parker.wait(max(command.until - clock.now(), TICK))
                 answer = clock.now()
             else:
                 answer = _answer(command, store, clock)
-                asks = isinstance(answer, Wait) and answer.pending
     except StopIteration:
         return
     finally:

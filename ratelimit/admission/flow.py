@@ -23,7 +23,7 @@ from ratelimit.limits import Amounts
 from ratelimit.stores.payments import Payment, Wait
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Take:
     """Pay; the answer is None, or the wait until it makes sense to ask again."""
 
@@ -32,7 +32,7 @@ class Take:
     """The call's rank in the queue, for stores that processes share."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Predict:
     """Tell the moment (float) before which a payment cannot go, after ``ahead``."""
 
@@ -40,14 +40,14 @@ class Predict:
     ahead: Amounts
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Fit:
     """Raise `RequestTooLarge` if a payment never fits; the answer is None."""
 
     payment: Payment
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Park:
     """Wait until woken, at most until ``until``; the answer is the time then.
 
@@ -106,9 +106,8 @@ def admit(
             if not pending:
                 until = min(until, deadline)
             time = yield Park(until, partial(queue.refuse_blocking, waiter))
-            now = time if isinstance(time, float) else now
-            if payment.paid and payment.admitted_at <= now:
-                return  # an answer to the head has admitted this call as well
+            if isinstance(time, float):
+                now = time
     finally:
         try:
             payment.withdrawn = not payment.paid

@@ -7,6 +7,7 @@ Must never read a request body or an answer.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf
 
 from ratelimit.admission.admission import Admission, Terms
@@ -86,23 +87,23 @@ class ModelFamily:
 
     def admit(self, payment: Payment, terms: Terms) -> None:
         """Wait in the calling thread until the call is paid."""
-        terms.prepare = self._prepare(terms)
+        terms = replace(terms, prepare=self._prepare(terms))
         while True:
             try:
                 return self.admission.admit(payment, terms)
             except RequestTooLarge as error:
                 self._raise_unless_retracted(error)
-            terms.again = True
+            terms = replace(terms, again=True)
 
     async def admit_async(self, payment: Payment, terms: Terms) -> None:
         """Wait in the calling task until the call is paid."""
-        terms.prepare = self._prepare(terms)
+        terms = replace(terms, prepare=self._prepare(terms))
         while True:
             try:
                 return await self.admission.admit_async(payment, terms)
             except RequestTooLarge as error:
                 self._raise_unless_retracted(error)
-            terms.again = True
+            terms = replace(terms, again=True)
 
     def _prepare(self, terms: Terms) -> Callable[[], float]:
         """Return what comes before each look of a head at the store."""

@@ -18,7 +18,7 @@ from ratelimit.locks import try_steps, wait_steps
 from ratelimit.stores.alone import OnOutage
 from ratelimit.stores.bucket import Bucket
 from ratelimit.stores.buckets import Buckets
-from ratelimit.stores.payments import NOTHING, Payment, Trip, Waiting
+from ratelimit.stores.payments import NOTHING, Payment, Waiting
 
 
 class Holdings:
@@ -135,13 +135,6 @@ class Holdings:
         :param wake: lets those of them that are paid by now go on, and the first one
             look at the store again.
         """
-
-    def depart(self) -> Trip | None:
-        """Send what the head asks, where answers come later.
-
-        None: the head rests until it is woken.
-        """
-        return None
 
     def mark(self) -> None:
         """Let payments carry marks from now on: headers are listened to."""

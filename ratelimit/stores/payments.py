@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from types import MappingProxyType
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from ratelimit.stores.bucket import DEFERRING, Bucket
 
@@ -39,19 +39,6 @@ class Asked(NamedTuple):
     """After this moment the call must not go."""
     thread: int
     """The thread in which it waits."""
-
-
-class Trip(Protocol):
-    """What the head of a queue has sent to a shared store itself."""
-
-    def fileno(self) -> int:
-        """Return the number of the socket that can be read when the answer is there."""
-
-    def end(self) -> None:
-        """Take the answer; whoever has not waited until it can be read waits here."""
-
-    def abandon(self) -> None:
-        """Let the store get the answer in another way: the head waits no longer."""
 
 
 Waiting = Callable[[int], Sequence[Asked]]

@@ -91,7 +91,7 @@ def place_of(store: str) -> Place:
 def look_at_server(link: Link) -> list[QuotaShown]:
     """Return what the quota in a server shows now."""
     # redis is of an extra.
-    from ratelimit.stores.redis.line import LinkError  # noqa: PLC0415
+    from ratelimit.stores.redis.link import LinkError  # noqa: PLC0415
     from ratelimit.stores.redis.look import look as look_there  # noqa: PLC0415
 
     try:

@@ -19,8 +19,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 from redis.retry import Retry
 
-from ratelimit.stores.redis.line import Line, LinkError
-
 TIMEOUT: Final = 1.0
 """Seconds after which a server that does not answer is lost."""
 PAUSE: Final = 0.02
@@ -32,6 +30,10 @@ FAILURES: Final = (RedisError, RedisClusterException, OSError)
 """What redis-py raises where a server cannot be used."""
 
 SCRIPT: Final = (files(__package__) / "step.lua").read_text("utf-8")
+
+
+class LinkError(OSError):
+    """The server cannot be reached or refuses; the step may have been taken."""
 
 
 class Link:
@@ -94,22 +96,6 @@ class Link:
         except FAILURES as error:
             raise LinkError(f"{type(error).__name__}: {error}") from error
 
-    def line(self, key: str) -> Line | None:
-        """Return a connection for the heads of a queue; None: there can be none now.
-
-        Connects, in the calling thread. A cluster has no one connection for a key.
-        """
-        pool = getattr(self._client, "connection_pool", None)
-        if pool is None:
-            return None
-        connection = pool.connection_class(**pool.connection_kwargs)
-        start = b"".join(connection.pack_command("EVALSHA", self._digest, 1, key, b""))
-        try:
-            connection.connect()
-        except FAILURES:
-            return None  # the steps go by the client, which says what is wrong
-        return Line(connection, start.removesuffix(b"$0\r\n\r\n"))
-
     def _send(self, command: str, script: str, key: str, ask: bytes) -> bytes:
         reply = self._client.execute_command(command, script, 1, key, ask, NEVER_DECODE=True)
         if not isinstance(reply, bytes):
@@ -145,11 +131,6 @@ class AddressedClient:
             )
             self._pid = os.getpid()
         return self._client
-
-    @property
-    def connection_pool(self) -> Any:
-        """Where its connections come from."""
-        return self._now().connection_pool
 
     def execute_command(self, *arguments: Any, **options: Any) -> Any:
         """Send a command and return its reply."""

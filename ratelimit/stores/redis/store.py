@@ -34,8 +34,8 @@ from ratelimit.stores.payments import (
 )
 from ratelimit.stores.redis import wire
 from ratelimit.stores.redis.copy import Step
-from ratelimit.stores.redis.line import LinkError
-from ratelimit.stores.redis.trips import TravellingStore, Trip
+from ratelimit.stores.redis.link import LinkError
+from ratelimit.stores.redis.tied import TiedStore
 from ratelimit.stores.redis.wire import Call, Change, Grant, Reply
 
 T = TypeVar("T")
@@ -52,12 +52,13 @@ REMEMBERED_SECONDS: Final = 3_600.0
 """Seconds after which what a quota says of the server's level is worth nothing more."""
 
 
-class RedisStore(TravellingStore):
+class RedisStore(TiedStore):
     """Takes from all buckets of one family in one step, for all processes."""
 
     _answer: tuple[Payment, Wait] | None = None  # for the head that asked last
     _waiting: Waiting | None = None
     _wake: Callable[[int], object]
+    _asking = False  # whether a head waits for its first answer, or for a new one
     _asking_since: float | None = None
     _looking = False  # whether somebody wants to know the levels
 
@@ -121,29 +122,10 @@ class RedisStore(TravellingStore):
                 self._lose(LinkError("the server does not answer"), now)
                 return self._take_now(payment, now)
             self._asking_since = now if since is None else since
+            self._asking = True
             self._courier.start()
+            self._courier.ring(now)
         return wait
-
-    def depart(self) -> Trip | None:
-        """Send a step for the head that asks; None: it is woken for its answer."""
-        if self._asking_since is None or self._waiting is None:
-            return None  # somebody else has asked for it meanwhile
-        trip = None
-        for entered in self._try_connection:
-            if entered:
-                break
-            self._ask_courier()
-            return None
-        try:
-            asked = self._asked()
-            if self._line is not None and asked:
-                self._looking = False
-                trip = self._depart(asked)
-        finally:
-            self._courier.connection.release()
-        if trip is None:
-            self._ask_courier()
-        return trip
 
     def not_before(
         self, payment: Payment, now: float, ahead: Mapping[str, float] = NOTHING
@@ -171,26 +153,15 @@ class RedisStore(TravellingStore):
         """Return when the next step is due, in seconds of the caller's clock."""
         if self.is_lost:
             return self._alone.again_at
-        if self._step is not None:
-            return now if self._trip is None else self._trip.until
         if self._asking or self._looking:
             return now
         return self._send_by
 
     def serve(self) -> None:
         """Take one step for the queue that is followed, and wake its head."""
-        asks = self._asking
         self._asking = self._looking = False
-        self.step(self._asked(), patient=True)
-        self._served()
-        if asks:
-            self._lay_line()
-
-    def _asked(self) -> list[Asked]:
         asked = [] if self._waiting is None else self._waiting(MOST_CALLS)
-        return [one for one in asked if not one.payment.paid]
-
-    def _served(self) -> None:
+        self.step([one for one in asked if not one.payment.paid])
         self._asking_since = None
         if self._waiting is not None:
             self._wake(MOST_CALLS)

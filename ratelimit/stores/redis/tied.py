@@ -7,10 +7,10 @@ lost or back; `alone.py` has the arithmetic of an outage. Must never take or set
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from ratelimit.limits import Limits
-from ratelimit.locks import reentrant_use, try_steps
+from ratelimit.locks import reentrant_use
 from ratelimit.stores.alone import ASK_SECONDS, Alone, OnOutage
 from ratelimit.stores.bucket import DEFERRING
 from ratelimit.stores.buckets import Buckets
@@ -18,23 +18,14 @@ from ratelimit.stores.payments import Asked
 from ratelimit.stores.redis import wire
 from ratelimit.stores.redis.copy import Copy, Foreign, Step
 from ratelimit.stores.redis.courier import Courier
-from ratelimit.stores.redis.line import Line, LinkError
-from ratelimit.stores.redis.link import Link
-from ratelimit.stores.redis.wire import Change, Reply, Seed
+from ratelimit.stores.redis.link import Link, LinkError
+from ratelimit.stores.redis.wire import Change, Reply
 from ratelimit.stores.written import is_opinion, limits_of, text_of
 
 T = TypeVar("T")
 
 REMEMBERED_SECONDS: Final = 3_600.0
 """Seconds after which what a quota says of the server's level is worth nothing more."""
-
-
-class Way(Protocol):
-    """How a step goes that a head has sent itself; see `trips.py`."""
-
-    line: Line
-    until: float
-    """From then on it is sent again, in seconds of the caller's clock."""
 
 
 class TiedStore(Copy):
@@ -59,9 +50,6 @@ class TiedStore(Copy):
         self._link = link
         self._key = key
         self._courier = Courier(self)
-        self._try_connection = try_steps(self._courier.connection)
-        self._line: Line | None = None  # for heads that send their step themselves
-        self._trip: Way | None = None  # of the step that a head has sent itself
         self._notice = ""  # what is to be said when somebody takes
         self._join()
 
@@ -104,37 +92,20 @@ class TiedStore(Copy):
         """Take the next step."""
         raise NotImplementedError
 
-    def step(
-        self, asked: Sequence[Asked] = (), *, keeps_ticket: bool = False, patient: bool = False
-    ) -> None:
+    def step(self, asked: Sequence[Asked] = (), *, keeps_ticket: bool = False) -> None:
         """Take one step; a lost server stays lost, or is back after it.
 
         Called by the courier, or by a thread that waits for the answer. One at a time.
-
-        :param patient: whether to leave it when a head is on its way with another one.
         """
         with self._courier.connection:
-            if patient and self._trip is not None and self._time() < self._trip.until:
-                return
             try:
                 if self._step is not None:  # its reply was lost: it goes again as it was
-                    self._recall()
                     self._send(self._step)
-                    self._served()
-                calls = [] if self.is_lost else [one for one in asked if not one.payment.paid]
-                self._send(self._locked(self._made, calls, keeps_ticket))
+                if self.is_lost:
+                    asked = ()
+                self._send(self._locked(self._made, asked, keeps_ticket))
             except LinkError as error:
                 self._locked(self._lose, error, self._time())
-
-    def _recall(self) -> None:
-        """Let a head that is on its way wait no longer for its answer."""
-        trip, self._trip = self._trip, None
-        if trip is not None:
-            self._line = None
-            trip.line.shut()
-
-    def _served(self) -> None:
-        """Let those go on that the last step has admitted."""
 
     def leave(self, until: float) -> None:
         """Send what is left, and take this process out of the quota.
@@ -155,7 +126,6 @@ class TiedStore(Copy):
 
     def _finish(self) -> None:
         if self._step is not None:
-            self._recall()
             self._send(self._step)
         while self.is_lost or self._changes:
             self._send(self._locked(self._made, (), False))
@@ -169,8 +139,17 @@ class TiedStore(Copy):
         seed = None
         for _ in range(3):
             sent = self._time()
+            ask = wire.packed_step(
+                step.own,
+                step.changes,
+                () if step.given_up else step.calls,
+                sent,
+                seed=seed,
+                keeps_ticket=step.keeps_ticket,
+                ends=step.ends,
+            )
             try:
-                reply = wire.reply_of(self._link.step(self._key, self._packed(step, sent, seed)))
+                reply = wire.reply_of(self._link.step(self._key, ask))
             except ValueError as error:
                 raise LinkError(str(error)) from None
             if reply is not None:
@@ -179,17 +158,6 @@ class TiedStore(Copy):
         if reply is None:
             raise LinkError("the quota is emptied again and again")
         self._locked(self._answered, step, reply, sent, self._time())
-
-    def _packed(self, step: Step, sent: float, seed: Seed | None = None) -> bytes:
-        return wire.packed_step(
-            step.own,
-            step.changes,
-            () if step.given_up else step.calls,
-            sent,
-            seed=seed,
-            keeps_ticket=step.keeps_ticket,
-            ends=step.ends,
-        )
 
     def _answered(self, step: Step, reply: Reply, sent: float, received: float) -> None:
         """Take a reply, with the lock held."""
@@ -244,7 +212,6 @@ class TiedStore(Copy):
         if self._step is not None:
             self._step.given_up = True
         self.is_lost = True
-        self._recall()
         if self._outage:
             self._alone.again_at = now + ASK_SECONDS
             return
