@@ -152,6 +152,23 @@ def test_limits_that_were_learned_still_count() -> None:
     lease.close()
 
 
+def test_a_store_that_is_at_work_holds_them_as_soon_as_it_is_free() -> None:
+    """What is replaced meanwhile is neither lost nor mixed with the former limits."""
+    limiter = RateLimiter(tpm=10_000)
+    lease = limiter.acquire_sync(tokens=10)
+    lease.observe({"x-ratelimit-limit-tokens": "5000", "x-ratelimit-remaining-tokens": "4990"})
+    assert limiter.limits() == Limits(tpm=5_000)
+    family = limiter._engine.only
+    assert family is not None
+    store = family.admission.store
+    with store._lock:
+        limiter.replace(tpm=3_000)
+        limiter.replace(tpm=4_000)
+    lease.settle(tokens=10)
+
+    assert limiter.limits() == store.given == Limits(tpm=4_000)
+
+
 def test_a_limiter_by_model_changes_what_is_named() -> None:
     """The others keep their limits, and what was never given is refused in words."""
     limiter = RateLimiter(limits={"gpt-4o": Limits(rpm=5), "*": Limits(rpm=9)})

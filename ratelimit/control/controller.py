@@ -173,10 +173,10 @@ class Controller:
         """Hold what a user gives, as far as answers have shown no lower limits."""
         store = self._admission.store
         with self._lock:
-            before = store.limits
+            before, limits = store.limits, self._seen.to_hold(given, given, now) or given
             store.give(given, now)
-            store.replace(self._limits(now) or given, now)
-            self._reports.limits(before, store.limits, "given")
+            store.replace(limits, now)
+            self._reports.limits(before, limits, "given")
 
     def _concluded(
         self, about: Conclusion, before: str | int | None, after: str | int | None
