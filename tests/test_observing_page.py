@@ -11,10 +11,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ratelimit import events
+import pytest
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from prometheus_client import CollectorRegistry
+
+from ratelimit import RateLimiter, events
 from ratelimit.events import Event
 from ratelimit.telemetry.instruments import SCOPE, Instruments
-from ratelimit.testing import FakeOpenAI
+from ratelimit.telemetry.opentelemetry import instrument
+from ratelimit.testing import FakeOpenAI, ThreadClock
+from tests.answers import refuse
+from tests.test_demo_readme import RUN_EACH
+
+Metrics = dict[str, set[str]]
+"""The labels of each metric, by its name."""
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "observing.md").read_text(encoding="utf-8")
@@ -22,14 +33,20 @@ DASHBOARD = json.loads((DOCS / "grafana.json").read_text(encoding="utf-8"))
 
 
 def test_the_programs_run(tmp_path: Path) -> None:
-    """One after the other as they are read, and the log says what the page says."""
+    """Each on its own, at any free port, and the first prints what the page says."""
     programs = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    program = tmp_path / "observing.py"
-    program.write_text("\n".join(programs).replace("9464", "0"), encoding="utf-8")
+    texts = [program.replace("9464", "0") for program in programs]
     with FakeOpenAI(latency=0.01).serve() as base_url:
         done = subprocess.run(
-            [sys.executable, str(program)],
-            env={**os.environ, "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "sk-secret"},
+            [sys.executable, "-c", RUN_EACH],
+            input=json.dumps(texts),
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(DOCS.parent),
+                "OPENAI_BASE_URL": base_url,
+                "OPENAI_API_KEY": "sk-secret",
+            },
             capture_output=True,
             check=False,
             encoding="utf-8",
@@ -52,6 +69,76 @@ def test_every_event_is_on_the_page() -> None:
     }
 
     assert {name for pair in named for name in pair if name} >= kinds
+
+
+METRIC = re.compile(r"\bratelimit_client_\w+")
+LABEL = re.compile(r"(?:(?<=by \()|(?<=, )|(?<=\{))(ratelimit_\w+|le)(?=[,)=])")
+
+
+@pytest.fixture(scope="module")
+def scrape() -> Metrics:
+    """What Prometheus gets of a limiter that has admitted, held up and been refused."""
+    registry = CollectorRegistry()
+    provider = MeterProvider([PrometheusMetricReader(registry=registry)])
+    limiter = RateLimiter(rpm=500, tpm=600, clock=ThreadClock())
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi!"}], "max_tokens": 9}
+    try:
+        with instrument(limiter, meter_provider=provider):
+            with limiter.reserve(body) as lease:
+                lease.settle({"usage": {"prompt_tokens": 9, "completion_tokens": 1}})
+            limiter.acquire_sync(tokens=600).close()
+            refuse(limiter)
+            assert events.flush(10)
+            found: Metrics = {}
+            for metric in registry.collect():
+                for sample in metric.samples:
+                    found.setdefault(sample.name, set()).update(sample.labels)
+            return found
+    finally:
+        provider.shutdown()
+
+
+def test_every_query_finds_its_metric_and_labels(scrape: Metrics) -> None:
+    """Panels, the variable of the dashboard and the alerts of the page ask for nothing
+    that a real exporter does not show.
+    """
+    panels = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+    variables = [one["query"] for one in DASHBOARD["templating"]["list"]]
+    (alerts,) = re.findall(r"Alerts .*?```\n(.*?)```", PAGE, re.DOTALL)
+    queries = [*panels, *variables, *alerts.splitlines()]
+    missing = {
+        (metric, label)
+        for query in queries
+        for metric in METRIC.findall(query)
+        for label in LABEL.findall(query) or [""]
+        if metric not in scrape or label not in {"", *scrape[metric]}
+    }
+
+    assert missing == set()
+    assert len(queries) > 10
+
+
+def test_grafana_can_draw_the_dashboard() -> None:
+    """Panels and queries have what Grafana's schema asks for, and do not overlap.
+
+    The keys are those of its schema, version 39.
+    """
+    known = {one["name"] for one in DASHBOARD["templating"]["list"]}
+    cells = [
+        (x, y)
+        for panel in DASHBOARD["panels"]
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+
+    assert DASHBOARD.keys() >= {"title", "uid", "schemaVersion", "time", "templating", "panels"}
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+    for panel in DASHBOARD["panels"]:
+        assert panel.keys() >= {"id", "type", "title", "gridPos", "datasource", "targets"}
+        references = [target["refId"] for target in panel["targets"]]
+        assert len(references) == len(set(references))
+        assert set(re.findall(r"\$\{?(\w+)", json.dumps(panel))) <= known
 
 
 class Meter:

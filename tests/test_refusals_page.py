@@ -5,6 +5,7 @@ gives leads to a section, and each section's setting ends the 429s that it is ab
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import subprocess
@@ -23,13 +24,14 @@ from ratelimit.events import Refused, reports
 from ratelimit.feedback import finality
 from ratelimit.testing import FakeOpenAI, Latency, VirtualClock
 from tests.answers import refused_for
+from tests.test_demo_readme import RUN_EACH
 
 PAGE = Path(__file__).parent.parent / "docs" / "refusals.md"
 TEXT = PAGE.read_text("utf-8")
 PROGRAMS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = re.findall(r"```\n((?:ratelimit|export) .*?)```", TEXT, re.DOTALL)
-SETTINGS = re.findall(r"^limiter = (RateLimiter\(.*\))$", TEXT, re.MULTILINE)[1:]
-"""The cures, in the order of the page; the first limiter is only looked at."""
+SETTINGS = re.findall(r"^limiter = (RateLimiter\(.*\))$", TEXT, re.MULTILINE)[2:]
+"""The cures, in the order of the page; the first two limiters are only looked at."""
 ROWS = re.findall(r'^\| "(.*?)" \| (.*) \|$', TEXT, re.MULTILINE)
 """What the log's line says, and the links beside it."""
 PLAIN = "RateLimiter(rpm=500, tpm=30_000)"
@@ -161,19 +163,19 @@ def served(command: str) -> Iterator[str]:
 
 
 def test_the_programs_run_against_the_server_of_the_page(tmp_path: Path) -> None:
-    """One after the other as they are read, at the address that the command serves."""
+    """Each on its own, at the address that the command serves."""
     serve, export = COMMANDS
-    program = tmp_path / "refusals.py"
-    program.write_text("\n".join(PROGRAMS), encoding="utf-8")
     with served(serve) as url:
         done = subprocess.run(
             [
                 "sh",
                 "-ec",
-                f'{export.replace("http://127.0.0.1:8080/v1", url)}"$0" "$1"',
+                f'{export.replace("http://127.0.0.1:8080/v1", url)}"$0" -c "$1"',
                 sys.executable,
-                str(program),
+                RUN_EACH,
             ],
+            input=json.dumps(PROGRAMS),
+            cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(PAGE.parents[1])},
             capture_output=True,
             check=False,

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = ("ratelimit", "ratelimit.events", "ratelimit.testing")
@@ -44,14 +45,8 @@ class Page(HTMLParser):
 Site = dict[Path, Page]
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """The pages of the site, as `make docs` builds it."""
-    for package in ("sphinx", "furo", "myst_parser"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed: pip install -e '.[docs]'")
-
-    folder = tmp_path_factory.mktemp("site")
+def build(folder: Path) -> None:
+    """Build the site, as `make docs` does."""
     (command,) = re.findall(
         r"^\t\$\(BIN\)/(sphinx-build .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE
     )
@@ -66,6 +61,22 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
         timeout=200,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """The pages of the site, which the first of all test processes builds."""
+    for package in ("sphinx", "furo", "myst_parser"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: pip install -e '.[docs]'")
+
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder, done = shared / "site", shared / "site.built"
+    with FileLock(shared / "site.lock"):
+        if not done.exists():
+            build(folder)
+            done.touch()
     return {path: Page(path) for path in folder.rglob("*.html")}
 
 
