@@ -35,6 +35,7 @@ from ratelimit.reservation import (
     Reservation,
     admit_by_hand,
     body_of,
+    calls_of,
     deadline_of,
     reservation_of,
 )
@@ -169,8 +170,7 @@ class RateLimiter:
             that the texts which the function returns or yields are the whole answer,
             and counts them where there is no usage.
         """
-        deadline_of(timeout, 0.0)
-        return decorator(self._engine, request, timeout, self._engine.patience(priority), settle)
+        return decorator(calls_of(self._engine, timeout, priority), request, settle)
 
     def reserve(
         self,

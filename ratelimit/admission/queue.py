@@ -33,7 +33,7 @@ from typing import Protocol, TypeVar
 from ratelimit.admission.ahead import Ahead
 from ratelimit.errors import ReentrantUse
 from ratelimit.locks import reentrant_use, try_steps, wait_steps
-from ratelimit.stores.payments import Asked, Payment
+from ratelimit.stores.payments import NOTHING, Asked, Payment
 
 T = TypeVar("T")
 
@@ -59,10 +59,13 @@ class Waiter:
     :param prepare: called before the head looks at the store, each time: more may be
         known of the server by then. Returns in how many seconds to look again.
     :param deadline: after this moment it must not go, in seconds like ``rank``.
+    :param elsewhere: whether it may go elsewhere as well: then nothing of its payment
+        is certain to be taken here.
     """
 
     __slots__ = (
         "deadline",
+        "elsewhere",
         "left",
         "parker",
         "patience",
@@ -83,9 +86,11 @@ class Waiter:
         patience: float = 0.0,
         prepare: Callable[[], float] | None = None,
         deadline: float = inf,
+        elsewhere: bool = False,
     ) -> None:
         self.rank = rank
         self.deadline = deadline
+        self.elsewhere = elsewhere
         self.payment = payment
         self.parker = parker
         self.patience = patience
@@ -169,7 +174,8 @@ class Queue:
         serial = next(self._serial)
         entry = (waiter.rank, serial, waiter)
         sums = self._ahead.of(waiter.patience)
-        length = sums.write(waiter.rank, serial, waiter.payment.least) if sums else 0
+        least = NOTHING if waiter.elsewhere else waiter.payment.least
+        length = sums.write(waiter.rank, serial, least) if sums else 0
         loop = waiter.parker.loop
         if loop is not None:
             self._loops.setdefault(loop, waiter.parker)

@@ -3,7 +3,7 @@
 Owns the room's face.
 """
 
-from ratelimit.reservation.making import admit_by_hand, body_of, reservation_of
+from ratelimit.reservation.making import admit_by_hand, body_of, calls_of, reservation_of
 from ratelimit.reservation.waiting import CallReservation, Reservation, deadline_of
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Reservation",
     "admit_by_hand",
     "body_of",
+    "calls_of",
     "deadline_of",
     "reservation_of",
 ]

@@ -6,7 +6,7 @@ given by hand. Must never wait.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ratelimit.arguments import OPTIONS, cost_by_hand, similar
@@ -95,3 +95,16 @@ def reservation_of(
         patience=engine.patience(priority),
         endpoint=endpoint,
     )
+
+
+def calls_of(
+    engine: Engine, timeout: float | None, priority: str | float
+) -> Callable[[Mapping[str, Any], str], CallReservation]:
+    """Return what makes the reservation of a body, for a decorated function's name."""
+    deadline_of(timeout, 0.0)
+    patience = engine.patience(priority)
+
+    def reserving(body: Mapping[str, Any], site: str) -> CallReservation:
+        return CallReservation(engine, body, timeout=timeout, patience=patience, site=site)
+
+    return reserving
