@@ -116,10 +116,7 @@ class Route:
             lease = None
             standing, now = send.standing, self._core.clock.now()
             verdict, answered, failure = yield from self._attempt(send)
-            if send.lease is not None:
-                send.lease.note(verdict)
-            else:
-                standing.end(send.model, verdict, now, self._core.clock.now())
+            self._note(send, verdict, now)
             if verdict.excludes:
                 self._excluded.add(standing.member.name)
             if not verdict.moves or moves <= 0 or not self._can_move(send, verdict):
@@ -133,6 +130,13 @@ class Route:
                 yield Drop(answered.response)
                 answered = None
             self._failed = answered, failure
+
+    def _note(self, send: Send, verdict: Verdict, sent_at: float) -> None:
+        """Take note of what an attempt has shown of its member."""
+        if send.lease is None:
+            send.standing.end(send.model, verdict, sent_at, self._core.clock.now())
+        else:
+            send.lease.note(verdict)
 
     def _lease_around(self) -> AdmittedMemberLease | None:
         """Return the lease of this pool around the call, if it has one to use."""
@@ -201,10 +205,7 @@ class Route:
         except Exception as error:  # noqa: BLE001  # it is raised again where no other member is asked
             return of_error(error), None, error
         except BaseException as error:
-            verdict = of_error(error)
-            if send.lease is None:
-                now = self._core.clock.now()
-                standing.end(send.model, verdict, now, now)
+            self._note(send, of_error(error), self._core.clock.now())
             raise
         finally:
             if send.lease is not None and send.lease.claim():  # no attempt has used it
