@@ -14,7 +14,7 @@ from openai import AsyncOpenAI
 from ratelimit import Member, Pool, RateLimiter
 from ratelimit.testing import FakeOpenAI, VirtualClock
 
-HELLO = [{"role": "user", "content": "Hello there."}]
+HELLO: Any = [{"role": "user", "content": "Hello there."}]
 
 
 def fake_client(server: FakeOpenAI, host: str = "fake", key: str = "any") -> AsyncOpenAI:
