@@ -320,6 +320,27 @@ def test_reserve_and_the_decorator_name_the_member() -> None:
     assert [place.answered for place in places] == [1, 1]
 
 
+def test_a_decorated_call_that_is_moved_uses_its_admission_once() -> None:
+    """The first attempt has the decorator's lease, the next one waits for its own."""
+    clock = VirtualClock()
+    places = sites(clock, "a", "b")
+    pool = pool_of(*(place.member() for place in places))
+    client = pool.client()
+    places[0].server.inject("500", count=1)
+
+    @pool
+    async def asked(**request: Any) -> Any:
+        return await client.chat.completions.create(**request)
+
+    async def main() -> None:
+        await asked(model="gpt-4o", messages=HELLO)
+
+    clock.run(main)
+    assert pool.statistics().moved == 1
+    assert pool.statistics().in_flight == 0
+    assert [place.limiter.statistics().families["*"].admitted for place in places] == [1, 1]
+
+
 def test_sync_clients_have_a_sync_pool() -> None:
     """Threads use `OpenAI`, and their members' clients are sync."""
     server = FakeOpenAI(latency=0.01)

@@ -19,6 +19,7 @@ from ratelimit.errors import LimiterError, RequestTooLarge
 from ratelimit.feedback import read_error
 from ratelimit.lease import AdmittedLease
 from ratelimit.limiter import RateLimiter
+from ratelimit.pool import Pool
 
 _RAW: Final[Any] = {"headers": {"X-Stainless-Raw-Response": "true"}}
 """What ``with_raw_response`` sets: the SDK then hands over the HTTP answer, without
@@ -41,9 +42,16 @@ class Asker:
     """Asks the requests of one run, any number of them at a time."""
 
     def __init__(
-        self, client: Any, limiter: RateLimiter, priority: str | float, patience: float | None
+        self,
+        client: Any,
+        limiter: RateLimiter | Pool,
+        priority: str | float,
+        patience: float | None,
     ) -> None:
-        self._client = limiter.wrap(client, priority=priority)
+        # A pool's client is the pool's own: it goes to the members as it is.
+        self._client = (
+            client if isinstance(limiter, Pool) else limiter.wrap(client, priority=priority)
+        )
         self._limiter = limiter
         self._priority = priority
         self._failures = Failures(patience)

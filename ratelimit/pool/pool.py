@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Never, TypeVar, overload
 
 from ratelimit.arguments import cost_by_hand, spelled
+from ratelimit.control.engine import Engine
+from ratelimit.control.family import ModelFamily
 from ratelimit.errors import InvalidArgument
 from ratelimit.integrations.decorator import decorator
 from ratelimit.integrations.settlement import SettleBy
 from ratelimit.integrations.wrapping import wrap
-from ratelimit.limits import amount_of
+from ratelimit.limits import Limit, Limits, amount_of
 from ratelimit.pool.core import Core
 from ratelimit.pool.leases import MemberLease
 from ratelimit.pool.members.member import Member, engine_of
@@ -272,6 +274,26 @@ class Pool:
         call = self._call(request, body, price, timeout, priority, endpoint)
         return call.admit_now()
 
+    def limits(self, *models: str) -> Limits:
+        """Return what calls of these models must fit now, summed over the members.
+
+        :param models: all models by default. Limits that several of them share, or
+            several members, count once.
+        """
+        families = {
+            id(family): family
+            for member in self.members
+            for model in models or ("",)
+            if (own := member.serves(model)) is not None
+            for family in families_of(engine_of(member), own)
+        }
+        sums: dict[tuple[str, float], float] = {}
+        for family in families.values():
+            for limit in family.admission.store.limits:
+                key = limit.name, limit.per
+                sums[key] = sums.get(key, 0.0) + limit.amount
+        return Limits(*(Limit(name, amount, per) for (name, per), amount in sums.items()))
+
     def statistics(self) -> PoolStatistics:
         """Return a snapshot: each member, what it has served, and who waits."""
         return statistics_of(self._core)
@@ -299,6 +321,11 @@ class Pool:
             "a pool cannot be pickled, as its clients and limiters cannot; make one in each"
             ' process, its limiters with store="file:..." or "redis://..."'
         )
+
+
+def families_of(engine: Engine, model: str) -> list[ModelFamily]:
+    """Return the family of a model, or all families where none is named."""
+    return [engine.family(model)] if model else list(engine.families().values())
 
 
 def _members(members: object) -> list[Member]:

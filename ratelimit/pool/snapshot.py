@@ -12,7 +12,7 @@ from ratelimit.events.records import name_of
 from ratelimit.pool.core import Core
 from ratelimit.pool.members.member import engine_of
 from ratelimit.pool.members.standing import Standing
-from ratelimit.statistics import Explanation, Statistics
+from ratelimit.statistics import Explanation, FamilyStatistics, Statistics
 from ratelimit.statistics import explanation_of as explained
 from ratelimit.statistics import statistics_of as counted
 
@@ -42,6 +42,18 @@ class PoolStatistics:
     """Calls in the pool's queues."""
     moved: int
     """Attempts that went on to another member."""
+
+    @property
+    def families(self) -> dict[str, FamilyStatistics]:
+        """All families of all limiters, by "member: family"."""
+        found: dict[int, tuple[str, Statistics]] = {}
+        for name, one in self.members.items():
+            found.setdefault(id(one.limiter), (name, one.limiter))
+        return {
+            f"{name}: {family}": figures
+            for name, limiter in found.values()
+            for family, figures in limiter.families.items()
+        }
 
     @property
     def in_flight(self) -> int:

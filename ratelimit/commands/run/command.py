@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
+from ratelimit import Pool, RateLimiter
 from ratelimit.batch.files import same_file
 from ratelimit.batch.journal import Done, Journal
 from ratelimit.batch.requests import read_endpoint
@@ -22,12 +25,14 @@ from ratelimit.batch.survey import Source, Survey
 from ratelimit.commands import CommandError
 from ratelimit.commands.figures import check_writable
 from ratelimit.commands.run.forecast import show_forecast
+from ratelimit.commands.run.pool_file import read_pool
 from ratelimit.commands.run.session import Session
 from ratelimit.commands.run.settings import RunSettings, make_limiter
 from ratelimit.commands.run.summary import show_nothing_to_do
 from ratelimit.commands.secrets import Address, Secrets, environment_secrets, read_key
 from ratelimit.commands.show import Notes, say
 from ratelimit.errors import InvalidArgument, LimiterError
+from ratelimit.pool.requests import BASE
 
 
 def run(settings: RunSettings) -> int:
@@ -50,17 +55,51 @@ def run(settings: RunSettings) -> int:
             f"{settings.output} is the file of requests; give the results a file of their own"
         )
 
+    if settings.pool is not None:
+        return _run_pool(settings, settings.pool)
+
     key = read_key()
     given = settings.base_url
     address = Address.read(
         given if given is not None else os.environ.get("OPENAI_BASE_URL") or None
     )
     secrets = Secrets([key, *address.secrets, *environment_secrets(os.environ)])
+    return _run(settings, secrets, address, key, partial(make_limiter, settings))
+
+
+def _run_pool(settings: RunSettings, path: Path) -> int:
+    """Run over the members of a pool's file."""
+    sessions: list[Session] = []
+
+    async def on_response(response: object) -> None:
+        for session in sessions:
+            await session.on_response(response)
+
+    found = read_pool(path, on_response)
+    secrets = Secrets([*found.secrets, *environment_secrets(os.environ)])
+    address = Address(BASE, "every member of the pool", remedy="set the variables of the keys")
+    return _run(settings, secrets, address, "", lambda _: found.pool, sessions)
+
+
+def _run(
+    settings: RunSettings,
+    secrets: Secrets,
+    address: Address,
+    key: str,
+    limiter_of: Callable[[Survey], RateLimiter | Pool],
+    sessions: list[Session] | None = None,
+) -> int:
+    """Ask what is left; return the exit status.
+
+    :param sessions: the session is added there before it sends.
+    """
     console = Notes()
-    with _masked(secrets), Journal(settings.output) as journal:
+    output = settings.output
+    assert output is not None  # noqa: S101  # `run` has checked it
+    with _masked(secrets), Journal(output) as journal:
         source = _source(settings, journal.done)
         survey = _usable(source.survey())
-        limiter = make_limiter(settings, survey)
+        limiter = limiter_of(survey)
         if journal.healed:
             say(console, journal.healed)
         if journal.done.asked_again:  # by a run that was killed
@@ -69,6 +108,8 @@ def run(settings: RunSettings) -> int:
             return show_nothing_to_do(settings, survey, journal.done)
 
         session = Session(settings, journal, source, survey, limiter, console, address, secrets)
+        if sessions is not None:
+            sessions.append(session)
         status = session.run(key)
         if settings.retry_failed:
             _tidy(journal, console)
