@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from ratelimit.admission import drivers
 from ratelimit.admission.admission import Admission, Terms, rank_of
@@ -33,25 +33,37 @@ NO_MORE: Final = Wait(inf, inf)
 class Place:
     """One member's buckets, and what the call would pay there.
 
+    :param order: the places are looked at by what it returns, the lowest first.
     :param opens: returns from which moment on the call may go there, at the time it is
         called with; inf: only when the pool wakes the call.
     :param prepare: called before each look at the store; see `Terms.prepare`.
     :param retracts: whether a call that is too large may ask once more.
     """
 
-    __slots__ = ("_waiter", "admission", "error", "opens", "payment", "prepare", "retracts")
+    __slots__ = (
+        "_waiter",
+        "admission",
+        "error",
+        "opens",
+        "order",
+        "payment",
+        "prepare",
+        "retracts",
+    )
 
     def __init__(
         self,
         admission: Admission,
         payment: Payment,
         *,
+        order: Callable[[], Any],
         opens: Callable[[float], float],
         prepare: Callable[[], float],
         retracts: Callable[[RequestTooLarge], bool],
     ) -> None:
         self.admission = admission
         self.payment = payment
+        self.order = order
         self.opens = opens
         self.prepare = prepare
         self.retracts = retracts
@@ -101,7 +113,6 @@ class Several:
     """A call, and the places where it may go; what a driver asks is answered by them.
 
     :param queue: of all calls that may go to the same members.
-    :param places: the preferred ones first.
     """
 
     def __init__(self, queue: Queue, places: Sequence[Place], clock: Clock) -> None:
@@ -196,7 +207,7 @@ def _look(places: Sequence[Place], now: float) -> Generator[Take, Wait | float |
     preferred member has its say first.
     """
     until, sure = inf, inf
-    for place in places:
+    for place in sorted(places, key=lambda place: place.order()):
         if place.error is not None:
             continue
         opens = place.opens(now)

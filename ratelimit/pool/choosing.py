@@ -6,7 +6,7 @@ takes the first choice that is open and can pay.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ratelimit.control.family import ModelFamily
 from ratelimit.pool.leases import MemberReservation
@@ -32,6 +32,10 @@ class MemberChoice(Choice):
     def family(self) -> ModelFamily:
         """The family of models that the call belongs to there."""
         return self._family
+
+    def order(self) -> tuple[float, bool, float, float]:
+        """Return what it is looked at by, the lowest first."""
+        return self._rules.order(self)
 
     def opens(self, now: float) -> float:
         """Return from when on the call may go there."""
@@ -61,9 +65,18 @@ class Rules:
     :param arrival: of the call, in seconds of the pool's clock.
     :param home: the member that has its prompt cached, by name, if any.
     :param affinity: seconds that the call waits for that one.
+    :param virtual: returns the turn of the member that was chosen last.
     """
 
-    def __init__(self, arrival: float, patience: float, home: str | None, affinity: float) -> None:
+    def __init__(
+        self,
+        arrival: float,
+        patience: float,
+        home: str | None,
+        affinity: float,
+        virtual: Callable[[], float],
+    ) -> None:
+        self._virtual = virtual
         self._arrival = arrival
         self._rank = arrival + patience
         self._home_name = home
@@ -71,23 +84,21 @@ class Rules:
         self._choices: Sequence[MemberChoice] = ()
         self._home: MemberChoice | None = None
 
-    def order(self, choices: list[MemberChoice], virtual: float) -> list[MemberChoice]:
-        """Return the choices, the preferred ones first.
-
-        :param virtual: the turn of the member that was chosen last: one that has not
-            been chosen for long does not catch up.
-        """
-
-        def rank(choice: MemberChoice) -> tuple[float, bool, float, float]:
-            member = choice.member
-            away = member.name != self._home_name
-            return member.prefer, away, member.after, max(choice.standing.turn, virtual)
-
-        self._choices = sorted(choices, key=rank)
+    def over(self, choices: Sequence[MemberChoice]) -> None:
+        """Set the choices that these rules are of."""
+        self._choices = choices
         self._home = next(
-            (choice for choice in self._choices if choice.member.name == self._home_name), None
+            (choice for choice in choices if choice.member.name == self._home_name), None
         )
-        return list(self._choices)
+
+    def order(self, choice: MemberChoice) -> tuple[float, bool, float, float]:
+        """Return what choices are looked at by: preference first, and turns last.
+
+        A member that has not been chosen for long does not catch up.
+        """
+        member = choice.member
+        turn = max(choice.standing.turn, self._virtual())
+        return member.prefer, choice is not self._home, member.after, turn
 
     def opens(self, choice: MemberChoice, now: float) -> float:
         """Return from when on a choice may be taken: in the past, or later than now."""

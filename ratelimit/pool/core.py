@@ -121,7 +121,7 @@ class Core:
         endpoint: str | None = None,
         site: str = "",
     ) -> list[MemberChoice]:
-        """Return the choices of a call, the preferred ones first."""
+        """Return the choices of a call."""
         choices = []
         for standing, own in self.serving(call, excluded):
             member = standing.member
@@ -140,7 +140,8 @@ class Core:
                 site=site,
             )
             choices.append(MemberChoice(standing, own, reservation, rules))
-        return rules.order(choices, self.virtual)
+        rules.over(choices)
+        return choices
 
     def chosen(self, choice: MemberChoice, call: PoolCall) -> AdmittedMemberLease:
         """Take note that a call goes to a member; return its lease."""

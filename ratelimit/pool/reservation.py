@@ -57,7 +57,13 @@ class PoolReservation(Reservation):
     def _first(self) -> FirstOf:
         core, call = self._core, self._call
         arrival = core.clock.now() if self._arrival is None else self._arrival
-        rules = Rules(arrival, self._patience, core.homes.of(call.prompt), core.affinity)
+        rules = Rules(
+            arrival,
+            self._patience,
+            core.homes.of(call.prompt),
+            core.affinity,
+            lambda: core.virtual,
+        )
         choices = core.choices(
             call,
             rules,

@@ -1,8 +1,8 @@
 """A call that may go to several members of a pool, on its way to one lease.
 
 Owns the order: at once where a member can pay now, else wait for the first that can.
-Must never know what makes one member better than another: choices come in their order,
-and tell from when on they may be taken.
+Must never know what makes one member better than another: choices have an order, and
+tell from when on they may be taken.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from math import inf
+from typing import Any
 
 from ratelimit.admission.admission import Terms
 from ratelimit.admission.clock import Clock
@@ -34,6 +35,10 @@ class Choice:
         self._lease: AdmittedLease | None = None
         self._place: Place | None = None
         self._error: LimiterError | None = None
+
+    def order(self) -> Any:
+        """Return what choices are looked at by, the lowest first."""
+        raise NotImplementedError
 
     def opens(self, now: float) -> float:
         """Return from when on the call may go there: in the past, or later than now."""
@@ -94,6 +99,7 @@ class Choice:
         place = self._place = Place(
             family.admission,
             lease.payment,
+            order=self.order,
             opens=self.opens,
             prepare=prepare,
             retracts=family.retracts,
@@ -108,7 +114,7 @@ class Choice:
 class FirstOf:
     """A call that goes to the first of its choices that can pay.
 
-    :param choices: the preferred ones first; at least one.
+    :param choices: at least one.
     :param queue: of all calls with the same choices.
     :param terms: by what it waits.
     """
@@ -164,7 +170,7 @@ class FirstOf:
 
     def _open(self) -> Iterator[Choice]:
         """Yield the choices that the call may take now."""
-        for choice in self._choices:
+        for choice in sorted(self._choices, key=lambda choice: choice.order()):
             now = self._clock.now()
             if choice.opens(now) <= now:
                 yield choice

@@ -15,7 +15,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, nullcontext
 from typing import Final
 
 import anyio
@@ -113,7 +113,11 @@ class Session:
         return 1 if self.meter.failed or failed_earlier else 0
 
     async def _ask(self, key: str) -> None:
-        async with self._client(key) as client:
+        async with AsyncExitStack() as clients:
+            if isinstance(self._limiter, Pool):
+                for member in self._limiter.members:
+                    await clients.enter_async_context(member.client)
+            client = await clients.enter_async_context(self._client(key))
             batch = Batch(
                 self._source,
                 client,
