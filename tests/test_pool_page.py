@@ -16,7 +16,7 @@ from ratelimit.testing import FakeOpenAI
 PAGE = (Path(__file__).parent.parent / "docs" / "pool.md").read_text("utf-8")
 PROGRAMS = dict(re.findall(r"```python\n# (\w+)\.py: [^\n]*\n(.*?)```", PAGE, re.DOTALL))
 EXPECTED = {
-    "two": "['first', 'first', 'first', 'second', 'second', 'second']",
+    "two": "first: 2 calls, 2 answered, 0 failed\nsecond: 2 calls, 2 answered, 0 failed",
     "fallback": "provisioned: *: nobody waits",
     "by_hand": "only gpt-4o-mini",
 }
@@ -71,4 +71,4 @@ def test_the_file_of_a_pool_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (openai.prefer, openai.after) == (1, 2)
     assert openai.request is not None
     assert openai.request({"seed": 1, "max_tokens": 5}) == {"max_completion_tokens": 5}
-    assert str(pool.limits("gpt-4o")) == "Limits(1,100 requests/min, 150,000 tokens/min)"
+    assert str(pool.limits("gpt-4o")) == "<Limits 1,100 requests/min, 150,000 tokens/min>"
