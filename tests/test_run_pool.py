@@ -70,7 +70,7 @@ def two(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Two]:
 
 
 def test_both_members_answer(two: Two, tmp_path: Path) -> None:
-    """Each request is answered once, by a member that can pay, without OPENAI_API_KEY."""
+    """Each request is answered once, by a member that can pay."""
     two.path.write_text(two.path.read_text().replace("60_000", "40"))
     output = tmp_path / "out"
 

@@ -7,7 +7,7 @@ arguments and delegates to the files beside it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Never, TypeVar, overload
+from typing import Any, Never, TypeVar, overload
 
 from ratelimit.arguments import cost_by_hand, spelled
 from ratelimit.control.engine import Engine
@@ -19,6 +19,7 @@ from ratelimit.integrations.wrapping import wrap
 from ratelimit.limits import Limit, Limits, amount_of
 from ratelimit.pool.core import Core
 from ratelimit.pool.leases import MemberLease
+from ratelimit.pool.members.given import EXAMPLE, checked
 from ratelimit.pool.members.member import Member, engine_of
 from ratelimit.pool.members.quotas import SharedQuotas
 from ratelimit.pool.members.standing import Standing
@@ -34,8 +35,6 @@ from ratelimit.pool.transport import AsyncPoolTransport, PoolTransport
 from ratelimit.reservation import body_of, deadline_of
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-EXAMPLE: Final = "Pool([Member(AsyncOpenAI(), limiter=RateLimiter(rpm=500))])"
 
 
 class Pool:
@@ -59,7 +58,7 @@ class Pool:
     def __init__(
         self, members: Iterable[Member], /, *, affinity: float = 1.0, moves: int = 3
     ) -> None:
-        found = _members(members)
+        found = checked(members)
         self.is_async = found[0].is_async
         if isinstance(moves, bool) or not isinstance(moves, int) or moves < 0:
             raise InvalidArgument(f"moves= is a whole number, 0 or more, not {moves!r}")
@@ -326,60 +325,3 @@ class Pool:
 def families_of(engine: Engine, model: str) -> list[ModelFamily]:
     """Return the family of a model, or all families where none is named."""
     return [engine.family(model)] if model else list(engine.families().values())
-
-
-def _members(members: object) -> list[Member]:
-    """Return the members, each with a limiter; raise for what is no pool."""
-    if isinstance(members, Member) or not isinstance(members, Iterable):
-        raise InvalidArgument(
-            f"a Pool takes a list of members, as in {EXAMPLE}, not {type(members).__name__}"
-        )
-    found = list(members)
-    for member in found:
-        if not isinstance(member, Member):
-            raise InvalidArgument(
-                f"a Pool takes Members, as in {EXAMPLE}, not {type(member).__name__}"
-            )
-    if not found:
-        raise InvalidArgument(f"a Pool needs at least one member, as in {EXAMPLE}")
-
-    kinds = {member.is_async: member.name for member in found}
-    if len(kinds) > 1:
-        raise InvalidArgument(
-            f"the members {kinds[False]!r} (OpenAI) and {kinds[True]!r} (AsyncOpenAI) are of two"
-            " kinds: a pool's client is sync or async, so give all members clients of one kind,"
-            " or make two pools over the same limiters"
-        )
-    names = [member.name for member in found]
-    for name in names:
-        if names.count(name) > 1:
-            raise InvalidArgument(f"two members are called {name!r}: give each a name= of its own")
-    _share(found)
-    epochs = {engine_of(member).clock.epoch for member in found}
-    if len(epochs) > 1:
-        raise InvalidArgument(
-            "the members' limiters have different clocks: make all of them with the same clock="
-        )
-    return found
-
-
-def _share(members: list[Member]) -> None:
-    """Put the members of one quota on one limiter."""
-    limiters: dict[str, Any] = {}
-    for member in members:
-        if member.quota is not None and member.limiter is not None:
-            before = limiters.setdefault(member.quota, member.limiter)
-            if before is not member.limiter:
-                raise InvalidArgument(
-                    f"the members of quota={member.quota!r} have different limiters; give one of"
-                    " them the limiter, and the others the same or none"
-                )
-    for member in members:
-        if member.limiter is None:
-            limiter = None if member.quota is None else limiters.get(member.quota)
-            if limiter is None:
-                raise InvalidArgument(
-                    f"the member {member.name!r} has no limiter: give it limiter=RateLimiter(...),"
-                    " or the quota= of a member that has one"
-                )
-            member.limiter = limiter
