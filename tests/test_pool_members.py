@@ -19,6 +19,7 @@ from ratelimit import (
     RequestTooLarge,
     WaitTimeout,
     current_lease,
+    events,
 )
 from ratelimit.testing import FakeOpenAI, VirtualClock
 from tests.pools import HELLO, Site, ask, fake_client, pool_of, sites
@@ -339,6 +340,29 @@ def test_a_decorated_call_that_is_moved_uses_its_admission_once() -> None:
     assert pool.statistics().moved == 1
     assert pool.statistics().in_flight == 0
     assert [place.limiter.statistics().families["*"].admitted for place in places] == [1, 1]
+
+
+def test_each_attempt_is_reported_with_its_member() -> None:
+    """Telemetry is handed the member, the model asked for, and the one that served."""
+    clock = VirtualClock()
+    places = sites(clock, "a", "b")
+    pool = pool_of(places[0].member(models={"gpt-4o": "own"}), places[1].member(prefer=1))
+    seen: list[tuple[str, str, str, bool]] = []
+
+    def note(event: events.Routed) -> None:
+        seen.append((event.member, event.asked, event.model, event.moves))
+
+    kept = [place.limiter.subscribe(note, events.Routed) for place in places]
+    places[0].server.inject("500", count=1)
+
+    async def main() -> None:
+        await ask(pool.client())
+
+    clock.run(main)
+    events.flush()
+    assert sorted(seen) == [("a", "gpt-4o", "own", True), ("b", "gpt-4o", "gpt-4o", False)]
+    for subscription in kept:
+        subscription.close()
 
 
 def test_sync_clients_have_a_sync_pool() -> None:

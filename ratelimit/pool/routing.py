@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ratelimit.errors import LimiterError, WaitTimeout
+from ratelimit.events.records import Routed, name_of
 from ratelimit.lease import enclosing_lease
 from ratelimit.pool.core import Core
 from ratelimit.pool.leases import AdmittedMemberLease, standing_of
@@ -135,8 +136,17 @@ class Route:
         """Take note of what an attempt has shown of its member."""
         if send.lease is None:
             send.standing.end(send.model, verdict, sent_at, self._core.clock.now())
-        else:
-            send.lease.note(verdict)
+            return
+        send.lease.note(verdict)
+        reports = send.lease.family.reports
+        if reports.wants(Routed):
+            reports.put(
+                Routed,
+                model=send.model,
+                member=name_of(send.standing.member.name),
+                asked=name_of(self._call.model),
+                moves=verdict.moves,
+            )
 
     def _lease_around(self) -> AdmittedMemberLease | None:
         """Return the lease of this pool around the call, if it has one to use."""
