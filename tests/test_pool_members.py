@@ -187,7 +187,9 @@ def test_an_azure_deployment_gets_its_path_key_and_version() -> None:
     """The member's own client writes the request, as it always does."""
     clock = VirtualClock()
     sent: list[httpx2.Request] = []
-    server = FakeOpenAI(latency=0.1)
+    server = FakeOpenAI(
+        latency=0.1, keys={"azure-key": "org"}, deployments={"my-deployment": "gpt-4o"}
+    )
     transport = server.transport()
 
     async def note(request: httpx2.Request) -> None:
@@ -216,6 +218,39 @@ def test_an_azure_deployment_gets_its_path_key_and_version() -> None:
     )
     assert request.headers["api-key"] == "azure-key"
     assert "authorization" not in request.headers
+    assert [entry.model for entry in server.ledger] == ["gpt-4o"]
+
+
+def test_a_deployment_that_is_not_there_parks_that_model_alone() -> None:
+    """The call goes on, and other models of the member are asked as before."""
+    clock = VirtualClock()
+    azure = Site("azure", clock, server_options={"deployments": {"mini": "gpt-4o-mini"}})
+    other = Site("other", clock)
+    pool = pool_of(
+        azure.member(models={"gpt-4o": "gone", "gpt-4o-mini": "mini"}), other.member(prefer=1)
+    )
+
+    async def main() -> None:
+        client = pool.client()
+        assert [await ask(client) for _ in range(3)] == ["other"] * 3
+        assert await ask(client, model="gpt-4o-mini") == "azure"
+
+    clock.run(main)
+    assert pool.statistics().members["azure"].calls == 2
+    assert "does not serve the model gone" in str(pool.explain())
+
+
+def test_a_hook_that_fails_is_named() -> None:
+    """What request= raises comes out of the call in words, and is no failed member."""
+    place = Site("h", clock := VirtualClock())
+    pool = pool_of(place.member(request=lambda body: body["nothing"]))
+
+    async def main() -> None:
+        with pytest.raises(InvalidArgument, match="'h' raised KeyError"):
+            await ask(pool.client())
+
+    clock.run(main)
+    assert not pool.statistics().members["h"].parked_because
 
 
 def test_members_of_one_quota_share_a_limiter() -> None:

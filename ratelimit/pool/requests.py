@@ -104,7 +104,13 @@ class PoolCall:
             body["model"] = model
         if member.request is None:
             return body
-        made = member.request(copy.deepcopy(body))
+        try:
+            made = member.request(copy.deepcopy(body))
+        except Exception as error:
+            raise InvalidArgument(
+                f"request= of the pool's member {member.name!r} raised {type(error).__name__} for"
+                " a body; it has to take every body that the member may get"
+            ) from error
         if not isinstance(made, Mapping):
             raise InvalidArgument(
                 f"request= of the pool's member {member.name!r} returns the body for it, a dict,"
