@@ -29,6 +29,16 @@ from ratelimit.feedback import Usage
 from ratelimit.lease import Lease, current_lease
 from ratelimit.limiter import RateLimiter
 from ratelimit.limits import Limit, Limits
+from ratelimit.pool import (
+    Member,
+    MemberExplanation,
+    MemberLease,
+    MemberStatistics,
+    Pool,
+    PoolExplanation,
+    PoolReservation,
+    PoolStatistics,
+)
 from ratelimit.reservation import Reservation
 from ratelimit.statistics import (
     Explanation,
@@ -58,6 +68,14 @@ __all__ = [
     "LimiterError",
     "LimiterWarning",
     "Limits",
+    "Member",
+    "MemberExplanation",
+    "MemberLease",
+    "MemberStatistics",
+    "Pool",
+    "PoolExplanation",
+    "PoolReservation",
+    "PoolStatistics",
     "Prices",
     "RateLimiter",
     "ReentrantUse",

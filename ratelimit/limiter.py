@@ -33,6 +33,7 @@ from ratelimit.limits import Limits, amount_of, amounts_of
 from ratelimit.reservation import (
     Reservation,
     admit_by_hand,
+    calls_of,
     deadline_of,
     reservation_of,
 )
@@ -204,9 +205,8 @@ class RateLimiter(Looking):
             and counts them where there is no usage.
         :param tenant: for whom the calls are; see `reserve`.
         """
-        deadline_of(timeout, 0.0)
-        patience, tenant = self._engine.patience(priority), self._engine.tenant(tenant)
-        return decorator(self._engine, request, timeout, patience, settle, tenant)
+        calls = calls_of(self._engine, timeout, priority, tenant)
+        return decorator(calls, request, settle)
 
     def reserve(
         self,

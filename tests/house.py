@@ -28,8 +28,8 @@ GROUND: Final = (
 BELOW_LEASE: Final = (*GROUND, "estimate", "feedback", "events", "stores", "admission", "control")
 BELOW_FACE: Final = (*BELOW_LEASE, "lease", "reservation", "statistics", "integrations")
 
-FACE: Final = ("limiter", "batch", "")
-"""What stands for the public face: the limiter, the batch and ``ratelimit`` itself."""
+FACE: Final = ("limiter", "pool", "batch", "")
+"""What stands for the public face: three rooms, and ``ratelimit`` itself."""
 
 ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
     "errors": (),
@@ -52,12 +52,13 @@ ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
     "statistics": BELOW_LEASE,
     "integrations": ("lease", "reservation", *BELOW_LEASE),
     "limiter": BELOW_FACE,
-    "batch": ("limiter", *BELOW_FACE),
+    "pool": ("limiter", *BELOW_FACE),
+    "batch": ("limiter", "pool", *BELOW_FACE),
     "telemetry": ("limiter", "events", "statistics", *GROUND),  # looks from outside
     "adapters": ("limiter", "lease", *GROUND),  # called by frameworks, from outside
-    "": ("_clash", "limiter", "batch", "telemetry", *BELOW_FACE),
+    "": ("_clash", "limiter", "pool", "batch", "telemetry", *BELOW_FACE),
     "testing": ("admission.clock", "estimate", "errors", "limits", "installation"),
-    "commands": ("", "limiter", "batch", "telemetry", "testing", *BELOW_FACE),
+    "commands": ("", "limiter", "pool", "batch", "telemetry", "testing", *BELOW_FACE),
     "cli": ("_clash", "commands", "", *GROUND),
     "__main__": ("cli",),
 }

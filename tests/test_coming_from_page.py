@@ -1,4 +1,4 @@
-"""docs/coming-from.md is true: our programs run, and theirs where they are installed."""
+"""docs/coming-from.md is true: our programs run, and theirs where installed."""
 
 from __future__ import annotations
 

@@ -50,7 +50,10 @@ asyncio.run(visit())
 
 
 def ran(names: set[str], folder: Path, programs: Mapping[str, str] = PROGRAMS) -> dict[str, str]:
-    """Run programs of the page, each against a server of its own; return what they print."""
+    """Run programs of the page, each against a server of its own.
+
+    Returns what each has printed.
+    """
     servers = {name: FakeOpenAI(rpm=500, tpm=30_000, latency=0.01) for name in names}
     chosen = {name: programs[name] for name in names}
     done = run_programs(chosen, servers, folder, **KEYS)

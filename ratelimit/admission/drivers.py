@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import anyio
 import anyio.lowlevel
@@ -19,7 +19,8 @@ import anyio.lowlevel
 from ratelimit.admission.clock import Clock, Flag
 from ratelimit.admission.flow import Answer, Command, Fit, Park, Predict, Take
 from ratelimit.errors import ReentrantUse
-from ratelimit.stores.memory import MemoryStore
+from ratelimit.limits import Amounts
+from ratelimit.stores.payments import Payment, Wait
 
 TICK: Final = 1e-6
 """Seconds of the shortest rest.
@@ -28,6 +29,22 @@ A shorter delay can be lost in rounding, and the same moment would come again an
 """
 
 Flow = Generator[Command, Answer, None]
+
+
+class Paying(Protocol):
+    """What a flow pays into: the store of one family, or those of a pool's members."""
+
+    def take(self, payment: Payment, now: float, rank: float = inf) -> Wait | None:
+        """Pay and return None, or return the wait."""
+
+    def not_before(self, payment: Payment, now: float, ahead: Amounts) -> float:
+        """Return a moment before which a call cannot go, behind what is ahead."""
+
+    def refuse_oversize(self, payment: Payment) -> None:
+        """Raise `RequestTooLarge` for what no amount of waiting makes fit."""
+
+    def waits_for_itself(self, thread: int) -> bool:
+        """Return whether only calls of this thread could make room."""
 
 
 class ThreadParker:
@@ -184,7 +201,7 @@ class TaskParker:
         self._event = anyio.Event()
 
 
-def _answer(command: Take | Predict | Fit, store: MemoryStore, clock: Clock) -> Answer:
+def _answer(command: Take | Predict | Fit, store: Paying, clock: Clock) -> Answer:
     if isinstance(command, Take):
         return store.take(command.payment, clock.now(), command.rank)
     if isinstance(command, Fit):
@@ -194,7 +211,7 @@ def _answer(command: Take | Predict | Fit, store: MemoryStore, clock: Clock) -> 
     return store.not_before(command.payment, clock.now(), command.ahead)
 
 
-def run(flow: Flow, store: MemoryStore, clock: Clock, parker: ThreadParker) -> None:
+def run(flow: Flow, store: Paying, clock: Clock, parker: ThreadParker) -> None:
     """Drive ``flow`` in the calling thread.
 
     Raises `ReentrantUse` where the thread would have to do something else first.
@@ -217,7 +234,7 @@ def run(flow: Flow, store: MemoryStore, clock: Clock, parker: ThreadParker) -> N
         flow.close()
 
 
-def _refuse_waiting_for_own_tasks(store: MemoryStore) -> None:
+def _refuse_waiting_for_own_tasks(store: Paying) -> None:
     """Raise `ReentrantUse` if only tasks of this very thread could free a slot."""
     if store.waits_for_itself(threading.get_ident()):
         raise ReentrantUse(
@@ -227,7 +244,7 @@ def _refuse_waiting_for_own_tasks(store: MemoryStore) -> None:
         )
 
 
-async def run_async(flow: Flow, store: MemoryStore, clock: Clock, parker: TaskParker) -> None:
+async def run_async(flow: Flow, store: Paying, clock: Clock, parker: TaskParker) -> None:
     """Drive ``flow`` in the calling task.
 
     Cancelling the task while it rests leaves the queue as if it had never come.

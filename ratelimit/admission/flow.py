@@ -84,7 +84,7 @@ def admit(
     pending = answers_later
     if deadline < inf:
         moment = yield Predict(payment, queue.ahead_of(waiter.rank, waiter.tenant))
-        _refuse_late(moment, now, deadline)
+        refuse_late(moment, now, deadline)
     try:
         queue.join(waiter)
         while True:
@@ -93,16 +93,16 @@ def admit(
                 yield from _again(queue, waiter)
             if queue.head is waiter or payment.paid:
                 if now >= deadline and not pending:
-                    raise _timed_out()
+                    raise timed_out()
                 prepare = None if payment.paid else waiter.prepare
                 again = inf if prepare is None else prepare()
                 wait = yield Take(payment, waiter.rank)
                 if not isinstance(wait, Wait):
                     return
                 until, pending = min(wait.until, now + again), wait.pending
-                _refuse_late(wait.not_before, now, deadline)
+                refuse_late(wait.not_before, now, deadline)
             if now >= deadline and not pending:
-                raise _timed_out()
+                raise timed_out()
             if not pending:
                 until = min(until, deadline)
             time = yield Park(until, partial(queue.refuse_blocking, waiter))
@@ -132,11 +132,12 @@ def _again(queue: Queue, waiter: Waiter) -> Generator[Command, Answer, None]:
         yield Fit(waiter.payment)
 
 
-def _timed_out() -> WaitTimeout:
+def timed_out() -> WaitTimeout:
+    """Return the error of a call that its timeout has ended."""
     return WaitTimeout("no capacity within the timeout; allow a longer one, or send less")
 
 
-def _refuse_late(moment: Answer, now: float, deadline: float) -> None:
+def refuse_late(moment: Answer, now: float, deadline: float) -> None:
     """Raise `WaitTimeout` if a certain moment lies beyond the deadline."""
     if not isinstance(moment, float) or not deadline < moment < inf:
         return

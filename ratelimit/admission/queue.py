@@ -34,7 +34,7 @@ from ratelimit.admission.ahead import Ahead
 from ratelimit.admission.order import first_of
 from ratelimit.errors import ReentrantUse
 from ratelimit.locks import reentrant_use, try_steps, wait_steps
-from ratelimit.stores.payments import Asked, Payment
+from ratelimit.stores.payments import NOTHING, Asked, Payment
 
 T = TypeVar("T")
 
@@ -62,10 +62,13 @@ class Waiter:
     :param deadline: after this moment it must not go, in seconds like ``rank``.
     :param tenant: for whom the call is, where tenants have shares; see `turns.py`.
     :param price: prices an unpaid call anew, after its limits have been replaced.
+    :param elsewhere: whether it may go elsewhere as well: then nothing of its payment
+        is certain to be taken here.
     """
 
     __slots__ = (
         "deadline",
+        "elsewhere",
         "left",
         "parker",
         "patience",
@@ -91,9 +94,11 @@ class Waiter:
         deadline: float = inf,
         tenant: str = "",
         price: Callable[[], object] | None = None,
+        elsewhere: bool = False,
     ) -> None:
         self.rank = rank
         self.deadline = deadline
+        self.elsewhere = elsewhere
         self.payment = payment
         self.parker = parker
         self.patience = patience
@@ -186,7 +191,8 @@ class Queue:
         serial = next(self._serial)
         entry = (waiter.rank, serial, waiter)
         sums = self._ahead.of(waiter.patience)
-        length = sums.write(waiter.rank, serial, waiter.payment.least) if sums else 0
+        least = NOTHING if waiter.elsewhere else waiter.payment.least
+        length = sums.write(waiter.rank, serial, least) if sums else 0
         loop = waiter.parker.loop
         if loop is not None:
             self._loops.setdefault(loop, waiter.parker)

@@ -19,6 +19,7 @@ from ratelimit.errors import BudgetSpent, LimiterError, RequestTooLarge
 from ratelimit.feedback import read_error
 from ratelimit.lease import AdmittedLease
 from ratelimit.limiter import RateLimiter
+from ratelimit.pool import Pool
 
 _RAW: Final[Any] = {"headers": {"X-Stainless-Raw-Response": "true"}}
 """What ``with_raw_response`` sets: the SDK then hands over the HTTP answer, without
@@ -43,12 +44,17 @@ class Asker:
     def __init__(
         self,
         client: Any,
-        limiter: RateLimiter,
+        limiter: RateLimiter | Pool,
         priority: str | float,
         patience: float | None,
         tenant: str | None = None,
     ) -> None:
-        self._client = limiter.wrap(client, priority=priority, tenant=tenant)
+        # A pool's client is the pool's own: it goes to the members as it is.
+        self._client = (
+            client
+            if isinstance(limiter, Pool)
+            else limiter.wrap(client, priority=priority, tenant=tenant)
+        )
         self._limiter = limiter
         self._priority = priority
         self._tenant = tenant

@@ -29,6 +29,7 @@ from ratelimit.errors import InvalidArgument, LimiterError
 from ratelimit.families import pattern_of
 from ratelimit.limiter import RateLimiter
 from ratelimit.limits import Limits, amount_of
+from ratelimit.pool import Pool
 
 FIRST_SLOTS: Final = 64
 """Requests in flight at the start."""
@@ -45,7 +46,7 @@ Requests = Iterable[object] | AsyncIterable[object]
 def run(
     requests: Requests,
     client: Any,
-    limiter: RateLimiter,
+    limiter: RateLimiter | Pool,
     *,
     concurrency: int | None = None,
     priority: str | float = "batch",
@@ -66,6 +67,7 @@ def run(
         event loop: it should have its items at hand.
     :param client: an `openai.AsyncOpenAI` or its Azure form, wrapped or not; its own
         retries pass the limiter too.
+    :param limiter: or a `Pool`; then the client is one of `Pool.client`.
     :param concurrency: the most requests taken and not yet handed back; by
         default as many as the limits ask for, 1,000 at most.
     :param priority: as in `RateLimiter.reserve`.
@@ -111,7 +113,7 @@ class Batch:
         self,
         requests: Requests,
         client: Any,
-        limiter: RateLimiter,
+        limiter: RateLimiter | Pool,
         *,
         concurrency: int | None = None,
         priority: str | float = "batch",
@@ -274,6 +276,8 @@ class Batch:
 
     def _waits(self, model: str) -> bool:
         """Whether calls of a model's family wait for the limits."""
+        if isinstance(self._limiter, Pool):
+            return self._limiter.statistics().waiting > 0
         families = self._limiter.statistics().families
         family = families.get(pattern_of(model, families) or model)
         return family is not None and family.waiting > 0

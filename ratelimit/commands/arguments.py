@@ -240,6 +240,13 @@ def _add_run(commands: Any) -> None:
         " or file:FOLDER on this machine",
     )
     run.add_argument(
+        "--pool",
+        type=Path,
+        metavar="FILE",
+        help="TOML with several members, each with its key, limits and models; calls go to the"
+        " first that can pay (docs/pool.md)",
+    )
+    run.add_argument(
         "--priority",
         choices=("interactive", "normal", "batch"),
         default="batch",

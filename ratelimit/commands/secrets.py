@@ -69,6 +69,8 @@ class Address:
     login: tuple[str, str] | None = field(default=None, repr=False)
     """Name and password, for HTTP's basic authentication."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    remedy: str = "set OPENAI_API_KEY to a valid one"
+    """What helps where it refuses the key."""
 
     @classmethod
     def read(cls, text: str | None) -> Address:

@@ -80,32 +80,35 @@ class ModelFamily:
             try:
                 wait = self.admission.admit_nowait(payment, patience, now, waits=waits)
             except RequestTooLarge as error:
-                self._raise_unless_retracted(error)
+                if not self.retracts(error):
+                    raise
             else:
                 if wait is None or not self.controller.ask(now):
                     return wait
 
     def admit(self, payment: Payment, terms: Terms) -> None:
         """Wait in the calling thread until the call is paid."""
-        terms = replace(terms, prepare=self._prepare(terms))
+        terms = replace(terms, prepare=self.preparing(terms))
         while True:
             try:
                 return self.admission.admit(payment, terms)
             except RequestTooLarge as error:
-                self._raise_unless_retracted(error)
+                if not self.retracts(error):
+                    raise
             terms = replace(terms, again=True)
 
     async def admit_async(self, payment: Payment, terms: Terms) -> None:
         """Wait in the calling task until the call is paid."""
-        terms = replace(terms, prepare=self._prepare(terms))
+        terms = replace(terms, prepare=self.preparing(terms))
         while True:
             try:
                 return await self.admission.admit_async(payment, terms)
             except RequestTooLarge as error:
-                self._raise_unless_retracted(error)
+                if not self.retracts(error):
+                    raise
             terms = replace(terms, again=True)
 
-    def _prepare(self, terms: Terms) -> Callable[[], float]:
+    def preparing(self, terms: Terms) -> Callable[[], float]:
         """Return what comes before each look of a head at the store."""
         before = terms.prepare
 
@@ -115,10 +118,12 @@ class ModelFamily:
 
         return prepare
 
-    def _raise_unless_retracted(self, error: RequestTooLarge) -> None:
-        """Raise the error if the limit is sure; one that only answers showed is not."""
-        if not self.controller.retract(error.name, error.amount):
-            raise error
+    def retracts(self, error: RequestTooLarge) -> bool:
+        """Return whether a call that was too large may ask once more.
+
+        Not if the limit is sure; one that only answers have shown is not.
+        """
+        return self.controller.retract(error.name, error.amount)
 
     def reset_after_fork(self) -> None:
         """Start anew in a forked process."""

@@ -238,6 +238,18 @@ class Admission(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Routed(Event):
+    """An attempt of a pool's call has ended; ``model`` is the member's name for it."""
+
+    member: str
+    """The member that it went to."""
+    asked: str
+    """The model that was asked for."""
+    moves: bool
+    """Whether it ended in a way for which another member may be asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settled(Event):
     """An answer's usage has taken the place of its estimate."""
 

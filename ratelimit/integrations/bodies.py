@@ -9,19 +9,31 @@ mean (`metering.py` does), or import an HTTP library.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from ratelimit.integrations.metering import BodyMeter
 from ratelimit.integrations.proxies import TransparentProxy
 
 LARGEST_ERROR: Final = 1_000_000
 """Bytes of a refusal's body that are read for its text; the client reads the rest."""
 
 
+class Meter(Protocol):
+    """What reads a body while it passes, as a `BodyMeter` does."""
+
+    def pass_on(self, piece: bytes, /) -> None:
+        """Read a piece on its way."""
+
+    def end(self, *, complete: bool = False) -> None:
+        """Take note of the body's end (`complete`), or that it was left."""
+
+    def break_off(self) -> None:
+        """Take note that the body broke off."""
+
+
 class MeteredBody(TransparentProxy):
     """A body that is metered while it passes, for sync clients."""
 
-    def __init__(self, inner: Any, meter: BodyMeter) -> None:
+    def __init__(self, inner: Any, meter: Meter) -> None:
         self.metered_inner = inner
         self._meter = meter
 
@@ -49,7 +61,7 @@ class MeteredBody(TransparentProxy):
 class AsyncMeteredBody(TransparentProxy):
     """A body that is metered while it passes, for async clients."""
 
-    def __init__(self, inner: Any, meter: BodyMeter) -> None:
+    def __init__(self, inner: Any, meter: Meter) -> None:
         self.metered_inner = inner
         self._meter = meter
 

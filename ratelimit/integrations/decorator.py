@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from typing import Any, TypeAlias, TypeVar, get_args
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from typing import Any, Protocol, TypeAlias, TypeVar, get_args
 
 from ratelimit.admission.drivers import in_event_loop
-from ratelimit.control.engine import Engine
 from ratelimit.errors import InvalidArgument, LimiterWarning, caution
 from ratelimit.feedback.answers import host_of, reply_status
 from ratelimit.feedback.untrusted import field
@@ -20,25 +19,36 @@ from ratelimit.integrations.arguments import body_maker, name_of
 from ratelimit.integrations.settlement import SettleBy, holds_output, settle_answer
 from ratelimit.integrations.streams import StreamMeter, is_pending, metered
 from ratelimit.lease import AdmittedLease as Lease
-from ratelimit.reservation import CallReservation
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-Reserve: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any]], CallReservation]
+
+class Admitting(Protocol):
+    """A reservation, of one limiter or of a pool."""
+
+    def admit(self) -> Lease:
+        """Wait in the calling thread."""
+
+    async def admit_async(self) -> Lease:
+        """Wait in the calling task."""
+
+
+Reserve: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any]], Admitting]
 """Makes the reservation of a call with these positional and keyword arguments."""
 
 
+Reserving: TypeAlias = Callable[[Mapping[str, Any], str], Admitting]
+"""Makes the reservation of a call of this body, made by the function of that name."""
+
+
 def decorator(
-    engine: Engine,
+    reserving: Reserving,
     request: Callable[..., Any] | None,
-    timeout: float | None,
-    patience: float,
     settle: SettleBy = "usage",
-    tenant: str = "",
 ) -> Callable[[F], F]:
     """Make a decorator that keeps the function's kind and signature.
 
-    The parameters are those of `RateLimiter.limit`.
+    The other parameters are those of `RateLimiter.limit`.
     """
     if request is not None and not callable(request):
         raise InvalidArgument(
@@ -52,10 +62,8 @@ def decorator(
         body_of = body_maker(function, request)
         site = getattr(function, "__qualname__", "")
 
-        def reserve(args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallReservation:
-            body = body_of(args, kwargs)
-            call = CallReservation(engine, body, timeout=timeout, patience=patience, site=site)
-            return call.of(tenant) if tenant else call
+        def reserve(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Admitting:
+            return reserving(body_of(args, kwargs), site)
 
         return _wrap(function, reserve, Results(name_of(function), settle))
 

@@ -213,7 +213,7 @@ class Current:
 
     def __enter__(self) -> AdmittedLease:
         around = _in_flight(_current())
-        if around is not None:
+        if around is not None and around is not self._lease:  # entered once more
             self._lease.around = around
         self._token = CURRENT.set(weakref.ref(self._lease))
         return self._lease

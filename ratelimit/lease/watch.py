@@ -54,6 +54,10 @@ class Watch:
         admission, tenant = lease.family.admission, terms.tenant
         return outlook(admission, lease.payment, terms.arrival, terms.patience, tenant)
 
+    def goes_by(self, lease: AdmittedLease) -> None:
+        """Take note by which lease the call goes, of several that it waited for."""
+        self._lease = lease
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -101,14 +105,18 @@ class Counted:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        lease = self._lease
-        lease.family.reports.put(
-            Admission,
-            model=lease.model,
-            outcome=outcome_of(error),
-            waited=lease.waited,
-            operation=lease.operation,
-        )
+        count(self._lease, error)
+
+
+def count(lease: AdmittedLease, error: BaseException | None) -> None:
+    """Report whether a call goes, to those that want to know of each."""
+    lease.family.reports.put(
+        Admission,
+        model=lease.model,
+        outcome=outcome_of(error),
+        waited=lease.waited,
+        operation=lease.operation,
+    )
 
 
 def outcome_of(error: BaseException | None) -> Outcome:

@@ -6,7 +6,7 @@ given by hand. Must never wait.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ratelimit.arguments import OPTIONS, body_of, cost_by_hand, similar
@@ -82,3 +82,17 @@ def reservation_of(
         endpoint=endpoint,
     )
     return made if tenant is None else made.of(engine.tenant(tenant))
+
+
+def calls_of(
+    engine: Engine, timeout: float | None, priority: str | float, tenant: str | None
+) -> Callable[[Mapping[str, Any], str], CallReservation]:
+    """Return what makes the reservation of a body, for a decorated function's name."""
+    deadline_of(timeout, 0.0)
+    patience, tenant = engine.patience(priority), engine.tenant(tenant)
+
+    def reserving(body: Mapping[str, Any], site: str) -> CallReservation:
+        call = CallReservation(engine, body, timeout=timeout, patience=patience, site=site)
+        return call.of(tenant) if tenant else call
+
+    return reserving

@@ -112,11 +112,7 @@ class Reservation:
 
     async def _admit_async(self) -> AdmittedLease:
         """Wait in the calling task; a big prompt is counted in a worker thread."""
-        if self._explicit_cost is None and self._engine.estimator.needs_thread(self._request):
-            async with _one_at_a_time():
-                lease = await anyio.to_thread.run_sync(self._unpaid)
-        else:
-            lease = self._unpaid()
+        lease = await self._unpaid_async()
         if not self._engine.hooks.per_call:
             if self._try_admit(lease, waits=True) is not None:
                 await self._wait_async(lease)
@@ -132,6 +128,13 @@ class Reservation:
         with inside, Watch(lease, terms):
             await lease.family.admit_async(lease.payment, terms)
 
+    async def _unpaid_async(self) -> AdmittedLease:
+        """Return the unpaid lease; a big prompt is counted in a worker thread."""
+        if self._explicit_cost is None and self._engine.estimator.needs_thread(self._request):
+            async with _one_at_a_time():
+                return await anyio.to_thread.run_sync(self._unpaid)
+        return self._unpaid()
+
     def _unpaid(self) -> AdmittedLease:
         """Return the lease of this call, before anything is paid."""
         engine = self._engine
@@ -141,15 +144,25 @@ class Reservation:
             payment = engine.by_hand(self._explicit_cost, family)
         else:
             estimate = engine.estimate(self._request, endpoint=self._endpoint, site=self._site)
-            family = engine.only or engine.family(estimate.model)
+            family = engine.only or engine.family(self._model_of(estimate))
             payment = engine.payment(estimate, family)
         parent = payment_around(family)
         if parent is not None:
             payment.nest(parent)
-        if engine.budget is None:
+        return self._make_lease(family, payment, estimate)
+
+    def _model_of(self, estimate: Estimate) -> str:
+        """Return the model by which a call of this estimate is limited."""
+        return estimate.model
+
+    def _make_lease(
+        self, family: ModelFamily, payment: Payment, estimate: Estimate | None
+    ) -> AdmittedLease:
+        budget = self._engine.budget
+        if budget is None:
             return AdmittedLease(family, payment, estimate)
         model = str(self._request.get("model", "")) if estimate is None else estimate.model
-        return BudgetedLease(family, payment, estimate, engine.budget, model)
+        return BudgetedLease(family, payment, estimate, budget, model)
 
     def _try_admit(self, lease: AdmittedLease, *, waits: bool = False) -> Wait | None:
         """Admit without waiting and return None, or return the wait.
@@ -267,6 +280,13 @@ class CallReservation(Reservation):
     # below name the caller's line.
     admit = Reservation._admit  # noqa: SLF001  # of this file
     admit_async = Reservation._admit_async  # noqa: SLF001  # of this file
+
+    # For `several.py`, which goes their way with several reservations of one call.
+    unpaid = Reservation._unpaid  # noqa: SLF001
+    unpaid_async = Reservation._unpaid_async  # noqa: SLF001
+    try_admit = Reservation._try_admit  # noqa: SLF001
+    terms = Reservation._terms  # noqa: SLF001
+    hand_out = Reservation._hand_out  # noqa: SLF001
 
     def admit_now(self) -> AdmittedLease:
         """Admit at once or raise `WouldBlock`."""

@@ -86,6 +86,11 @@ class Holdings:
         return self.admitted - self.ended
 
     @property
+    def is_certain(self) -> bool:
+        """Return whether no call in flight gives back anything but requests."""
+        return self.in_flight == self._keeping
+
+    @property
     def admissions(self) -> int:
         """Return how many calls have been admitted, by all processes."""
         return self.admitted
@@ -294,8 +299,8 @@ class Holdings:
 
         :param ahead: what certainly stays debited of the calls in front, summed.
         """
-        sure = self.in_flight == self._keeping
-        moment = self._buckets.not_before(payment.amounts, payment.deferred, ahead, sure)
+        amounts, deferred = payment.amounts, payment.deferred
+        moment = self._buckets.not_before(amounts, deferred, ahead, self.is_certain)
         return min(max(moment, self.closed_until), now + self.ask_within)
 
     def moment(

@@ -11,6 +11,7 @@ of these conventions where there is one.
     ratelimit.client.requests                counter          by ratelimit.result
     ratelimit.client.refusals                counter          429s, by ratelimit.limit
     ratelimit.client.estimate.error          histogram, token estimate against bill
+    ratelimit.client.member.calls            counter          by ratelimit.member
     ratelimit.client.queued_requests         up-down counter  by family
     ratelimit.client.active_leases           up-down counter  by family
     ratelimit.client.limit                   gauge            by family and limit
@@ -75,6 +76,9 @@ class Instruments:
         )
         self.refusals: Counter = meter.create_counter(
             f"{prefix}.refusals", "{refusal}", "429s that happened all the same."
+        )
+        self.member_calls: Counter = meter.create_counter(
+            f"{prefix}.member.calls", "{request}", "Attempts of pools, by member."
         )
         self.error: Histogram = meter.create_histogram(
             f"{prefix}.estimate.error",

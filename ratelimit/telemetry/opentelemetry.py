@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from ratelimit.errors import InvalidArgument
-from ratelimit.events import Admission, Event, Refused, Settled, Subscription, Waited
+from ratelimit.events import Admission, Event, Refused, Routed, Settled, Subscription, Waited
 from ratelimit.events.records import name_of
 from ratelimit.events.sentences import label_of
 from ratelimit.installation import install_command, version
@@ -105,7 +105,7 @@ class Instrumentation:
                 raise InvalidArgument(
                     "this limiter is instrumented already; close() that first, or give name="
                 )
-        kinds: tuple[type[Event], ...] = (Admission, Refused, Settled, Waited)
+        kinds: tuple[type[Event], ...] = (Admission, Refused, Routed, Settled, Waited)
         self._subscription: Subscription = limiter.subscribe(self._record, *kinds)
         instruments.living.add(self)
 
@@ -134,6 +134,14 @@ class Instrumentation:
                 above = event.used > event.estimated
                 attributes["ratelimit.bill"] = "above" if above else "within"
                 self._instruments.error.record(abs(event.used - event.estimated), attributes)
+            case Routed():
+                attributes = self._attributes(event)
+                attributes["ratelimit.member"] = event.member
+                attributes["ratelimit.moves"] = "yes" if event.moves else "no"
+                if event.asked:
+                    attributes["gen_ai.request.model"] = _bounded(self._models, event.asked)
+                    attributes["gen_ai.response.model"] = _bounded(self._models, event.model)
+                self._instruments.member_calls.add(1, attributes)
             case _:
                 pass
 

@@ -13,7 +13,7 @@ from email.parser import BytesParser
 from email.policy import HTTP
 from typing import Any, Final
 
-__all__ = ["Call", "Problem", "read_call"]
+__all__ = ["Call", "Problem", "find_deployment", "read_call"]
 
 _ENDPOINTS: Final = {
     "chat/completions": "chat.completions",
@@ -133,6 +133,18 @@ def read_call(
     call.organisation = "org-fake" if keys is None else keys.get(call.key, "")
     call.problem = _problem(call, method, given)
     return call
+
+
+def find_deployment(call: Call, deployments: Mapping[str, str] | None) -> None:
+    """Put the model of a deployment in its place; a name that is none is a 404."""
+    if deployments is None or call.problem is not None or call.endpoint == "models":
+        return
+    if call.model in deployments:
+        call.model = deployments[call.model]
+        return
+    call.problem = Problem(
+        404, "The API deployment for this resource does not exist.", code="DeploymentNotFound"
+    )
 
 
 def _endpoint(method: str, path: str) -> str:

@@ -20,7 +20,7 @@ from ratelimit.testing.inprocess import InProcess
 from ratelimit.testing.ledger import Ledger
 from ratelimit.testing.prompts import PromptCounter
 from ratelimit.testing.quotas import Quota, Quotas
-from ratelimit.testing.requests import read_call
+from ratelimit.testing.requests import find_deployment, read_call
 from ratelimit.testing.session import Connections, Session
 from ratelimit.testing.settings import Setup
 from ratelimit.testing.state import ServerState
@@ -52,6 +52,9 @@ class FakeOpenAI:
     :param projects: further limits by `OpenAI-Project`.
     :param keys: accepted API keys and the organisation of each; None accepts every key
         as one organisation.
+    :param deployments: the names that calls may give as their model, as Azure's
+        deployments are, each with a model; any other one is answered by a 404. None
+        takes every model.
     :param latency: a `Latency`, or seconds that every answer takes.
     :param output: median tokens of an answer, bounded by what the body allows;
         `output_spread` is the standard deviation of their logarithm.
@@ -104,6 +107,7 @@ class FakeOpenAI:
         models: Mapping[str, Quota] | None = None,
         projects: Mapping[str, Quota] | None = None,
         keys: Mapping[str, str] | None = None,
+        deployments: Mapping[str, str] | None = None,
         latency: Latency | float | None = None,
         output: float = 150,
         output_spread: float = 0.6,
@@ -182,6 +186,7 @@ class FakeOpenAI:
             seed=seed,
         )
         self._keys = keys
+        self._deployments = deployments
         self._faults = Faults(tuple(faults), seed)
         self._state: ServerState | None = None
         self._connections: Connections = {}
@@ -201,6 +206,7 @@ class FakeOpenAI:
             state = self._state_here()
             raw = await _body(receive)
             call = read_call(scope["method"], scope["path"], scope["headers"], raw, self._keys)
+            find_deployment(call, self._deployments)
             call.query = scope.get("query_string", b"").decode("latin-1")
             session = Session(
                 self._setup,

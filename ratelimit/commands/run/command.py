@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
-from ratelimit import Budget
+from ratelimit import Budget, Limits, Pool, RateLimiter
 from ratelimit.batch.files import same_file
 from ratelimit.batch.journal import Done, Journal
 from ratelimit.batch.requests import read_endpoint
@@ -25,12 +27,14 @@ from ratelimit.commands import CommandError
 from ratelimit.commands.figures import check_writable
 from ratelimit.commands.run.control import Control
 from ratelimit.commands.run.forecast import show_forecast
+from ratelimit.commands.run.pool_file import read_pool
 from ratelimit.commands.run.session import Session
 from ratelimit.commands.run.settings import RunSettings, limits_asked, make_limiter
 from ratelimit.commands.run.summary import show_nothing_to_do
 from ratelimit.commands.secrets import Address, Secrets, environment_secrets, read_key
 from ratelimit.commands.show import Notes, say
 from ratelimit.errors import InvalidArgument, LimiterError
+from ratelimit.pool.requests import BASE
 
 
 def run(settings: RunSettings) -> int:
@@ -53,21 +57,55 @@ def run(settings: RunSettings) -> int:
             f"{settings.output} is the file of requests; give the results a file of their own"
         )
 
+    if settings.pool is not None:
+        return _run_pool(settings, settings.pool)
+
     key = read_key()
     given = settings.base_url
     address = Address.read(
         given if given is not None else os.environ.get("OPENAI_BASE_URL") or None
     )
     secrets = Secrets([key, *address.secrets, *environment_secrets(os.environ)])
+    return _run(settings, secrets, address, key, partial(make_limiter, settings))
+
+
+def _run_pool(settings: RunSettings, path: Path) -> int:
+    """Run over the members of a pool's file."""
+    sessions: list[Session] = []
+
+    async def on_response(response: object) -> None:
+        for session in sessions:
+            await session.on_response(response)
+
+    found = read_pool(path, on_response)
+    secrets = Secrets([*found.secrets, *environment_secrets(os.environ)])
+    address = Address(BASE, "every member of the pool", remedy="set the variables of the keys")
+    return _run(settings, secrets, address, "", lambda *_: found.pool, sessions)
+
+
+def _run(
+    settings: RunSettings,
+    secrets: Secrets,
+    address: Address,
+    key: str,
+    limiter_of: Callable[[dict[str, Limits], Budget | None], RateLimiter | Pool],
+    sessions: list[Session] | None = None,
+) -> int:
+    """Ask what is left; return the exit status.
+
+    :param sessions: the session is added there before it sends.
+    """
     console = Notes()
-    with _masked(secrets), Journal(settings.output) as journal:
+    output = settings.output
+    assert output is not None  # noqa: S101  # `run` has checked it
+    with _masked(secrets), Journal(output) as journal:
         source = _source(settings, journal.done)
         survey = _usable(source.survey())
         budget = settings.make_budget()
         limits = limits_asked(settings, survey)
-        limiter = make_limiter(settings, limits, budget)
+        limiter = limiter_of(limits, budget)
         control = None
-        if settings.control is not None:
+        if settings.control is not None and isinstance(limiter, RateLimiter):
             control = Control(settings.control, limiter, limits)
         if budget is not None:
             _count(journal, budget)
@@ -81,6 +119,8 @@ def run(settings: RunSettings) -> int:
         session = Session(
             settings, journal, source, survey, limiter, console, address, secrets, control, budget
         )
+        if sessions is not None:
+            sessions.append(session)
         status = session.run(key)
         if settings.retry_failed:
             _tidy(journal, console)

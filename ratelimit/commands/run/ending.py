@@ -94,7 +94,7 @@ def _of_one_kind(error: Exception, request: Request | None, address: Address) ->
 
 def _unauthorised(address: Address) -> str:
     if address.login is None:
-        return f"{address.shown} refuses the API key; set OPENAI_API_KEY to a valid one"
+        return f"{address.shown} refuses the API key; {address.remedy}"
 
     return (
         f"{address.shown} refuses the user and password of the base URL, which are sent in place"

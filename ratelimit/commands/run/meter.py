@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from ratelimit import Prices, RateLimiter
+from ratelimit import Pool, Prices, RateLimiter
 from ratelimit.batch import Result
 from ratelimit.commands.families import one_of_each_family
 from ratelimit.events.sentences import label_of
@@ -75,7 +75,7 @@ class Meter:
 
     def __init__(
         self,
-        limiter: RateLimiter,
+        limiter: RateLimiter | Pool,
         left: int,
         earlier: int,
         models: Iterable[str],
@@ -176,6 +176,9 @@ class Meter:
 
         They are summed over the families of the run's models.
         """
+        if isinstance(self._limiter, Pool):
+            held = self._limiter.limits(*self._models)
+            return {(limit.name, limit.per): limit.amount for limit in held}
         found: dict[tuple[str, float], float] = {}
         for model in one_of_each_family(self._limiter, self._models):
             for limit in self._limiter.limits(model):

@@ -15,13 +15,14 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, nullcontext
 from typing import Final
 
 import anyio
-from rich.console import Console
+from openai import AsyncOpenAI
+from rich.console import Console, RenderableType
 
-from ratelimit import Budget, BudgetSpent, RateLimiter
+from ratelimit import Budget, BudgetSpent, Pool, RateLimiter
 from ratelimit.batch import Result
 from ratelimit.batch.failures import may_concern_all
 from ratelimit.batch.journal import Journal
@@ -65,7 +66,7 @@ class Session:
         journal: Journal,
         source: Source,
         survey: Survey,
-        limiter: RateLimiter,
+        limiter: RateLimiter | Pool,
         console: Console,
         address: Address,
         secrets: Secrets,
@@ -133,10 +134,11 @@ class Session:
         )
 
     async def _ask(self, key: str) -> None:
-        async def on_response(_: object) -> None:
-            self.meter.on_response()
-
-        async with make_client(key, self._address, RETRIES, on_response) as client:
+        async with AsyncExitStack() as clients:
+            if isinstance(self._limiter, Pool):
+                for member in self._limiter.members:
+                    await clients.enter_async_context(member.client)
+            client = await clients.enter_async_context(self._client(key))
             batch = Batch(
                 self._source,
                 client,
@@ -149,7 +151,7 @@ class Session:
                 batch.pause()
                 say(self._console, f"{self._control.name}: paused from the start")
             with (
-                table_of(self._console, self._limiter, wanted=self._settings.live) as table,
+                self._table() as table,
                 display(self._console, self.meter, self._notice, table) as look,
             ):
                 async with anyio.create_task_group() as watchers:
@@ -158,6 +160,24 @@ class Session:
                     async with aclosing(batch):
                         await self._keep(batch)
                     watchers.cancel_scope.cancel()
+
+    def _client(self, key: str) -> AsyncOpenAI:
+        """Return the client of a run: the pool's, or one with this key."""
+        if isinstance(self._limiter, Pool):
+            client: AsyncOpenAI = self._limiter.client(
+                priority=self._settings.priority, max_retries=RETRIES
+            )
+            return client
+        return make_client(key, self._address, RETRIES, self.on_response)
+
+    async def on_response(self, _: object) -> None:
+        """Count an answer of a server."""
+        self.meter.on_response()
+
+    def _table(self) -> AbstractContextManager[Callable[[], RenderableType] | None]:
+        if isinstance(self._limiter, Pool):
+            return nullcontext()
+        return table_of(self._console, self._limiter, wanted=self._settings.live)
 
     async def _keep(self, batch: Batch) -> None:
         """Write the results as they come, and find out why the run ends."""

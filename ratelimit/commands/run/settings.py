@@ -33,6 +33,7 @@ class RunSettings:
     base_url: str | None = field(default=None, repr=False)
     concurrency: int | None = None
     store: str | None = field(default=None, repr=False)
+    pool: Path | None = None
     priority: str = "batch"
     patience: float | None = None
     retry_failed: bool = False
@@ -59,6 +60,9 @@ class RunSettings:
         if self.tier is not None and any(limit is not None for limit in limits):
             raise CommandError("give a tier or limits, not both")
 
+        if self.pool is not None:
+            self._check_pool()
+
         if (self.price_in is None) != (self.price_out is None):
             raise CommandError(
                 "give both --price-in and --price-out, 0 for what is free: with one of them the"
@@ -73,6 +77,20 @@ class RunSettings:
                 "a --budget without a unit is money: give --price-in and --price-out, or a unit,"
                 ' as in --budget "2M tokens"'
             )
+
+    def _check_pool(self) -> None:
+        """Raise `CommandError` for what stands in the pool's file instead."""
+        given = ("rpm", "tpm", "rpd", "tpd", "tier", "base_url", "store")
+        for name in given:
+            if getattr(self, name) is not None:
+                raise CommandError(
+                    f"--{name.replace('_', '-')} goes into the file of --pool, for each member"
+                )
+        for name in ("dry_run", "live", "control", "budget"):
+            if getattr(self, name):
+                raise CommandError(
+                    f"--{name.replace('_', '-')} shows one limiter; leave out --pool, or it"
+                )
 
     def make_budget(self) -> Budget | None:
         """Make the budget that was asked for, if any."""
