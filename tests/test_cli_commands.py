@@ -69,7 +69,7 @@ def started(*arguments: str) -> subprocess.Popen[str]:
         ("estimate", "/"),
         ("estimate", "--rpm", "0", "x"),
         ("serve", "--port", "99999"),
-        ("serve", "--variant", "Q"),
+        ("serve", "--variant", "Y"),
         ("serve", "--host", "256.0.0.1"),
         ("serve", "--host", ""),  # of a variable that is not set: not every address
         ("serve", "--host", "ü..ü"),

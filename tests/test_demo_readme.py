@@ -22,8 +22,10 @@ DOORS = (ROOT / "docs" / "doors.md").read_text(encoding="utf-8")
 HOW = (ROOT / "docs" / "how.md").read_text(encoding="utf-8")
 RUN_EACH = """
 import json, sys
+kept = []  # a client that is not closed is not collected in the event loop of the next
 for number, program in enumerate(json.load(sys.stdin)):
-    exec(compile(program, f"program {number}", "exec"), {"__name__": "__main__"})
+    kept.append({"__name__": "__main__"})
+    exec(compile(program, f"program {number}", "exec"), kept[-1])
 """
 """Runs programs one after the other, each with names of its own."""
 

@@ -17,7 +17,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import CollectorRegistry
 
 from ratelimit import RateLimiter, events
-from ratelimit.events import Event
+from ratelimit.events import Event, Routed
 from ratelimit.telemetry.instruments import SCOPE, Instruments
 from ratelimit.telemetry.opentelemetry import instrument
 from ratelimit.testing import FakeOpenAI, ThreadClock
@@ -88,6 +88,9 @@ def scrape() -> Metrics:
                 lease.settle({"usage": {"prompt_tokens": 9, "completion_tokens": 1}})
             limiter.acquire_sync(tokens=600).close()
             refuse(limiter)
+            limiter._engine.hooks.put(
+                Routed(at=0.0, family="*", model="gpt-4o", member="a", asked="gpt-4o", moves=False)
+            )  # as a pool does, of which the limiter is a member's
             assert events.flush(10)
             found: Metrics = {}
             for metric in registry.collect():

@@ -39,9 +39,7 @@ from ratelimit.feedback import Reading, Refusal
 from ratelimit.limits import Limits
 
 FIRST_HEADERS_SECONDS: Final = 30.0
-"""Seconds that the rest waits for the first headers, at most: the first call may itself
-wait for another one.
-"""
+"""Seconds that the rest waits for the first headers: the first call may wait, too."""
 ALONE_SECONDS: Final = 5.0
 """Seconds after a pause for which calls go one by one, until an answer comes."""
 

@@ -12,11 +12,10 @@ from __future__ import annotations
 from math import inf
 from typing import Final, Self
 
-from ratelimit.admission.drivers import running_task
 from ratelimit.control.family import ModelFamily
 from ratelimit.errors import ReentrantUse, caution
 from ratelimit.lease.admitted import AdmittedLease, enclosing_lease
-from ratelimit.lease.flights import Flight, flights_of
+from ratelimit.lease.flights import Flight, caller, flights_of
 
 OWN_SECONDS: Final = 60.0
 """Seconds after which a task is warned that waits for its own calls."""
@@ -79,12 +78,12 @@ def warn_of_own_calls(family: ModelFamily, since: float) -> float:
     store, flights = family.admission.store, flights_of(family)
     if flights.warned:
         return inf
+    maker, calls = caller(), flights.all()
+    if len(calls) < store.in_flight or any(flight.maker != maker for _, flight in calls):
+        return inf
     rest = since + OWN_SECONDS - family.admission.now()
     if rest > 0:
         return rest
-    maker, calls = running_task(), flights.all()
-    if len(calls) < store.in_flight or any(flight.maker != maker for _, flight in calls):
-        return inf
     flights.warned = True
     caution(
         f"this call has waited for {OWN_SECONDS:.0f} s for calls that this same task has in "

@@ -10,11 +10,12 @@ taken to be inside of a stream, and only while no other task reads that.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from math import inf
 from typing import Any, Final
 
-from ratelimit.admission.drivers import running_loop, running_task
+from ratelimit.admission.drivers import in_event_loop, running_loop, running_task
 from ratelimit.control.family import ModelFamily
 from ratelimit.lease.admitted import AdmittedLease
 from ratelimit.stores.payments import Payment
@@ -37,7 +38,7 @@ class Flight:
         """The event loop that its lease was given out in."""
         self.is_attempt = False
         """Whether it is an HTTP attempt."""
-        self.maker = running_task()
+        self.maker = caller()
         """The task, or the thread without an event loop, that has made the call."""
         self.reader: object = None
         """The task that read its stream last, if any."""
@@ -55,6 +56,11 @@ class Flight:
 def _is_closed(reference: weakref.ref[Any]) -> bool:
     loop = reference()
     return loop is None or (hasattr(loop, "is_closed") and loop.is_closed())
+
+
+def caller() -> object:
+    """Return what makes a call here: while it is held there is no other like it."""
+    return running_task() if in_event_loop() else threading.current_thread()
 
 
 class Streams:
